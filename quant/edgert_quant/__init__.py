@@ -1,0 +1,1 @@
+"""What the bytes are: GGUF, safetensors, block types, quantizers, recipes and the converter."""

@@ -1,0 +1,1 @@
+"""How a plan runs: the backend contract, the registry and the backends."""
