@@ -1,0 +1,122 @@
+"""Weights out of the super-blocks of 256 weights: groups of 16 or 32 with integer scales on a grid of the super-block.
+
+Every function takes an array of `n` blocks in the structure of `layout` and returns float32 [n, 256]. A code `q` is the
+unsigned integer stored for a weight; d and dmin are the super-block's scales, widened from half precision. Byte layouts
+and formulas: `dequantize_row_*` of ggml's `ggml-quants.c`, restated beside each function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgert_quant.blocks.unpack32 import IQ4_VALUES, Blocks, Floats, widen
+
+Bytes = NDArray[np.uint8]
+Codes = NDArray[np.integer[Any]]
+
+TWO_BIT_SHIFTS = np.array([0, 2, 4, 6], np.uint8)[:, None]
+
+
+def two_bit_codes(qs: Bytes) -> Codes:
+    """Codes [n, 256] of bytes [n, 64]: byte 32 h + l holds weights 128 h + 32 s + l in its bits 2 s, 2 s + 1."""
+    return ((qs.reshape(-1, 2, 1, 32) >> TWO_BIT_SHIFTS) & 3).reshape(-1, 256)
+
+
+def four_bit_codes(qs: Bytes) -> Codes:
+    """Codes [n, 8, 32] of bytes [n, 128]: byte 32 c + l holds weights 64 c + l (low half) and 64 c + 32 + l."""
+    chunks = qs.reshape(-1, 4, 32)
+    return np.stack([chunks & 15, chunks >> 4], axis=2).reshape(-1, 8, 32)
+
+
+def scales_and_mins(packed: Bytes) -> tuple[Codes, Codes]:
+    """The eight 6-bit scales and eight 6-bit minima, each [n, 8], of the 12 bytes of Q4_K and Q5_K.
+
+    Bytes 0-3 hold scales 0-3 and bytes 4-7 minima 0-3 in their low six bits; byte 8 + i holds the low four bits of
+    scale 4 + i and (high half) of minimum 4 + i, whose upper two bits are the upper two bits of bytes i and 4 + i.
+    """
+    a, b, c = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
+    scales = np.concatenate([a & 63, (c & 15) | ((a >> 6) << 4)], axis=1)
+    mins = np.concatenate([b & 63, (c >> 4) | ((b >> 6) << 4)], axis=1)
+    return scales, mins
+
+
+def scale_and_shift(q: Codes, d: Floats, scales: Codes, dmin: Floats, mins: Codes) -> Floats:
+    """(d scale) q - (dmin min) for codes [n, groups, group size]; flattened to [n, 256]."""
+    step = (d * scales.astype(np.float32))[:, :, None]
+    floor = (dmin * mins.astype(np.float32))[:, :, None]
+    return (step * q.astype(np.float32) - floor).reshape(-1, 256)
+
+
+def scale_groups(step: Floats, q: Floats) -> Floats:
+    """Every group's values [n, 256] times its step [n, groups]."""
+    groups = step.shape[1]
+    return np.multiply(step[:, :, None], q.reshape(-1, groups, 256 // groups)).reshape(-1, 256)
+
+
+def q2_k(b: Blocks) -> Floats:
+    """w = d scale q - dmin min; `scales[g]` holds scale (low half) and minimum of the 16 weights of group g."""
+    q = two_bit_codes(b["qs"]).reshape(-1, 16, 16)
+    return scale_and_shift(q, widen(b["d"]), b["scales"] & 15, widen(b["dmin"]), b["scales"] >> 4)
+
+
+def q3_k(b: Blocks) -> Floats:
+    """w = d (scale - 32) (q - 4), groups of 16; bit 2 of the codes is in `hmask`.
+
+    Bit 4 h + s of `hmask[l]` belongs to weight 128 h + 32 s + l. The low halves of scale bytes 0-7 are the low four
+    bits of scales 0-7, their high halves those of scales 8-15; bits 2 k, 2 k + 1 of byte 8 + i are the upper two bits
+    of scale 4 k + i.
+    """
+    high = (b["hmask"][:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+    q = two_bit_codes(b["qs"]) | (high.reshape(-1, 256) << 2)
+    low, upper = b["scales"][:, :8], b["scales"][:, None, 8:]
+    scales = np.concatenate([low & 15, low >> 4], axis=1)
+    scales |= (((upper >> TWO_BIT_SHIFTS) & 3) << 4).reshape(-1, 16)
+    step = widen(b["d"]) * (scales.astype(np.float32) - 32)
+    return scale_groups(step, q.astype(np.float32) - 4)
+
+
+def q4_k(b: Blocks) -> Floats:
+    """w = d scale q - dmin min, groups of 32; see `four_bit_codes` and `scales_and_mins`."""
+    scales, mins = scales_and_mins(b["scales"])
+    return scale_and_shift(four_bit_codes(b["qs"]), widen(b["d"]), scales, widen(b["dmin"]), mins)
+
+
+def q5_k(b: Blocks) -> Floats:
+    """As Q4_K, with bit 4 of the codes in `qh`: bit g of `qh[l]` belongs to weight 32 g + l."""
+    high = (b["qh"][:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+    scales, mins = scales_and_mins(b["scales"])
+    return scale_and_shift(four_bit_codes(b["qs"]) | (high << 4), widen(b["d"]), scales, widen(b["dmin"]), mins)
+
+
+def q6_k(b: Blocks) -> Floats:
+    """w = d scale (q - 32), groups of 16, scales signed.
+
+    Of weight 128 h + 32 s + l, the low four bits are in byte 64 h + 32 (s % 2) + l of `ql` (the low half for s < 2),
+    the upper two bits in bits 2 s, 2 s + 1 of byte 32 h + l of `qh`.
+    """
+    low = b["ql"].reshape(-1, 2, 64)
+    q = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 256) | (two_bit_codes(b["qh"]) << 4)
+    step = np.multiply(widen(b["d"]), b["scales"], dtype=np.float32)
+    return scale_groups(step, q.astype(np.float32) - 32)
+
+
+def q8_k(b: Blocks) -> Floats:
+    """w = d q, q signed, d a float32. ggml uses the type only between kernels; `bsums` are sums of sixteen codes."""
+    return np.multiply(b["d"][:, None], b["qs"], dtype=np.float32)
+
+
+def iq4_xs(b: Blocks) -> Floats:
+    """w = d (scale - 32) `IQ4_VALUES`[q], groups of 32 whose codes are packed as in IQ4_NL.
+
+    The low four bits of scale g are in half g % 2 of `scales_l[g // 2]`, its upper two bits in bits 2 g, 2 g + 1 of
+    `scales_h`.
+    """
+    low = np.stack([b["scales_l"] & 15, b["scales_l"] >> 4], axis=2).reshape(-1, 8)
+    upper = (b["scales_h"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
+    step = widen(b["d"]) * ((low | (upper << 4)).astype(np.float32) - 32)
+    qs = b["qs"].reshape(-1, 8, 16)
+    values = IQ4_VALUES[np.concatenate([qs & 15, qs >> 4], axis=2)]
+    return scale_groups(step, values)
