@@ -1,0 +1,86 @@
+"""What a packed weight format of the CPU runtime is: the contract between the executor and the matmul kernels.
+
+A linear weight (out, in) of one block type is repacked when it is loaded into *panels* of 16 output rows: lane i of a
+panel is row i, the inputs k run sequentially, and the last panel is filled up with zero rows. One layout feeds decode
+(one token, bound by memory) and prefill (many tokens, bound by arithmetic).
+
+All kernels take 64-bit integers only (addresses in bytes, counts) and return nothing. They are pure functions of their
+arguments, so they may run on any number of threads at once:
+
+    format.pack(src, row_stride, rows, k, dst)              1..16 raw GGUF rows, `row_stride` bytes apart → one panel
+    format.gemm(panels, n_panels, xs, ys, n_tokens, k)      xs: int64[n_tokens] addresses of activations,
+                                                            ys: int64[n_tokens] addresses of float32[16·n_panels]
+    format.unpack_row(panel, lane, k, dst)                  one row back to float32[k], exactly as its type defines it
+    format.activation.quantize(x, dst, k)                   float32[k] → `activation.bytes(k)` bytes
+
+Panels lie `panel_bytes(k)` apart, a multiple of 64; they are fastest at addresses that are multiples of 64. Every
+output element is bit-identical whatever `n_tokens` and `n_panels` it was computed with: each is one sequential sum
+over the blocks of k, in the same order and with the same operations in every tile.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from edgert_quant.blocks import BlockType
+
+LANES = 16
+"""Rows of a panel."""
+
+PANEL_ALIGNMENT = 64
+"""Bytes; `Format.panel_bytes` is a multiple of it, and buffers of panels and activations should start at one."""
+
+
+class Kernel(Protocol):
+    """A compiled function; made when `address` is first read or the kernel is first called."""
+
+    @property
+    def name(self) -> str:
+        """Unique among all kernels: format, function and instruction set."""
+
+    @property
+    def address(self) -> int:
+        """The entry point, a C function of int64 parameters; compiles or loads the kernel if need be."""
+
+    def __call__(self, *arguments: int) -> None:
+        """Call it with the GIL released."""
+
+
+class Activation(ABC):
+    """How the inputs of a matmul are stored. Formats that name the same activation share one quantized copy."""
+
+    name: str
+    """`f32`, `q8` (int8 codes and one float scale per 32) or `q8x2` (two int8 planes: 16 bits and a scale per 32)."""
+
+    direct: bool
+    """True when the float32 row itself is the activation: its address can go into `xs` and `quantize` is a copy."""
+
+    quantize: Kernel
+    """(x, dst, k): float32[k] → bytes(k). A block that holds a NaN or an infinity makes the outputs NaN."""
+
+    @abstractmethod
+    def bytes(self, k: int) -> int:
+        """Size of one activation row of k inputs; a multiple of 4, which is also its required alignment."""
+
+
+class Format(ABC):
+    """A packed weight format for one block type and one instruction set."""
+
+    type: BlockType
+    activation: Activation
+    pack: Kernel
+    gemm: Kernel
+    unpack_row: Kernel
+
+    @abstractmethod
+    def panel_bytes(self, k: int) -> int:
+        """Size of one panel of 16 rows of k inputs, a multiple of 64."""
+
+    def panels(self, rows: int) -> int:
+        """Number of panels that hold `rows` rows."""
+        return -(-rows // LANES)
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel of the format, to be compiled ahead."""
+        return (self.pack, self.gemm, self.unpack_row, self.activation.quantize)
