@@ -2,7 +2,7 @@
 
     EdgertError
     ├── FileFormatError      a model file (GGUF, safetensors, JSON beside it) is damaged or hostile: file, offset, field
-    ├── UnsupportedError     what was asked for is well formed, but edgert does not do it: an architecture, a type, an option
+    ├── UnsupportedError     well formed, but edgert does not do it: an architecture, a type, an option
     ├── ConversionError      a checkpoint cannot be converted: missing tensor, NaN weight, full disk, tokenizer mismatch
     ├── BackendError         a backend cannot run here, or failed while running
     │   └── MemoryBudgetError    the plan of memory does not fit: needed and available bytes
@@ -11,7 +11,8 @@
     ├── TemplateError        a chat template failed, or overran its limits
     └── CancelledError       the request was cancelled, or its session was closed
 
-The command line turns each into one line on stderr and the `exit_code` of its class (sysexits.h numbers where one fits).
+The command line turns each into one line on stderr and the `exit_code` of its class (sysexits.h numbers where one
+fits).
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""What a model file declares, and the wiring that several of them share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edgert_models.config import Config
+from edgert_models.graph import Graph, Plan, Role
+from edgert_models.ops import Value
+from edgert_models.rope import RopeLayout
+from edgert_models.sources import Experts, RopeFactors, RotaryRows, Source, Stored
+from edgert_models.spec import ModelSpec
+
+_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One family: its GGUF name, the Hugging Face classes that convert to it, and how to read, wire and find it.
+
+    `config` makes a ModelSpec of a config.json. `wire` builds the model. `names` maps GGUF names (after `blk.N.`
+    inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
+    files order rotated pairs, and what holds where a file does not say.
+    """
+
+    name: str
+    title: str
+    hf_classes: tuple[str, ...]
+    config: Callable[[Config], ModelSpec]
+    wire: Callable[[Graph], Plan]
+    names: Mapping[str, Source]
+    rope_layout: RopeLayout
+    qk_norm: str | None = None
+    normalize_experts: bool = True
+
+    def source(self, spec: ModelSpec, name: str) -> Source:
+        """Where a checkpoint has the GGUF tensor `name`; KeyError if this architecture does not know it."""
+        match = _LAYER.fullmatch(name)
+        key, layer = (match[2], match[1]) if match else (name, "")
+        source = self.names[key]
+        if isinstance(source, RopeFactors):
+            return source
+        at_layer = tuple(text.replace("{i}", layer) for text in source.names)
+        if isinstance(source, Experts):
+            return Experts(at_layer, tuple(t.replace("{i}", layer) for t in source.fused), source.part, source.parts)
+        if self.rope_layout is RopeLayout.INTERLEAVED and key.startswith(("attn_q.", "attn_k.")):
+            return RotaryRows(at_layer, spec.heads if key.startswith("attn_q.") else spec.kv_heads)
+        return Stored(at_layer)
+
+
+def stored(**names: str) -> dict[str, Source]:
+    """A names table: keyword `attn_q` covers `attn_q.weight` and `attn_q.bias`, and so does its checkpoint module."""
+    return {
+        f"{ours}.{kind}": Stored((f"{theirs}.{kind}",)) for ours, theirs in names.items() for kind in ("weight", "bias")
+    }
+
+
+COMMON_NAMES: Mapping[str, Source] = {
+    **stored(
+        token_embd="model.embed_tokens",
+        output_norm="model.norm",
+        output="lm_head",
+        attn_norm="model.layers.{i}.input_layernorm",
+        attn_q="model.layers.{i}.self_attn.q_proj",
+        attn_k="model.layers.{i}.self_attn.k_proj",
+        attn_v="model.layers.{i}.self_attn.v_proj",
+        attn_output="model.layers.{i}.self_attn.o_proj",
+        attn_q_norm="model.layers.{i}.self_attn.q_norm",
+        attn_k_norm="model.layers.{i}.self_attn.k_norm",
+        ffn_norm="model.layers.{i}.post_attention_layernorm",
+        ffn_gate="model.layers.{i}.mlp.gate_proj",
+        ffn_up="model.layers.{i}.mlp.up_proj",
+        ffn_down="model.layers.{i}.mlp.down_proj",
+    ),
+    "rope_freqs.weight": RopeFactors(),
+}
+
+
+def expert_names(
+    block: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
+) -> dict[str, Source]:
+    """Router and experts under the module `block` of a layer (and `mlp`, as fused checkpoints call it)."""
+    layer = "model.layers.{i}"
+    modules = dict.fromkeys((block, "mlp"))
+
+    def experts(own: str, fused: str, part: int, parts: int) -> Experts:
+        each = tuple(f"{layer}.{module}.experts.{{e}}.{own}.weight" for module in modules)
+        return Experts(each, tuple(f"{layer}.{module}.experts.{fused}" for module in modules), part, parts)
+
+    return {
+        "ffn_gate_inp.weight": Stored(tuple(f"{layer}.{module}.gate.weight" for module in modules)),
+        "ffn_gate_exps.weight": experts(gate, "gate_up_proj", 0, 2),
+        "ffn_up_exps.weight": experts(up, "gate_up_proj", 1, 2),
+        "ffn_down_exps.weight": experts(down, "down_proj", 0, 1),
+    }
+
+
+def attention(g: Graph, x: Value, block: str) -> Value:
+    """Self-attention with rope, and with normalised queries and keys where the model has them."""
+    s = g.spec
+    q = g.linear(x, f"{block}.attn_q", s.query_width, bias=s.attention_bias)
+    k = g.linear(x, f"{block}.attn_k", s.kv_width, bias=s.attention_bias)
+    v = g.linear(x, f"{block}.attn_v", s.kv_width, bias=s.attention_bias)
+    if s.qk_norm:
+        per_head = s.qk_norm == "head"
+        q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads if per_head else 1)
+        k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=s.kv_heads if per_head else 1)
+    y = g.attend(g.rope(q, s.heads), g.rope(k, s.kv_heads), v)
+    return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
+
+
+def feed_forward(g: Graph, x: Value, block: str) -> Value:
+    """A dense gated feed-forward network, or a mixture of them where the model has experts."""
+    s = g.spec
+    if s.experts:
+        return g.moe(x, g.linear(x, f"{block}.ffn_gate_inp", s.experts, role=Role.ROUTER), block)
+    gate = g.linear(x, f"{block}.ffn_gate", s.feed_forward, bias=s.feed_forward_bias)
+    up = g.linear(x, f"{block}.ffn_up", s.feed_forward, bias=s.feed_forward_bias)
+    return g.linear(g.gated(gate, up), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
+
+
+def pre_norm_decoder(g: Graph) -> Plan:
+    """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
+    s = g.spec
+    x = g.embed()
+    for i in range(s.layers):
+        block = f"blk.{i}"
+        x = g.add(x, attention(g, g.rms_norm(x, f"{block}.attn_norm.weight"), block))
+        x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm.weight"), block))
+    hidden = g.rms_norm(g.pick_rows(x), "output_norm.weight")
+    logits = g.linear(hidden, "token_embd" if s.tied else "output", s.vocabulary)
+    return g.plan(hidden, logits)

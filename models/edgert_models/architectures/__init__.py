@@ -1,0 +1,1 @@
+"""One short file per architecture; each declares an `ARCHITECTURE`."""

@@ -1,0 +1,35 @@
+"""OLMoE: queries and keys normalised over their whole width, experts whose weights are not rescaled.
+
+Source: transformers' `modeling_olmoe`.
+"""
+
+from __future__ import annotations
+
+from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
+from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.rope import RopeLayout
+from edgert_models.spec import ModelSpec
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of OlmoeForCausalLM; clipped queries, keys and values are refused."""
+    c.refuse_unless("clip_qkv", (None,), default=None)
+    return ModelSpec(
+        architecture="olmoe",
+        **decoder_sizes(c, RopeLayout.HALVES),
+        **expert_sizes(c, "intermediate_size", normalize=c.boolean("norm_topk_prob")),
+        qk_norm="all",
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="olmoe",
+    title="OLMoE",
+    hf_classes=("OlmoeForCausalLM",),
+    config=config,
+    wire=pre_norm_decoder,
+    names={**COMMON_NAMES, **expert_names("mlp")},
+    rope_layout=RopeLayout.HALVES,
+    qk_norm="all",
+    normalize_experts=False,
+)

@@ -1,0 +1,36 @@
+"""Qwen3-MoE: grouped queries, each head of queries and keys normalised, experts in every layer.
+
+Source: transformers' `modeling_qwen3_moe`.
+"""
+
+from __future__ import annotations
+
+from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
+from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.rope import RopeLayout
+from edgert_models.spec import ModelSpec
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of Qwen3MoeForCausalLM; dense layers among the sparse ones are refused."""
+    c.refuse_unless("decoder_sparse_step", (1,), default=1)
+    c.refuse_unless("mlp_only_layers", ([],), default=[])
+    c.refuse_unless("use_sliding_window", (False,), default=False)
+    return ModelSpec(
+        architecture="qwen3moe",
+        **decoder_sizes(c, RopeLayout.HALVES),
+        **expert_sizes(c, "moe_intermediate_size", normalize=c.boolean("norm_topk_prob")),
+        qk_norm="head",
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="qwen3moe",
+    title="Qwen3-MoE",
+    hf_classes=("Qwen3MoeForCausalLM",),
+    config=config,
+    wire=pre_norm_decoder,
+    names={**COMMON_NAMES, **expert_names("mlp")},
+    rope_layout=RopeLayout.HALVES,
+    qk_norm="head",
+)

@@ -1,0 +1,97 @@
+"""Reading a Hugging Face `config.json`: typed, and refusing by name what a model file does not say it supports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edgert_models.errors import UnsupportedError
+from edgert_models.rope import RopeLayout, rope_from_config
+
+_REQUIRED = object()
+
+
+class Config(Mapping[str, Any]):
+    """The mapping of config.json with getters that check type; UnsupportedError names a missing or odd entry."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self._entries = entries
+        if "quantization_config" in entries:
+            method = entries["quantization_config"].get("quant_method", "unknown")
+            raise UnsupportedError(f"config.json: the checkpoint is quantized already ({method}); give the original")
+        self.refuse_unless("hidden_act", ("silu", "swish"), default="silu")
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def integer(self, *keys: str, default: Any = _REQUIRED) -> int:
+        """The first of `keys` that is present and not null, as an integer."""
+        value = self._first(keys, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UnsupportedError(f"config.json: {keys[0]} must be an integer, not {value!r}")
+        return value
+
+    def number(self, *keys: str, default: Any = _REQUIRED) -> float:
+        """The first of `keys` that is present and not null, as a float."""
+        value = self._first(keys, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UnsupportedError(f"config.json: {keys[0]} must be a number, not {value!r}")
+        return float(value)
+
+    def boolean(self, key: str, default: bool = False) -> bool:
+        """`key` as true or false; null counts as `default`."""
+        value = self._first((key,), default)
+        if not isinstance(value, bool):
+            raise UnsupportedError(f"config.json: {key} must be true or false, not {value!r}")
+        return value
+
+    def refuse_unless(self, key: str, allowed: tuple[Any, ...], *, default: Any) -> None:
+        """Raise UnsupportedError if `key` is present with a value that is not in `allowed`."""
+        value = self._first((key,), default)
+        if value not in allowed:
+            raise UnsupportedError(f"config.json: {key}={value!r} is not supported; supported: {allowed[0]!r}")
+
+    def _first(self, keys: tuple[str, ...], default: Any) -> Any:
+        for key in keys:
+            if self._entries.get(key) is not None:
+                return self._entries[key]
+        if default is _REQUIRED:
+            raise UnsupportedError(f"config.json: {' or '.join(keys)} is missing")
+        return default
+
+
+def decoder_sizes(c: Config, layout: RopeLayout) -> dict[str, Any]:
+    """The ModelSpec fields that decoders of all families name alike in their configs."""
+    heads = c.integer("num_attention_heads")
+    head_size = c.integer("head_dim", default=c.integer("hidden_size") // max(heads, 1))
+    return {
+        "vocabulary": c.integer("vocab_size"),
+        "context": c.integer("max_position_embeddings"),
+        "width": c.integer("hidden_size"),
+        "layers": c.integer("num_hidden_layers"),
+        "heads": heads,
+        "kv_heads": c.integer("num_key_value_heads", default=heads),
+        "head_size": head_size,
+        "rope": rope_from_config(c, head_size=head_size, layout=layout),
+        "norm_eps": c.number("rms_norm_eps", default=1e-6),
+        "feed_forward": c.integer("intermediate_size", default=0),
+        "tied": c.boolean("tie_word_embeddings"),
+        "attention_bias": c.boolean("attention_bias"),
+        "output_bias": c.boolean("attention_bias"),
+    }
+
+
+def expert_sizes(c: Config, feed_forward: str, *, normalize: bool) -> dict[str, Any]:
+    """The ModelSpec fields of experts; `feed_forward` is the config's name for an expert's width."""
+    return {
+        "experts": c.integer("num_experts", "num_local_experts"),
+        "experts_used": c.integer("num_experts_per_tok"),
+        "expert_feed_forward": c.integer(feed_forward),
+        "normalize_experts": normalize,
+    }

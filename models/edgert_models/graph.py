@@ -1,0 +1,175 @@
+"""Graph → Plan: a model file wires ops through a Graph once, and gets an immutable Plan that every backend runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from edgert_models import ops
+from edgert_models.ops import Value
+from edgert_models.spec import ModelSpec
+
+
+class Role(Enum):
+    """What a weight is to the op that reads it; recipes and backends decide by it how to store it."""
+
+    EMBEDDING = "embedding"  # [vocabulary, width], read a row at a time (and as a matrix where tied)
+    MATRIX = "matrix"  # [out, in]
+    EXPERTS = "experts"  # [experts, out, in]
+    ROUTER = "router"  # [experts, in]; kept in F32, routing flips on small errors
+    VECTOR = "vector"  # [n]: norms, biases, frequency factors; always F32
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A tensor the plan reads: GGUF name, shape (outermost first) and role."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What one attention layer stores for a position: keys and values, kv_heads · head_size floats each."""
+
+    kv_heads: int
+    head_size: int
+    window: int | None
+
+    @property
+    def width(self) -> int:
+        """Elements of the keys (or of the values) of one position."""
+        return self.kv_heads * self.head_size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model as a list of ops. `hidden` is the last normalised value of the picked rows, `logits` follows from it."""
+
+    spec: ModelSpec
+    ops: tuple[ops.Op, ...]
+    values: tuple[Value, ...]
+    weights: Mapping[str, Weight]
+    caches: tuple[Cache, ...]
+    hidden: Value
+    logits: Value
+
+
+class Graph:
+    """Records ops and the weights they name. Methods are the ops; each returns its result."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._ops: list[ops.Op] = []
+        self._values: list[Value] = []
+        self._weights: dict[str, Weight] = {}
+        self._caches: list[Cache] = []
+
+    def embed(self, weight: str = "token_embd.weight") -> Value:
+        """Token embeddings."""
+        self._weight(weight, (self.spec.vocabulary, self.spec.width), Role.EMBEDDING)
+        return self._add(ops.Embed, self.spec.width, weight=weight)
+
+    def rms_norm(self, x: Value, weight: str, *, groups: int = 1) -> Value:
+        """See `ops.RmsNorm`; eps is the model's."""
+        self._weight(weight, (x.width // groups,), Role.VECTOR)
+        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=self.spec.norm_eps, groups=groups)
+
+    def linear(self, x: Value, name: str, width: int, *, bias: bool = False, role: Role = Role.MATRIX) -> Value:
+        """`name`.weight and, with `bias`, `name`.bias; the result has `width` columns."""
+        weight, bias_name = f"{name}.weight", f"{name}.bias" if bias else None
+        if self._weights.get(weight, None) is None or self._weights[weight].role is not Role.EMBEDDING:
+            self._weight(weight, (width, x.width), role)
+        if bias_name:
+            self._weight(bias_name, (width,), Role.VECTOR)
+        return self._add(ops.Linear, width, x=x, weight=weight, bias=bias_name)
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b."""
+        return self._add(ops.Add, a.width, a=a, b=b)
+
+    def gated(self, gate: Value, up: Value, kind: str = "silu") -> Value:
+        """f(gate) · up."""
+        return self._add(ops.GatedActivation, gate.width, gate=gate, up=up, kind=kind)
+
+    def rope(self, x: Value, heads: int) -> Value:
+        """Rotate `heads` heads by the model's rope."""
+        rope = self.spec.rope
+        factors = "rope_freqs.weight" if rope.factors else None
+        if factors:
+            self._weight(factors, (rope.dims // 2,), Role.VECTOR)
+        return self._add(
+            ops.Rope,
+            x.width,
+            x=x,
+            heads=heads,
+            head_size=x.width // heads,
+            frequencies=rope.frequencies(),
+            magnitude=rope.magnitude(),
+            layout=rope.layout,
+            factors=factors,
+        )
+
+    def attend(self, q: Value, k: Value, v: Value) -> Value:
+        """Attention of the next layer, with a cache of its own."""
+        s = self.spec
+        self._caches.append(Cache(s.kv_heads, s.head_size, s.window))
+        return self._add(
+            ops.Attend,
+            q.width,
+            q=q,
+            k=k,
+            v=v,
+            layer=len(self._caches) - 1,
+            heads=s.heads,
+            kv_heads=s.kv_heads,
+            head_size=s.head_size,
+            scale=s.head_size**-0.5,
+            window=s.window,
+        )
+
+    def moe(self, x: Value, logits: Value, prefix: str) -> Value:
+        """The experts `prefix`.ffn_{gate,up,down}_exps.weight."""
+        s = self.spec
+        gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))
+        for name in (gate, up):
+            self._weight(name, (s.experts, s.expert_feed_forward, x.width), Role.EXPERTS)
+        self._weight(down, (s.experts, x.width, s.expert_feed_forward), Role.EXPERTS)
+        return self._add(
+            ops.Moe,
+            x.width,
+            x=x,
+            logits=logits,
+            gate=gate,
+            up=up,
+            down=down,
+            experts=s.experts,
+            used=s.experts_used,
+            hidden=s.expert_feed_forward,
+            normalize=s.normalize_experts,
+        )
+
+    def pick_rows(self, x: Value) -> Value:
+        """Only the rows whose result is wanted."""
+        return self._add(ops.PickRows, x.width, x=x, picked=True)
+
+    def plan(self, hidden: Value, logits: Value) -> Plan:
+        """The finished plan."""
+        weights = MappingProxyType(dict(self._weights))
+        return Plan(self.spec, tuple(self._ops), tuple(self._values), weights, tuple(self._caches), hidden, logits)
+
+    def _weight(self, name: str, shape: tuple[int, ...], role: Role) -> None:
+        weight = Weight(name, shape, role)
+        if self._weights.setdefault(name, weight) != weight:
+            raise ValueError(f"weight {name} is used as {self._weights[name]} and as {weight}")
+
+    def _add(self, op: type[ops.Op], width: int, *, picked: bool = False, **fields: Any) -> Value:
+        picked = picked or any(isinstance(value, Value) and value.picked for value in fields.values())
+        out = Value(len(self._values), width, picked)
+        self._values.append(out)
+        self._ops.append(op(out=out, **fields))
+        return out

@@ -1,0 +1,128 @@
+"""GGUF metadata ↔ ModelSpec. The keys are llama.cpp's (`llama-arch.cpp`, gguf-py `constants.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from edgert_models.architecture import Architecture
+from edgert_models.errors import UnsupportedError
+from edgert_models.rope import Rope
+from edgert_models.spec import ModelSpec
+
+
+class Metadata(Protocol):
+    """Typed access to a file's key/values; each getter raises a FileFormatError naming file and key."""
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def string(self, key: str, default: str = ...) -> str:
+        """The string under `key`."""
+
+    def integer(self, key: str, default: int = ...) -> int:
+        """The integer under `key`."""
+
+    def number(self, key: str, default: float = ...) -> float:
+        """The integer or float under `key`, as a float."""
+
+    def boolean(self, key: str, default: bool = ...) -> bool:
+        """The boolean under `key`."""
+
+
+def spec_from_metadata(
+    architecture: Architecture, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]
+) -> ModelSpec:
+    """The ModelSpec of a GGUF file, from its metadata and the shapes (outermost first) of its tensors."""
+    name = architecture.name
+    width = metadata.integer(f"{name}.embedding_length")
+    heads = metadata.integer(f"{name}.attention.head_count")
+    if heads <= 0:
+        raise UnsupportedError(f"{name}.attention.head_count is {heads}")
+    head_size = metadata.integer(f"{name}.attention.key_length", width // heads)
+    if metadata.integer(f"{name}.attention.value_length", head_size) != head_size:
+        raise UnsupportedError(f"{name}: keys and values of different length are not supported")
+    if "token_embd.weight" not in shapes:
+        raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
+    experts = metadata.integer(f"{name}.expert_count", 0)
+    feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
+    window = metadata.integer(f"{name}.attention.sliding_window", 0)
+    return ModelSpec(
+        architecture=name,
+        name=metadata.string("general.name", ""),
+        vocabulary=shapes["token_embd.weight"][0],
+        context=metadata.integer(f"{name}.context_length"),
+        width=width,
+        layers=metadata.integer(f"{name}.block_count"),
+        heads=heads,
+        kv_heads=metadata.integer(f"{name}.attention.head_count_kv", heads),
+        head_size=head_size,
+        rope=_rope(architecture, metadata, head_size, factors="rope_freqs.weight" in shapes),
+        norm_eps=metadata.number(f"{name}.attention.layer_norm_rms_epsilon"),
+        feed_forward=feed_forward,
+        experts=experts,
+        experts_used=metadata.integer(f"{name}.expert_used_count", 0),
+        expert_feed_forward=metadata.integer(f"{name}.expert_feed_forward_length", feed_forward) if experts else 0,
+        normalize_experts=metadata.boolean(f"{name}.expert_weights_norm", architecture.normalize_experts),
+        qk_norm=architecture.qk_norm,
+        window=window or None,
+        tied="output.weight" not in shapes,
+        attention_bias="blk.0.attn_q.bias" in shapes,
+        output_bias="blk.0.attn_output.bias" in shapes,
+        feed_forward_bias="blk.0.ffn_gate.bias" in shapes,
+    )
+
+
+def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, factors: bool) -> Rope:
+    prefix = f"{architecture.name}.rope"
+    scaling = metadata.string(f"{prefix}.scaling.type", "none")
+    if scaling not in ("none", "linear", "yarn"):
+        raise UnsupportedError(f"rope scaling '{scaling}' is not supported; supported: none, linear, yarn, llama3")
+    return Rope(
+        base=metadata.number(f"{prefix}.freq_base", 10000.0),
+        dims=metadata.integer(f"{prefix}.dimension_count", head_size),
+        layout=architecture.rope_layout,
+        scaling=scaling,
+        factor=metadata.number(f"{prefix}.scaling.factor", 1.0),
+        original_context=metadata.integer(
+            f"{prefix}.scaling.original_context_length", metadata.integer(f"{architecture.name}.context_length")
+        ),
+        attention_factor=metadata.number(f"{prefix}.scaling.attn_factor", 1.0),
+        beta_fast=metadata.number(f"{prefix}.scaling.yarn_beta_fast", 32.0),
+        beta_slow=metadata.number(f"{prefix}.scaling.yarn_beta_slow", 1.0),
+        factors=factors,
+    )
+
+
+def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool]:
+    """The architecture's key/values of a GGUF file; what llama.cpp's loader needs, and what ours reads back."""
+    name, rope = spec.architecture, spec.rope
+    entries: dict[str, int | float | str | bool] = {
+        "vocab_size": spec.vocabulary,
+        "context_length": spec.context,
+        "embedding_length": spec.width,
+        "block_count": spec.layers,
+        "feed_forward_length": spec.feed_forward or spec.expert_feed_forward,
+        "attention.head_count": spec.heads,
+        "attention.head_count_kv": spec.kv_heads,
+        "attention.key_length": spec.head_size,
+        "attention.value_length": spec.head_size,
+        "attention.layer_norm_rms_epsilon": spec.norm_eps,
+        "rope.dimension_count": rope.dims,
+        "rope.freq_base": rope.base,
+    }
+    if spec.window:
+        entries["attention.sliding_window"] = spec.window
+    if spec.experts:
+        entries["expert_count"] = spec.experts
+        entries["expert_used_count"] = spec.experts_used
+        entries["expert_feed_forward_length"] = spec.expert_feed_forward
+        entries["expert_weights_norm"] = spec.normalize_experts
+    if rope.scaling != "none":
+        entries["rope.scaling.type"] = rope.scaling
+        entries["rope.scaling.factor"] = rope.factor
+    if rope.scaling == "yarn":
+        entries["rope.scaling.original_context_length"] = rope.original_context
+        entries["rope.scaling.attn_factor"] = rope.attention_factor
+        entries["rope.scaling.yarn_beta_fast"] = rope.beta_fast
+        entries["rope.scaling.yarn_beta_slow"] = rope.beta_slow
+    return {f"{name}.{key}": value for key, value in entries.items()}

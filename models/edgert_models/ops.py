@@ -1,0 +1,145 @@
+"""The op vocabulary: LLM-sized operations over values [rows, width] of float32. Each docstring is the definition.
+
+`rows` is the flattened batch: row r is one token, of sequence `sequence[r]` at `position[r]`. It is never in the plan.
+Weights are named; matrices are [out, in], and `y = x Wᵀ`. The NumPy form of every op is in `edgert_runtimes.reference`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgert_models.rope import RopeLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A float32 array [rows, width] (of the picked rows only, once `picked`); `id` counts from 0 in order of making."""
+
+    id: int
+    width: int
+    picked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Op:
+    """What all ops share: where the result goes."""
+
+    out: Value
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The values this op reads, in the order of its fields."""
+        found = (getattr(self, name) for name in self.__dataclass_fields__ if name != "out")
+        return tuple(value for value in found if isinstance(value, Value))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embed(Op):
+    """out[r] = weight[token[r]]; weight [vocabulary, width]."""
+
+    weight: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RmsNorm(Op):
+    """Each of `groups` equal parts g of a row: out = g / sqrt(mean(g²) + eps) · weight.
+
+    weight [width / groups] serves every group (queries normalised head by head have one group a head).
+    """
+
+    x: Value
+    weight: str
+    eps: float
+    groups: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linear(Op):
+    """out = x Wᵀ + bias; weight [out.width, x.width], bias [out.width] or None."""
+
+    x: Value
+    weight: str
+    bias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Add(Op):
+    """out = a + b."""
+
+    a: Value
+    b: Value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatedActivation(Op):
+    """out = f(gate) · up; `kind` "silu": f(z) = z / (1 + exp(−z))."""
+
+    gate: Value
+    up: Value
+    kind: str = "silu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rope(Op):
+    """Rotate pair i of each head by the angle t = position · frequencies[i] (radians), for len(frequencies) pairs:
+
+    (a, b) → (a cos t − b sin t, a sin t + b cos t) · magnitude. `layout` says which elements pair i is made of;
+    elements past the pairs stay. `factors` names a weight [pairs] that divides the frequencies, or is None. t is
+    computed in float32 or better; out.width = heads · head_size.
+    """
+
+    x: Value
+    heads: int
+    head_size: int
+    frequencies: tuple[float, ...]
+    magnitude: float
+    layout: RopeLayout
+    factors: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attend(Op):
+    """Causal attention with a cache, which is no value: store k and v of every row in the cache of `layer`, then
+
+    out[r, head h] = Σ_p softmax_p(scale · q[r, h] · K[p, h·kv_heads/heads]) V[p, h·kv_heads/heads]
+    over positions p of the row's own sequence: p ≤ position[r], and p > position[r] − window if there is a window.
+    q [rows, heads · head_size]; k and v [rows, kv_heads · head_size].
+    """
+
+    q: Value
+    k: Value
+    v: Value
+    layer: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    scale: float
+    window: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moe(Op):
+    """A mixture of gated feed-forward networks. For each row: p = softmax(logits) over all experts; choose the `used`
+    largest (the lower index wins a tie); w = their p, divided by their sum if `normalize`;
+    out = Σ_e w_e · down_e (f(gate_e x) · (up_e x)), with f as in GatedActivation.
+
+    logits [rows, experts]; gate and up [experts, hidden, x.width]; down [experts, out.width, hidden].
+    """
+
+    x: Value
+    logits: Value
+    gate: str
+    up: str
+    down: str
+    experts: int
+    used: int
+    hidden: int
+    normalize: bool = True
+    kind: str = "silu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PickRows(Op):
+    """out = the rows of x named by the batch's `pick`, in that order."""
+
+    x: Value

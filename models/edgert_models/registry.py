@@ -1,0 +1,53 @@
+"""Every architecture edgert knows: by GGUF name, by Hugging Face class, and as a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgert_models.architecture import Architecture
+from edgert_models.architectures import llama, mixtral, olmoe, qwen3moe
+from edgert_models.config import Config
+from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Graph, Plan
+from edgert_models.metadata import Metadata, spec_from_metadata
+from edgert_models.spec import ModelSpec
+
+ARCHITECTURES: tuple[Architecture, ...] = tuple(module.ARCHITECTURE for module in (llama, mixtral, olmoe, qwen3moe))
+_BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}
+# Of architectures that share a GGUF name the first serves files of that name.
+_BY_NAME = {architecture.name: architecture for architecture in reversed(ARCHITECTURES)}
+
+
+def architecture_of_config(config: Mapping[str, Any]) -> Architecture:
+    """The architecture of a config.json, by its class name."""
+    classes = config.get("architectures")
+    if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
+        raise UnsupportedError("config.json names no model class under 'architectures'")
+    if classes[0] not in _BY_CLASS:
+        raise UnsupportedError(f"model class {classes[0]} is not supported; supported: {', '.join(sorted(_BY_CLASS))}")
+    return _BY_CLASS[classes[0]]
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture that GGUF files call `name` (general.architecture)."""
+    if name not in _BY_NAME:
+        raise UnsupportedError(
+            f"model architecture '{name}' is not supported; supported: {', '.join(sorted(_BY_NAME))}"
+        )
+    return _BY_NAME[name]
+
+
+def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
+    """The ModelSpec of a Hugging Face config.json."""
+    return architecture_of_config(config).config(Config(config))
+
+
+def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
+    """The ModelSpec of a GGUF file; `shapes` are its tensors', outermost dimension first."""
+    return spec_from_metadata(architecture_named(metadata.string("general.architecture")), metadata, shapes)
+
+
+def build_plan(spec: ModelSpec) -> Plan:
+    """Wire the model."""
+    return architecture_named(spec.architecture).wire(Graph(spec))

@@ -1,0 +1,125 @@
+"""Rotary position embedding as a table: every scaling method ends in inverse frequencies and one magnitude.
+
+Pair i of a head turns by the angle position · frequency[i] (radians), and cosine and sine are multiplied by
+`magnitude`. Backends see only that table. Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071), and the
+formulas of transformers' `modeling_rope_utils` and of ggml's `rope_yarn`, which agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from edgert_models.errors import UnsupportedError
+
+
+class RopeLayout(Enum):
+    """Which elements of a head form pair i, of `dims` rotated elements."""
+
+    INTERLEAVED = "interleaved"  # (2i, 2i+1): llama-architecture GGUF files
+    HALVES = "halves"  # (i, i + dims/2): Hugging Face, GPT-NeoX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """How positions rotate queries and keys.
+
+    `base` is theta, `dims` the rotated elements of each head, `scaling` one of none, linear, yarn. `factor` stretches
+    the context (linear, yarn). `attention_factor` multiplies the method's own magnitude. `factors` says that the file
+    has a tensor `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method).
+    """
+
+    base: float = 10000.0
+    dims: int
+    layout: RopeLayout
+    scaling: str = "none"
+    factor: float = 1.0
+    original_context: int = 0
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    factors: bool = False
+
+    def frequencies(self) -> tuple[float, ...]:
+        """Radians per position, for each of the dims/2 pairs."""
+        plain = [self.base ** (-2.0 * i / self.dims) for i in range(self.dims // 2)]
+        if self.scaling == "linear":
+            return tuple(f / self.factor for f in plain)
+        if self.scaling == "yarn":
+            low = max(math.floor(self._turns_to_pair(self.beta_fast)), 0)
+            high = min(math.ceil(self._turns_to_pair(self.beta_slow)), self.dims - 1)
+            ramps = [min(max((i - low) / max(high - low, 0.001), 0.0), 1.0) for i in range(len(plain))]
+            return tuple(f / self.factor * ramp + f * (1.0 - ramp) for f, ramp in zip(plain, ramps, strict=True))
+        return tuple(plain)
+
+    def magnitude(self) -> float:
+        """The factor on cosine and sine."""
+        if self.scaling == "yarn" and self.factor > 1.0:
+            return self.attention_factor * (1.0 + 0.1 * math.log(self.factor))
+        return self.attention_factor
+
+    def _turns_to_pair(self, turns: float) -> float:
+        """The (fractional) pair that turns this many times within the original context."""
+        return self.dims * math.log(self.original_context / (turns * 2.0 * math.pi)) / (2.0 * math.log(self.base))
+
+
+def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeLayout) -> Rope:
+    """Rope from a Hugging Face config: `rope_parameters` (transformers 5), or `rope_theta` beside `rope_scaling`."""
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(given, Mapping):
+        raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
+    kind = str(given.get("rope_type", given.get("type", "default")))
+    base = float(given.get("rope_theta", config.get("rope_theta", 10000.0)))
+    share = float(given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
+    dims = int(head_size * share)
+    if kind == "default":
+        return Rope(base=base, dims=dims, layout=layout)
+    if kind not in ("linear", "yarn", "llama3"):
+        raise UnsupportedError(f"rope scaling '{kind}' is not supported; supported: default, linear, llama3, yarn")
+    factor = float(given["factor"])
+    context = int(given.get("original_max_position_embeddings") or config["max_position_embeddings"])
+    if kind == "llama3":
+        return Rope(base=base, dims=dims, layout=layout, original_context=context, factors=True)
+    if kind == "linear":
+        return Rope(base=base, dims=dims, layout=layout, scaling="linear", factor=factor)
+    if given.get("mscale") or given.get("mscale_all_dim") or given.get("truncate") is False:
+        raise UnsupportedError("yarn rope scaling with mscale, mscale_all_dim or truncate=false is not supported")
+    natural = 1.0 + 0.1 * math.log(factor) if factor > 1.0 else 1.0
+    attention = given.get("attention_factor")
+    return Rope(
+        base=base,
+        dims=dims,
+        layout=layout,
+        scaling="yarn",
+        factor=factor,
+        original_context=context,
+        attention_factor=1.0 if attention is None else float(attention) / natural,
+        beta_fast=float(given.get("beta_fast") or 32.0),
+        beta_slow=float(given.get("beta_slow") or 1.0),
+    )
+
+
+def llama3_factors(config: Mapping[str, Any], *, head_size: int) -> list[float]:
+    """The tensor `rope_freqs.weight` [head_size/2] of a llama3-scaled checkpoint: what divides each frequency.
+
+    Waves longer than original/low_freq_factor are stretched by `factor`, those shorter than original/high_freq_factor
+    stay, and the ones between are interpolated. Source: Llama 3.1's reference code and transformers.
+    """
+    given = config.get("rope_parameters") or config["rope_scaling"]
+    base = float(given.get("rope_theta", config.get("rope_theta", 10000.0)))
+    factor, low, high = (float(given[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    original = float(given.get("original_max_position_embeddings") or config["max_position_embeddings"])
+    factors = []
+    for i in range(head_size // 2):
+        wave = 2.0 * math.pi * base ** (2.0 * i / head_size)
+        if wave < original / high:
+            factors.append(1.0)
+        elif wave > original / low:
+            factors.append(factor)
+        else:
+            smooth = (original / wave - low) / (high - low)
+            factors.append(1.0 / ((1.0 - smooth) / factor + smooth))
+    return factors

@@ -1,0 +1,86 @@
+"""ModelSpec: the numbers that, with an architecture's wiring, fix a model completely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgert_models.errors import UnsupportedError
+from edgert_models.rope import Rope
+
+_LIMIT = 1 << 31
+_MAX_LAYERS = 4096
+_MAX_EXPERTS = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One model's sizes: elements, heads, layers or experts. `architecture` is GGUF's general.architecture.
+
+    `feed_forward` is the width of a dense feed-forward network, `expert_feed_forward` of one expert.
+    `normalize_experts` scales the chosen experts' weights to sum to one. `qk_norm` is "head" (each head by itself),
+    "all" (the whole width) or None. `window` lets a position see only that many positions, itself included. `tied`
+    uses the token embedding as the output matrix. Raises UnsupportedError naming the figure if they do not fit
+    together.
+    """
+
+    architecture: str
+    name: str = ""
+    vocabulary: int
+    context: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    rope: Rope
+    norm_eps: float
+    feed_forward: int = 0
+    experts: int = 0
+    experts_used: int = 0
+    expert_feed_forward: int = 0
+    normalize_experts: bool = True
+    qk_norm: str | None = None
+    window: int | None = None
+    tied: bool = False
+    attention_bias: bool = False
+    output_bias: bool = False
+    feed_forward_bias: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = {
+            key: getattr(self, key) for key in ("vocabulary", "context", "width", "heads", "kv_heads", "head_size")
+        }
+        for key, value in sizes.items():
+            self._require(0 < value < _LIMIT, f"{key} is {value}")
+        self._require(0 < self.layers <= _MAX_LAYERS, f"layers is {self.layers}")
+        self._require(self.heads % self.kv_heads == 0, f"{self.heads} heads do not divide by {self.kv_heads} kv heads")
+        self._require(max(self.query_width, self.kv_width) < _LIMIT, "heads times head_size is out of range")
+        self._require(
+            0 < self.rope.dims <= self.head_size and self.rope.dims % 2 == 0,
+            f"{self.rope.dims} rotated elements in heads of {self.head_size}",
+        )
+        self._require(self.rope.base > 1.0 and self.rope.factor > 0.0, "rope base or factor is out of range")
+        if self.rope.scaling == "yarn":
+            self._require(0 < self.rope.original_context < _LIMIT, "yarn needs the original context length")
+        self._require(0.0 <= self.norm_eps < 1.0, f"norm_eps is {self.norm_eps}")
+        self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
+        if self.experts:
+            self._require(self.experts <= _MAX_EXPERTS, f"experts is {self.experts}")
+            self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")
+            self._require(0 < self.expert_feed_forward < _LIMIT, f"expert_feed_forward is {self.expert_feed_forward}")
+        else:
+            self._require(0 < self.feed_forward < _LIMIT, f"feed_forward is {self.feed_forward}")
+
+    @property
+    def query_width(self) -> int:
+        """Elements of all query heads of one position."""
+        return self.heads * self.head_size
+
+    @property
+    def kv_width(self) -> int:
+        """Elements of all key (or value) heads of one position."""
+        return self.kv_heads * self.head_size
+
+    def _require(self, condition: bool, reason: str) -> None:
+        if not condition:
+            raise UnsupportedError(f"model of architecture '{self.architecture}' is out of range: {reason}")
