@@ -1,0 +1,154 @@
+"""The contract between those who run plans (backends) and those who ask (the engine, tests, benchmarks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from edgert_models.graph import Plan
+from edgert_quant.blocks import BlockType
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+"""progress(stage, done, total): stages are "compile" (kernels) and "load" (bytes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a session must hold, fixed at load.
+
+    `rows` a step at most, of at most `sequences` sequences, each of at most `context` positions. The cache is a pool of
+    `blocks` blocks of `block_size` positions. `kv_type` is "f16" or "f32". `threads` None: all cores. `memory` None or
+    the most bytes the session may take.
+    """
+
+    context: int
+    rows: int
+    sequences: int
+    blocks: int
+    block_size: int = 16
+    kv_type: str = "f16"
+    threads: int | None = None
+    memory: int | None = None
+
+    @property
+    def table_width(self) -> int:
+        """Blocks of one sequence at most."""
+        return -(-self.context // self.block_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's rows, as int32 arrays. Row r is token `tokens[r]` at `positions[r]` of sequence `sequence[r]`.
+
+    Its keys and values go to cache slot `slots[r]` = block · block_size + offset. `tables[s]` lists the blocks of
+    sequence s in order of position, `lengths[s]` counts its positions once the step is done. `pick` names the rows
+    whose result is wanted. Rows of one sequence come in order of position; what a row attends to is in the cache or in
+    the batch.
+    """
+
+    tokens: Int32  # [rows]
+    positions: Int32  # [rows]
+    sequence: Int32  # [rows]
+    slots: Int32  # [rows]
+    tables: Int32  # [sequences, at most Limits.table_width]
+    lengths: Int32  # [sequences]
+    pick: Int32  # [picked]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """How a provider has a tensor: its block type and shape (outermost dimension first)."""
+
+    type: BlockType
+    shape: tuple[int, ...]
+
+
+class WeightProvider(Protocol):
+    """Where a backend gets weights: piece by piece, mapped or read, at load or while running."""
+
+    @property
+    def weights(self) -> Mapping[str, StoredWeight]:
+        """Everything there is, by GGUF name."""
+
+    def read(self, name: str, start: int = 0, count: int | None = None) -> NDArray[np.uint8]:
+        """A private copy of rows start … start + count as uint8 [count, row_bytes]; rows of [experts, out, in] are
+        numbered through all experts.
+        """
+
+    def map(self, name: str) -> NDArray[np.uint8] | None:
+        """All rows as a read-only view [rows, row_bytes] of memory that outlives the session, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeight:
+    """What became of one tensor: the layout it runs in, the bytes it takes, and what that cost where it cost anything."""
+
+    name: str
+    type: BlockType
+    layout: str
+    bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What loading did. Bytes are memory held by the session."""
+
+    backend: str
+    threads: int
+    instruction_set: str
+    weights: tuple[LoadedWeight, ...]
+    cache_bytes: int
+    workspace_bytes: int
+    seconds: float
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights together."""
+        return sum(weight.bytes for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend can run here; `reason` says why not, `details` what was found."""
+
+    available: bool
+    reason: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A loaded model. One thread at a time may call it."""
+
+    limits: Limits
+    report: LoadReport
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
+        """Run the plan on the batch: logits [picked, vocabulary], or with `hidden` the last normalised values
+        [picked, width]. BackendError names the layer whose router gave NaN.
+        """
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy cache blocks of all layers, source to target, in order."""
+
+    def close(self) -> None:
+        """Give back memory and threads; calling it again does nothing."""
+
+
+class Backend(Protocol):
+    """A way to run plans."""
+
+    name: str
+
+    def probe(self) -> Probe:
+        """Look at the machine; cheap, never raises."""
+
+    def load(self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None) -> Session:
+        """Make a session, or raise: MemoryBudgetError before taking the memory, UnsupportedError naming a tensor or op,
+        FileFormatError where the weights do not fit the plan.
+        """

@@ -1,0 +1,49 @@
+"""The backends by name, and which of them `auto` means on this machine."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from edgert_models.errors import BackendError, RequestError
+
+from edgert_runtimes.base import Backend, Probe
+
+_FACTORIES = {
+    "cpu": ("edgert_runtimes.cpu.backend", "CpuBackend"),
+    "reference": ("edgert_runtimes.reference.backend", "ReferenceBackend"),
+}
+# In order of preference; `reference` is for checking and has to be asked for.
+_AUTOMATIC = ("cpu",)
+
+
+def backend_names() -> tuple[str, ...]:
+    """Every backend this version has."""
+    return tuple(_FACTORIES)
+
+
+def get_backend(name: str = "auto") -> Backend:
+    """The backend called `name`, or the best that runs here; BackendError says why one cannot run."""
+    if name == "auto":
+        probes = {candidate: _make(candidate).probe() for candidate in _AUTOMATIC}
+        for candidate, probe in probes.items():
+            if probe.available:
+                return _make(candidate)
+        raise BackendError("no backend runs here: " + "; ".join(f"{key}: {p.reason}" for key, p in probes.items()))
+    backend = _make(name)
+    probe = backend.probe()
+    if not probe.available:
+        raise BackendError(f"backend '{name}' cannot run here: {probe.reason}")
+    return backend
+
+
+def probe_all() -> dict[str, Probe]:
+    """What every backend says of this machine."""
+    return {name: _make(name).probe() for name in _FACTORIES}
+
+
+def _make(name: str) -> Backend:
+    if name not in _FACTORIES:
+        raise RequestError(f"unknown backend '{name}'; there are: auto, {', '.join(_FACTORIES)}", parameter="backend")
+    module, factory = _FACTORIES[name]
+    backend: Backend = getattr(import_module(module), factory)()
+    return backend
