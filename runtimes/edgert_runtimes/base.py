@@ -86,7 +86,7 @@ class WeightProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeight:
-    """What became of one tensor: the layout it runs in, the bytes it takes, and what that cost where it cost anything."""
+    """What became of one tensor: the layout it runs in, the bytes it takes, and a note where it cost something."""
 
     name: str
     type: BlockType

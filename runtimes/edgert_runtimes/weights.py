@@ -53,8 +53,7 @@ class MemoryWeights:
 
 
 def check_weights(plan: Plan, provider: WeightProvider, path: str = "weights") -> None:
-    """Raise FileFormatError unless every tensor of the plan is there in its shape, with vectors and routers as floats.
-    """
+    """Raise FileFormatError unless every tensor of the plan is there in its shape, with vectors and routers as floats."""
     for weight in plan.weights.values():
         stored = provider.weights.get(weight.name)
         if stored is None:
@@ -72,14 +71,16 @@ def weight_bytes_per_token(plan: Plan, provider: WeightProvider) -> int:
     """Bytes of weights that decoding one token reads: matrices whole, of experts those used, of the embedding one row
     (and all of it where it is the output matrix too).
     """
-    share = {name: (op.used, op.experts) for op in plan.ops if isinstance(op, Moe) for name in (op.gate, op.up,
-    op.down)} looked_up = {op.weight for op in plan.ops if isinstance(op, Embed)}
+    experts_read = {
+        name: (op.used, op.experts) for op in plan.ops if isinstance(op, Moe) for name in (op.gate, op.up, op.down)
+    }
+    looked_up = {op.weight for op in plan.ops if isinstance(op, Embed)}
     total = 0
     for name, weight in plan.weights.items():
         stored = provider.weights[name]
         row = stored.type.row_bytes(weight.shape[-1])
         nbytes = row * int(np.prod(weight.shape[:-1], dtype=np.int64))
-        used, experts = share.get(name, (1, 1))
+        used, experts = experts_read.get(name, (1, 1))
         only_looked_up = name in looked_up and not plan.spec.tied
         total += row if only_looked_up else nbytes * used // experts
     return total
