@@ -1,0 +1,1 @@
+"""The reference backend: NumPy, slow, exact; the living definition of every op."""

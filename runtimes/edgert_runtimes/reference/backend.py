@@ -1,0 +1,100 @@
+"""Runs a plan op by op in NumPy, with weights dequantized as they are needed."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from edgert_models.errors import BackendError, MemoryBudgetError, UnsupportedError
+from edgert_models.graph import Plan
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.base import Batch, Float32, Limits, LoadedWeight, LoadReport, Probe, Progress, WeightProvider
+from edgert_runtimes.reference.ops import Cache, Weights, run
+from edgert_runtimes.weights import check_weights
+
+_CACHE_TYPES: dict[str, type[np.floating]] = {"f16": np.float16, "f32": np.float32}
+_WHOLE_NUMBERS = {BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64}
+
+
+class ReferenceBackend:
+    """NumPy on any machine."""
+
+    name = "reference"
+
+    def probe(self) -> Probe:
+        """Always available."""
+        return Probe(True, details={"cpu": platform.processor() or platform.machine(), "numpy": np.__version__})
+
+    def load(
+        self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None
+    ) -> ReferenceSession:
+        """Check the weights against the plan; nothing is copied."""
+        check_weights(plan, weights)
+        for name in plan.weights:
+            if weights.weights[name].type in _WHOLE_NUMBERS:
+                raise UnsupportedError(f"tensor {name}: integers cannot be weights")
+        if limits.kv_type not in _CACHE_TYPES:
+            raise UnsupportedError(f"cache type '{limits.kv_type}' is not supported; there are: f16, f32")
+        if progress:
+            progress("load", 1, 1)
+        return ReferenceSession(plan, weights, limits)
+
+
+class ReferenceSession:
+    """A plan with its caches."""
+
+    def __init__(self, plan: Plan, weights: WeightProvider, limits: Limits) -> None:
+        start = time.perf_counter()
+        dtype = _CACHE_TYPES[limits.kv_type]
+        slots = limits.blocks * limits.block_size
+        cache_bytes = sum(2 * slots * cache.width * dtype().itemsize for cache in plan.caches)
+        if limits.memory is not None and cache_bytes > limits.memory:
+            raise MemoryBudgetError(
+                f"the cache needs {cache_bytes} bytes, {limits.memory} are allowed",
+                needed=cache_bytes,
+                available=limits.memory,
+            )
+        self.limits = limits
+        self._plan = plan
+        self._weights = Weights(weights)
+        self._caches = [Cache(slots, cache.width, limits.block_size, dtype) for cache in plan.caches]
+        self._closed = False
+        self.report = LoadReport(
+            backend="reference",
+            threads=1,
+            instruction_set="numpy",
+            weights=tuple(
+                LoadedWeight(name, weights.weights[name].type, "read from the file when needed", 0)
+                for name in plan.weights
+            ),
+            cache_bytes=cache_bytes,
+            workspace_bytes=0,
+            seconds=time.perf_counter() - start,
+        )
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
+        """See Session."""
+        if self._closed:
+            raise BackendError("the session is closed")
+        values: dict[int, Float32] = {}
+        target = self._plan.hidden if hidden else self._plan.logits
+        for op in self._plan.ops:
+            inputs = [values[value.id] for value in op.inputs]
+            values[op.out.id] = run(op, batch, self._weights, self._caches, inputs)
+            if op.out.id == target.id:
+                break
+        return values[target.id]
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See Session."""
+        for source, target in pairs:
+            for cache in self._caches:
+                cache.copy_block(source, target)
+
+    def close(self) -> None:
+        """See Session."""
+        self._closed = True
+        self._caches = []

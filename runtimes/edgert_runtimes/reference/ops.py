@@ -1,0 +1,184 @@
+"""Every op of `edgert_models.ops` in NumPy: computed in float64, rounded to float32 once at the end.
+
+Functions take and return arrays [rows, width]; the docstrings in `edgert_models.ops` define them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import BackendError, UnsupportedError
+from edgert_models.rope import RopeLayout
+from edgert_quant.blocks import dequantize
+from numpy.typing import NDArray
+
+from edgert_runtimes.base import Batch, Float32, WeightProvider
+
+Float64 = NDArray[np.float64]
+_CHUNK = 1 << 22  # elements of a weight dequantized at once
+
+
+class Weights:
+    """Dequantized reads from a provider, in pieces of bounded size."""
+
+    def __init__(self, provider: WeightProvider) -> None:
+        self._provider = provider
+
+    def rows(self, name: str, start: int = 0, count: int | None = None) -> Float64:
+        """Rows of a tensor as float64 [count, in]."""
+        raw = self._provider.read(name, start, count)
+        return dequantize(raw, self._provider.weights[name].type).astype(np.float64)
+
+    def vector(self, name: str) -> Float64:
+        """A 1-D tensor."""
+        return self.rows(name).reshape(-1)
+
+    def gather(self, name: str, indices: NDArray[np.int32]) -> Float64:
+        """Single rows by index."""
+        return np.concatenate([self.rows(name, int(i), 1) for i in indices])
+
+    def project(self, x: Float64, name: str, first: int = 0, count: int | None = None) -> Float64:
+        """x Wᵀ for rows first … first + count of the tensor."""
+        stored = self._provider.weights[name]
+        count = stored.shape[0] if count is None else count
+        step = max(1, _CHUNK // stored.shape[-1])
+        starts = range(first, first + count, step)
+        return np.concatenate([x @ self.rows(name, i, min(step, first + count - i)).T for i in starts], axis=1)
+
+
+def activate(gate: Float64, kind: str) -> Float64:
+    """The activations a gate can have."""
+    if kind != "silu":
+        raise UnsupportedError(f"activation '{kind}' is not supported")
+    with np.errstate(over="ignore"):
+        return gate / (1.0 + np.exp(-gate))
+
+
+def softmax(x: Float64) -> Float64:
+    """Over the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def embed(op: ops.Embed, batch: Batch, weights: Weights) -> Float64:
+    """Token embeddings."""
+    return weights.gather(op.weight, batch.tokens)
+
+
+def rms_norm(op: ops.RmsNorm, weights: Weights, x: Float64) -> Float64:
+    """Root mean square normalisation, group by group."""
+    parts = x.reshape(len(x), op.groups, -1)
+    scale = 1.0 / np.sqrt((parts**2).mean(axis=-1, keepdims=True) + op.eps)
+    scaled: Float64 = parts * scale * weights.vector(op.weight)
+    return scaled.reshape(x.shape)
+
+
+def linear(op: ops.Linear, weights: Weights, x: Float64) -> Float64:
+    """Matrix product and bias."""
+    y = weights.project(x, op.weight)
+    return y if op.bias is None else y + weights.vector(op.bias)
+
+
+def rope(op: ops.Rope, batch: Batch, weights: Weights, x: Float64) -> Float64:
+    """Rotary position embedding."""
+    frequencies = np.array(op.frequencies)
+    if op.factors is not None:
+        frequencies = frequencies / weights.vector(op.factors)
+    angle = batch.positions[:, None, None] * frequencies
+    cos, sin = np.cos(angle) * op.magnitude, np.sin(angle) * op.magnitude
+    pairs = len(op.frequencies)
+    heads = x.reshape(len(x), op.heads, op.head_size)
+    out = heads.copy()
+    if op.layout is RopeLayout.INTERLEAVED:
+        first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    else:
+        first, second = slice(0, pairs), slice(pairs, 2 * pairs)
+    a, b = heads[:, :, first], heads[:, :, second]
+    out[:, :, first] = a * cos - b * sin
+    out[:, :, second] = a * sin + b * cos
+    return out.reshape(x.shape)
+
+
+def attend(op: ops.Attend, batch: Batch, cache: Cache, q: Float64, k: Float64, v: Float64) -> Float64:
+    """Attention over what the cache holds after this batch's keys and values are stored."""
+    cache.store(batch.slots, k, v)
+    group = op.heads // op.kv_heads
+    out = np.empty_like(q).reshape(len(q), op.heads, op.head_size)
+    queries = q.reshape(len(q), op.kv_heads, group, op.head_size)
+    for row, (position, sequence) in enumerate(zip(batch.positions, batch.sequence, strict=True)):
+        first = 0 if op.window is None else max(0, int(position) - op.window + 1)
+        keys, values = cache.fetch(batch.tables[sequence], first, int(position) + 1)
+        keys = keys.reshape(len(keys), op.kv_heads, op.head_size)
+        values = values.reshape(len(values), op.kv_heads, op.head_size)
+        p = softmax(op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys))
+        out[row] = np.einsum("hgn,nhd->hgd", p, values).reshape(op.heads, op.head_size)
+    return out.reshape(q.shape)
+
+
+def moe(op: ops.Moe, weights: Weights, x: Float64, logits: Float64) -> Float64:
+    """Route each row to its experts and add up what they give."""
+    if np.isnan(logits).any():
+        raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, : op.used]
+    share = np.take_along_axis(softmax(logits), chosen, axis=1)
+    if op.normalize:
+        share = share / share.sum(axis=1, keepdims=True)
+    out = np.zeros((len(x), op.out.width))
+    for expert in np.unique(chosen):
+        rows, rank = np.nonzero(chosen == expert)
+        inward = [weights.project(x[rows], name, int(expert) * op.hidden, op.hidden) for name in (op.gate, op.up)]
+        hidden = activate(inward[0], op.kind) * inward[1]
+        y = weights.project(hidden, op.down, int(expert) * op.out.width, op.out.width)
+        out[rows] += share[rows, rank][:, None] * y
+    return out
+
+
+class Cache:
+    """Keys and values of one layer by slot: [slots, width] of the cache's type."""
+
+    def __init__(self, slots: int, width: int, block_size: int, dtype: type[np.floating]) -> None:
+        self.block_size = block_size
+        self.keys = np.zeros((slots, width), dtype)
+        self.values = np.zeros((slots, width), dtype)
+
+    def store(self, slots: NDArray[np.int32], k: Float64, v: Float64) -> None:
+        """Round to the cache's type and keep."""
+        self.keys[slots], self.values[slots] = k, v
+
+    def fetch(self, table: NDArray[np.int32], first: int, end: int) -> tuple[Float64, Float64]:
+        """Keys and values of positions first … end of a sequence."""
+        positions = np.arange(first, end)
+        slots = table[positions // self.block_size] * self.block_size + positions % self.block_size
+        return self.keys[slots].astype(np.float64), self.values[slots].astype(np.float64)
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy one block of positions."""
+        a, b = (slice(i * self.block_size, (i + 1) * self.block_size) for i in (source, target))
+        self.keys[b], self.values[b] = self.keys[a], self.values[a]
+
+
+def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs: list[Float32]) -> Float32:
+    """Run one op on its inputs (in the order of `op.inputs`)."""
+    x = [value.astype(np.float64) for value in inputs]
+    match op:
+        case ops.Embed():
+            y = embed(op, batch, weights)
+        case ops.RmsNorm():
+            y = rms_norm(op, weights, *x)
+        case ops.Linear():
+            y = linear(op, weights, *x)
+        case ops.Add():
+            y = x[0] + x[1]
+        case ops.GatedActivation():
+            y = activate(x[0], op.kind) * x[1]
+        case ops.Rope():
+            y = rope(op, batch, weights, *x)
+        case ops.Attend():
+            y = attend(op, batch, caches[op.layer], *x)
+        case ops.Moe():
+            y = moe(op, weights, *x)
+        case ops.PickRows():
+            y = x[0][batch.pick]
+        case _:
+            raise UnsupportedError(f"op {type(op).__name__} is not supported by the reference backend")
+    return y.astype(np.float32)
