@@ -16,8 +16,9 @@ class Config(Mapping[str, Any]):
 
     def __init__(self, entries: Mapping[str, Any]) -> None:
         self._entries = entries
-        if "quantization_config" in entries:
-            method = entries["quantization_config"].get("quant_method", "unknown")
+        quantization = entries.get("quantization_config")
+        if quantization:
+            method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
             raise UnsupportedError(f"config.json: the checkpoint is quantized already ({method}); give the original")
         self.refuse_unless("hidden_act", ("silu", "swish"), default="silu")
 

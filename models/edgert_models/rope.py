@@ -72,15 +72,15 @@ def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeL
     if not isinstance(given, Mapping):
         raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
     kind = str(given.get("rope_type", given.get("type", "default")))
-    base = float(given.get("rope_theta", config.get("rope_theta", 10000.0)))
-    share = float(given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
+    base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
+    share = _number(given, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
     dims = int(head_size * share)
     if kind == "default":
         return Rope(base=base, dims=dims, layout=layout)
     if kind not in ("linear", "yarn", "llama3"):
         raise UnsupportedError(f"rope scaling '{kind}' is not supported; supported: default, linear, llama3, yarn")
-    factor = float(given["factor"])
-    context = int(given.get("original_max_position_embeddings") or config["max_position_embeddings"])
+    factor = _number(given, "factor")
+    context = int(_number(given, "original_max_position_embeddings", _number(config, "max_position_embeddings")))
     if kind == "llama3":
         return Rope(base=base, dims=dims, layout=layout, original_context=context, factors=True)
     if kind == "linear":
@@ -88,7 +88,6 @@ def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeL
     if given.get("mscale") or given.get("mscale_all_dim") or given.get("truncate") is False:
         raise UnsupportedError("yarn rope scaling with mscale, mscale_all_dim or truncate=false is not supported")
     natural = 1.0 + 0.1 * math.log(factor) if factor > 1.0 else 1.0
-    attention = given.get("attention_factor")
     return Rope(
         base=base,
         dims=dims,
@@ -96,9 +95,9 @@ def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeL
         scaling="yarn",
         factor=factor,
         original_context=context,
-        attention_factor=1.0 if attention is None else float(attention) / natural,
-        beta_fast=float(given.get("beta_fast") or 32.0),
-        beta_slow=float(given.get("beta_slow") or 1.0),
+        attention_factor=_number(given, "attention_factor", natural) / natural,
+        beta_fast=_number(given, "beta_fast", 32.0),
+        beta_slow=_number(given, "beta_slow", 1.0),
     )
 
 
@@ -109,9 +108,9 @@ def llama3_factors(config: Mapping[str, Any], *, head_size: int) -> list[float]:
     stay, and the ones between are interpolated. Source: Llama 3.1's reference code and transformers.
     """
     given = config.get("rope_parameters") or config["rope_scaling"]
-    base = float(given.get("rope_theta", config.get("rope_theta", 10000.0)))
-    factor, low, high = (float(given[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-    original = float(given.get("original_max_position_embeddings") or config["max_position_embeddings"])
+    base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
+    factor, low, high = (_number(given, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    original = _number(given, "original_max_position_embeddings", _number(config, "max_position_embeddings"))
     factors = []
     for i in range(head_size // 2):
         wave = 2.0 * math.pi * base ** (2.0 * i / head_size)
@@ -123,3 +122,12 @@ def llama3_factors(config: Mapping[str, Any], *, head_size: int) -> list[float]:
             smooth = (original / wave - low) / (high - low)
             factors.append(1.0 / ((1.0 - smooth) / factor + smooth))
     return factors
+
+
+def _number(entries: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    value = entries.get(key)
+    if value is None:
+        value = default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        raise UnsupportedError(f"config.json: rope parameter {key} must be a positive number, not {value!r}")
+    return float(value)

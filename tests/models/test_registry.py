@@ -1,0 +1,153 @@
+"""HF configs and GGUF metadata both give a ModelSpec, and what is unsupported is refused by name."""
+
+from typing import Any
+
+import pytest
+from edgert_models.errors import UnsupportedError
+from edgert_models.metadata import metadata_from_spec
+from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
+from edgert_models.rope import RopeLayout
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+}
+EXPERTS = {"num_experts_per_tok": 2}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {"architectures": ["LlamaForCausalLM"], **SIZES, "tie_word_embeddings": True},
+    "yi": {"architectures": ["LlamaForCausalLM"], **SIZES, "rope_theta": 5e6, "attention_bias": False},
+    "biased": {"architectures": ["LlamaForCausalLM"], **SIZES, "attention_bias": True, "mlp_bias": True},
+    "mistral": {"architectures": ["MistralForCausalLM"], **SIZES, "sliding_window": 32, "head_dim": 32},
+    "mixtral": {"architectures": ["MixtralForCausalLM"], **SIZES, **EXPERTS, "num_local_experts": 4},
+    "olmoe": {"architectures": ["OlmoeForCausalLM"], **SIZES, **EXPERTS, "num_experts": 4, "clip_qkv": None},
+    "qwen3moe": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "head_dim": 32,
+        "norm_topk_prob": True,
+    },
+    "linear": {
+        "architectures": ["LlamaForCausalLM"],
+        **SIZES,
+        "rope_scaling": {"type": "linear", "factor": 2.0},
+    },
+    "yarn": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e6,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "attention_factor": 1.5,
+        },
+    },
+    "llama3": {
+        "architectures": ["LlamaForCausalLM"],
+        **SIZES,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
+}
+
+
+class Entries(dict[str, Any]):
+    """Metadata as a reader gives it."""
+
+    def _get(self, key: str, *default: Any) -> Any:
+        return self.get(key, *default) if default else self[key]
+
+    string = integer = number = boolean = _get
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_spec_survives_gguf(name: str) -> None:
+    spec = spec_from_config(CONFIGS[name])
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    entries = Entries({"general.architecture": spec.architecture, **metadata_from_spec(spec)})
+    again = spec_from_gguf(entries, shapes)
+    if spec.rope.scaling == "none":  # a file keeps the original context only where a scaling needs it
+        assert again.rope.frequencies() == spec.rope.frequencies()
+    else:
+        assert again.rope.frequencies() == pytest.approx(spec.rope.frequencies())
+    assert again.rope.magnitude() == pytest.approx(spec.rope.magnitude())
+    assert build_plan(again).weights == build_plan(spec).weights
+    for field in ("heads", "kv_heads", "head_size", "experts", "experts_used", "normalize_experts", "window", "tied"):
+        assert getattr(again, field) == getattr(spec, field), field
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_weight_has_a_source(name: str) -> None:
+    architecture = architecture_of_config(CONFIGS[name])
+    spec = spec_from_config(CONFIGS[name])
+    for weight in build_plan(spec).weights.values():
+        architecture.source(spec, weight.name)
+
+
+def test_plan_of_a_dense_model() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["llama"]))
+    assert plan.weights["blk.1.attn_k.weight"].shape == (32, 64)
+    assert "output.weight" not in plan.weights
+    assert plan.logits.width == 96
+    assert plan.hidden.picked
+    assert plan.logits.picked
+    assert [cache.width for cache in plan.caches] == [32, 32]
+    assert all(op.out.id == i for i, op in enumerate(plan.ops))
+
+
+def test_rope_layouts() -> None:
+    assert spec_from_config(CONFIGS["mixtral"]).rope.layout is RopeLayout.INTERLEAVED
+    assert spec_from_config(CONFIGS["olmoe"]).rope.layout is RopeLayout.HALVES
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "message"),
+    [
+        (
+            "llama",
+            {"architectures": ["FalconForCausalLM"]},
+            "model class FalconForCausalLM is not supported; supported: ",
+        ),
+        ("llama", {"architectures": None}, "names no model class"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
+        ("llama", {"hidden_size": None}, "hidden_size is missing"),
+        ("llama", {"hidden_size": "64"}, "hidden_size must be an integer, not '64'"),
+        ("llama", {"hidden_size": True}, "hidden_size must be an integer, not True"),
+        ("llama", {"num_key_value_heads": 3}, "4 heads do not divide by 3 kv heads"),
+        ("llama", {"num_attention_heads": 0}, "heads is 0"),
+        ("llama", {"num_hidden_layers": 10**9}, "layers is 1000000000"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
+        ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
+        ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
+        ("llama", {"quantization_config": {"quant_method": "gptq"}}, r"quantized already \(gptq\)"),
+        ("qwen3moe", {"mlp_only_layers": [0]}, r"mlp_only_layers=\[0\] is not supported"),
+        ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
+        ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
+        ("olmoe", {"clip_qkv": 8.0}, "clip_qkv=8.0 is not supported"),
+    ],
+)
+def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        build_plan(spec_from_config({**CONFIGS[base], **change}))
+
+
+def test_unknown_gguf_architecture() -> None:
+    with pytest.raises(UnsupportedError, match="model architecture 'mamba' is not supported; supported: llama, olmoe"):
+        spec_from_gguf(Entries({"general.architecture": "mamba"}), {})
