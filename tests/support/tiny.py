@@ -1,0 +1,94 @@
+"""Tiny models with random weights, and the batches that run them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from edgert_models.graph import Plan, Role, Weight
+from edgert_models.rope import Rope, RopeLayout
+from edgert_models.spec import ModelSpec
+from edgert_quant.blocks import BlockType, quantize
+from edgert_runtimes.base import Batch, Limits
+from edgert_runtimes.weights import MemoryWeights
+
+
+def tiny_spec(architecture: str = "qwen3moe", **changes: Any) -> ModelSpec:
+    """A small model of each architecture; `changes` are ModelSpec fields."""
+    layout = RopeLayout.INTERLEAVED if architecture == "llama" else RopeLayout.HALVES
+    sizes: dict[str, Any] = {
+        "architecture": architecture,
+        "vocabulary": 96,
+        "context": 256,
+        "width": 64,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_size": 16,
+        "norm_eps": 1e-6,
+        "feed_forward": 96,
+        "qk_norm": {"qwen3moe": "head", "olmoe": "all"}.get(architecture),
+    }
+    if architecture != "llama":
+        sizes.update(experts=8, experts_used=2, expert_feed_forward=32)
+    sizes.update(changes)
+    sizes.setdefault("rope", Rope(dims=sizes["head_size"], layout=layout))
+    return ModelSpec(**sizes)
+
+
+def type_of_role(matrices: BlockType) -> Callable[[Weight], BlockType]:
+    """Matrices, experts and embedding in one type, all else in F32."""
+    stored = (Role.MATRIX, Role.EXPERTS, Role.EMBEDDING)
+    return lambda weight: matrices if weight.role in stored else BlockType.F32
+
+
+def random_weights(
+    plan: Plan, seed: int = 0, type_of: Callable[[Weight], BlockType] = type_of_role(BlockType.F32)
+) -> MemoryWeights:
+    """Weights that keep activations near 1: matrices scaled by 1/√in, norms between 0.5 and 1.5."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for weight in plan.weights.values():
+        x = rng.standard_normal((int(np.prod(weight.shape[:-1])), weight.shape[-1]), dtype=np.float32)
+        if weight.role is Role.VECTOR:
+            x = 0.5 + rng.random(x.shape, dtype=np.float32)
+        elif weight.role is not Role.EMBEDDING:
+            x *= np.float32(weight.shape[-1] ** -0.5)
+        block_type = type_of(weight)
+        tensors[weight.name] = (block_type, weight.shape, quantize(x, block_type))
+    return MemoryWeights(tensors)
+
+
+def limits(**changes: Any) -> Limits:
+    """Room for four sequences of 256 positions, with the cache in F32."""
+    sizes: dict[str, Any] = {"context": 256, "rows": 256, "sequences": 4, "blocks": 64, "kv_type": "f32", "threads": 2}
+    return Limits(**{**sizes, **changes})
+
+
+def batch(
+    sequences: Sequence[tuple[Sequence[int], int, Sequence[int]]],
+    *,
+    block_size: int = 16,
+    pick: Sequence[int] | None = None,
+) -> Batch:
+    """A batch of (new tokens, position of the first, blocks of the sequence) for each sequence; picks every row if asked
+    nothing else."""
+    tokens, positions, owner, slots = [], [], [], []
+    for i, (new, start, blocks) in enumerate(sequences):
+        for position, token in enumerate(new, start):
+            tokens.append(token)
+            positions.append(position)
+            owner.append(i)
+            slots.append(blocks[position // block_size] * block_size + position % block_size)
+    tables = np.zeros((len(sequences), max(len(blocks) for *_, blocks in sequences)), np.int32)
+    for i, (*_, blocks) in enumerate(sequences):
+        tables[i, : len(blocks)] = blocks
+    lengths = [start + len(new) for new, start, _ in sequences]
+    picked = range(len(tokens)) if pick is None else pick
+    arrays = (tokens, positions, owner, slots, tables, lengths, list(picked))
+    return Batch(*(np.array(array, np.int32) for array in arrays))
+
+
+def normalized_error(x: np.ndarray, reference: np.ndarray) -> float:
+    """Squared error over squared reference."""
+    x, reference = x.astype(np.float64), reference.astype(np.float64)
+    return float(((x - reference) ** 2).sum() / max((reference**2).sum(), 1e-300))
