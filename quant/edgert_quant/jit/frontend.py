@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -117,7 +116,8 @@ def _intrinsic(primitive: Primitive) -> Any:
         return signature, generate
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = ["typing_context", *(re.sub(r"\W", "", f"a{i}") for i in range(len(primitive.parameters)))]
-    definition.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type:
-    ignore[attr-defined] definition.__name__ = primitive.function.__name__
+    names = ["typing_context", *(f"a{i}" for i in range(len(primitive.parameters)))]
+    signature_of_definition = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    definition.__signature__ = signature_of_definition  # type: ignore[attr-defined]
+    definition.__name__ = primitive.function.__name__
     return intrinsic(definition)

@@ -118,10 +118,10 @@ def kernel(
 ) -> Kernel | Callable[[Callable[..., Any]], Kernel]:
     """A Python function as a kernel, compiled by Numba (`error_model="numpy"`, no bounds checks, no exceptions).
 
-    Parameters are annotated `int` or `float`; the result is `int` or `None`. The body may name numbers, NumPy scalar types,
-    constant arrays, primitives, and functions marked `device` — each by a plain name of its module or enclosing
-    function, never as an attribute of another module. `fastmath` lists LLVM's flags ("contract", "reassoc", …);
-    results then still depend on nothing but the arguments.
+    Parameters are annotated `int` or `float`; the result is `int` or `None`. The body may name numbers, NumPy scalar
+    types, constant arrays, primitives, and functions marked `device`: each by a plain name of its module or enclosing
+    function, never as an attribute of another module. `fastmath` lists LLVM's flags ("contract", "reassoc", …); results
+    then still depend on nothing but the arguments.
     """
 
     def decorate(function: Callable[..., Any]) -> Kernel:
