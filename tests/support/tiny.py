@@ -41,9 +41,10 @@ def type_of_role(matrices: BlockType) -> Callable[[Weight], BlockType]:
     return lambda weight: matrices if weight.role in stored else BlockType.F32
 
 
-def random_weights(
-    plan: Plan, seed: int = 0, type_of: Callable[[Weight], BlockType] = type_of_role(BlockType.F32)
-) -> MemoryWeights:
+ALL_F32 = type_of_role(BlockType.F32)
+
+
+def random_weights(plan: Plan, seed: int = 0, type_of: Callable[[Weight], BlockType] = ALL_F32) -> MemoryWeights:
     """Weights that keep activations near 1: matrices scaled by 1/√in, norms between 0.5 and 1.5."""
     rng = np.random.default_rng(seed)
     tensors = {}
@@ -70,8 +71,7 @@ def batch(
     block_size: int = 16,
     pick: Sequence[int] | None = None,
 ) -> Batch:
-    """A batch of (new tokens, position of the first, blocks of the sequence) for each sequence; picks every row if asked
-    nothing else."""
+    """A batch of (new tokens, position of the first, blocks of the sequence) for each sequence; picks all rows or `pick`."""
     tokens, positions, owner, slots = [], [], [], []
     for i, (new, start, blocks) in enumerate(sequences):
         for position, token in enumerate(new, start):

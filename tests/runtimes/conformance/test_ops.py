@@ -13,7 +13,7 @@ from edgert_runtimes.base import Backend, Batch, Session
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.registry import backend_names, get_backend
 
-from tests.support.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
+from tests.support.tiny import ALL_F32, batch, limits, normalized_error, random_weights, tiny_spec
 
 FLOATS = [BlockType.F32, BlockType.F16, BlockType.BF16]
 QUANTIZED = [BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K]
@@ -44,7 +44,7 @@ def run_both(
     backend: Backend,
     plan: Plan,
     batches: list[Batch],
-    type_of: Callable[[Weight], BlockType] = type_of_role(BlockType.F32),
+    type_of: Callable[[Weight], BlockType] = ALL_F32,
     **changes: Any,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     weights = random_weights(plan, 3, type_of)
