@@ -71,7 +71,7 @@ def batch(
     block_size: int = 16,
     pick: Sequence[int] | None = None,
 ) -> Batch:
-    """A batch of (new tokens, position of the first, blocks of the sequence) for each sequence; picks all rows or `pick`."""
+    """A batch of (new tokens, position of the first, blocks) for each sequence; picks all rows, or `pick`."""
     tokens, positions, owner, slots = [], [], [], []
     for i, (new, start, blocks) in enumerate(sequences):
         for position, token in enumerate(new, start):
