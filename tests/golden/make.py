@@ -1,0 +1,180 @@
+"""Makes the golden checkpoints beside this file: tiny random models of `transformers`, and the logits it computes.
+
+Run with the dependency group `demo`: `python tests/golden/make.py [name …]`. Each folder gets config.json,
+model.safetensors and logits.npz: `tokens` int64 [sequences, length], `logits` float32 [sequences, length, vocabulary],
+computed in float32 with eager attention from the weights as they are stored.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+SEQUENCES, LENGTH = 2, 24
+SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+DENSE = {"intermediate_size": 96, "tie_word_embeddings": False}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "tie_word_embeddings": False}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One checkpoint: model class, what its config overrides, how it is stored, and the seed of its weights."""
+
+    family: str
+    config: dict[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.bfloat16
+    fused: bool = False
+    shard_size: str | None = None
+    seed: int = 0
+
+
+def qwen3moe(**changes: Any) -> dict[str, Any]:
+    return {**SMALL, **EXPERTS, "head_dim": 32, "moe_intermediate_size": 32, "norm_topk_prob": True, **changes}
+
+
+def rope(kind: str, **parameters: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
+
+
+LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+GOLDENS = {
+    "qwen3moe": Golden("Qwen3Moe", qwen3moe(), seed=1),
+    "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3), seed=2),
+    "qwen3moe-fused": Golden("Qwen3Moe", qwen3moe(tie_word_embeddings=True), fused=True, seed=3),
+    "qwen3moe-sharded": Golden("Qwen3Moe", qwen3moe(moe_intermediate_size=16), shard_size="60KB", seed=4),
+    "olmoe": Golden(
+        "Olmoe",
+        {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 32, "norm_topk_prob": False},
+        seed=5,
+    ),
+    "olmoe-fused": Golden(
+        "Olmoe",
+        {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 16, "norm_topk_prob": True},
+        fused=True,
+        seed=6,
+    ),
+    "mixtral": Golden(
+        "Mixtral",
+        {**SMALL, "intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None},
+        seed=7,
+    ),
+    "mixtral-fused": Golden(
+        "Mixtral",
+        {**SMALL, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+        fused=True,
+        seed=8,
+    ),
+    "llama": Golden("Llama", {**SMALL, **DENSE}, dtype=torch.float32, seed=9),
+    "llama-biased": Golden(
+        "Llama",
+        {
+            **SMALL,
+            **DENSE,
+            "num_key_value_heads": 4,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        seed=10,
+    ),
+    "llama-linear": Golden(
+        "Llama", {**SMALL, **DENSE, "head_dim": 24, **rope("linear", factor=4.0)}, dtype=torch.float16, seed=11
+    ),
+    "llama-llama3": Golden("Llama", {**SMALL, **DENSE, "head_dim": 32, **LLAMA3}, seed=12),
+    "llama-yarn": Golden(
+        "Llama",
+        {**SMALL, **DENSE, "head_dim": 32, **rope("yarn", factor=4.0, original_max_position_embeddings=16)},
+        seed=13,
+    ),
+    "llama-wide": Golden(
+        "Llama",
+        {
+            **SMALL,
+            **DENSE,
+            "vocab_size": 64,
+            "hidden_size": 256,
+            "intermediate_size": 256,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "tie_word_embeddings": True,
+        },
+        seed=14,
+    ),
+    "mistral": Golden("Mistral", {**SMALL, **DENSE, "sliding_window": None}, seed=15),
+    "mistral-window": Golden("Mistral", {**SMALL, **DENSE, "sliding_window": 8}, seed=16),
+}
+
+
+def randomize(model: torch.nn.Module, dtype: torch.dtype, seed: int) -> None:
+    """Weights with which every part of the model matters: norms differ from one, biases from zero, routing is sharp."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(model.named_parameters()):
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim == 1:
+            value = 0.3 * noise + (1.0 if "norm" in name else 0.0)
+        elif "embed_tokens" in name:
+            value = noise
+        else:
+            value = noise * 1.5 / parameter.shape[-1] ** 0.5
+        parameter.data = value.to(dtype).float()
+
+
+def make(name: str, golden: Golden) -> None:
+    """Write one folder."""
+    config = getattr(transformers, f"{golden.family}Config")(**golden.config)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{golden.family}ForCausalLM")(config).float().eval()
+    randomize(model, golden.dtype, golden.seed)
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    generator = torch.Generator().manual_seed(golden.seed)
+    tokens = torch.randint(config.vocab_size, (SEQUENCES, LENGTH), generator=generator)
+    with torch.no_grad():
+        logits = model(tokens, use_cache=False).logits
+    np.savez_compressed(folder / "logits.npz", tokens=tokens.numpy(), logits=logits.float().numpy())
+
+    model.to(golden.dtype)
+    if golden.fused:
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(folder)
+        kept = {key: value.contiguous() for key, value in model.state_dict().items()}
+        if config.tie_word_embeddings:
+            kept.pop("lm_head.weight")
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        model.save_pretrained(folder, max_shard_size=golden.shard_size or "1GB")
+        (folder / "generation_config.json").unlink(missing_ok=True)
+
+    again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        assert torch.equal(again(tokens, use_cache=False).logits, logits), name
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{name}: {size / 1000:.0f} kB, logits of standard deviation {float(logits.std()):.2f}")
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or GOLDENS:
+        make(wanted, GOLDENS[wanted])
