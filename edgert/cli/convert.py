@@ -1,0 +1,59 @@
+"""`edgert convert SOURCE OUTPUT`: a checkpoint or a GGUF becomes a (quantized) GGUF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgert.cli import options
+
+if TYPE_CHECKING:
+    from edgert_quant.convert import ConversionReport
+    from rich.table import Table
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id in the local cache, or a GGUF file.")],
+    output: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    type_name: Annotated[
+        str, typer.Option("--type", "-t", help="f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k, or q4_k_s … q6_k.")
+    ] = "q4_k_m",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Convert a Hugging Face checkpoint (or another GGUF) to a GGUF that edgert and llama.cpp load."""
+    from edgert_quant.convert import convert as run
+
+    from edgert.cli.console import bar, err, out, print_json
+
+    with bar(quiet=as_json) as progress:
+        task = progress.add_task("Converting", total=None)
+
+        def report(done: int, total: int, name: str) -> None:
+            progress.update(task, completed=done, total=total, description=name)
+
+        result = run(source, output, type=type_name, threads=threads, progress=report)
+    if as_json:
+        print_json(result.to_json())
+        return
+    out.print(summary(result))
+    for warning in result.warnings:
+        err.print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def summary(report: ConversionReport) -> Table:
+    """Tensors by type, with bytes, and the whole in the last row."""
+    from rich.table import Table
+
+    from edgert.cli.console import size
+
+    table = Table(title=f"{report.output}", title_justify="left", caption=f"{report.seconds:.1f} s", show_footer=True)
+    table.add_column("type", footer="all")
+    table.add_column("tensors", justify="right", footer=str(sum(row.tensors for row in report.by_type)))
+    table.add_column("bytes", justify="right", footer=size(report.total_bytes))
+    table.add_column("bits per weight", justify="right", footer=f"{report.bits_per_weight:.2f}")
+    for row in report.by_type:
+        table.add_row(row.type, str(row.tensors), size(row.bytes), f"{row.bits_per_weight:.2f}")
+    return table

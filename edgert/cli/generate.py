@@ -1,0 +1,64 @@
+"""`edgert generate MODEL PROMPT`: continue a prompt, or answer it as a chat message with --chat."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from edgert_models.errors import RequestError
+
+from edgert.cli import options
+
+
+def read_prompt(prompt: str | None) -> str:
+    """The argument, or all of stdin where it is missing or '-'."""
+    if prompt is not None and prompt != "-":
+        return prompt
+    if sys.stdin.isatty() and prompt is None:
+        raise RequestError("no prompt: give one as an argument, or on stdin", parameter="prompt")
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the prompt on stdin is not UTF-8 (byte {error.start})", parameter="prompt") from None
+
+
+def generate(
+    model: options.RequiredModel,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, or as '-': read from stdin.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Answer through the model's chat template.")] = False,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
+    max_tokens: options.MaxTokens = 256,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    seed: options.Seed = None,
+    backend: options.Backend = "auto",
+    threads: options.Threads = None,
+    context: options.Context = None,
+    memory: options.Memory = None,
+    kv_type: options.KvType = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Continue a prompt (from the argument or stdin) and print the text as it comes."""
+    from edgert import SamplingParams
+    from edgert.cli.console import print_json
+
+    text = read_prompt(prompt)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    params = SamplingParams(
+        max_tokens=max_tokens, stop=stop or (), **{key: value for key, value in given.items() if value is not None}
+    )
+    with options.open_model(
+        model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed
+    ) as llm:
+        messages = [{"role": "user", "content": text}]
+        if as_json:
+            print_json(asdict(llm.chat(messages, params) if chat else llm.generate(text, params)))
+            return
+        for chunk in llm.stream_chat(messages, params) if chat else llm.stream(text, params):
+            sys.stdout.write(chunk.text)
+            sys.stdout.flush()
+        sys.stdout.write("\n")

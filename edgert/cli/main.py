@@ -1,0 +1,63 @@
+"""The `edgert` command: registers the commands and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from edgert_models.errors import EdgertError
+
+from edgert.cli import bench, chat, convert, doctor, generate, inspect, serve, tokenize, warmup
+
+app = typer.Typer(
+    name="edgert",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run Mixture-of-Experts language models on the machine at hand.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"edgert {version('edgert')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run Mixture-of-Experts language models on the machine at hand."""
+
+
+app.command()(chat.chat)
+app.command()(generate.generate)
+app.command()(serve.serve)
+app.command()(convert.convert)
+app.command("inspect")(inspect.inspect_file)
+app.command()(tokenize.tokenize)
+app.command()(bench.bench)
+app.command()(warmup.warmup)
+app.command()(doctor.doctor)
+
+
+def run() -> None:
+    """Run the command line. Errors of ours become one line on stderr and the exit code of their class."""
+    try:
+        app()
+    except EdgertError as error:
+        sys.stderr.write(f"edgert: {' '.join(str(error).split())}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output is gone; keep Python from complaining again when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

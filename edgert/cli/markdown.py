@@ -1,0 +1,63 @@
+"""Markdown that is rendered while it arrives: finished blocks are printed for good, only the last one is redrawn."""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.markdown import Markdown
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+
+def finished_blocks(text: str) -> int:
+    """The length of the part of `text` that later text cannot change: all up to the last blank line outside a fence."""
+    end = position = 0
+    fence = ""
+    for line in text.splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        position += len(line)
+        mark = _FENCE.match(line)
+        if fence:
+            if mark and mark[1].startswith(fence):
+                fence, end = "", position
+        elif mark:
+            fence = mark[1]
+        elif not line.strip():
+            end = position
+    return end
+
+
+class MarkdownStream:
+    """A context manager: `push` text as it comes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pending = ""
+        self._live = Live(console=console, refresh_per_second=10, transient=True, vertical_overflow="ellipsis")
+
+    def __enter__(self) -> MarkdownStream:
+        self._live.start()
+        return self
+
+    def push(self, text: str) -> None:
+        """Add text and draw."""
+        self._pending += text
+        end = finished_blocks(self._pending)
+        if end:
+            block, self._pending = self._pending[:end], self._pending[end:]
+            if block.strip():
+                self._live.update(Markdown(""))
+                self._console.print(Markdown(block))
+        self._live.update(Markdown(self._pending))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.update(Markdown(""))
+        self._live.stop()
+        if self._pending.strip():
+            self._console.print(Markdown(self._pending))

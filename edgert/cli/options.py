@@ -1,0 +1,80 @@
+"""Options that several commands share, and how their values open a model."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from edgert_models.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgert import LLM
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def byte_count(text: str | None) -> int | None:
+    """ "2GiB", "512M", "1.5 g" or plain bytes; units are powers of 1024."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if not match or not math.isfinite(float(match[1])):
+        raise RequestError(f"--memory: '{text}' is not an amount of memory; write it like 4GiB", parameter="memory")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+Model = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file. Without it: the bundled demo model.")
+]
+RequiredModel = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file, or 'demo' for the bundled model.")]
+Backend = Annotated[str, typer.Option(envvar="EDGERT_BACKEND", help="auto, cpu or reference.")]
+Threads = Annotated[int | None, typer.Option(envvar="EDGERT_THREADS", min=1, help="Threads; default: all cores.")]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        envvar="EDGERT_CONTEXT", min=1, help="Positions a conversation may hold; default 4096, or the model's."
+    ),
+]
+Memory = Annotated[str | None, typer.Option(envvar="EDGERT_MEMORY", help="Most memory to take, such as 4GiB.")]
+KvType = Annotated[str, typer.Option("--kv-type", help="Type of the cache: auto, f16 or f32.")]
+Seed = Annotated[int | None, typer.Option(envvar="EDGERT_SEED", min=0, help="Seed; same seed, same answer.")]
+Temperature = Annotated[
+    float | None, typer.Option(envvar="EDGERT_TEMPERATURE", min=0.0, help="0 always takes the likeliest token.")
+]
+TopK = Annotated[int | None, typer.Option(min=0, help="Only the k likeliest tokens; 0 for all.")]
+TopP = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Only the likeliest tokens that make up this share.")
+]
+MinP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Only tokens at least this share of the likeliest.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", min=1, help="Most tokens of an answer.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def open_model(
+    model: str | None,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    context: int | None = None,
+    memory: str | None = None,
+    kv_type: str = "auto",
+    seed: int | None = None,
+    quiet: bool = False,
+) -> LLM:
+    """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
+    from edgert import LLM
+    from edgert.cli.console import loading
+
+    with loading(quiet) as progress:
+        return LLM(
+            None if model in (None, "demo") else model,
+            backend=backend,
+            threads=threads,
+            context=context,
+            memory=byte_count(memory),
+            kv_type=kv_type,
+            seed=seed,
+            progress=progress,
+        )

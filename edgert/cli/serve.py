@@ -1,0 +1,33 @@
+"""`edgert serve [MODEL]`: the local REST server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgert.cli import options
+
+
+def serve(
+    model: options.Model = None,
+    host: Annotated[str, typer.Option(envvar="EDGERT_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="EDGERT_PORT", min=0, max=65535, help="0 takes a free port.")] = 8080,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="EDGERT_API_KEY", help="Key that requests must carry; needed off 127.0.0.1.")
+    ] = None,
+    seed: options.Seed = None,
+    backend: options.Backend = "auto",
+    threads: options.Threads = None,
+    context: options.Context = None,
+    memory: options.Memory = None,
+    kv_type: options.KvType = "auto",
+) -> None:
+    """Serve a model over HTTP, in OpenAI's protocol."""
+    from edgert.server.run import check_address, run
+
+    check_address(host, api_key)
+    with options.open_model(
+        model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed
+    ) as llm:
+        run(llm, host=host, port=port, api_key=api_key)

@@ -1,0 +1,26 @@
+"""`edgert warmup`: compile every kernel of this machine now, instead of at the first use."""
+
+from __future__ import annotations
+
+import time
+
+from edgert.cli import options
+
+
+def warmup(as_json: options.Json = False) -> None:
+    """Compile the kernels for this CPU and keep them; the first chat then starts at once."""
+    from edgert_runtimes.registry import get_backend
+
+    from edgert.cli.console import loading, out, print_json
+
+    start = time.perf_counter()
+    backend = get_backend("auto")
+    with loading(quiet=as_json) as progress:
+        compiled = backend.warmup(progress)
+    seconds = time.perf_counter() - start
+    if as_json:
+        print_json({"backend": backend.name, "compiled": compiled, "seconds": seconds})
+    else:
+        out.print(
+            f"{backend.name}: {compiled} kernels compiled in {seconds:.1f} s" if compiled else "nothing to compile"
+        )
