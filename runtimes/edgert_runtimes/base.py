@@ -148,6 +148,9 @@ class Backend(Protocol):
     def probe(self) -> Probe:
         """Look at the machine; cheap, never raises."""
 
+    def warmup(self, progress: Progress | None = None) -> int:
+        """Compile every kernel that this machine will use and that is not compiled yet; how many that were."""
+
     def load(self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None) -> Session:
         """Make a session, or raise: MemoryBudgetError before taking the memory, UnsupportedError naming a tensor or op,
         FileFormatError where the weights do not fit the plan.

@@ -28,6 +28,10 @@ class ReferenceBackend:
         """Always available."""
         return Probe(True, details={"cpu": platform.processor() or platform.machine(), "numpy": np.__version__})
 
+    def warmup(self, progress: Progress | None = None) -> int:
+        """Nothing is compiled."""
+        return 0
+
     def load(
         self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None
     ) -> ReferenceSession:
