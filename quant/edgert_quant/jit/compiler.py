@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ABI = 1
 """Of the native functions and of the object files; a new number makes every cached file stale."""
 
-FORBIDDEN = re.compile(r"^(_?Py|NRT_|_?numba_|\.const\.picklebuf)")
+FORBIDDEN = re.compile(rf"^(_?Py|NRT_|_?numba_|{loader.RAISES})")
 """Symbols of the Python and Numba runtimes: a kernel that needs one allocates, raises or touches objects."""
 
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from edgert_quant.jit.kernel import Device
-from edgert_quant.jit.loader import SYMBOL
+from edgert_quant.jit.loader import RAISES, SYMBOL
 from edgert_quant.jit.primitive import Primitive
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def numba_ir(kernel: Kernel) -> str:
 
 
 def _wrapper(inner: str, kernel: Kernel, returns: Any) -> str:
-    """Numba passes the result through a pointer and returns a status, which is always 0 where nothing raises."""
+    """Numba passes the result through a pointer and returns a status, 0 unless something was raised. Where LLVM cannot
+    prove that it is 0, the reference to a symbol that does not exist stays, and `compiler.assemble` refuses the kernel.
+    """
     types = ["double" if kind == "f64" else "i64" for _, kind in kernel.parameters]
     declared = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(types))
     passed = "".join(f", {kind} %a{i}" for i, kind in enumerate(types))
@@ -61,10 +63,17 @@ def _wrapper(inner: str, kernel: Kernel, returns: Any) -> str:
         convert = f"%value = load {value}, ptr %slot\n  "
         convert += "%result = add i64 %value, 0" if bits == 64 else f"%result = {extend} {value} %value to i64"
     return f"""
+@{RAISES} = external global i32
 define i64 @{SYMBOL}({declared}) {{
   %slot = alloca {value}
   %error = alloca ptr
   %status = call i32 @"{inner}"(ptr %slot, ptr %error{passed})
+  %raised = icmp ne i32 %status, 0
+  br i1 %raised, label %failed, label %done
+failed:
+  store i32 %status, ptr @{RAISES}
+  br label %done
+done:
   {convert}
   ret i64 %result
 }}

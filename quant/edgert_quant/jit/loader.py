@@ -9,6 +9,9 @@ from typing import Any
 SYMBOL = "edgert_kernel"
 """What every object file exports."""
 
+RAISES = "edgert_kernel_raises"
+"""What a kernel refers to, before it is refused, where its Python function can raise."""
+
 _lock = threading.Lock()
 _numbers = itertools.count()
 _linker: Any = None
