@@ -2,7 +2,7 @@
 
     python -m benchmarks.versus_llama_cpp MODEL --bin FOLDER
 
-Each round runs `edgert bench` and `llama-bench` one after the other; the medians of the rounds' ratios are what to quote.
+Each round runs `edgert bench` and `llama-bench` in turn; the medians of the ratios of the rounds are what to quote.
 Nothing else should run on the machine.
 """
 

@@ -1,0 +1,85 @@
+"""What is checked before any route sees a request: host, key, size. Plain ASGI, outermost layer."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgert.server.errors import error_response
+
+MAX_BODY = 8 << 20
+_OPEN_PATHS = ("/health",)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address means this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """Refuses foreign Host headers (DNS rebinding) while listening on loopback, wrong keys, and bodies over 8 MiB."""
+
+    def __init__(self, app: ASGIApp, *, host: str, api_key: str | None) -> None:
+        self._app = app
+        self._check_host = is_loopback(host)
+        self._key = None if api_key is None else api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is fine; answer the rest in OpenAI's error form."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        if self._check_host and (len(hosts) != 1 or not is_loopback(_without_port(hosts[0]))):
+            response = error_response(403, f"host {hosts} is not this machine", kind="permission_error")
+        elif not self._authorized(scope, headers):
+            response = error_response(401, "missing or wrong API key", kind="authentication_error", code="invalid_api_key")
+        elif _too_long(headers):
+            response = error_response(413, f"the body is larger than {MAX_BODY} bytes")
+        else:
+            await self._app(scope, _limited(receive), send)
+            return
+        await response(scope, receive, send)
+
+    def _authorized(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> bool:
+        # scope["path"] is what the server parsed; anything a client can put into the URL's other parts is not read here.
+        if self._key is None or scope["path"] in _OPEN_PATHS:
+            return True
+        values = [value for name, value in headers if name == b"authorization"]
+        given = values[0] if len(values) == 1 else b""
+        return given[:7].lower() == b"bearer " and hmac.compare_digest(given[7:].strip(), self._key)
+
+
+class BodyTooLargeError(Exception):
+    """A body without a length turned out larger than the limit."""
+
+
+def _limited(receive: Receive) -> Receive:
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY:
+            raise BodyTooLargeError
+        return message
+
+    return counted
+
+
+def _too_long(headers: list[tuple[bytes, bytes]]) -> bool:
+    lengths = [value for name, value in headers if name == b"content-length"]
+    return any(not value.isdigit() or len(value) > 18 or int(value) > MAX_BODY for value in lengths)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]

@@ -1,0 +1,124 @@
+"""OpenAI's requests as strict models: every field is honoured, or refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from edgert_models.errors import RequestError
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgert import SamplingParams
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """No coercion, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class TextPart(Strict):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+
+
+class StreamOptions(Strict):
+    """What a stream carries besides text."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(Strict):
+    """Only plain text; constrained output is refused."""
+
+    type: Literal["text"]
+
+
+class SamplingFields(Strict):
+    """What chat and completion requests have in common."""
+
+    model: str
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Probability | None = None
+    typical_p: Probability | None = None
+    repetition_penalty: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+    def sampling(self, *, default_max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """The request's SamplingParams; RequestError names what is out of range."""
+        names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "frequency_penalty")
+        names += ("presence_penalty", "seed")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.stop is not None:
+            given["stop"] = self.stop
+        if self.logit_bias:
+            given["logit_bias"] = {token_id(key): bias for key, bias in self.logit_bias.items()}
+        return SamplingParams(max_tokens=self.max_tokens or default_max_tokens, logprobs=logprobs, **given)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(SamplingFields):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+
+    def params(self) -> SamplingParams:
+        """max_completion_tokens is the newer name of max_tokens and wins; without either the context is the limit."""
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        params = self.sampling(default_max_tokens=None, logprobs=logprobs)
+        return params if self.max_completion_tokens is None else replace(params, max_tokens=self.max_completion_tokens)
+
+
+class CompletionRequest(SamplingFields):
+    """POST /v1/completions."""
+
+    prompt: str | list[int]
+    echo: Literal[False] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    suffix: None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    def params(self) -> SamplingParams:
+        """As OpenAI's: 16 tokens where the request does not say."""
+        return self.sampling(default_max_tokens=16, logprobs=self.logprobs)
+
+
+def token_id(key: str) -> int:
+    """A key of logit_bias: a token id in decimal."""
+    if not (key.isascii() and key.isdigit() and len(key) < 10):
+        raise RequestError(f"logit_bias: {key!r} is not a token id", parameter="logit_bias")
+    return int(key)
