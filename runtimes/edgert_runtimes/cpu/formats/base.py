@@ -21,30 +21,15 @@ over the blocks of k, in the same order and with the same operations in every ti
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 from edgert_quant.blocks import BlockType
+from edgert_quant.jit import Kernel
 
 LANES = 16
 """Rows of a panel."""
 
 PANEL_ALIGNMENT = 64
 """Bytes; `Format.panel_bytes` is a multiple of it, and buffers of panels and activations should start at one."""
-
-
-class Kernel(Protocol):
-    """A compiled function; made when `address` is first read or the kernel is first called."""
-
-    @property
-    def name(self) -> str:
-        """Unique among all kernels: format, function and instruction set."""
-
-    @property
-    def address(self) -> int:
-        """The entry point, a C function of int64 parameters; compiles or loads the kernel if need be."""
-
-    def __call__(self, *arguments: int) -> None:
-        """Call it with the GIL released."""
 
 
 class Activation(ABC):

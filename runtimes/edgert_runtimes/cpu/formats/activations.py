@@ -1,0 +1,133 @@
+"""How the inputs of matmuls are stored: float32 as they are, or blocks of 32 small integers with one float scale.
+
+A block of 32 inputs x with scale d:
+
+    q8    32 codes q int8;                 x ≈ d q,            d = max|x| / 127
+    q8x2  32 high codes h, 32 low codes l; x ≈ d (256 h + l),  d = max|x| / 32512; 16-bit precision for two dot products
+
+then float d, float -d Σq, int32 -Σq, and int32 -Σq of the first and of the second 16 (q = 256 h + l for q8x2). The
+sums serve formats with minima, and those whose stored codes are offset to be unsigned.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from edgert_quant.jit import Kernel, emit, ir_kernel
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats import base, vectors
+from edgert_runtimes.cpu.formats.base import Activation
+from edgert_runtimes.cpu.formats.vectors import (
+    F32,
+    I8,
+    I32,
+    Value,
+    i64,
+    load,
+    pointer,
+    same,
+    shuffle,
+    step,
+    store,
+)
+
+BLOCK = 32
+SMALLEST = 2.0**-100
+"""Blocks whose largest input is smaller count as zeros: their scale would not be a normal number."""
+
+
+class Float32(Activation):
+    """The float32 row itself."""
+
+    name = "f32"
+    direct = True
+
+    def __init__(self) -> None:
+        @ir_kernel(name="activation.f32")
+        def quantize(b: ir.IRBuilder, x: Value, out: Value, k: Value) -> None:
+            target, source = pointer(b, out), pointer(b, x)
+            size = b.shl(k, i64(2))
+            emit.call(b, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [target, source, size, emit.integer(1, 0)])
+
+        self.quantize = quantize
+
+    def bytes(self, k: int) -> int:
+        """Four bytes an input."""
+        return 4 * k
+
+
+class Codes(Activation):
+    """Blocks of `planes` times 32 codes; see the module. Offsets are bytes from the start of a block."""
+
+    direct = False
+
+    def __init__(self, name: str, planes: int) -> None:
+        self.name = name
+        self.planes = planes
+        self.scale = BLOCK * planes
+        self.scaled_sum = self.scale + 4
+        self.sum = self.scale + 8
+        self.half_sums = (self.scale + 12, self.scale + 16)
+        self.block_bytes = self.scale + 20
+        self.quantize: Kernel = self._quantize()
+
+    def bytes(self, k: int) -> int:
+        """`k` is a multiple of 32."""
+        return k // BLOCK * self.block_bytes
+
+    def _quantize(self) -> Kernel:
+        @ir_kernel(name=f"activation.{self.name}", key=(base, emit, vectors, self.planes))
+        def quantize(b: ir.IRBuilder, x: Value, out: Value, k: Value) -> None:
+            source, target = pointer(b, x), pointer(b, out)
+            with emit.loop(b, b.lshr(k, i64(5))) as blocks:
+                inputs = load(b, source_at(b, source, blocks.index), 0, ir.VectorType(F32, BLOCK), align=4)
+                self._quantize_block(b, inputs, step(b, target, b.mul(blocks.index, i64(self.block_bytes))))
+
+        return quantize
+
+    def _quantize_block(self, b: ir.IRBuilder, inputs: Value, block: Value) -> None:
+        reals, words = inputs.type, ir.VectorType(I32, BLOCK)
+        largest_code = 127.0 if self.planes == 1 else 127.0 * 256
+        absolute = emit.call(b, "llvm.fabs.v32f32", reals, [inputs])
+        largest = emit.call(b, "llvm.vector.reduce.fmax.v32f32", F32, [absolute])
+        # 0 for finite inputs, NaN otherwise: fmax passes over NaN, and no integer can hold one.
+        finite = b.fmul(inputs, emit.real(0.0, reals))
+        poison = b.call(_reduce_add(b, reals), [emit.real(0.0), finite], fastmath=("reassoc",))
+        small = b.fcmp_ordered("<", largest, emit.real(SMALLEST))
+        scale = b.select(small, emit.real(0.0), b.fmul(largest, emit.real(1 / largest_code)))
+        inverse = b.select(small, emit.real(0.0), b.fdiv(emit.real(largest_code), largest))
+        scaled = b.fmul(inputs, emit.splat(b, inverse, BLOCK))
+        codes = b.fptosi(emit.call(b, "llvm.rint.v32f32", reals, [scaled]), words)
+        if self.planes == 1:
+            planes = [codes]
+        else:
+            high = b.ashr(b.add(codes, same(codes, 128)), same(codes, 8))
+            planes = [high, b.sub(codes, b.shl(high, same(codes, 8)))]
+        for i, plane in enumerate(planes):
+            store(b, block, BLOCK * i, b.trunc(plane, ir.VectorType(I8, BLOCK)))
+        halves = [shuffle(b, codes, codes, range(i, i + 16)) for i in (0, 16)]
+        sums = [b.neg(emit.call(b, "llvm.vector.reduce.add.v16i32", I32, [half])) for half in halves]
+        total = b.add(*sums)
+        scale = b.fadd(scale, poison)
+        store(b, block, self.scale, scale, align=4)
+        store(b, block, self.scaled_sum, b.fmul(scale, b.sitofp(total, F32)), align=4)
+        for offset, value in zip((self.sum, *self.half_sums), (total, *sums), strict=True):
+            store(b, block, offset, value, align=4)
+
+
+def source_at(b: ir.IRBuilder, source: Value, block: Value) -> Value:
+    """The pointer to the inputs of a block."""
+    return step(b, source, b.shl(block, i64(7)))
+
+
+def _reduce_add(b: ir.IRBuilder, kind: ir.VectorType) -> ir.Function:
+    name = "llvm.vector.reduce.fadd.v32f32"
+    known = b.module.globals.get(name)
+    return known or ir.Function(b.module, ir.FunctionType(F32, [F32, kind]), name)
+
+
+@cache
+def activation(name: str) -> Activation:
+    """The activation called `f32`, `q8` or `q8x2`."""
+    return Float32() if name == "f32" else Codes(name, planes={"q8": 1, "q8x2": 2}[name])

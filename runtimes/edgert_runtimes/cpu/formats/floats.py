@@ -1,0 +1,157 @@
+"""F32, F16 and BF16 in panels: k after k, 16 rows each; widened in registers, multiplied and added as float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgert_quant.blocks import BlockType
+from edgert_quant.jit import emit, ir_kernel
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats import base, loops, rows, vectors
+from edgert_runtimes.cpu.formats import isa as isa_module
+from edgert_runtimes.cpu.formats.activations import activation
+from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
+from edgert_runtimes.cpu.formats.isa import Isa
+from edgert_runtimes.cpu.formats.loops import emit_gemm
+from edgert_runtimes.cpu.formats.rows import RawRows
+from edgert_runtimes.cpu.formats.vectors import (
+    F32,
+    FLOATS,
+    I16,
+    I32,
+    Value,
+    fused,
+    i64,
+    load,
+    pointer,
+    splat,
+    step,
+    store,
+)
+
+SOURCES = (base, emit, isa_module, loops, rows, vectors)
+"""The modules that the kernels are emitted by, beside this one."""
+
+UNROLL = 4
+LINE = 64
+PREFETCH_DISTANCE = 6144
+
+
+@dataclass(frozen=True)
+class Element:
+    """A number type: its bits as an integer type, how they become a float, and how many panels decode reads at once
+    (one accumulator per panel: too few would wait for the latency of the addition).
+    """
+
+    type: BlockType
+    bits: Any
+    widen: Callable[[ir.IRBuilder, Value], Value]
+    decode_panels: int
+
+
+def _same_bits(b: ir.IRBuilder, bits: Value) -> Value:
+    kind = bits.type
+    return b.bitcast(bits, ir.VectorType(F32, kind.count) if isinstance(kind, ir.VectorType) else F32)
+
+
+ELEMENTS = (
+    Element(BlockType.F32, I32, _same_bits, 2),
+    Element(BlockType.F16, I16, emit.half_to_float, 2),
+    Element(BlockType.BF16, I16, emit.bfloat_to_float, 2),
+)
+
+
+class FloatFormat(Format):
+    """A float type in panels, for one instruction set."""
+
+    def __init__(self, element: Element, isa: Isa) -> None:
+        self.type = element.type
+        self.element = element
+        self.isa = isa
+        self.activation = activation("f32")
+        self._k_bytes = LANES * self.type.block_bytes
+        name = f"{self.type.name.lower()}.{{}}"
+        key = (*SOURCES, isa.name)
+        self.pack = ir_kernel(name=name.format("pack"), key=key)(self._pack_kernel())
+        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=key)(self._unpack_kernel())
+        self.gemm = ir_kernel(name=name.format(f"gemm.{isa.name}"), key=key)(self._gemm_kernel())
+
+    def panel_bytes(self, k: int) -> int:
+        """Any k."""
+        return -(-k * self._k_bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
+
+    def _pack_kernel(self) -> Callable[..., None]:
+        size = self.type.block_bytes
+
+        def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
+            raw = RawRows(b, source, stride, n_rows)
+            panel = pointer(b, out)
+            whole = b.and_(k, i64(-LANES))
+            with emit.loop(b, whole, step=LANES) as each:
+                raw.start = b.mul(each.index, i64(size))
+                place = step(b, panel, b.mul(each.index, i64(self._k_bytes)))
+                for i, column in enumerate(raw.columns(0, LANES, self.element.bits)):
+                    store(b, place, self._k_bytes * i, column, align=self._k_bytes)
+            with emit.loop(b, k, start=whole) as each:
+                raw.start = b.mul(each.index, i64(size))
+                place = step(b, panel, b.mul(each.index, i64(self._k_bytes)))
+                store(b, place, 0, raw.column(0, self.element.bits), align=self._k_bytes)
+
+        return pack
+
+    def _unpack_kernel(self) -> Callable[..., None]:
+        def unpack_row(b: ir.IRBuilder, address: Value, lane: Value, k: Value, out: Value) -> None:
+            row = step(b, pointer(b, address), b.mul(lane, i64(self.type.block_bytes)))
+            with emit.loop(b, k) as each:
+                bits = load(b, row, b.mul(each.index, i64(self._k_bytes)), self.element.bits, self.type.block_bytes)
+                store(b, pointer(b, out), b.shl(each.index, i64(2)), self.element.widen(b, bits), align=4)
+
+        return unpack_row
+
+    def _gemm_kernel(self) -> Callable[..., None]:
+        def gemm(
+            b: ir.IRBuilder, panels: Value, n_panels: Value, xs: Value, ys: Value, n_tokens: Value, k: Value
+        ) -> None:
+            size = b.mul(k, i64(self._k_bytes))
+            size = b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
+            tile = self.isa.float_tile()
+            emit_gemm(b, tile, self.element.decode_panels, size, self._tile, panels, n_panels, xs, ys, n_tokens, k)
+
+        return gemm
+
+    def _tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        """Sums of 16 rows of every panel for every token, k after k."""
+        sums: list[Value] = [emit.real(0.0, FLOATS)] * (len(panels) * len(xs))
+        whole = b.and_(k, i64(-UNROLL))
+        with emit.loop(b, whole, *sums, step=UNROLL) as each:
+            offset = b.mul(each.index, i64(self._k_bytes))
+            for panel in panels:
+                for line in range(0, UNROLL * self._k_bytes, LINE):
+                    target = step(b, step(b, panel, offset), line + PREFETCH_DISTANCE)
+                    hints = [emit.integer(32, value) for value in (0, 3, 1)]  # read, keep in all caches, data
+                    emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [target, *hints])
+            sums = list(each.values)
+            for i in range(UNROLL):
+                self._step(b, panels, xs, b.add(each.index, i64(i)), sums)
+            each.carry(*sums)
+        with emit.loop(b, k, *each.values, start=whole) as rest:
+            sums = list(rest.values)
+            self._step(b, panels, xs, rest.index, sums)
+            rest.carry(*sums)
+        return [rest.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
+
+    def _step(
+        self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], index: Value, sums: list[Value]
+    ) -> None:
+        """Add input `index` to the sums, in place."""
+        kind = ir.VectorType(self.element.bits, LANES)
+        place = b.mul(index, i64(self._k_bytes))
+        weights = [self.element.widen(b, load(b, panel, place, kind, align=self._k_bytes)) for panel in panels]
+        for t, x in enumerate(xs):
+            inputs = splat(b, load(b, x, b.shl(index, i64(2)), F32, align=4))
+            for p, weight in enumerate(weights):
+                at = p * len(xs) + t
+                sums[at] = fused(b, weight, inputs, sums[at])

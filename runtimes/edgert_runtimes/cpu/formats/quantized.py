@@ -1,0 +1,304 @@
+"""The kernels of all block types, written once over a `Layout` that says where scales and codes lie.
+
+For output row i and a token, with codes q (unsigned) of the weights and codes c of the inputs:
+
+    y_i = Σ_blocks d (Σ_halves f_i Σ (q - offset) c) - d m_i Σ c
+
+where d is the scale of 32 inputs, f_i and m_i factor and minimum of the row's 32 weights (two factors where a type
+scales every 16). Sums over codes are exact integers; the floats are added block after block, in every kernel alike.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgert_quant.blocks import BlockType
+from edgert_quant.jit import emit, ir_kernel
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats import activations, base, loops, rows, vectors
+from edgert_runtimes.cpu.formats import isa as isa_module
+from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
+from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
+from edgert_runtimes.cpu.formats.isa import Isa
+from edgert_runtimes.cpu.formats.loops import emit_gemm
+from edgert_runtimes.cpu.formats.rows import RawRows
+from edgert_runtimes.cpu.formats.vectors import (
+    F32,
+    FLOATS,
+    I8,
+    I32,
+    WORDS,
+    Offset,
+    Value,
+    add,
+    fused,
+    i64,
+    load,
+    multiply,
+    pointer,
+    shift_left,
+    splat,
+    step,
+    store,
+)
+
+SOURCES = (activations, base, emit, isa_module, loops, rows, vectors)
+"""The modules that the kernels are emitted by, beside this one and that of the layout."""
+
+STEPS = BLOCK // 4
+"""Words of four codes in a block of 32."""
+LINE = 64
+PREFETCH_DISTANCE = 6144
+"""Bytes ahead; the facts of memory-bound kernels: less leaves the memory idle."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the 16 rows of one block lie in a panel: pointers into its main and its side stream."""
+
+    main: Value
+    side: Value
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Of 32 weights of 16 rows: one factor, or one for each 16, and the minimum that is subtracted (or None)."""
+
+    factors: Sequence[Value]
+    minimum: Value | None = None
+
+
+Word = Callable[[Offset], Value]
+"""Reads the word(s) at an offset of the main stream: of all 16 rows in a matmul, of one row when unpacking."""
+
+
+class Layout(ABC):
+    """How the blocks of one type lie in a panel.
+
+    A panel is the main stream (`main` bytes per block of the file, a multiple of 64: codes as words of four, 16 rows
+    side by side) and then the side stream (`side` bytes per block: scales of types whose blocks are too small to hold
+    them and stay aligned). A block of the file is walked in `groups` rounds of `blocks` times 32 weights.
+    """
+
+    type: BlockType
+    main: int
+    side: int = 0
+    groups: int = 1
+    blocks: int = 1
+    halves: int = 1
+    offset_bits: int | None = None
+    """The stored codes are 2^offset_bits too large; None: they are not offset."""
+
+    @abstractmethod
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+        """Move one block of 16 rows from the file's layout to ours."""
+
+    @abstractmethod
+    def scales(self, b: ir.IRBuilder, place: Place, group: Offset, block: int) -> Scales:
+        """Of the 32 weights `block` in round `group`."""
+
+    @abstractmethod
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+        """Codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+
+
+class BlockFormat(Format):
+    """A block type in panels, for one instruction set."""
+
+    def __init__(self, layout: Layout, isa: Isa, activation: Codes) -> None:
+        self.type = layout.type
+        self.layout = layout
+        self.isa = isa
+        self.activation = activation
+        self.codes = activation
+        name = f"{self.type.name.lower()}.{{}}"
+        key = (*SOURCES, sys.modules[type(layout).__module__], isa.name, activation.name)
+        self.pack = ir_kernel(name=name.format("pack"), key=key)(self._pack_kernel())
+        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=key)(self._unpack_kernel())
+        self.gemm = ir_kernel(name=name.format(f"gemm.{activation.name}.{isa.name}"), key=key)(self._gemm_kernel())
+
+    def panel_bytes(self, k: int) -> int:
+        """`k` is a multiple of the type's block size."""
+        size = self.type.row_bytes(k) // self.type.block_bytes * (self.layout.main + self.layout.side)
+        return -(-size // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
+
+    def _blocks(self, b: ir.IRBuilder, k: Value) -> Value:
+        return b.sdiv(k, i64(self.type.block_size))
+
+    def _place(self, b: ir.IRBuilder, panel: Value, blocks: Value, index: Value) -> Place:
+        main = step(b, panel, b.mul(index, i64(self.layout.main)))
+        if not self.layout.side:
+            return Place(main, main)
+        side = b.add(b.mul(blocks, i64(self.layout.main)), b.mul(index, i64(self.layout.side)))
+        return Place(main, step(b, panel, side))
+
+    def _pack_kernel(self) -> Callable[..., None]:
+        def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
+            raw = RawRows(b, source, stride, n_rows)
+            panel, blocks = pointer(b, out), self._blocks(b, k)
+            with emit.loop(b, blocks) as each:
+                raw.start = b.mul(each.index, i64(self.type.block_bytes))
+                self.layout.pack(b, raw, self._place(b, panel, blocks, each.index))
+
+        return pack
+
+    def _unpack_kernel(self) -> Callable[..., None]:
+        def unpack_row(b: ir.IRBuilder, address: Value, lane: Value, k: Value, out: Value) -> None:
+            panel, blocks = pointer(b, address), self._blocks(b, k)
+            with emit.loop(b, blocks) as each:
+                place = self._place(b, panel, blocks, each.index)
+                row = step(b, pointer(b, out), b.mul(each.index, i64(4 * self.type.block_size)))
+                with emit.loop(b, i64(self.layout.groups)) as rounds:
+                    for block in range(self.layout.blocks):
+                        values = self._unpack_block(b, place, rounds.index, block, lane)
+                        number = b.add(b.mul(rounds.index, i64(self.layout.blocks)), i64(block))
+                        store(b, row, b.mul(number, i64(4 * BLOCK)), values, align=4)
+
+        return unpack_row
+
+    def _unpack_block(self, b: ir.IRBuilder, place: Place, group: Value, block: int, lane: Value) -> Value:
+        """32 weights of one row: factor · (code - offset) - minimum; the products are exact."""
+        column = step(b, place.main, b.shl(lane, i64(2)))
+
+        def word(offset: Offset) -> Value:
+            return load(b, column, offset, I32, align=4)
+
+        words = ir.Constant(ir.VectorType(I32, STEPS), ir.Undefined)
+        for i in range(STEPS):
+            codes = self.layout.codes(b, word, group, block, i)
+            words = b.insert_element(words, codes, ir.Constant(I32, i))
+        wide = ir.VectorType(I32, BLOCK)
+        codes = b.zext(b.bitcast(words, ir.VectorType(I8, BLOCK)), wide)
+        if self.layout.offset_bits is not None:
+            codes = b.sub(codes, ir.Constant(wide, [1 << self.layout.offset_bits] * BLOCK))
+        scales = self.layout.scales(b, place, group, block)
+        factors = [b.extract_element(factor, lane) for factor in scales.factors]
+        vector = emit.splat(b, factors[0], BLOCK)
+        if len(factors) == 2:
+            halves = [ir.Constant(I32, 0)] * 16 + [ir.Constant(I32, BLOCK)] * 16
+            order = ir.Constant(ir.VectorType(I32, BLOCK), halves)
+            vector = b.shuffle_vector(vector, emit.splat(b, factors[1], BLOCK), order)
+        values = b.fmul(vector, b.sitofp(codes, ir.VectorType(F32, BLOCK)))
+        if scales.minimum is None:
+            return values
+        return b.fsub(values, emit.splat(b, b.extract_element(scales.minimum, lane), BLOCK))
+
+    def _gemm_kernel(self) -> Callable[..., None]:
+        def gemm(
+            b: ir.IRBuilder, panels: Value, n_panels: Value, xs: Value, ys: Value, n_tokens: Value, k: Value
+        ) -> None:
+            layout = self.layout
+            size = b.mul(self._blocks(b, k), i64(layout.main + layout.side))
+            size = b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
+            tile = self.isa.code_tile(self.codes.planes)
+            emit_gemm(b, tile, 1, size, self._tile, panels, n_panels, xs, ys, n_tokens, k)
+
+        return gemm
+
+    def _tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        """Sums of 16 rows of every panel for every token."""
+        layout, codes = self.layout, self.codes
+        blocks = self._blocks(b, k)
+        zero = emit.real(0.0, FLOATS)
+        with emit.loop(b, blocks, *[zero] * (len(panels) * len(xs))) as each:
+            places = [self._place(b, panel, blocks, each.index) for panel in panels]
+            offset = b.mul(each.index, i64(layout.groups * layout.blocks * codes.block_bytes))
+            inputs = [step(b, x, offset) for x in xs]
+            if layout.groups == 1:
+                each.carry(*self._group(b, places, inputs, 0, each.values))
+            else:
+                with emit.loop(b, i64(layout.groups), *each.values) as rounds:
+                    offset = b.mul(rounds.index, i64(layout.blocks * codes.block_bytes))
+                    group_inputs = [step(b, x, offset) for x in inputs]
+                    rounds.carry(*self._group(b, places, group_inputs, rounds.index, rounds.values))
+                each.carry(*rounds.values)
+        return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
+
+    def _group(
+        self, b: ir.IRBuilder, places: Sequence[Place], xs: Sequence[Value], group: Offset, sums: Sequence[Value]
+    ) -> list[Value]:
+        for place in places:
+            self._prefetch(b, place, group)
+        sums = list(sums)
+        for block in range(self.layout.blocks):
+            inputs = [step(b, x, block * self.codes.block_bytes) for x in xs]
+            self._block(b, places, inputs, group, block, sums)
+        return sums
+
+    def _prefetch(self, b: ir.IRBuilder, place: Place, group: Offset) -> None:
+        lines = -(-self.layout.main // (LINE * self.layout.groups))
+        first = add(b, multiply(b, group, lines * LINE), PREFETCH_DISTANCE)
+        targets = [step(b, place.main, add(b, first, LINE * i)) for i in range(lines)]
+        if self.layout.side:
+            targets.append(step(b, place.side, PREFETCH_DISTANCE // 8))
+        for target in targets:
+            hints = [emit.integer(32, value) for value in (0, 3, 1)]  # read, keep in all caches, data
+            emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [target, *hints])
+
+    def _block(
+        self,
+        b: ir.IRBuilder,
+        places: Sequence[Place],
+        xs: Sequence[Value],
+        group: Offset,
+        block: int,
+        sums: list[Value],
+    ) -> None:
+        """Add 32 inputs to the sums, in place; `sums` is indexed by panel, then token."""
+        layout, codes = self.layout, self.codes
+        parts: list[list[Value]] = []
+        for half in range(layout.halves):
+            steps = range(half * STEPS // layout.halves, (half + 1) * STEPS // layout.halves)
+            parts.append(self._dots(b, places, xs, group, block, steps, half))
+        for i, place in enumerate(places):
+            scales = layout.scales(b, place, group, block)
+            for t, x in enumerate(xs):
+                at = i * len(xs) + t
+                part = b.fmul(b.sitofp(parts[0][at], FLOATS), scales.factors[0])
+                for more, factor in zip(parts[1:], scales.factors[1:], strict=True):
+                    part = fused(b, b.sitofp(more[at], FLOATS), factor, part)
+                sums[at] = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), sums[at])
+                if scales.minimum is not None:
+                    total = splat(b, load(b, x, codes.scaled_sum, F32, align=4))
+                    sums[at] = fused(b, scales.minimum, total, sums[at])
+
+    def _dots(
+        self,
+        b: ir.IRBuilder,
+        places: Sequence[Place],
+        xs: Sequence[Value],
+        group: Offset,
+        block: int,
+        steps: range,
+        half: int,
+    ) -> list[Value]:
+        """Σ (code - offset) · input over some words of a block, by panel and token: exact integers."""
+        layout, codes = self.layout, self.codes
+        totals = [[self._start(b, x, half) for _ in places for x in xs]]
+        totals += [[ir.Constant(WORDS, [0] * LANES)] * len(totals[0]) for _ in range(codes.planes - 1)]
+        for i in steps:
+            words = []
+            for place in places:
+
+                def word(offset: Offset, place: Place = place) -> Value:
+                    return load(b, place.main, offset, WORDS, align=LINE)
+
+                words.append(layout.codes(b, word, group, block, i))
+            for t, x in enumerate(xs):
+                for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
+                    inputs = splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4))
+                    for p, word_ in enumerate(words):
+                        at = p * len(xs) + t
+                        plane_totals[at] = self.isa.dot4(b, plane_totals[at], word_, inputs)
+        return [b.add(value, shift_left(b, h[0], 8)) if high else value for value, *h in zip(*totals, strict=True)]
+
+    def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
+        """The sum to start from: - offset · Σ inputs."""
+        if self.layout.offset_bits is None:
+            return ir.Constant(WORDS, [0] * LANES)
+        offset = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
+        return shift_left(b, splat(b, load(b, x, offset, I32, align=4)), self.layout.offset_bits)

@@ -1,0 +1,148 @@
+"""Vectors of 16 lanes in LLVM IR: the types, loads and shuffles that packing and matmul kernels are written with.
+
+Pointers here are opaque LLVM pointers and offsets are bytes, so that a loop needs one induction variable per stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgert_quant.jit import emit
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats.base import LANES
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F32 = ir.FloatType()
+POINTER = ir.PointerType()
+WORDS = ir.VectorType(I32, LANES)
+"""One 32-bit word per row: four consecutive 8-bit codes, or an integer."""
+FLOATS = ir.VectorType(F32, LANES)
+
+Value = Any  # ir.Value; llvmlite is untyped
+Offset = Any  # int, or an i64 value
+
+
+def i64(value: Value | int) -> Value:
+    """An i64 value out of a number or a value."""
+    return ir.Constant(I64, value) if isinstance(value, int) else value
+
+
+def same(like: Value, value: int) -> Value:
+    """The integer `value` as a constant of the type of `like`, in every lane if that is a vector."""
+    kind = like.type
+    if isinstance(kind, ir.VectorType):
+        return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count)
+    return ir.Constant(kind, value)
+
+
+def pointer(b: ir.IRBuilder, address: Value) -> Value:
+    """An address (i64) as a pointer."""
+    return b.inttoptr(address, POINTER)
+
+
+def step(b: ir.IRBuilder, base: Value, offset: Offset) -> Value:
+    """The pointer `offset` bytes behind `base`."""
+    if isinstance(offset, int) and offset == 0:
+        return base
+    return b.gep(base, [i64(offset)], source_etype=I8)
+
+
+def add(b: ir.IRBuilder, a: Offset, c: Offset) -> Offset:
+    """The sum of two offsets; numbers stay numbers."""
+    if isinstance(a, int) and isinstance(c, int):
+        return a + c
+    return b.add(i64(a), i64(c))
+
+
+def multiply(b: ir.IRBuilder, a: Offset, c: Offset) -> Offset:
+    """The product of two offsets; numbers stay numbers."""
+    if isinstance(a, int) and isinstance(c, int):
+        return a * c
+    return b.mul(i64(a), i64(c))
+
+
+def load(b: ir.IRBuilder, base: Value, offset: Offset, kind: Any, align: int = 1) -> Value:
+    """What lies `offset` bytes behind `base`."""
+    return b.load(step(b, base, offset), align=align, typ=kind)
+
+
+def store(b: ir.IRBuilder, base: Value, offset: Offset, value: Value, align: int = 1) -> None:
+    """Store a value `offset` bytes behind `base`."""
+    b.store(value, step(b, base, offset), align=align)
+
+
+def splat(b: ir.IRBuilder, value: Value) -> Value:
+    """A scalar in all lanes."""
+    return emit.splat(b, value, LANES)
+
+
+def fused(b: ir.IRBuilder, x: Value, y: Value, z: Value) -> Value:
+    """x·y + z, rounded once where the CPU can; the same in every kernel of one machine."""
+    return emit.call(b, "llvm.fmuladd.v16f32", FLOATS, [x, y, z])
+
+
+def shift_left(b: ir.IRBuilder, value: Value, count: Value | int) -> Value:
+    """Shift every lane left, or right where `count` is a negative number."""
+    if isinstance(count, int):
+        if count == 0:
+            return value
+        return b.shl(value, same(value, count)) if count > 0 else b.lshr(value, same(value, -count))
+    return b.shl(value, _counts(b, value, count))
+
+
+def shift_right(b: ir.IRBuilder, value: Value, count: Value | int) -> Value:
+    """Shift every lane right by a number or an i64 value."""
+    if isinstance(count, int):
+        return shift_left(b, value, -count)
+    return b.lshr(value, _counts(b, value, count))
+
+
+def _counts(b: ir.IRBuilder, value: Value, count: Value) -> Value:
+    kind = value.type
+    if isinstance(kind, ir.VectorType):
+        return emit.splat(b, b.trunc(count, kind.element), kind.count)
+    return b.trunc(count, kind)
+
+
+def mask(b: ir.IRBuilder, value: Value, bits: int) -> Value:
+    """`value` & `bits`, lane by lane."""
+    return b.and_(value, same(value, bits))
+
+
+def shuffle(b: ir.IRBuilder, x: Value, y: Value, order: Sequence[int]) -> Value:
+    """Elements of the two vectors laid end to end."""
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), list(order)))
+
+
+def transpose(b: ir.IRBuilder, rows: Sequence[Value]) -> list[Value]:
+    """Rows of one length, a power of two of each → the same elements, column after column, in vectors of that length.
+
+    Interleaving the columns of the even rows with those of the odd rows gives the columns of all; recursion does the
+    rest: log2(rows) shuffles per vector.
+    """
+    if len(rows) == 1:
+        return list(rows)
+    length = rows[0].type.count
+    low = [half * length + i for i in range(length // 2) for half in (0, 1)]
+    high = [half * length + i for i in range(length // 2, length) for half in (0, 1)]
+    even, odd = transpose(b, rows[0::2]), transpose(b, rows[1::2])
+    return [shuffle(b, x, y, order) for x, y in zip(even, odd, strict=True) for order in (low, high)]
+
+
+def join(b: ir.IRBuilder, parts: Sequence[Value]) -> Value:
+    """Vectors laid end to end, in a balanced tree."""
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    x, y = join(b, parts[:middle]), join(b, parts[middle:])
+    return shuffle(b, x, y, range(x.type.count + y.type.count))
+
+
+def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
+    """A vector cut into vectors of `length` elements."""
+    count = value.type.count
+    if count == length:
+        return [value]
+    return [shuffle(b, value, value, range(i, i + length)) for i in range(0, count, length)]
