@@ -1,0 +1,1 @@
+"""Token ids in, token ids out: sampling, cache bookkeeping, scheduling, and the thread that owns a session."""

@@ -1,0 +1,167 @@
+"""The engine: one thread that owns a session and serves requests from any thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgert_models.errors import BackendError, CancelledError, ContextLengthError, EdgertError, RequestError
+from edgert_runtimes.base import Session
+
+from edgert.engine.params import FALLBACKS, SamplingParams
+from edgert.engine.request import Kind, OnEvent, Request
+from edgert.engine.sampling import Sampler
+from edgert.engine.worker import Worker
+
+
+class QueueFullError(EdgertError):
+    """As many requests as allowed are waiting already; try again later."""
+
+    exit_code = 75  # EX_TEMPFAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A glance at the engine: what is there now, and what has been done since it started."""
+
+    running: int
+    waiting: int
+    blocks: int
+    blocks_held: int
+    blocks_cached: int  # free to be given away, but findable by prompts that begin alike
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int  # of the prompt tokens, those found in the prefix cache
+    generated_tokens: int
+    steps: int
+    preemptions: int
+
+
+class Engine:
+    """Runs requests for tokens (`submit`) and evaluations (`evaluate`) on a session, which it owns and closes.
+
+    Any thread may call; results come as events to a callback on the engine's thread. `end_ids` are the model's own end
+    tokens, `defaults` its recommended sampling (see `FALLBACKS`). `queue_limit` bounds the requests that wait. An
+    engine that is dropped without `close` closes itself.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        vocabulary: int,
+        end_ids: Collection[int] = (),
+        defaults: Mapping[str, float] = FALLBACKS,
+        seed: int | None = None,
+        queue_limit: int | None = None,
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._end_ids = frozenset(end_ids)
+        self._defaults = defaults
+        self._seed = seed
+        self._queue_limit = queue_limit
+        self._context = session.limits.context
+        self._process = os.getpid()
+        self._worker = Worker(session, vocabulary)
+        self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
+        self._thread.start()
+        # Not a method of self, which would keep self alive; runs at exit too.
+        self._finalizer = weakref.finalize(self, _shut_down, self._worker, self._thread, self._process)
+
+    def submit(self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent) -> Request:
+        """Continue `prompt`: a Token event for each token, the last with its `ending`, or Failed.
+
+        Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
+        max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
+        """
+        tokens = self._checked(prompt)
+        asked = 1 if params.max_tokens is None else params.max_tokens
+        if len(tokens) + asked > self._context:
+            reason = (
+                f"the prompt has {len(tokens)} tokens and max_tokens is {asked}"
+                if params.max_tokens is not None
+                else f"the prompt has {len(tokens)} tokens, which leaves no room for an answer"
+            )
+            raise ContextLengthError(
+                f"{reason}; the context holds {self._context}",
+                tokens=len(tokens) + asked,
+                limit=self._context,
+                parameter="prompt" if len(tokens) >= self._context else "max_tokens",
+            )
+        sampler = Sampler(
+            params, vocabulary=self._vocabulary, end_ids=self._end_ids, defaults=self._defaults, seed=self._seed
+        )
+        request = self._request(Kind.GENERATE, tokens, on_event)
+        request.sampler, request.seed = sampler, sampler.seed
+        request.stop_ids = self._end_ids.union(params.stop_token_ids)
+        request.limit = self._context if params.max_tokens is None else len(tokens) + params.max_tokens
+        return self._start(request)
+
+    def evaluate(self, tokens: Sequence[int], on_event: OnEvent, *, hidden: bool = False) -> Request:
+        """One Rows event with the logits (or the last hidden values) of every token, or Failed.
+
+        The prefix cache is neither read nor written. Errors as in `submit`.
+        """
+        ids = self._checked(tokens)
+        if len(ids) > self._context:
+            reason = f"{len(ids)} tokens do not fit the context of {self._context}"
+            raise ContextLengthError(reason, tokens=len(ids), limit=self._context, parameter="prompt")
+        return self._start(self._request(Kind.HIDDEN if hidden else Kind.LOGITS, ids, on_event))
+
+    def statistics(self) -> Statistics:
+        """A glance at the engine; cheap, from any thread."""
+        worker = self._worker
+        pool = worker.scheduler.pool
+        return Statistics(
+            running=len(worker.scheduler.running),
+            waiting=worker.waiting,
+            blocks=pool.size,
+            blocks_held=pool.held,
+            blocks_cached=pool.cached,
+            requests=worker.requests,
+            prompt_tokens=worker.prompt_tokens,
+            cached_tokens=worker.cached_tokens,
+            generated_tokens=worker.generated_tokens,
+            steps=worker.steps,
+            preemptions=worker.scheduler.preemptions,
+        )
+
+    def close(self) -> None:
+        """End every request with CancelledError, close the session and wait for the thread; twice is fine."""
+        self._finalizer()
+
+    def _checked(self, tokens: Sequence[int]) -> list[int]:
+        ids = [int(token) for token in tokens]
+        if not ids:
+            raise RequestError("the prompt has no tokens", parameter="prompt")
+        for index, token in enumerate(ids):
+            if not 0 <= token < self._vocabulary:
+                reason = f"token {index} of the prompt is {token}, outside the vocabulary of {self._vocabulary}"
+                raise RequestError(reason, parameter="prompt")
+        return ids
+
+    def _request(self, kind: Kind, tokens: list[int], on_event: OnEvent) -> Request:
+        return Request(kind, tokens, len(tokens), on_event, self._worker.cancel)
+
+    def _start(self, request: Request) -> Request:
+        if os.getpid() != self._process:
+            raise BackendError(
+                "the model was loaded before this process was forked, and its threads did not come along; "
+                "load it in this process, or start processes with multiprocessing's 'spawn'"
+            )
+        request.submitted_at = time.monotonic()
+        if not self._worker.submit(request, self._queue_limit):
+            raise QueueFullError(f"{self._queue_limit} requests are waiting already; try again later")
+        return request
+
+
+def _shut_down(worker: Worker, thread: threading.Thread, process: int) -> None:
+    if os.getpid() != process:
+        return  # the thread stayed in the parent
+    worker.stop(CancelledError("the model was closed"))
+    if thread is not threading.current_thread():
+        thread.join()

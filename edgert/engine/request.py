@@ -1,0 +1,95 @@
+"""A request on its way through the engine, and the events it answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from edgert_models.errors import EdgertError
+from numpy.typing import NDArray
+
+from edgert.engine.blocks import Table
+from edgert.engine.sampling import Sampler, TokenLogprob
+
+
+class Kind(Enum):
+    """What a request wants: new tokens, the logits of every row, or the last hidden value of every row."""
+
+    GENERATE = "generate"
+    LOGITS = "logits"
+    HIDDEN = "hidden"
+
+
+class Ending(Enum):
+    """Why the engine ended an answer by itself."""
+
+    STOP = "stop"  # the model's end token, or one of stop_token_ids
+    LENGTH = "length"  # max_tokens reached, or the context full
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A generated token; `ending` is set on the last. `at` is `time.monotonic()`, in seconds."""
+
+    choice: TokenLogprob
+    at: float
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The result of an evaluation: float32 [tokens, vocabulary], or [tokens, width] of hidden values."""
+
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request ended with an error (CancelledError where it was cancelled); nothing follows."""
+
+    error: EdgertError
+
+
+Event = Token | Rows | Failed
+OnEvent = Callable[[Event], None]
+"""Called on the engine's thread for each event, so it must return at once: put into a queue, or `call_soon_threadsafe`.
+If it raises, its request is cancelled.
+"""
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Token ids in, events out. Owners read the first three groups and may `cancel`; the engine keeps the rest."""
+
+    kind: Kind
+    tokens: list[int]  # the prompt, and what has been generated
+    prompt_tokens: int
+    on_event: OnEvent
+    _cancel: Callable[[Request], None]
+    seed: int = 0  # the one in use, also where none was asked for
+
+    submitted_at: float = 0.0  # time.monotonic(), seconds
+    started_at: float | None = None  # when its first row was scheduled
+    cached_tokens: int = 0  # prompt tokens that the prefix cache had
+
+    sampler: Sampler | None = None
+    stop_ids: frozenset[int] = frozenset()
+    limit: int = 0  # tokens, prompt included, at which it ends
+    table: Table = field(default_factory=Table)
+    computed: int = 0  # positions whose keys and values are in the cache
+    rows: NDArray[np.float32] | None = None
+    ended: bool = False
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that have to go through the model before the next one can be chosen."""
+        return len(self.tokens) - self.computed
+
+    def cancel(self) -> None:
+        """End it at once, from any thread: between two steps of the engine its blocks are free again.
+
+        Its last event is Failed with a CancelledError, unless it has ended already.
+        """
+        self._cancel(self)

@@ -1,0 +1,155 @@
+"""What the next step computes: continuous batching with chunked prefill over a paged cache.
+
+Every request is its tokens and how many of them are computed; one that lacks a single token is decoding, one that
+lacks more is in prefill. A step takes a row of everyone who is decoding, and fills up with pieces of prompts, first
+come first served. A request is admitted once all its tokens have room; when decoding runs out of blocks, the newest
+request goes back to the head of the queue, and is computed again later (mostly found in the prefix cache).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from edgert_models.errors import RequestError
+from edgert_runtimes.base import Limits
+
+from edgert.engine.blocks import BlockPool, Table
+from edgert.engine.request import Kind, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` tokens of a request, from position `request.computed` on."""
+
+    request: Request
+    count: int
+
+
+@dataclass(slots=True)
+class Step:
+    """Block copies to make first, then the parts of one batch."""
+
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    rows: int = 0  # left to fill
+    filling: bool = False  # has a piece of a prompt
+    # What the blocks being computed will be found by: who waits for the same one can have it after this step.
+    coming: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)
+
+
+class Scheduler:
+    """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation."""
+
+    def __init__(self, limits: Limits, evaluation_rows: int) -> None:
+        if not 0 < limits.sequences <= limits.rows:
+            raise RequestError(f"{limits.sequences} sequences need as many rows a step, not {limits.rows}")
+        if limits.blocks < limits.table_width:
+            reason = f"a context of {limits.context} needs {limits.table_width} blocks, not {limits.blocks}"
+            raise RequestError(reason)
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # in order of admission
+        self.pool = BlockPool(limits.blocks, limits.block_size)
+        self.preemptions = 0
+        self._rows, self._sequences = limits.rows, limits.sequences
+        self._evaluation_rows = min(limits.rows, evaluation_rows)
+        self._evaluate = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is to be computed."""
+        return bool(self.running or self.waiting)
+
+    def plan(self) -> Step:
+        """The next step, with at least one part; only when `busy`.
+
+        An evaluation has its steps to itself, and takes turns with the others.
+        """
+        step = Step(rows=self._rows)
+        generating = [request for request in self.running if request.kind is Kind.GENERATE]
+        evaluation = next((request for request in self.running if request.kind is not Kind.GENERATE), None)
+        self._evaluate = not self._evaluate
+        if evaluation is not None and (self._evaluate or not generating):
+            step.parts.append(Part(evaluation, min(evaluation.remaining, self._evaluation_rows)))
+            return step
+        for request in generating:  # the newest, which may be preempted meanwhile, is last
+            if request.table.blocks and request.remaining == 1 and self._make_room(request):
+                self._take(step, request)
+        for request in self.running:
+            if request.kind is Kind.GENERATE and request.remaining > 1:
+                self._take(step, request)
+        while self.waiting and len(self.running) < self._sequences and self._admit(step, self.waiting[0]):
+            self.running.append(self.waiting.popleft())
+        return step if step.parts else self.plan()
+
+    def done(self, part: Part) -> None:
+        """A part has been computed."""
+        request = part.request
+        request.computed += part.count
+        if request.kind is Kind.GENERATE:
+            self.pool.publish(request.table, request.tokens, request.computed)
+
+    def remove(self, request: Request) -> None:
+        """Forget a request wherever it is, and free its blocks; what is computed of it stays findable."""
+        if request in self.running:
+            self.running.remove(request)
+            self._release(request)
+        elif request in self.waiting:
+            self.waiting.remove(request)
+
+    def _take(self, step: Step, request: Request) -> None:
+        """Add what still fits of a request; a piece that is not the last ends with a block where it can."""
+        count = min(request.remaining, step.rows)
+        if count < request.remaining:
+            if count < self.pool.block_size and step.filling:
+                return  # crumbs would only spoil the next piece
+            excess = (request.computed + count) % self.pool.block_size
+            count -= excess if excess < count else 0
+        if count == 0:
+            return
+        key = self.pool.next_key(request.table, request.tokens)
+        if request.remaining > 1 and len(key[1]) == self.pool.block_size:
+            step.coming.add(key)
+        step.filling |= request.remaining > 1
+        step.parts.append(Part(request, count))
+        step.rows -= count
+
+    def _admit(self, step: Step, request: Request) -> bool:
+        """Let the first of the queue in if there is room for it; it is counted as running by the caller."""
+        if step.rows == 0 or (step.filling and step.rows < self.pool.block_size):
+            return False
+        table, idle = Table(), 0
+        if request.kind is Kind.GENERATE:
+            table, idle = self.pool.match(request.tokens)
+            if self.pool.next_key(table, request.tokens) in step.coming:
+                return False
+        needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)
+        # One block to spare for each that runs, or it would soon be preempted again.
+        if self.pool.available - idle < needed + len(self.running):
+            return False
+        request.table = table
+        if request.kind is Kind.GENERATE:
+            request.computed, copies = self.pool.open(table, request.tokens)
+            step.copies += copies
+            self._take(step, request)
+        else:
+            self.pool.grow(table, needed)  # an evaluation wants every row, so nothing of the prefix cache
+        return True
+
+    def _make_room(self, request: Request) -> bool:
+        """A block for the next position, if need be of the newest request's; false if that is this one itself."""
+        missing = self.pool.blocks_for(len(request.tokens)) - len(request.table.blocks)
+        while self.pool.available < missing:
+            newest = self.running.pop()
+            self._release(newest)
+            self.waiting.appendleft(newest)
+            self.preemptions += 1
+            if newest is request:
+                return False
+        self.pool.grow(request.table, missing)
+        return True
+
+    def _release(self, request: Request) -> None:
+        keep = request.computed if request.kind is Kind.GENERATE else 0
+        self.pool.close(request.table, request.tokens, keep)
+        request.table, request.computed, request.rows = Table(), 0, None

@@ -1,0 +1,203 @@
+"""The loop on the engine's thread: receive, plan, step, sample, answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from edgert_models.errors import BackendError, CancelledError, EdgertError
+from edgert_runtimes.base import Session
+from numpy.typing import NDArray
+
+from edgert.engine.batch import make_batch
+from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
+from edgert.engine.scheduler import Part, Scheduler
+
+_log = logging.getLogger("edgert.engine")
+_EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
+
+
+class Worker:
+    """Everything that the engine's thread touches. Only `submit`, `cancel`, `stop` and the counts are for others."""
+
+    def __init__(self, session: Session, vocabulary: int) -> None:
+        self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // vocabulary))
+        self.waiting = self.requests = self.steps = 0
+        self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
+        self._session = session
+        self._block_size = session.limits.block_size
+        # (request, False): serve it; (request, True): cancel it; None: stop.
+        self._inbox: SimpleQueue[tuple[Request, bool] | None] = SimpleQueue()
+        self._lock = threading.Lock()  # of `waiting` and `_stopped`, so that nothing enters the inbox after the None
+        self._stopped: EdgertError | None = None
+
+    def submit(self, request: Request, queue_limit: int | None) -> bool:
+        """Queue a request; false if `queue_limit` requests wait already. Raises what the engine was stopped with."""
+        with self._lock:
+            if self._stopped is not None:
+                raise type(self._stopped)(*self._stopped.args)
+            if queue_limit is not None and self.waiting >= queue_limit:
+                return False
+            self.waiting += 1
+            self._inbox.put((request, False))
+        return True
+
+    def cancel(self, request: Request) -> None:
+        """End a request before the next step."""
+        self._inbox.put((request, True))
+
+    def stop(self, error: EdgertError) -> None:
+        """End everything with `error`, and then the thread."""
+        with self._lock:
+            if self._stopped is None:
+                self._stopped = error
+                self._inbox.put(None)
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            while self._receive():
+                self._advance()
+        except Exception as error:
+            # Not a failed step (those end their requests only): the bookkeeping itself cannot be trusted any more.
+            _log.exception("the engine stopped")
+            self.stop(BackendError(f"the engine stopped: {type(error).__name__}: {error}"))
+        finally:
+            self._end_all()
+            self._session.close()
+
+    def _receive(self) -> bool:
+        """Take in what has come, waiting for it when there is nothing to do; false once stopped."""
+        wait = not self.scheduler.busy
+        while True:
+            try:
+                item = self._inbox.get(wait)
+            except Empty:
+                return True
+            if item is None:
+                return False
+            request, cancelled = item
+            if not cancelled:
+                self.scheduler.waiting.append(request)
+            elif not request.ended:
+                self._end(request, Failed(CancelledError("the request was cancelled")))
+            wait = not self.scheduler.busy
+
+    def _advance(self) -> None:
+        step = self.scheduler.plan()
+        for request in self.scheduler.running:
+            if request.started_at is None:
+                self._leave_queue(request)
+                request.cached_tokens = request.computed
+                self.prompt_tokens += request.prompt_tokens
+                self.cached_tokens += request.cached_tokens
+        try:
+            if step.copies:
+                self._session.copy_blocks(step.copies)
+        except Exception as error:
+            for part in step.parts:
+                self._end(part.request, Failed(_typed(error)))
+            return
+        self._compute(step.parts)
+
+    def _compute(self, parts: list[Part]) -> None:
+        """Run parts as one batch; if that fails, each by itself, so that only those who are at fault end."""
+        try:
+            hidden = parts[0].request.kind is Kind.HIDDEN
+            out = self._session.step(make_batch(parts, self._block_size), hidden=hidden)
+        except Exception as error:
+            if len(parts) > 1:
+                for part in parts:
+                    self._compute([part])
+                return
+            self._end(parts[0].request, Failed(_typed(error)))
+            return
+        self.steps += 1
+        row = 0
+        for part in parts:
+            self.scheduler.done(part)
+            request = part.request
+            if request.kind is not Kind.GENERATE:
+                self._collect(part, out)
+            elif not request.remaining:
+                self._choose(request, out[row])
+                row += 1
+
+    def _choose(self, request: Request, logits: NDArray[np.float32]) -> None:
+        assert request.sampler is not None
+        try:
+            choice = request.sampler.choose(logits, request.tokens)
+        except Exception as error:
+            self._end(request, Failed(_typed(error)))
+            return
+        request.tokens.append(choice.token)
+        self.generated_tokens += 1
+        ending = None
+        if choice.token in request.stop_ids:
+            ending = Ending.STOP
+        elif len(request.tokens) >= request.limit:
+            ending = Ending.LENGTH
+        event = Token(choice, time.monotonic(), ending)
+        if ending:
+            self._end(request, event)
+        else:
+            self._emit(request, event)
+
+    def _collect(self, part: Part, out: NDArray[np.float32]) -> None:
+        """Keep the rows of an evaluation until all are there."""
+        request = part.request
+        if request.rows is None:
+            request.rows = np.empty((len(request.tokens), out.shape[1]), dtype=np.float32)
+        request.rows[request.computed - part.count : request.computed] = out
+        if not request.remaining:
+            self._end(request, Rows(request.rows))
+
+    def _emit(self, request: Request, event: Event) -> None:
+        try:
+            request.on_event(event)
+        except Exception:
+            _log.exception("an event handler failed; its request is cancelled")
+            if not request.ended:
+                self._end(request, None)
+
+    def _end(self, request: Request, event: Event | None) -> None:
+        """Free what a request has, and only then tell: who has the last event finds the room given back."""
+        self.scheduler.remove(request)
+        request.ended = True
+        if request.started_at is None:
+            self._leave_queue(request)
+        if event is not None:
+            self._emit(request, event)
+
+    def _end_all(self) -> None:
+        """End what runs, what waits, and what is still in the inbox: nothing enters it any more."""
+        requests = [*self.scheduler.running, *self.scheduler.waiting]
+        while True:
+            try:
+                item = self._inbox.get_nowait()
+            except Empty:
+                break
+            if item is not None and not item[1]:
+                requests.append(item[0])
+        assert self._stopped is not None
+        for request in requests:
+            request.ended = True
+            self._emit(request, Failed(type(self._stopped)(*self._stopped.args)))
+
+    def _leave_queue(self, request: Request) -> None:
+        request.started_at = time.monotonic()
+        self.requests += 1
+        with self._lock:
+            self.waiting -= 1
+
+
+def _typed(error: Exception) -> EdgertError:
+    """The error as one of the tree."""
+    if isinstance(error, EdgertError):
+        return error
+    typed = BackendError(f"the step failed: {type(error).__name__}: {error}")
+    typed.__cause__ = error
+    return typed

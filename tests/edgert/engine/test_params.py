@@ -1,0 +1,92 @@
+import dataclasses
+import math
+
+import pytest
+from edgert_models.errors import RequestError
+
+from edgert.engine.params import SamplingParams
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("max_tokens", True),
+        ("max_tokens", 1.0),
+        ("max_tokens", "7"),
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", True),
+        ("top_k", -1),
+        ("top_k", False),
+        ("top_p", 1.1),
+        ("top_p", math.nan),
+        ("min_p", -0.1),
+        ("typical_p", 2),
+        ("typical_p", None),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", math.nan),
+        ("repeat_last_n", -2),
+        ("frequency_penalty", 2.5),
+        ("frequency_penalty", None),
+        ("presence_penalty", -3),
+        ("presence_penalty", math.nan),
+        ("logit_bias", {1: math.nan}),
+        ("logit_bias", {1: math.inf}),
+        ("logit_bias", {1: 101}),
+        ("logit_bias", {-1: 1}),
+        ("logit_bias", {"1": 1}),
+        ("logit_bias", {True: 1}),
+        ("logit_bias", [1]),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("seed", True),
+        ("stop", ""),
+        ("stop", ["a", ""]),
+        ("stop", [1]),
+        ("stop", None),
+        ("stop", 5),
+        ("stop_token_ids", [-1]),
+        ("stop_token_ids", [True]),
+        ("stop_token_ids", "ab"),
+        ("stop_token_ids", 3),
+        ("logprobs", 21),
+        ("logprobs", -1),
+        ("logprobs", True),
+        ("ignore_eos", 1),
+        ("ignore_eos", None),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(RequestError, match=name) as caught:
+        SamplingParams(**{name: value})
+    assert caught.value.parameter == name
+
+
+def test_the_message_gives_range_and_value() -> None:
+    with pytest.raises(RequestError, match=r"^top_p must be a number from 0 to 1, not 1\.5$"):
+        SamplingParams(top_p=1.5)
+    with pytest.raises(RequestError, match=r"^logprobs must be an integer from 0 to 20, not 21$"):
+        SamplingParams(logprobs=21)
+    with pytest.raises(RequestError, match=r"^max_tokens must be an integer from 1, not 0$"):
+        SamplingParams(max_tokens=0)
+
+
+def test_values_are_normalised_and_frozen() -> None:
+    params = SamplingParams(stop="end", stop_token_ids=[3, 4], logit_bias={5: -100})  # type: ignore[arg-type]
+    assert params.stop == ("end",)
+    assert params.stop_token_ids == (3, 4)
+    assert dict(params.logit_bias) == {5: -100.0}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.seed = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        params.logit_bias[1] = 2.0  # type: ignore[index]
+    assert dataclasses.replace(params, seed=9).stop == ("end",)
+    assert hash(SamplingParams(seed=1)) == hash(SamplingParams(seed=1))
+
+
+def test_only_keywords() -> None:
+    with pytest.raises(TypeError):
+        SamplingParams(5)  # type: ignore[misc]
