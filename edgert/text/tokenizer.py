@@ -1,0 +1,157 @@
+"""The tokenizer of a model: text to token ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from edgert_models.errors import RequestError
+from edgert_quant.vocabulary import Encoder, TokenType, Vocabulary, build_encoder, token_bytes
+
+# Tokens that end an answer, by name; files seldom list them all. Source: llama.cpp, `src/llama-vocab.cpp`
+# (`special_eog_ids`).
+_END_NAMES = frozenset(
+    {
+        *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<eos>", "</s>"),
+        *("<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+    }
+)
+# In these vocabularies <|end|> ends a part of the answer, not the answer.
+_HARMONY = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
+
+
+class Tokenizer:
+    """Text to token ids and back. Safe to use from several threads."""
+
+    def __init__(self, vocabulary: Vocabulary, encoder: Encoder) -> None:
+        self.vocabulary = vocabulary
+        self._encoder = encoder
+        self._hidden = frozenset(vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN))
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, object]) -> Tokenizer:
+        """The tokenizer of a GGUF file, given its metadata.
+
+        A whole `tokenizer.huggingface.json` is used where the file has one; else the tokenizer is rebuilt from the
+        `tokenizer.ggml.*` keys. Raises `FileFormatError` for damaged keys, `UnsupportedError` for a kind of tokenizer
+        that edgert does not know (both name what was found).
+        """
+        vocabulary = Vocabulary.from_metadata(metadata)
+        return cls(vocabulary, build_encoder(metadata, vocabulary))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens; ids are below it."""
+        return len(self.vocabulary)
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text."""
+        return self.vocabulary.bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text."""
+        return self.vocabulary.eos_id
+
+    @property
+    def bos_token(self) -> str:
+        """The name of `bos_id`, as chat templates want it; empty where there is none."""
+        return "" if self.bos_id is None else self.vocabulary.tokens[self.bos_id]
+
+    @property
+    def eos_token(self) -> str:
+        """The name of `eos_id`, as chat templates want it; empty where there is none."""
+        return "" if self.eos_id is None else self.vocabulary.tokens[self.eos_id]
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: those the file names, and control tokens known by name to do so."""
+        tokens = self.vocabulary.tokens
+        special = self.vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
+        found = {tokens[index]: index for index in special if tokens[index] in _END_NAMES}
+        if any(names <= found.keys() for names in _HARMONY):
+            found.pop("<|end|>", None)
+        return self.vocabulary.end_ids.union(found.values())
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        return token_bytes(self.vocabulary)
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """The token ids of `text`.
+
+        `add_special`: with the begin and end tokens that the model's tokenizer adds. `parse_special`: control tokens
+        written out in the text (`<|im_end|>`) become those tokens; without it they are text like any other.
+        User-defined tokens belong to the ordinary vocabulary and are recognised either way. Raises `RequestError` for
+        text that is no `str` or has a lone surrogate.
+        """
+        if not isinstance(text, str):
+            raise RequestError(f"text must be a string, not {type(text).__name__}", parameter="text")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            reason = f"text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}"
+            raise RequestError(reason, parameter="text") from error
+        ids = self._encoder.encode(text, parse_special=parse_special) if text else []
+        if add_special:
+            if self.vocabulary.add_bos and self.bos_id is not None:
+                ids.insert(0, self.bos_id)
+            if self.vocabulary.add_eos and self.eos_id is not None:
+                ids.append(self.eos_id)
+        return ids
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = False, continuation: bool = False) -> str:
+        """The text of `ids`; bytes that form no character become U+FFFD.
+
+        `skip_special` leaves control and unknown tokens out. SentencePiece puts a space before the first word: it is
+        taken off again, unless the ids are the `continuation` of a text. Raises `RequestError` naming an id that is
+        outside the vocabulary.
+        """
+        pieces = []
+        leading = self.strips_leading_space and not continuation
+        for place, index in enumerate(ids):
+            self.check_id(index, f"ids[{place}]")
+            if skip_special and index in self._hidden:
+                continue
+            piece = self._pieces[index]
+            if leading and piece and index not in self._hidden:
+                leading = False
+                if self.may_carry_prefix(index):
+                    piece = piece.removeprefix(b" ")
+            pieces.append(piece)
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    @property
+    def strips_leading_space(self) -> bool:
+        """Whether encoding puts a space before the first word, which decoding takes off."""
+        return self.vocabulary.model != "gpt2" and self.vocabulary.add_space_prefix
+
+    def may_carry_prefix(self, index: int) -> bool:
+        """Whether token `index`, first in a text, may begin with the space that encoding has put there."""
+        return int(self.vocabulary.types[index]) in (TokenType.NORMAL, TokenType.BYTE)
+
+    def token_bytes(self, index: int) -> bytes:
+        """The raw bytes that token `index` adds to a text; for special tokens, their name."""
+        self.check_id(index, "token id")
+        return self._pieces[index]
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token that the vocabulary calls `text`, or None."""
+        return self.vocabulary.ids.get(text)
+
+    def is_control(self, index: int) -> bool:
+        """Whether token `index` is a control (or unknown) token, one that `skip_special` leaves out."""
+        self.check_id(index, "token id")
+        return index in self._hidden
+
+    def check_id(self, index: int, name: str) -> None:
+        """Raise `RequestError` where `index` is no token id; `name` says in the message which id it is."""
+        try:
+            valid = not isinstance(index, bool) and 0 <= index < self.vocab_size and index == int(index)
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            reason = f"{name} is {index!r:.40}; the vocabulary has ids from 0 to {self.vocab_size - 1}"
+            raise RequestError(reason, parameter="ids")

@@ -1,0 +1,215 @@
+"""The vocabulary of a GGUF file as data: the `tokenizer.ggml.*` keys, read, checked and typed.
+
+Sources: the GGUF specification ("Tokenizer" in ggml's `docs/gguf.md`) and, for the defaults of absent keys, llama.cpp's
+`src/llama-vocab.cpp` (`llama_vocab::impl::load`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+from edgert_models.errors import FileFormatError, UnsupportedError
+
+from edgert_quant.vocabulary.pretokenizers import PRE_TOKENIZERS
+
+
+class TokenType(IntEnum):
+    """What a token is; the number is its `tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+MODELS = {"gpt2": "byte-level BPE", "llama": "SentencePiece BPE", "t5": "SentencePiece unigram"}
+"""The values of `tokenizer.ggml.model` that edgert knows."""
+
+_PREFIX = "tokenizer.ggml."
+_LARGEST_VOCABULARY = 1 << 24
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a model, with what is needed to cut text into them.
+
+    `tokens[i]` is the text of token i as the file has it (byte-level BPE writes bytes as letters, SentencePiece writes
+    spaces as U+2581), `types[i]` its type, `scores[i]` its score (SentencePiece; higher merges first). `merges` are
+    byte-level BPE's, "left right", in order of rank. Ids are None where the model has no such token.
+    """
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: np.ndarray
+    scores: np.ndarray
+    merges: list[str]
+    bos_id: int | None
+    eos_id: int | None
+    unk_id: int | None
+    end_ids: frozenset[int]
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool
+    remove_extra_whitespaces: bool
+    charsmap: bytes
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Token text → id; of two tokens with the same text, the first."""
+        return {text: index for index, text in reversed(list(enumerate(self.tokens)))}
+
+    def of_type(self, *types: TokenType) -> list[int]:
+        """The ids of the tokens of these types, ascending."""
+        return [int(index) for index in np.flatnonzero(np.isin(self.types, types))]
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, object]) -> Vocabulary:
+        """Read the `tokenizer.ggml.*` keys.
+
+        Raises `FileFormatError` (naming the key) for what is missing, mistyped or out of range, `UnsupportedError` for
+        a tokenizer model that edgert does not know.
+        """
+        keys = _Keys(metadata)
+        model = keys.text("model")
+        if model not in MODELS:
+            known = ", ".join(f"{name} ({what})" for name, what in MODELS.items())
+            raise UnsupportedError(f"the tokenizer model {model[:80]!r} is unknown; edgert knows {known}")
+        pre = keys.text("pre", "default")
+        tokens = [text or f"[EMPTY_{index}]" for index, text in enumerate(keys.texts("tokens"))]
+        count = len(tokens)
+        if not 0 < count <= _LARGEST_VOCABULARY:
+            raise keys.error("tokens", f"has {count} entries; from 1 to {_LARGEST_VOCABULARY} are possible")
+        types = keys.numbers("token_type", count, np.int32, TokenType.NORMAL)
+        scores = keys.numbers("scores", count, np.float32, 0)
+        if np.isnan(scores).any():
+            raise keys.error("scores", f"entry {int(np.isnan(scores).argmax())} is not a number")
+        defaults = {"llama": (1, 2, 0), "t5": (None, 1, 2)}.get(model, (None, None, None))
+        bos, eos, unknown = (
+            keys.token_id(name, count, default)
+            for name, default in zip(("bos_token_id", "eos_token_id", "unknown_token_id"), defaults, strict=True)
+        )
+        family = PRE_TOKENIZERS.get(pre) if model == "gpt2" else None
+        add_bos = keys.flag("add_bos_token", model == "llama" or (family is not None and family.add_bos))
+        add_eos = keys.flag("add_eos_token", model == "t5")
+        for wanted, found, key in ((add_bos, bos, "bos_token_id"), (add_eos, eos, "eos_token_id")):
+            if wanted and found is None:
+                raise keys.error(key, "is missing, though the tokenizer adds this token to every text")
+        ends = [keys.token_id(name, count, None) for name in ("eot_token_id", "eom_token_id")]
+        listed = keys.integers("eos_token_ids", count)
+        return cls(
+            model=model,
+            pre=pre,
+            tokens=tokens,
+            types=types,
+            scores=scores,
+            merges=keys.texts("merges") if model == "gpt2" else [],
+            bos_id=bos,
+            eos_id=eos,
+            unk_id=unknown,
+            end_ids=frozenset(index for index in (eos, *ends, *listed) if index is not None),
+            add_bos=add_bos,
+            add_eos=add_eos,
+            add_space_prefix=keys.flag("add_space_prefix", model in ("llama", "t5")),
+            remove_extra_whitespaces=keys.flag("remove_extra_whitespaces", False),
+            charsmap=keys.data("precompiled_charsmap"),
+            source=keys.source,
+        )
+
+
+class _Keys:
+    """Typed access to the `tokenizer.ggml.*` keys of a mapping."""
+
+    def __init__(self, metadata: Mapping[str, object]) -> None:
+        self._metadata = metadata
+        self.source = str(getattr(metadata, "path", "tokenizer metadata"))
+
+    def error(self, key: str, reason: str) -> FileFormatError:
+        return FileFormatError(self.source, reason, field=_PREFIX + key)
+
+    def _get(self, key: str) -> object:
+        return self._metadata.get(_PREFIX + key)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._get(key)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            raise self.error(key, "is missing" if value is None else "is not a string")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool | np.bool_):
+            raise self.error(key, "is not a boolean")
+        return bool(value)
+
+    def texts(self, key: str) -> list[str]:
+        value = self._get(key)
+        if value is None:
+            raise self.error(key, "is missing")
+        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+            raise self.error(key, "is not an array of strings")
+        result = list(value)
+        if not all(isinstance(item, str) for item in result):
+            raise self.error(key, "is not an array of strings")
+        return result
+
+    def numbers(self, key: str, count: int, dtype: type[np.generic], default: float) -> np.ndarray:
+        """`count` numbers; where the key is absent, all are `default`. More than `count` are cut, as in llama.cpp."""
+        value = self._get(key)
+        if value is None:
+            return np.full(count, default, dtype)
+        array = np.asarray(value)
+        if array.ndim != 1 or array.dtype.kind not in "iuf":
+            raise self.error(key, "is not an array of numbers")
+        if len(array) < count:
+            raise self.error(key, f"has {len(array)} entries, but there are {count} tokens")
+        return array[:count].astype(dtype)
+
+    def integers(self, key: str, limit: int) -> list[int]:
+        value = self._get(key)
+        if value is None:
+            return []
+        array = np.asarray(value)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise self.error(key, "is not an array of integers")
+        for index in array.tolist():
+            if not 0 <= index < limit:
+                raise self.error(key, f"token id {index} is outside the vocabulary of {limit} tokens")
+        return [int(index) for index in array.tolist()]
+
+    def token_id(self, key: str, count: int, default: int | None) -> int | None:
+        value = self._get(key)
+        if value is None:
+            return default if default is not None and default < count else None
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise self.error(key, "is not an integer")
+        if not 0 <= int(value) < count:
+            # 2^32 - 1 is how some writers say "none".
+            if int(value) in (-1, 2**32 - 1):
+                return None
+            raise self.error(key, f"token id {int(value)} is outside the vocabulary of {count} tokens")
+        return int(value)
+
+    def data(self, key: str) -> bytes:
+        value = self._get(key)
+        if value is None:
+            return b""
+        array = np.asarray(value)
+        if array.ndim != 1 or array.dtype.kind not in "iu" or math.prod(array.shape) > 1 << 26:
+            raise self.error(key, "is not an array of bytes")
+        return array.astype(np.uint8).tobytes()
