@@ -294,7 +294,9 @@ class BlockFormat(Format):
                     for p, word_ in enumerate(words):
                         at = p * len(xs) + t
                         plane_totals[at] = self.isa.dot4(b, plane_totals[at], word_, inputs)
-        return [b.add(value, shift_left(b, h[0], 8)) if high else value for value, *h in zip(*totals, strict=True)]
+        if codes.planes == 1:
+            return totals[0]
+        return [b.add(low, shift_left(b, high, 8)) for low, high in zip(*totals, strict=True)]
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs."""
