@@ -37,7 +37,15 @@ def history_logits(tokens: Sequence[int], width: int = VOCABULARY) -> np.ndarray
 class FakeSession:
     def __init__(self, limits: Limits, *, delay: float = 0.0, poison: int | None = None) -> None:
         self.limits = limits
-        self.report = LoadReport("fake", 1, "none", (), 0, 0, 0.0)
+        self.report = LoadReport(
+            backend="fake",
+            threads=1,
+            instruction_set="none",
+            weights=(),
+            cache_bytes=0,
+            workspace_bytes=0,
+            seconds=0.0,
+        )
         self.delay = delay
         self.poison = poison  # a token whose presence in a batch fails the step
         self.gate = threading.Event()

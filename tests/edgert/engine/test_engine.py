@@ -1,0 +1,549 @@
+import asyncio
+import gc
+import os
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+from edgert_models.errors import BackendError, CancelledError, ContextLengthError, RequestError
+
+from edgert.engine.engine import QueueFullError
+from edgert.engine.params import SamplingParams
+from edgert.engine.request import Ending, Failed, Token
+from tests.edgert.engine.fake import (
+    VOCABULARY,
+    WIDTH,
+    Collector,
+    FakeSession,
+    expected,
+    greedy,
+    history_logits,
+    limits,
+    make_engine,
+    start,
+)
+
+
+def test_greedy_tokens_are_those_of_the_definition() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    request, collector = start(engine, [1, 2, 3], max_tokens=20, temperature=0)
+    assert collector.tokens() == expected([1, 2, 3], greedy, 20)
+    assert request.prompt_tokens == 3
+    assert collector.events[-1].ending is Ending.LENGTH
+    assert all(event.ending is None for event in collector.events[:-1])
+    engine.close()
+    assert session.closed == 1
+    assert session.threads != {threading.get_ident()}
+    assert len(session.threads) == 1
+
+
+def test_a_long_prompt_is_prefilled_in_pieces() -> None:
+    session = FakeSession(limits(rows=7))
+    engine = make_engine(session)
+    prompt = list(range(40))
+    _, collector = start(engine, prompt, max_tokens=3, temperature=0)
+    assert collector.tokens() == expected(prompt, greedy, 3)
+    assert [len(batch.tokens) for batch in session.batches] == [4] * 10 + [1] * 2  # pieces end with blocks
+    engine.close()
+
+
+def test_many_share_steps_and_do_not_disturb_each_other() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    session.gate.clear()
+    prompts = [[i] * (1 + 5 * i) for i in range(7)]
+    started = [start(engine, prompt, max_tokens=12, temperature=0) for prompt in prompts]
+    session.gate.set()
+    for prompt, (_, collector) in zip(prompts, started, strict=True):
+        assert collector.tokens() == expected(prompt, greedy, 12)
+    assert max(len(batch.lengths) for batch in session.batches) == 4
+    mixed = [batch for batch in session.batches if len(batch.lengths) > 1 and len(batch.tokens) > len(batch.lengths)]
+    assert mixed, "no step had both decoding and prefill"
+    assert len(session.batches) < 7 * 12
+    engine.close()
+
+
+def test_end_tokens_and_stop_tokens() -> None:
+    full = expected([5], greedy, 20)
+    for options in ({"end_ids": {full[4]}}, {}):
+        engine = make_engine(FakeSession(limits()), **options)
+        params = {} if options else {"stop_token_ids": [full[4]]}
+        _, collector = start(engine, [5], temperature=0, **params)
+        first = full.index(full[4])
+        assert collector.tokens() == full[: first + 1]
+        assert collector.events[-1].ending is Ending.STOP
+        engine.close()
+
+
+def test_without_max_tokens_the_context_ends_it() -> None:
+    engine = make_engine(FakeSession(limits(context=32)))
+    _, collector = start(engine, [1] * 10, temperature=0)
+    assert len(collector.tokens()) == 22
+    assert collector.events[-1].ending is Ending.LENGTH
+    engine.close()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    engine = make_engine(FakeSession(limits(context=32)))
+    with pytest.raises(ContextLengthError, match="32 tokens, which leaves no room .* holds 32") as caught:
+        start(engine, [1] * 32)
+    assert (caught.value.tokens, caught.value.limit, caught.value.parameter) == (33, 32, "prompt")
+    with pytest.raises(ContextLengthError, match="has 30 tokens and max_tokens is 3; the context holds 32") as caught:
+        start(engine, [1] * 30, max_tokens=3)
+    assert caught.value.parameter == "max_tokens"
+    _, collector = start(engine, [1] * 30, max_tokens=2, temperature=0)
+    assert len(collector.tokens()) == 2
+    with pytest.raises(ContextLengthError, match="33 tokens do not fit the context of 32"):
+        engine.evaluate([1] * 33, print)
+    engine.close()
+
+
+@pytest.mark.parametrize("bad", [-1, VOCABULARY, 2**40])
+def test_ids_are_checked(bad: int) -> None:
+    engine = make_engine(FakeSession(limits()))
+    with pytest.raises(RequestError, match=f"token 1 of the prompt is {bad}, outside the vocabulary of 50"):
+        start(engine, [1, bad])
+    with pytest.raises(RequestError, match="no tokens"):
+        start(engine, [])
+    engine.close()
+
+
+def test_sampling_depends_on_the_seed_only() -> None:
+    """Alone, in company, in pieces of any size, with and without the prefix cache, after a restart."""
+    prompt = list(range(30))
+
+    def alone(rows: int = 16, **options: int) -> list[int]:
+        engine = make_engine(FakeSession(limits(rows=rows, **options)))
+        _, collector = start(engine, prompt, seed=11, max_tokens=20)
+        tokens = collector.tokens()
+        engine.close()
+        return tokens
+
+    wanted = alone()
+    assert len(set(wanted)) > 5
+    for rows in (4, 5, 7, 13, 64):
+        assert alone(rows) == wanted
+    for block_size in (1, 3, 16):
+        assert alone(block_size=block_size) == wanted
+
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    session.gate.clear()
+    others = [start(engine, [n, *prompt[n:]], seed=n, max_tokens=9) for n in range(3)]
+    _, mine = start(engine, prompt, seed=11, max_tokens=20)
+    session.gate.set()
+    assert mine.tokens() == wanted
+    for _, other in others:
+        other.finish()
+    request, cached = start(engine, prompt, seed=11, max_tokens=20)
+    assert cached.tokens() == wanted
+    assert request.cached_tokens == 29
+    engine.close()
+
+
+def test_other_seeds_give_other_tokens() -> None:
+    engine = make_engine(FakeSession(limits()))
+    answers = {tuple(start(engine, [1], seed=seed, max_tokens=10)[1].tokens()) for seed in range(5)}
+    assert len(answers) == 5
+    fresh = {tuple(start(engine, [1], max_tokens=10)[1].tokens()) for _ in range(3)}
+    assert len(fresh) == 3
+    request, collector = start(engine, [1], max_tokens=10)
+    answer = collector.tokens()
+    assert start(engine, [1], max_tokens=10, seed=request.seed)[1].tokens() == answer  # an unasked seed is told
+    engine.close()
+
+
+def test_prefixes_are_reused() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    prompt = list(range(1, 22))
+    first, collector = start(engine, prompt, max_tokens=5, temperature=0)
+    answer = collector.tokens()
+    assert first.cached_tokens == 0
+    follow = [*prompt, *answer, 40, 41]
+    second, collector = start(engine, follow, max_tokens=5, temperature=0)
+    assert collector.tokens() == expected(follow, greedy, 5)
+    # All computed positions: the last token of the answer was never put through the model.
+    assert second.cached_tokens == 25
+    assert session.copies == 1
+    statistics = engine.statistics()
+    assert (statistics.prompt_tokens, statistics.cached_tokens) == (21 + 28, 25)
+    engine.close()
+
+
+def test_who_comes_together_computes_a_common_prompt_once() -> None:
+    session = FakeSession(limits(rows=8, sequences=4))
+    engine = make_engine(session)
+    session.gate.clear()
+    prompt = list(range(24))
+    prompts = [[*prompt, n] for n in range(4)]
+    started = [start(engine, each, max_tokens=4, temperature=0) for each in prompts]
+    session.gate.set()
+    for each, (_, collector) in zip(prompts, started, strict=True):
+        assert collector.tokens() == expected(each, greedy, 4)
+    assert [request.cached_tokens for request, _ in started] == [0, 24, 24, 24]
+    engine.close()
+
+
+def test_a_pool_too_small_for_all_still_serves_all() -> None:
+    session = FakeSession(limits(context=32, blocks=11, sequences=4))
+    engine = make_engine(session)
+    session.gate.clear()
+    prompts = [[n] * 9 for n in range(6)]
+    started = [start(engine, prompt, max_tokens=20, seed=n) for n, prompt in enumerate(prompts)]
+    session.gate.set()
+    answers = [collector.tokens() for _, collector in started]
+    assert engine.statistics().preemptions > 0
+    assert engine.statistics().blocks_held == 0
+    engine.close()
+    roomy = make_engine(FakeSession(limits(context=32)))
+    for n, prompt in enumerate(prompts):
+        assert start(roomy, prompt, max_tokens=20, seed=n)[1].tokens() == answers[n]
+    roomy.close()
+
+
+def test_first_come_first_served() -> None:
+    session = FakeSession(limits(sequences=1))
+    engine = make_engine(session)
+    session.gate.clear()
+    order: list[int] = []
+
+    def note(n: int) -> object:
+        return lambda event: order.append(n) if event.ending else None
+
+    for n in range(5):
+        engine.submit([n], SamplingParams(max_tokens=3, temperature=0), note(n))  # type: ignore[arg-type]
+    last = start(engine, [9], max_tokens=1)[1]
+    session.gate.set()
+    last.finish()
+    assert order == [0, 1, 2, 3, 4]
+    engine.close()
+
+
+def test_the_queue_has_a_limit() -> None:
+    session = FakeSession(limits(sequences=1))
+    engine = make_engine(session, queue_limit=2)
+    session.gate.clear()
+    running = start(engine, [1], max_tokens=2)[1]
+    assert session.entered.wait(5)
+    waiting = [start(engine, [n], max_tokens=2) for n in (2, 3)]
+    assert engine.statistics().waiting == 2
+    with pytest.raises(QueueFullError, match="2 requests are waiting already"):
+        start(engine, [4])
+    waiting[0][0].cancel()
+    session.gate.set()
+    running.finish()
+    waiting[1][1].finish()
+    assert isinstance(waiting[0][1].finish(), Failed)
+    assert len(start(engine, [5], max_tokens=2)[1].tokens()) == 2
+    assert engine.statistics().waiting == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("phase", ["queued", "prefill", "decoding"])
+def test_cancel(phase: str) -> None:
+    session = FakeSession(limits(rows=4, sequences=2))
+    engine = make_engine(session)
+    session.gate.clear()
+    occupied = [start(engine, [n], max_tokens=40, temperature=0) for n in range(2)] if phase == "queued" else []
+    request, collector = start(engine, [7] * 30, max_tokens=20, temperature=0)
+    assert session.entered.wait(5)
+    if phase == "decoding":
+        session.gate.set()
+        assert isinstance(collector.next(), Token)
+        session.gate.clear()
+    request.cancel()
+    request.cancel()
+    session.gate.set()
+    last = collector.finish()
+    assert isinstance(last, Failed)
+    assert isinstance(last.error, CancelledError)
+    assert str(last.error) == "the request was cancelled"
+    if phase == "prefill":
+        assert sum(len(batch.tokens) for batch in session.batches) == 4  # one piece, not eight
+    for other, _ in occupied:
+        other.cancel()
+    for _, other_events in occupied:
+        assert isinstance(other_events.finish(), Failed)
+    statistics = engine.statistics()
+    assert (statistics.running, statistics.waiting, statistics.blocks_held) == (0, 0, 0)
+    request.cancel()  # long over
+    assert start(engine, [1], max_tokens=3, temperature=0)[1].tokens() == expected([1], greedy, 3)
+    engine.close()
+
+
+def test_a_failed_step_ends_only_who_is_at_fault() -> None:
+    session = FakeSession(limits(), poison=49)
+    engine = make_engine(session)
+    session.gate.clear()
+    good = [start(engine, [n], max_tokens=8, temperature=0, logit_bias={49: -100}) for n in range(2)]
+    bad = start(engine, [49, 1], max_tokens=8)[1]
+    session.gate.set()
+    for n, (_, collector) in enumerate(good):
+        tokens = collector.tokens()
+        assert tokens == expected([n], lambda logits, _: int(logits[:49].argmax()), 8)
+    with pytest.raises(BackendError, match="layer 3: the router gave NaN"):
+        bad.tokens()
+    assert engine.statistics().blocks_held == 0
+    # What the failed step left behind is not found by a prompt that begins alike.
+    session.poison = None
+    assert start(engine, [49, 1, 2], max_tokens=4, temperature=0)[1].tokens() == expected([49, 1, 2], greedy, 4)
+    engine.close()
+
+
+def test_any_exception_of_a_step_becomes_a_backend_error() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    session.step = lambda batch, hidden=False: 1 / 0  # type: ignore[assignment, misc]
+    with pytest.raises(BackendError, match="the step failed: ZeroDivisionError: division by zero"):
+        start(engine, [1])[1].tokens()
+    engine.close()
+
+
+def test_a_failed_copy_ends_the_step() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    start(engine, [1, 2, 3], max_tokens=2)[1].tokens()
+    session.copy_blocks = lambda pairs: 1 / 0  # type: ignore[assignment, misc]
+    with pytest.raises(BackendError, match="ZeroDivisionError"):
+        start(engine, [1, 2, 4], max_tokens=2)[1].tokens()
+    assert engine.statistics().blocks_held == 0
+    assert len(start(engine, [9, 2, 4], max_tokens=2)[1].tokens()) == 2
+    engine.close()
+
+
+def test_nan_logits_end_their_request() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    plain = session.step
+
+    def broken(batch: object, *, hidden: bool = False) -> np.ndarray:
+        out = plain(batch, hidden=hidden)  # type: ignore[arg-type]
+        out[0, 3] = np.nan
+        return out
+
+    session.step = broken  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="logits at position 2 are not finite"):
+        start(engine, [1, 2])[1].tokens()
+    session.step = plain  # type: ignore[method-assign]
+    assert len(start(engine, [1, 2], max_tokens=2)[1].tokens()) == 2
+    engine.close()
+
+
+def test_a_broken_scheduler_closes_the_engine_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    engine._worker.scheduler.plan = lambda: 1 / 0  # type: ignore[assignment, misc]
+    with pytest.raises(BackendError, match="the engine stopped: ZeroDivisionError"):
+        start(engine, [1])[1].tokens()
+    with pytest.raises(BackendError, match="the engine stopped"):
+        start(engine, [1])
+    engine.close()
+    assert session.closed == 1
+    assert "the engine stopped" in caplog.text
+
+
+def test_an_event_handler_that_raises_cancels_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+
+    def handler(event: object) -> None:
+        raise ValueError("consumer")
+
+    request = engine.submit([1], SamplingParams(), handler)
+    assert start(engine, [2], max_tokens=3, temperature=0)[1].tokens() == expected([2], greedy, 3)
+    assert request.ended
+    assert engine.statistics().blocks_held == 0
+    assert "an event handler failed" in caplog.text
+    engine.close()
+
+
+def test_close_cancels_everything_and_refuses_more() -> None:
+    session = FakeSession(limits(sequences=1), delay=0.002)
+    engine = make_engine(session)
+    collectors = [start(engine, [n])[1] for n in range(4)]
+    collectors[0].next()
+    engine.close()
+    engine.close()
+    for collector in collectors:
+        last = collector.finish()
+        assert isinstance(last, Failed)
+        assert isinstance(last.error, CancelledError)
+        assert str(last.error) == "the model was closed"
+    assert session.closed == 1
+    with pytest.raises(CancelledError, match="the model was closed"):
+        start(engine, [1])
+    with pytest.raises(CancelledError, match="the model was closed"):
+        engine.evaluate([1], print)
+
+
+def test_an_engine_that_is_dropped_closes_itself() -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    start(engine, [1], max_tokens=2)[1].finish()
+    reference = weakref.ref(engine)
+    thread = engine._thread
+    del engine
+    gc.collect()
+    thread.join(5)
+    assert reference() is None
+    assert session.closed == 1
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_evaluate_gives_every_row(hidden: bool) -> None:
+    session = FakeSession(limits())
+    engine = make_engine(session)
+    tokens = list(range(40))
+    width = WIDTH if hidden else VOCABULARY
+    wanted = np.array([history_logits(tokens[: n + 1], width) for n in range(40)])
+    start(engine, tokens, max_tokens=2)[1].finish()  # what the prefix cache holds must not shorten it
+    session.gate.clear()
+    others = [start(engine, [n], max_tokens=15, temperature=0)[1] for n in range(2)]
+    collector = Collector()
+    engine.evaluate(tokens, collector, hidden=hidden)
+    session.gate.set()
+    rows = collector.rows()
+    assert rows.dtype == np.float32
+    assert np.array_equal(rows, wanted)
+    for n, other in enumerate(others):
+        assert other.tokens() == expected([n], greedy, 15)
+    assert engine.statistics().blocks_held == 0
+    engine.close()
+
+
+def test_an_evaluation_can_be_cancelled_and_preempted() -> None:
+    session = FakeSession(limits(context=32, blocks=9, rows=4))
+    engine = make_engine(session)
+    session.gate.clear()
+    decoding = start(engine, [3], max_tokens=31, temperature=0)[1]
+    assert session.entered.wait(5)
+    collector, cancelled = Collector(), Collector()
+    engine.evaluate(list(range(20)), collector)
+    request = engine.evaluate(list(range(20)), cancelled)
+    request.cancel()
+    session.gate.set()
+    assert isinstance(cancelled.finish(), Failed)
+    assert decoding.tokens() == expected([3], greedy, 31)
+    assert np.array_equal(collector.rows()[19], history_logits(range(20)))
+    engine.close()
+
+
+def test_from_many_threads() -> None:
+    engine = make_engine(FakeSession(limits()))
+    wrong: list[int] = []
+
+    def work(n: int) -> None:
+        for turn in range(5):
+            prompt = [n, turn]
+            if start(engine, prompt, max_tokens=6, temperature=0)[1].tokens() != expected(prompt, greedy, 6):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert engine.statistics().requests == 40
+    engine.close()
+
+
+def test_from_asyncio() -> None:
+    engine = make_engine(FakeSession(limits()))
+
+    async def answer(prompt: list[int]) -> list[int]:
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Token] = asyncio.Queue()
+        engine.submit(
+            prompt,
+            SamplingParams(max_tokens=6, temperature=0),
+            lambda event: loop.call_soon_threadsafe(queue.put_nowait, event),  # type: ignore[arg-type, return-value]
+        )
+        tokens = []
+        while True:
+            event = await queue.get()
+            tokens.append(event.choice.token)
+            if event.ending:
+                return tokens
+
+    async def several() -> list[list[int]]:
+        return await asyncio.gather(*(answer([n]) for n in range(6)))
+
+    assert asyncio.run(several()) == [expected([n], greedy, 6) for n in range(6)]
+    engine.close()
+
+
+def test_a_loop_that_is_gone_cancels_its_requests() -> None:
+    session = FakeSession(limits(), delay=0.002)
+    engine = make_engine(session)
+
+    async def leave() -> None:
+        loop = asyncio.get_running_loop()
+        engine.submit([1], SamplingParams(), lambda event: loop.call_soon_threadsafe(print) and None)
+
+    asyncio.run(leave())
+    until = time.monotonic() + 5
+    while engine.statistics().requests < 1 or engine.statistics().running:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert engine.statistics().blocks_held == 0
+    engine.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_after_a_fork_the_child_is_told_why_it_cannot() -> None:
+    engine = make_engine(FakeSession(limits()))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            start(engine, [1])
+            message = "no error"
+        except BackendError as error:
+            message = str(error)
+        engine.close()
+        os.write(write, message.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert "loaded before this process was forked" in pipe.read()
+    os.waitpid(child, 0)
+    assert len(start(engine, [1], max_tokens=2)[1].tokens()) == 2
+    engine.close()
+
+
+def test_limits_that_cannot_work_are_refused() -> None:
+    with pytest.raises(RequestError, match="5 sequences need as many rows a step, not 4"):
+        make_engine(FakeSession(limits(sequences=5, rows=4)))
+    with pytest.raises(RequestError, match="a context of 64 needs 16 blocks, not 15"):
+        make_engine(FakeSession(limits(blocks=15)))
+
+
+def test_a_storm_of_requests_and_cancellations_leaves_nothing_behind() -> None:
+    session = FakeSession(limits(context=48, blocks=20, rows=9, sequences=4))
+    engine = make_engine(session)
+    generator = np.random.default_rng(0)
+    kept = []
+    for number in range(150):
+        prompt = [int(t) for t in generator.integers(0, 3, generator.integers(1, 30))]
+        count = int(generator.integers(1, 18))
+        request, collector = start(engine, prompt, max_tokens=count, temperature=0)
+        if number % 5 == 0:
+            request.cancel()
+        else:
+            kept.append((prompt, count, collector))
+    for prompt, count, collector in kept:
+        assert collector.tokens() == expected(prompt, greedy, count)
+    until = time.monotonic() + 5
+    while engine.statistics().running or engine.statistics().waiting:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert engine.statistics().blocks_held == 0
+    assert engine.statistics().cached_tokens > 0
+    engine.close()
