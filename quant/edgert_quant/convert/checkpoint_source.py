@@ -1,0 +1,109 @@
+"""A Hugging Face checkpoint folder as the source of a conversion."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from edgert_models.errors import ConversionError
+from edgert_models.graph import Weight
+from edgert_models.metadata import metadata_from_spec
+from edgert_models.registry import architecture_of_config, build_plan, spec_from_config
+from edgert_models.rope import llama3_factors
+from edgert_models.sources import RopeFactors
+from numpy.typing import NDArray
+
+from edgert_quant.blocks import BlockType
+from edgert_quant.checkpoint import Checkpoint
+from edgert_quant.convert.card import card_metadata, read_card
+from edgert_quant.convert.compatibility import llama_cpp_differences
+from edgert_quant.convert.locate import model_name
+from edgert_quant.convert.metadata import config_hash, size_label
+from edgert_quant.convert.source import MetadataEntry, some
+from edgert_quant.convert.tensors import Computed, TensorRows, find_rows
+from edgert_quant.convert.tokenizer import tokenizer_metadata
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_HARMLESS = ("rotary_emb.inv_freq",)  # a buffer that old transformers saved; follows from the config
+
+
+class CheckpointSource:
+    """Implements `Source`. Opening it checks that every tensor is there in its shape, and that none is left over."""
+
+    def __init__(self, path: Path, *, parity: bool = True) -> None:
+        self._checkpoint = Checkpoint.open(path)
+        try:
+            self._prepare(parity)
+        except BaseException:
+            self._checkpoint.close()
+            raise
+
+    def _prepare(self, parity: bool) -> None:
+        config = self._checkpoint.config
+        architecture = architecture_of_config(config)
+        self.spec = spec_from_config(config)
+        self.paths = tuple({tensor.file: None for tensor in self._checkpoint.tensors.values()})
+        self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
+        self.warnings = llama_cpp_differences(self.spec)
+        self._rows: dict[str, TensorRows] = {}
+        for weight in self.weights.values():
+            source = architecture.source(self.spec, weight.name)
+            if isinstance(source, RopeFactors):
+                self._rows[weight.name] = Computed(llama3_factors(config, head_size=self.spec.head_size))
+            else:
+                self._rows[weight.name] = find_rows(self._checkpoint, weight, source)
+        self._check_left_over()
+        folder = self._checkpoint.folder
+        self._tokenizer, warnings = tokenizer_metadata(folder, vocabulary=self.spec.vocabulary, parity=parity)
+        self.warnings += warnings
+
+    def _check_left_over(self) -> None:
+        used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))
+        left = [name for name in self._checkpoint.tensors if name not in used and not name.endswith(_HARMLESS)]
+        if self.spec.tied:
+            left = [name for name in left if name != "lm_head.weight"]
+        beyond = [name for name in left if self._is_beyond_last_layer(name)]
+        if beyond:
+            self.warnings.append(f"left out, beyond the last of {self.spec.layers} layers: {some(beyond)}")
+        unknown = [name for name in left if name not in beyond]
+        if unknown:
+            raise ConversionError(
+                f"{self._checkpoint.folder}: the model has no place for {some(unknown)}; "
+                "is config.json that of this checkpoint?"
+            )
+
+    def _is_beyond_last_layer(self, name: str) -> bool:
+        match = _LAYER.match(name)
+        return match is not None and int(match[1]) >= self.spec.layers
+
+    def metadata(self) -> dict[str, MetadataEntry]:
+        """See `Source`."""
+        experts = self.spec.experts
+        entries: dict[str, MetadataEntry] = {
+            "general.architecture": MetadataEntry(self.spec.architecture),
+            "general.type": MetadataEntry("model"),
+            "general.name": MetadataEntry(model_name(self._checkpoint.folder)),
+            "general.size_label": MetadataEntry(size_label(self.weights.values(), experts)),
+        }
+        card = card_metadata(read_card(self._checkpoint.folder))
+        entries |= {key: MetadataEntry(value) for key, value in card.items()}
+        entries |= {key: MetadataEntry(value) for key, value in metadata_from_spec(self.spec).items()}
+        entries["edgert.source.config_sha256"] = MetadataEntry(config_hash(self._checkpoint.config))
+        return entries | self._tokenizer
+
+    def fixed_type(self, name: str) -> BlockType | None:
+        """See `Source`: the recipe chooses every type."""
+        return None
+
+    def row_group(self, name: str) -> int:
+        """See `Source`."""
+        return self._rows[name].row_group
+
+    def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32]:
+        """See `Source`: always floats, because rows are gathered and permuted."""
+        return self._rows[name].read(start, count)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._checkpoint.close()

@@ -1,0 +1,33 @@
+"""Where a file of ours means something that llama.cpp's model code does not do, read from its `src/models/*.cpp`."""
+
+from __future__ import annotations
+
+from edgert_models.spec import ModelSpec
+
+
+def llama_cpp_differences(spec: ModelSpec) -> list[str]:
+    """A sentence for each thing that llama.cpp would compute differently, or not load."""
+    found = []
+    if spec.architecture == "qwen3moe" and not spec.normalize_experts:
+        found.append(
+            "llama.cpp scales the weights of the chosen experts to sum to one in qwen3moe; this model does not"
+        )
+    if spec.architecture == "olmoe" and spec.normalize_experts:
+        found.append(
+            "llama.cpp does not scale the weights of the chosen experts to sum to one in olmoe; this model does"
+        )
+    if spec.window and spec.window < spec.context:
+        found.append(
+            f"llama.cpp ignores the sliding window of {spec.window} positions in {spec.architecture}: "
+            "it answers differently beyond them"
+        )
+    reasons = []
+    if spec.architecture == "olmoe":
+        if spec.tied:
+            reasons.append("it wants an output matrix of its own in olmoe")
+        if spec.kv_heads != spec.heads or spec.query_width != spec.width:
+            reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
+    if spec.output_bias and spec.architecture in ("olmoe", "qwen3moe"):
+        reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
+    found += [f"llama.cpp will not load the file: {reason}" for reason in reasons]
+    return found

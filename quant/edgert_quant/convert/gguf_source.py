@@ -1,0 +1,83 @@
+"""A GGUF file as the source of a conversion: its tensors are stored again, in other types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from edgert_models.errors import ConversionError
+from edgert_models.graph import Role, Weight
+from edgert_models.registry import build_plan, spec_from_gguf
+from numpy.typing import NDArray
+
+from edgert_quant.blocks import BlockType, dequantize
+from edgert_quant.convert.source import MetadataEntry, some
+from edgert_quant.gguf import GgufFile
+
+_REPLACED = ("general.alignment", "general.file_type", "general.quantization_version")
+_REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.")
+_FLOATS = (BlockType.F64, BlockType.F32, BlockType.F16, BlockType.BF16)
+
+
+class GgufSource:
+    """Implements `Source`. Tensors that the plan does not know are copied as they are, with a warning."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = GgufFile.open(path)
+        try:
+            self._prepare()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _prepare(self) -> None:
+        tensors = self._file.tensors
+        self.paths = self._file.paths
+        self.spec = spec_from_gguf(self._file.metadata, {name: tensor.shape for name, tensor in tensors.items()})
+        self.warnings: list[str] = []
+        self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
+        for weight in self.weights.values():
+            if weight.name not in tensors:
+                raise ConversionError(f"{self._file.path}: tensor {weight.name} is missing")
+            if tensors[weight.name].shape != weight.shape:
+                found, wanted = list(tensors[weight.name].shape), list(weight.shape)
+                raise ConversionError(f"{self._file.path}: tensor {weight.name} has shape {found}, not {wanted}")
+        quantized = {tensors[name].type.name for name in self.weights if tensors[name].type not in _FLOATS}
+        if quantized:
+            self.warnings.append(
+                f"the source is quantized already ({', '.join(sorted(quantized))}): quantizing again loses more than "
+                "quantizing the original checkpoint"
+            )
+        others = [name for name in tensors if name not in self.weights]
+        if others:
+            self.warnings.append(f"copied as they are, because edgert does not know them: {some(others)}")
+        for name in others:
+            self.weights[name] = Weight(name, tensors[name].shape, Role.VECTOR)
+        self._copied = frozenset(others)
+
+    def metadata(self) -> dict[str, MetadataEntry]:
+        """The file's own metadata, less what a conversion decides anew."""
+        found = self._file.metadata
+        return {
+            key: MetadataEntry(value, found.item_type(key) or found.value_type(key))  # type: ignore[arg-type]
+            for key, value in found.items()
+            if key not in _REPLACED and not key.startswith(_REPLACED_PREFIXES)
+        }
+
+    def fixed_type(self, name: str) -> BlockType | None:
+        """See `Source`."""
+        return self._file.tensors[name].type if name in self._copied else None
+
+    def row_group(self, name: str) -> int:
+        """See `Source`: any row can be read by itself."""
+        return 1
+
+    def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """See `Source`."""
+        stored = self._file.tensors[name].type
+        data: NDArray[np.uint8] = self._file.read(name, start, count)
+        return data if stored is kind else dequantize(data, stored)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._file.close()

@@ -1,0 +1,87 @@
+"""What a conversion did, for people (the command line prints it) and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+
+from edgert_quant.blocks import BlockType
+
+
+@dataclass(frozen=True)
+class TypeTotal:
+    """All tensors of one block type: how many, of how many weights and bytes."""
+
+    type: str
+    tensors: int
+    weights: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """The result of a conversion. `types` has the largest total first; `bytes` is the size of the output file.
+
+    `warnings` are sentences about what a reader should know: other programs that run the file differently, losses that
+    were asked for, parts of the source that were left out.
+    """
+
+    source: str
+    output: Path
+    architecture: str
+    recipe: str
+    types: tuple[TypeTotal, ...]
+    bytes: int
+    seconds: float
+    warnings: tuple[str, ...]
+
+    @property
+    def tensors(self) -> int:
+        """Tensors of all types."""
+        return sum(total.tensors for total in self.types)
+
+    @property
+    def weights(self) -> int:
+        """Weights of all tensors."""
+        return sum(total.weights for total in self.types)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Average over all tensors, scales included, metadata not."""
+        return 8 * sum(total.bytes for total in self.types) / self.weights
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything, as JSON knows it."""
+        return {
+            **asdict(self),
+            "output": str(self.output),
+            "tensors": self.tensors,
+            "weights": self.weights,
+            "bits_per_weight": round(self.bits_per_weight, 4),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_json(self) -> str:
+        """One JSON object on one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def totals(shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, BlockType]) -> tuple[TypeTotal, ...]:
+    """Tensors, weights and bytes by type, largest first."""
+
+    def total(kind: BlockType, members: Iterable[tuple[int, ...]]) -> TypeTotal:
+        sizes = list(members)
+        weights = sum(prod(shape) for shape in sizes)
+        return TypeTotal(kind.name, len(sizes), weights, sum(tensor_bytes(kind, shape) for shape in sizes))
+
+    kinds = dict.fromkeys(types.values())
+    found = [total(kind, (shapes[name] for name, own in types.items() if own is kind)) for kind in kinds]
+    return tuple(sorted(found, key=lambda entry: (-entry.bytes, entry.type)))
+
+
+def tensor_bytes(kind: BlockType, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor of `shape` (outermost dimension first)."""
+    return prod(shape[:-1]) * kind.row_bytes(shape[-1])

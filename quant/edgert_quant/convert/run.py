@@ -1,0 +1,82 @@
+"""`convert`: a checkpoint or a GGUF file in, a GGUF file out."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+from edgert_models.errors import ConversionError, RequestError
+
+from edgert_quant.convert.checkpoint_source import CheckpointSource
+from edgert_quant.convert.gguf_source import GgufSource
+from edgert_quant.convert.locate import locate
+from edgert_quant.convert.metadata import recipe_metadata
+from edgert_quant.convert.pipeline import Progress, write_tensors
+from edgert_quant.convert.report import ConversionReport, totals
+from edgert_quant.convert.source import Source
+from edgert_quant.gguf import GgufWriter
+from edgert_quant.recipes import recipe_named
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    type: str = "q4_k_m",  # noqa: A002
+    threads: int | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = True,
+    parity: bool = True,
+) -> ConversionReport:
+    """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
+
+    `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case). A GGUF source is quantized again:
+    tensors that have their type already are copied bit by bit. `threads` None: all cores; the output does not depend
+    on it. `progress(done, total, name)` counts bytes of tensors written. Without `overwrite` an existing output is an
+    error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
+
+    The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
+    model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,
+    architecture, quantized checkpoint) and ConversionError (missing or misshapen tensor, a weight that is no number,
+    full disk, tokenizer mismatch).
+    """
+    started = time.perf_counter()
+    recipe = recipe_named(type)
+    output = Path(output)
+    if not overwrite and output.exists():
+        raise ConversionError(f"{output}: there is such a file already")
+    with closing(open_source(source, parity=parity)) as opened:
+        for path in opened.paths:
+            if output.exists() and output.samefile(path):
+                raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
+        types = {
+            name: opened.fixed_type(name) or recipe.choose(weight, opened.spec)
+            for name, weight in opened.weights.items()
+        }
+        with GgufWriter(output) as writer:
+            for key, entry in (opened.metadata() | recipe_metadata(recipe)).items():
+                writer.add_metadata(key, entry.value, entry.type)
+            for name, kind in types.items():
+                writer.add_tensor(name, kind, opened.weights[name].shape)
+            writer.begin()
+            write_tensors(opened, types, writer, threads=threads, progress=progress)
+        shapes = {name: weight.shape for name, weight in opened.weights.items()}
+        return ConversionReport(
+            source=str(source),
+            output=output,
+            architecture=opened.spec.architecture,
+            recipe=recipe.name,
+            types=totals(shapes, types),
+            bytes=output.stat().st_size,
+            seconds=time.perf_counter() - started,
+            warnings=tuple(opened.warnings),
+        )
+
+
+def open_source(source: str | Path, *, parity: bool = True) -> Source:
+    """Find out what a source is, and open it."""
+    path = locate(source)
+    if path.is_file() and path.suffix == ".gguf":
+        return GgufSource(path)
+    return CheckpointSource(path, parity=parity)

@@ -1,0 +1,44 @@
+"""The golden checkpoints: what `transformers` computes for them, and what a backend does with a file made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from edgert_models.registry import build_plan, spec_from_gguf
+from edgert_quant.gguf import GgufFile
+from edgert_runtimes.base import Backend, Limits
+from edgert_runtimes.weights import GgufWeights
+from numpy.typing import NDArray
+
+from tests.support.tiny import batch, limits
+
+FOLDER = Path(__file__).parents[1] / "golden"
+NAMES = tuple(sorted(path.parent.name for path in FOLDER.glob("*/config.json")))
+
+
+def expected(name: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Tokens [sequences, length] and logits [sequences, length, vocabulary] of a checkpoint."""
+    with np.load(FOLDER / name / "logits.npz") as arrays:
+        return arrays["tokens"], arrays["logits"]
+
+
+def logits_of(backend: Backend, path: Path, tokens: NDArray[np.int64], **changes: object) -> NDArray[np.float32]:
+    """Logits [sequences, length, vocabulary] of a GGUF file, all sequences in one step."""
+    own: Limits = limits(**changes)
+    blocks = -(-tokens.shape[1] // own.block_size)
+    with GgufFile.open(path) as file:
+        spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
+        session = backend.load(build_plan(spec), GgufWeights(file), own)
+        try:
+            step = batch([(list(row), 0, list(range(i * blocks, (i + 1) * blocks))) for i, row in enumerate(tokens)])
+            return session.step(step).reshape(*tokens.shape, -1)
+        finally:
+            session.close()
+
+
+def relative_error(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, float]:
+    """The norm of the difference over the norm of what is wanted, and the same of the largest absolute values."""
+    difference = found.astype(np.float64) - wanted
+    largest = float(np.abs(difference).max() / np.abs(wanted).max())
+    return float(np.linalg.norm(difference) / np.linalg.norm(wanted.astype(np.float64))), largest
