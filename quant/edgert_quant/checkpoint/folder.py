@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -162,25 +163,43 @@ class Checkpoint:
         tensor does not have, `UnsupportedError` for types edgert cannot read.
         """
         tensor = self.tensor(name)
-        what = f"tensor {quoted(name)}"
-        dtype = storage_dtype(tensor.dtype, f"{tensor.file}: {what}")
         length = tensor.shape[0] if tensor.shape else 1
         if count is None:
             count = length - start
         if start < 0 or count < 0 or start + count > length:
-            reason = f"{what} has {length} entries on its first axis, not {start} to {start + count}"
+            reason = f"tensor {quoted(name)} has {length} entries on its first axis, not {start} to {start + count}"
             raise RequestError(reason, parameter="start")
-        array = np.empty((count, *tensor.shape[1:]) if tensor.shape else (), dtype)
-        if array.nbytes:
-            offset = tensor.offset + start * (tensor.nbytes // length)
-            self._files[tensor.file].read_into(array.reshape(-1).view(np.uint8).data, offset, what)
-        if tensor.dtype == "BOOL" and array.nbytes and array.view(np.uint8).max() > 1:
-            raise FileFormatError(tensor.file, "a boolean is neither 0 nor 1", offset=tensor.offset, field=what)
-        return array
+        shape = (count, *tensor.shape[1:]) if tensor.shape else ()
+        return self._read_array(tensor, shape, start * math.prod(tensor.shape[1:]))
 
     def read(self, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
         """Like `read_raw`, as float32: exact for BF16, F16, FP8 and small integers, rounded for F64 and large ones."""
         return to_float32(self.read_raw(name, start, count), self.tensor(name).dtype)
+
+    def read_rows(self, name: str, start: int, count: int) -> np.ndarray:
+        """Rows `start` to `start + count` as float32 `[count, last axis]`, counted over all axes but the last.
+
+        Row `r` of expert `e` in a fused tensor `[experts, rows, width]` is row `e * rows + r`. Errors as in `read_raw`.
+        """
+        tensor = self.tensor(name)
+        width = tensor.shape[-1] if tensor.shape else 1
+        rows = math.prod(tensor.shape[:-1])
+        if start < 0 or count < 0 or start + count > rows:
+            reason = f"tensor {quoted(name)} has {rows} rows, not {start} to {start + count}"
+            raise RequestError(reason, parameter="start")
+        return to_float32(self._read_array(tensor, (count, width), start * width), tensor.dtype)
+
+    def _read_array(self, tensor: CheckpointTensor, shape: tuple[int, ...], first: int) -> np.ndarray:
+        """The elements from `first` on, as many as `shape` has, as they are stored."""
+        what = f"tensor {quoted(tensor.name)}"
+        dtype = storage_dtype(tensor.dtype, f"{tensor.file}: {what}")
+        array = np.empty(shape, dtype)
+        if array.nbytes:
+            bits = array.reshape(-1).view(np.uint8)
+            self._files[tensor.file].read_into(bits.data, tensor.offset + first * dtype.itemsize, what)
+            if tensor.dtype == "BOOL" and bits.max() > 1:
+                raise FileFormatError(tensor.file, "a boolean is neither 0 nor 1", offset=tensor.offset, field=what)
+        return array
 
     def read_slice(self, name: str, index: int) -> np.ndarray:
         """Entry `index` of the first axis as float32: one expert of a fused tensor `[experts, …]`."""

@@ -65,6 +65,8 @@ def read_header(file: InputFile) -> dict[str, CheckpointTensor]:
 def _refuse_other_formats(file: InputFile) -> None:
     """Names what a file is when it is plainly something else."""
     start = file.read(0, min(file.size, 16), "start")
+    if start[5:9] == b"\0\0\0{":
+        return  # a header length may begin with the bytes of a pickle
     if start[:4] == b"PK\3\4" or (len(start) > 1 and start[0] == 0x80 and start[1] in _PICKLE_PROTOCOLS):
         refuse_pickle(file.path)
     if start[:4] == b"GGUF":
