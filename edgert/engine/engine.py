@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, EdgertError, RequestError
 from edgert_runtimes.base import Session
@@ -44,8 +45,9 @@ class Statistics:
 class Engine:
     """Runs requests for tokens (`submit`) and evaluations (`evaluate`) on a session, which it owns and closes.
 
-    Any thread may call; results come as events to a callback on the engine's thread. `end_ids` are the model's own end
-    tokens, `defaults` its recommended sampling (see `FALLBACKS`). `queue_limit` bounds the requests that wait. An
+    Any thread may call; results come as events to a callback on the engine's thread. Token ids are below
+    `vocabulary`; where the logits have more columns, these are padding that is never chosen. `end_ids` are the model's
+    own end tokens, `defaults` its recommended sampling (see `FALLBACKS`). `queue_limit` bounds the requests that wait. An
     engine that is dropped without `close` closes itself.
     """
 
@@ -60,7 +62,7 @@ class Engine:
         queue_limit: int | None = None,
     ) -> None:
         self._vocabulary = vocabulary
-        self._end_ids = frozenset(end_ids)
+        self._end_ids = frozenset(token for token in end_ids if token < vocabulary)
         self._defaults = defaults
         self._seed = seed
         self._queue_limit = queue_limit
@@ -135,13 +137,17 @@ class Engine:
         self._finalizer()
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
-        ids = [int(token) for token in tokens]
+        ids = []
+        for place, token in enumerate(tokens):
+            if isinstance(token, bool) or not isinstance(token, Integral):
+                reason = f"token {place} of the prompt is {token!r:.40}, not an integer"
+                raise RequestError(reason, parameter="prompt")
+            if not 0 <= token < self._vocabulary:
+                reason = f"token {place} of the prompt is {token}, outside the vocabulary of {self._vocabulary}"
+                raise RequestError(reason, parameter="prompt")
+            ids.append(int(token))
         if not ids:
             raise RequestError("the prompt has no tokens", parameter="prompt")
-        for index, token in enumerate(ids):
-            if not 0 <= token < self._vocabulary:
-                reason = f"token {index} of the prompt is {token}, outside the vocabulary of {self._vocabulary}"
-                raise RequestError(reason, parameter="prompt")
         return ids
 
     def _request(self, kind: Kind, tokens: list[int], on_event: OnEvent) -> Request:

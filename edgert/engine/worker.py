@@ -28,6 +28,7 @@ class Worker:
         self.waiting = self.requests = self.steps = 0
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
         self._session = session
+        self._vocabulary = vocabulary
         self._block_size = session.limits.block_size
         # (request, False): serve it; (request, True): cancel it; None: stop.
         self._inbox: SimpleQueue[tuple[Request, bool] | None] = SimpleQueue()
@@ -129,7 +130,7 @@ class Worker:
     def _choose(self, request: Request, logits: NDArray[np.float32]) -> None:
         assert request.sampler is not None
         try:
-            choice = request.sampler.choose(logits, request.tokens)
+            choice = request.sampler.choose(logits[: self._vocabulary], request.tokens)
         except Exception as error:
             self._end(request, Failed(_typed(error)))
             return

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, RequestError
 
-from edgert.engine.engine import QueueFullError
+from edgert.engine.engine import Engine, QueueFullError
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Failed, Token
 from tests.edgert.engine.fake import (
@@ -88,7 +88,7 @@ def test_without_max_tokens_the_context_ends_it() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     engine = make_engine(FakeSession(limits(context=32)))
-    with pytest.raises(ContextLengthError, match="32 tokens, which leaves no room .* holds 32") as caught:
+    with pytest.raises(ContextLengthError, match=r"32 tokens, which leaves no room .* holds 32") as caught:
         start(engine, [1] * 32)
     assert (caught.value.tokens, caught.value.limit, caught.value.parameter) == (33, 32, "prompt")
     with pytest.raises(ContextLengthError, match="has 30 tokens and max_tokens is 3; the context holds 32") as caught:
@@ -106,8 +106,18 @@ def test_ids_are_checked(bad: int) -> None:
     engine = make_engine(FakeSession(limits()))
     with pytest.raises(RequestError, match=f"token 1 of the prompt is {bad}, outside the vocabulary of 50"):
         start(engine, [1, bad])
+    for other in (True, 1.5, "a", None):
+        with pytest.raises(RequestError, match=f"token 0 of the prompt is {other!r}, not an integer"):
+            start(engine, [other])  # type: ignore[list-item]
     with pytest.raises(RequestError, match="no tokens"):
         start(engine, [])
+    engine.close()
+
+
+def test_padding_of_the_logits_is_never_chosen() -> None:
+    engine = Engine(FakeSession(limits()), vocabulary=5)
+    tokens = start(engine, [1], max_tokens=60, seed=1, temperature=5.0, top_k=0)[1].tokens()
+    assert set(tokens) == set(range(5))
     engine.close()
 
 

@@ -1,0 +1,196 @@
+"""From the events of a request to text: decoding, stop texts, and the streams that users iterate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from edgert.completion import Chunk, Completion, FinishReason, Timings, Usage
+from edgert.engine.params import SamplingParams
+from edgert.engine.request import Ending, Event, Failed, OnEvent, Request, Token
+from edgert.text import StopStrings, StreamDecoder
+
+if TYPE_CHECKING:
+    from edgert.engine.sampling import TokenLogprob
+    from edgert.text import Tokenizer
+
+Start = Callable[[OnEvent], Request]
+
+
+class Answer:
+    """Gathers the events of one request; every way to get an answer goes through here, so all give the same.
+
+    Without a tokenizer the text stays empty. A stop text ends the request as soon as its last character is there: the
+    tokens that the engine may have generated meanwhile are not part of the answer.
+    """
+
+    def __init__(self, request: Request, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+        self._request = request
+        self._decoder = None if tokenizer is None else StreamDecoder(tokenizer)
+        self._stops = StopStrings(params.stop)
+        self._text: list[str] = []
+        self._tokens: list[int] = []
+        self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []
+        self._given = 0  # tokens that chunks have reported
+        self._first_at = self._last_at = 0.0
+        self._finish_reason: FinishReason | None = None
+        self._stop: str | int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete."""
+        return self._finish_reason is not None
+
+    def push(self, event: Event) -> Chunk | None:
+        """Take in an event; a chunk if there is text to show or the answer ends here. Raises what Failed carries."""
+        if isinstance(event, Failed):
+            raise event.error
+        assert isinstance(event, Token)
+        if not self._tokens:
+            self._first_at = event.at
+        self._last_at = event.at
+        self._tokens.append(event.choice.token)
+        if self._logprobs is not None:
+            self._logprobs.append(event.choice)
+        text = self._read(event)
+        self._text.append(text)
+        if not text and not self.finished:
+            return None
+        return self._chunk(text)
+
+    def completion(self) -> Completion:
+        """The whole answer, once `finished`."""
+        assert self._finish_reason is not None
+        return Completion(
+            text="".join(self._text),
+            token_ids=list(self._tokens),
+            finish_reason=self._finish_reason,
+            stop=self._stop,
+            logprobs=None if self._logprobs is None else list(self._logprobs),
+            usage=self._usage(),
+            timings=self._timings(),
+            seed=self._request.seed,
+        )
+
+    def _read(self, event: Token) -> str:
+        """The text that this token makes certain; notes how the answer ends."""
+        stopped = event.ending is Ending.STOP
+        piece = "" if self._decoder is None or stopped else self._decoder.push(event.choice.token)
+        if event.ending and self._decoder is not None:
+            piece += self._decoder.flush()
+        text, hit = self._stops.push(piece)
+        if hit is not None:
+            self._finish_reason, self._stop = "stop", hit
+            self._request.cancel()
+        elif event.ending:
+            text += self._stops.flush()
+            self._finish_reason = "stop" if stopped else "length"
+            self._stop = event.choice.token if stopped else None
+        return text
+
+    def _chunk(self, text: str) -> Chunk:
+        begin, self._given = self._given, len(self._tokens)
+        return Chunk(
+            text=text,
+            token_ids=self._tokens[begin:],
+            logprobs=None if self._logprobs is None else self._logprobs[begin:],
+            finish_reason=self._finish_reason,
+            stop=self._stop,
+            usage=self._usage() if self.finished else None,
+            timings=self._timings() if self.finished else None,
+        )
+
+    def _usage(self) -> Usage:
+        request = self._request
+        return Usage(
+            prompt_tokens=request.prompt_tokens,
+            completion_tokens=len(self._tokens),
+            cached_tokens=request.cached_tokens,
+        )
+
+    def _timings(self) -> Timings:
+        request = self._request
+        started = request.started_at or self._first_at
+        prefill, decode = self._first_at - started, self._last_at - self._first_at
+        computed, generated = request.prompt_tokens - request.cached_tokens, len(self._tokens) - 1
+        return Timings(
+            queue=started - request.submitted_at,
+            prefill=prefill,
+            decode=decode,
+            time_to_first_token=self._first_at - request.submitted_at,
+            prefill_tokens_per_second=computed / prefill if prefill > 0 else 0.0,
+            decode_tokens_per_second=generated / decode if decode > 0 else 0.0,
+        )
+
+
+class Stream(Iterator[Chunk]):
+    """The chunks of an answer as they come; the request is under way already. Dropping or closing it ends it.
+
+    Iterating raises the request's error: CancelledError where the model was closed.
+    """
+
+    def __init__(self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._request = start(self._events.put)
+        self._answer = Answer(self._request, params, tokenizer)
+        self._closed = False
+
+    def __next__(self) -> Chunk:
+        while not self._closed and not self._answer.finished:
+            chunk = self._answer.push(self._events.get())
+            if chunk is not None:
+                return chunk
+        raise StopIteration
+
+    @property
+    def completion(self) -> Completion | None:
+        """The whole answer, after the last chunk."""
+        return self._answer.completion() if self._answer.finished else None
+
+    def close(self) -> None:
+        """End the request now."""
+        self._closed = True
+        self._request.cancel()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_request"):
+            self._request.cancel()
+
+
+class AsyncStream(AsyncIterator[Chunk]):
+    """As Stream, for the running event loop; `aclose` or dropping it ends the request."""
+
+    def __init__(self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        put = self._events.put_nowait
+        self._request = start(lambda event: _deliver(loop, put, event))
+        self._answer = Answer(self._request, params, tokenizer)
+        self._closed = False
+
+    async def __anext__(self) -> Chunk:
+        while not self._closed and not self._answer.finished:
+            chunk = self._answer.push(await self._events.get())
+            if chunk is not None:
+                return chunk
+        raise StopAsyncIteration
+
+    @property
+    def completion(self) -> Completion | None:
+        """The whole answer, after the last chunk."""
+        return self._answer.completion() if self._answer.finished else None
+
+    async def aclose(self) -> None:
+        """End the request now."""
+        self._closed = True
+        self._request.cancel()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_request"):
+            self._request.cancel()
+
+
+def _deliver(loop: asyncio.AbstractEventLoop, put: Callable[[Event], None], event: Event) -> None:
+    loop.call_soon_threadsafe(put, event)

@@ -1,0 +1,78 @@
+"""How much a session is given: rows, sequences, and the pool of cache blocks."""
+
+from __future__ import annotations
+
+from edgert_models.errors import RequestError
+from edgert_models.graph import Plan, Role
+from edgert_quant.blocks import BlockType
+from edgert_runtimes.base import Limits, WeightProvider
+
+DEFAULT_CONTEXT = 4096
+DEFAULT_ROWS = 512  # a piece of a prompt: large enough for matrix kernels, short enough to stop between two
+DEFAULT_SEQUENCES = 8
+POOL_BYTES = 1 << 30  # the cache's size where no `memory` is given and one context does not need more
+_KV_BYTES = {"f16": 2, "f32": 4}
+
+
+def choose_limits(
+    plan: Plan,
+    weights: WeightProvider,
+    *,
+    context: int | None,
+    sequences: int,
+    rows: int,
+    kv_type: str,
+    threads: int | None,
+    memory: int | None,
+) -> list[Limits]:
+    """Limits to try in turn, the roomiest first; the last has a pool for just one whole context.
+
+    Without `memory` there is only one: a pool for `sequences` whole contexts, or less so that it takes at most
+    POOL_BYTES. Sequences share the pool: more of them fit where they are shorter. RequestError names what is out of
+    range; a context beyond the one the model was trained for is refused, since what comes out there is noise.
+    """
+    given = {"sequences": sequences, "rows": rows, "context": context, "threads": threads, "memory": memory}
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise RequestError(f"{name} must be an integer from 1, not {value!r}", parameter=name)
+    if context is None:
+        context = min(DEFAULT_CONTEXT, plan.spec.context)
+    if context > plan.spec.context:
+        reason = f"the model was trained for a context of {plan.spec.context}; {context} is beyond it"
+        raise RequestError(reason, parameter="context")
+    if rows < sequences:
+        reason = f"rows is {rows}: a step needs a row for each of the {sequences} sequences"
+        raise RequestError(reason, parameter="rows")
+    if kv_type == "auto":
+        kv_type = "f32" if _all_f32(plan, weights) else "f16"
+    if kv_type not in _KV_BYTES:
+        raise RequestError(f"kv_type must be auto, f16 or f32, not {kv_type!r}", parameter="kv_type")
+    block_size = Limits.block_size
+    least = -(-context // block_size)
+    block_bytes = block_size * _KV_BYTES[kv_type] * sum(2 * cache.width for cache in plan.caches)
+    blocks = least * sequences
+    if memory is None:
+        blocks = max(least, min(blocks, POOL_BYTES // max(1, block_bytes)))
+    sizes = [blocks]
+    while memory is not None and blocks > least:
+        blocks = max(least, blocks // 2)
+        sizes.append(blocks)
+    return [
+        Limits(
+            context=context,
+            rows=rows,
+            sequences=sequences,
+            blocks=size,
+            block_size=block_size,
+            kv_type=kv_type,
+            threads=threads,
+            memory=memory,
+        )
+        for size in sizes
+    ]
+
+
+def _all_f32(plan: Plan, weights: WeightProvider) -> bool:
+    stored = weights.weights
+    matrices = [name for name, weight in plan.weights.items() if weight.role in (Role.MATRIX, Role.EXPERTS)]
+    return all(name in stored and stored[name].type == BlockType.F32 for name in matrices)

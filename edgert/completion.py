@@ -1,0 +1,74 @@
+"""What comes back: completions, and the chunks of a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edgert.engine.sampling import TokenLogprob
+
+FinishReason = Literal["stop", "length"]
+"""stop: the model ended its answer, or a stop text or stop token came; length: max_tokens, or the context is full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts. `cached_tokens` of the prompt were found in the prefix cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds: waiting in the queue, computing the prompt (until the first token), generating the tokens after it.
+
+    `time_to_first_token` counts from the request. Rates are tokens per second: of the prompt those that the prefix
+    cache did not have, of the answer those after the first; 0 where there is none.
+    """
+
+    queue: float
+    prefill: float
+    decode: float
+    time_to_first_token: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """An answer.
+
+    `token_ids` are all tokens that were generated for it, the one that ended it included; `text` ends before a stop
+    text, and leaves control tokens out. `logprobs` has an entry for each of `token_ids` if they were asked for.
+    `stop` is the text or the token that ended the answer, None where it was neither. `seed` gives the same answer
+    again.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    stop: str | int | None
+    logprobs: list[TokenLogprob] | None
+    usage: Usage
+    timings: Timings
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of a streamed answer: the text since the last one, and the tokens since then.
+
+    The last chunk, and only it, has `finish_reason`, `usage` and `timings`; its text may be empty. The pieces together
+    are the Completion's text, tokens and logprobs.
+    """
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    stop: str | int | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None

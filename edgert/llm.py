@@ -1,0 +1,369 @@
+"""The embedded API: a model in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, overload
+
+import numpy as np
+from edgert_models import build_plan, spec_from_gguf
+from edgert_models.errors import MemoryBudgetError, RequestError, UnsupportedError
+from edgert_quant.gguf import GgufFile, GgufMetadata
+from edgert_runtimes.base import Limits, Progress, Session
+from edgert_runtimes.registry import get_backend
+from edgert_runtimes.weights import GgufWeights, weight_bytes_per_token
+from numpy.typing import NDArray
+
+from edgert.answer import Answer, AsyncStream, Start, Stream
+from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits
+from edgert.completion import Completion
+from edgert.engine.engine import Engine, Statistics
+from edgert.engine.params import FALLBACKS, SamplingParams
+from edgert.engine.request import Event, Failed, Request, Rows
+from edgert.resolve import resolve_model
+from edgert.text import ChatTemplate, Tokenizer
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
+# What a file may recommend (llama.cpp's keys, `llama-model.cpp`), by the SamplingParams field it is for.
+_RECOMMENDED = {
+    "temperature": "general.sampling.temp",
+    "top_k": "general.sampling.top_k",
+    "top_p": "general.sampling.top_p",
+    "min_p": "general.sampling.min_p",
+    "repetition_penalty": "general.sampling.penalty_repeat",
+    "repeat_last_n": "general.sampling.penalty_last_n",
+}
+
+
+class LLM:
+    """A model, ready to answer. Any thread may call it; requests that come together share its steps.
+
+    `model` is a GGUF file, a hub id in the local cache, or None for the bundled demo model. `backend` is "auto", "cpu"
+    or "reference". `threads` None: all cores. `context` is the most tokens of a prompt and its answer; None: 4096, or
+    the model's if that is less. `memory` bounds the bytes taken (the cache shrinks to fit, down to one context);
+    MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f16", "f32", or "auto" for f32 where
+    the weights are. `seed` is for requests that name none. `sequences` is how many answers are computed at a time,
+    `rows` how many tokens go through the model in one step, `queue_limit` how many requests may wait (None: any
+    number). `progress(stage, done, total)` is told about compiling and loading.
+
+    Close it, use it in a `with`, or drop it: its memory and threads are given back.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        context: int | None = None,
+        memory: int | None = None,
+        kv_type: str = "auto",
+        seed: int | None = None,
+        sequences: int = DEFAULT_SEQUENCES,
+        rows: int = DEFAULT_ROWS,
+        queue_limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        SamplingParams(seed=seed)  # checks it
+        self.path = resolve_model(model)
+        runtime = get_backend(backend)
+        self._file = GgufFile.open(self.path)
+        try:
+            metadata = self._file.metadata
+            shapes = {name: tensor.shape for name, tensor in self._file.tensors.items()}
+            self.spec = spec_from_gguf(metadata, shapes)
+            self.name = self.spec.name or self.path.stem
+            plan = build_plan(self.spec)
+            weights = GgufWeights(self._file)
+            limits = choose_limits(
+                plan,
+                weights,
+                context=context,
+                sequences=sequences,
+                rows=rows,
+                kv_type=kv_type,
+                threads=threads,
+                memory=memory,
+            )
+            no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
+            self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
+            self._template = _template(metadata, self._tokenizer)
+            defaults = _recommended(metadata)
+            session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
+            self.context = limits[0].context
+            self.report = session.report
+            self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
+            known = self.spec.vocabulary
+            if self._tokenizer is not None:
+                known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
+            self._engine = Engine(
+                session,
+                vocabulary=known,
+                end_ids=() if self._tokenizer is None else self._tokenizer.stop_ids,
+                defaults=defaults,
+                seed=seed,
+                queue_limit=queue_limit,
+            )
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; UnsupportedError if the file has none."""
+        if self._tokenizer is None:
+            raise UnsupportedError(f"{self.path} has no tokenizer; pass token ids instead of text")
+        return self._tokenizer
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` works."""
+        return self._template is not None
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of `text`, with the begin token where the model wants one (`add_special`)."""
+        return self.tokenizer.encode(text, add_special=add_special)
+
+    def detokenize(self, ids: Iterable[int]) -> str:
+        """The text of token ids, control tokens by name."""
+        return self.tokenizer.decode(ids)
+
+    def render(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> str:
+        """The prompt that the model's chat template makes of messages in OpenAI's form.
+
+        UnsupportedError if the file has no template; TemplateError if the template refuses the messages.
+        """
+        _check_messages(messages)
+        if self._template is None:
+            raise UnsupportedError(f"{self.path} has no chat template; use generate instead of chat")
+        return self._template.render(messages, tools=tools)
+
+    def chat_tokens(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> list[int]:
+        """Token ids of the rendered messages. Nothing is added: the template says where the begin token goes."""
+        return self.tokenizer.encode(self.render(messages, tools=tools), add_special=False)
+
+    @overload
+    def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Completion: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> Completion | list[Completion]:
+        """Continue a prompt (text or token ids), or several at once, each with its own `params` or all with the same.
+
+        Raises RequestError for prompts that are empty or not of this model, ContextLengthError for those that do not
+        fit; nothing is ever cut to fit. Where several are given, the first error ends all.
+        """
+        if isinstance(prompt, str) or _is_ids(prompt):
+            return self._answers([prompt], [_one(params)])[0]  # type: ignore[list-item]
+        prompts = list(prompt)
+        if not prompts:
+            raise RequestError("the prompt is empty: it has neither text nor tokens", parameter="prompt")
+        several = (
+            [_one(params)] * len(prompts) if params is None or isinstance(params, SamplingParams) else list(params)
+        )
+        if len(several) != len(prompts):
+            raise RequestError(f"{len(prompts)} prompts have {len(several)} params", parameter="params")
+        return self._answers(prompts, several)  # type: ignore[arg-type]
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
+        """As `generate` for one prompt, piece by piece. The request begins now; to close or drop the stream ends it."""
+        chosen = _one(params)
+        return Stream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer)
+
+    def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncStream:
+        """As `stream`, for the running event loop, which it never blocks."""
+        chosen = _one(params)
+        return AsyncStream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Message] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Completion:
+        """Answer messages in OpenAI's form (`role`, `content`) through the model's chat template.
+
+        `tools` go to the template; calls come back as the model's text. `response_format` may only be
+        {"type": "text"}.
+        """
+        _check_response_format(response_format)
+        return self.generate(self.chat_tokens(messages, tools=tools), params)
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Message] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Stream:
+        """As `chat`, piece by piece; see `stream`."""
+        _check_response_format(response_format)
+        return self.stream(self.chat_tokens(messages, tools=tools), params)
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after each token, float32 [len(ids), vocabulary], computed afresh in one prefill."""
+        return self._evaluate([list(ids)], hidden=False)[0]
+
+    def embed(self, texts: str | Sequence[Prompt]) -> NDArray[np.float32]:
+        """An embedding for each text (or token ids), float32 [len(texts), width].
+
+        The mean of the last normalised hidden values over all tokens, scaled to length 1. The models here are not
+        trained for it: good enough to find similar texts, no match for an embedding model.
+        """
+        each: Sequence[Prompt] = [texts] if isinstance(texts, str) else texts
+        rows = self._evaluate([self._ids(text) for text in each], hidden=True)
+        means = np.array([row.mean(axis=0, dtype=np.float64) for row in rows]).reshape(len(rows), self.spec.width)
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        vectors: NDArray[np.float32] = (means / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
+        return vectors
+
+    def statistics(self) -> Statistics:
+        """What the engine is doing and has done."""
+        return self._engine.statistics()
+
+    def close(self) -> None:
+        """End every request with CancelledError and give everything back; twice is fine."""
+        self._engine.close()
+        if self._template is not None:
+            self._template.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ids(self, prompt: Prompt) -> Sequence[int]:
+        if isinstance(prompt, str):
+            return self.tokenize(prompt)
+        if _is_ids(prompt):
+            return prompt
+        raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
+
+    def _starter(self, ids: Sequence[int], params: SamplingParams) -> Start:
+        if params.stop and self._tokenizer is None:
+            raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
+        return lambda on_event: self._engine.submit(ids, params, on_event)
+
+    def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
+        """All at once, their events in one queue, so that each stop text is seen when it comes."""
+        events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
+        requests: list[Request] = []
+        answers: list[Answer] = []
+        try:
+            for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
+                request = self._starter(self._ids(prompt), chosen)(_tagged(events, index))
+                requests.append(request)
+                answers.append(Answer(request, chosen, self._tokenizer))
+            unfinished = len(answers)
+            while unfinished:
+                index, event = events.get()
+                if not answers[index].finished:
+                    answers[index].push(event)
+                    unfinished -= answers[index].finished
+        finally:
+            for request in requests:
+                request.cancel()
+        return [answer.completion() for answer in answers]
+
+    def _evaluate(self, prompts: Sequence[Sequence[int]], *, hidden: bool) -> list[NDArray[np.float32]]:
+        events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
+        requests: list[Request] = []
+        results: dict[int, NDArray[np.float32]] = {}
+        try:
+            for index, ids in enumerate(prompts):
+                requests.append(self._engine.evaluate(ids, _tagged(events, index), hidden=hidden))
+            while len(results) < len(prompts):
+                index, event = events.get()
+                if isinstance(event, Failed):
+                    raise event.error
+                assert isinstance(event, Rows)
+                results[index] = event.values
+        finally:
+            for request in requests:
+                request.cancel()
+        return [results[index] for index in range(len(prompts))]
+
+
+def _tagged(events: SimpleQueue[tuple[int, Event]], index: int) -> Callable[[Event], None]:
+    return lambda event: events.put((index, event))
+
+
+def _one(params: Any) -> SamplingParams:
+    if params is None:
+        return SamplingParams()
+    if not isinstance(params, SamplingParams):
+        raise RequestError(f"params must be SamplingParams, not {type(params).__name__}", parameter="params")
+    return params
+
+
+def _is_ids(prompt: Any) -> bool:
+    """Whether this is one prompt of token ids (and not several prompts)."""
+    return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
+
+
+def _first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]) -> Session:
+    """A session with the first of `limits` that fits the memory."""
+    for chosen in limits[:-1]:
+        try:
+            return load(chosen)
+        except MemoryBudgetError:
+            continue
+    return load(limits[-1])
+
+
+def _template(metadata: GgufMetadata, tokenizer: Tokenizer | None) -> ChatTemplate | None:
+    source = metadata.string("tokenizer.chat_template", "")
+    if not source or tokenizer is None:
+        return None
+    return ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
+
+
+def _recommended(metadata: GgufMetadata) -> dict[str, float]:
+    """The sampling that the file recommends, checked; llama.cpp's defaults for the rest."""
+    found = dict(FALLBACKS)
+    for field, key in _RECOMMENDED.items():
+        if key not in metadata:
+            continue
+        whole = field in ("top_k", "repeat_last_n")
+        value = metadata.integer(key) if whole else metadata.number(key)
+        try:
+            SamplingParams(**{field: value})  # type: ignore[arg-type]
+        except RequestError as error:
+            metadata.fail(key, str(error))
+        found[field] = value
+    return found
+
+
+def _check_messages(messages: Any) -> None:
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence) or not messages:
+        raise RequestError("messages must be a list of at least one message", parameter="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            reason = f"messages[{index}] must have a role and a content, as in {{'role': 'user', 'content': 'Hello'}}"
+            raise RequestError(reason, parameter="messages")
+
+
+def _check_response_format(response_format: Mapping[str, Any] | None) -> None:
+    if response_format is not None and dict(response_format) != {"type": "text"}:
+        raise UnsupportedError(
+            "response_format: only {'type': 'text'} is supported; this version cannot hold a model to a schema"
+        )

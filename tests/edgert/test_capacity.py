@@ -1,0 +1,74 @@
+from typing import Any
+
+import pytest
+from edgert_models import build_plan
+from edgert_models.errors import RequestError
+from edgert_quant.blocks import BlockType
+from edgert_runtimes.base import Limits, StoredWeight
+
+from edgert.capacity import POOL_BYTES, choose_limits
+from tests.support.tiny import tiny_spec
+
+
+class Stored:
+    def __init__(self, plan: Any, type_: BlockType) -> None:
+        self.weights = {name: StoredWeight(type_, weight.shape) for name, weight in plan.weights.items()}
+
+
+def chosen(spec: dict[str, Any] | None = None, type_: BlockType = BlockType.F32, **options: Any) -> list[Limits]:
+    plan = build_plan(tiny_spec(**(spec or {})))
+    given = {"context": None, "sequences": 4, "rows": 64, "kv_type": "auto", "threads": None, "memory": None, **options}
+    return choose_limits(plan, Stored(plan, type_), **given)  # type: ignore[arg-type]
+
+
+def test_context_is_the_models_up_to_4096() -> None:
+    assert chosen()[0].context == 256
+    assert chosen({"context": 131072})[0].context == 4096
+    assert chosen({"context": 131072}, context=8192)[0].context == 8192
+
+
+def test_the_pool_holds_every_sequence_whole_where_that_is_cheap() -> None:
+    (limits,) = chosen(context=100)
+    assert limits.blocks == 4 * 7
+    assert (limits.rows, limits.sequences, limits.threads) == (64, 4, None)
+
+
+def test_the_pool_is_bounded_but_holds_one_context() -> None:
+    # 2 layers, keys and values of 8192 elements in F32: 131072 bytes a position, 2 MiB a block of 16.
+    large = {"context": 65536, "heads": 64, "kv_heads": 64, "head_size": 128}
+    (limits,) = chosen(large, context=4096)
+    assert limits.blocks == POOL_BYTES // 2**21
+    (limits,) = chosen(large, context=65536)
+    assert limits.blocks == 65536 // 16
+
+
+def test_with_a_budget_smaller_pools_are_tried() -> None:
+    tried = chosen(context=256, memory=10**9)
+    assert [limits.blocks for limits in tried] == [64, 32, 16]
+    assert all(limits.memory == 10**9 for limits in tried)
+
+
+def test_the_cache_is_f32_where_the_weights_are() -> None:
+    assert chosen()[0].kv_type == "f32"
+    assert chosen(type_=BlockType.BF16)[0].kv_type == "f16"
+    assert chosen(type_=BlockType.Q4_K, kv_type="f32")[0].kv_type == "f32"
+    assert chosen(kv_type="f16")[0].kv_type == "f16"
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"context": 0}, "context must be an integer from 1, not 0"),
+        ({"context": True}, "context must be an integer from 1, not True"),
+        ({"context": 257}, "trained for a context of 256; 257 is beyond it"),
+        ({"sequences": 0}, "sequences must be an integer from 1"),
+        ({"rows": 3}, "rows is 3: a step needs a row for each of the 4 sequences"),
+        ({"threads": -1}, "threads must be an integer from 1"),
+        ({"memory": 1.5}, "memory must be an integer from 1"),
+        ({"kv_type": "q8_0"}, "kv_type must be auto, f16 or f32, not 'q8_0'"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(RequestError, match=match) as caught:
+        chosen(**options)
+    assert caught.value.parameter in match
