@@ -15,6 +15,10 @@ Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Count = Annotated[int, Field(ge=1)]
 
+# Fields that SamplingParams calls alike.
+_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+_SAME = ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", *_PENALTIES)
+
 
 class Strict(BaseModel):
     """No coercion, no unknown fields."""
@@ -72,9 +76,7 @@ class SamplingFields(Strict):
 
     def sampling(self, *, default_max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """The request's SamplingParams; RequestError names what is out of range."""
-        names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "frequency_penalty")
-        names += ("presence_penalty", "seed")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        given: dict[str, Any] = {name: getattr(self, name) for name in _SAME if getattr(self, name) is not None}
         if self.stop is not None:
             given["stop"] = self.stop
         if self.logit_bias:

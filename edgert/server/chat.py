@@ -1,0 +1,92 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from edgert_models.errors import UnsupportedError
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from edgert import LLM, Usage
+from edgert.completion import Chunk
+from edgert.engine.sampling import TokenLogprob
+from edgert.server.protocol import ChatRequest
+from edgert.server.stream import Json, events, whole
+
+__all__ = ["ChatRequest", "answer"]
+
+
+async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
+    """Render the messages, run them, and answer in OpenAI's form."""
+    params = body.params()
+    messages = [message.model_dump(exclude_none=True) for message in body.messages]
+    if not llm.has_chat_template:
+        raise UnsupportedError(f"the model '{llm.name}' has no chat template; use /v1/completions")
+    # The template runs in a process of its own; waiting for it must not hold up the others.
+    tokens = await run_in_threadpool(llm.chat_tokens, messages)
+    head: Json = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": llm.name}
+    stream = llm.astream(tokens, params)
+    if not body.stream:
+        completion = await whole(stream, request)
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "logprobs": logprobs(llm, completion.logprobs),
+            "finish_reason": completion.finish_reason,
+        }
+        result = {**head, "object": "chat.completion", "choices": [choice], "usage": usage(completion.usage)}
+        return JSONResponse(result)
+
+    head["object"] = "chat.completion.chunk"
+
+    def delta(content: Json, chunk: Chunk | None = None) -> Json:
+        choice = {
+            "index": 0,
+            "delta": content,
+            "logprobs": None if chunk is None else logprobs(llm, chunk.logprobs),
+            "finish_reason": None,
+        }
+        return {**head, "choices": [choice]}
+
+    def each(chunk: Chunk) -> list[Json]:
+        items = [delta({"content": chunk.text}, chunk)] if chunk.text or chunk.logprobs else []
+        if chunk.finish_reason:
+            last = delta({})
+            last["choices"][0]["finish_reason"] = chunk.finish_reason
+            items.append(last)
+            if body.wants_usage and chunk.usage is not None:
+                items.append({**head, "choices": [], "usage": usage(chunk.usage)})
+        return items
+
+    return events(stream, [delta({"role": "assistant", "content": ""})], each)
+
+
+def usage(counts: Usage) -> dict[str, Any]:
+    """Token counts in OpenAI's form."""
+    return {
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.completion_tokens,
+        "total_tokens": counts.prompt_tokens + counts.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": counts.cached_tokens},
+    }
+
+
+def logprobs(llm: LLM, choices: list[TokenLogprob] | None) -> Json | None:
+    """Log-probabilities in the chat form."""
+    if choices is None:
+        return None
+
+    def one(token: int, logprob: float) -> Json:
+        raw = llm.tokenizer.token_bytes(token)
+        return {"token": raw.decode(errors="replace"), "logprob": logprob, "bytes": list(raw)}
+
+    content = [
+        {**one(choice.token, choice.logprob), "top_logprobs": [one(*other) for other in choice.top]}
+        for choice in choices
+    ]
+    return {"content": content, "refusal": None}

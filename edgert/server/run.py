@@ -1,0 +1,55 @@
+"""Listening: where, with which limits, and until when."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+from edgert_models.errors import BackendError, RequestError
+
+from edgert import LLM
+from edgert.server.app import create_app
+from edgert.server.guard import is_loopback
+
+_DRAIN_SECONDS = 10
+_MAX_HEADER = 32 << 10
+
+
+def check_address(host: str, api_key: str | None) -> None:
+    """Refuse to be reachable from other machines without a key."""
+    if api_key is not None and not api_key.strip():
+        raise RequestError("--api-key is empty", parameter="api_key")
+    if api_key is None and not is_loopback(host):
+        raise RequestError(
+            f"--host {host} can be reached from other machines: give --api-key (or EDGERT_API_KEY) too",
+            parameter="host",
+        )
+
+
+def run(llm: LLM, *, host: str, port: int, api_key: str | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way then have ten seconds to end."""
+    check_address(host, api_key)
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{llm.name} at http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
+    config = uvicorn.Config(
+        create_app(llm, host=host, api_key=api_key),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        http="h11",
+        h11_max_incomplete_event_size=_MAX_HEADER,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise BackendError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+    return listener
