@@ -31,11 +31,11 @@ def chat(
     from edgert.cli.conversation import Conversation
     from edgert.cli.generate import read_prompt
 
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
-    chosen = {key: value for key, value in given.items() if value is not None}
     interactive = sys.stdin.isatty() and not as_json
     message = None if interactive else read_prompt("-").strip()
-    params = SamplingParams(max_tokens=max_tokens, **chosen)
+    params = SamplingParams(
+        max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
+    )
     with options.open_model(
         model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed
     ) as llm:

@@ -80,10 +80,11 @@ class Conversation:
         if name not in known:
             raise RequestError(f"unknown setting '{name}'; there are: system, {', '.join(known)}", parameter=name)
         try:
-            parsed = None if value in ("", "none", "None") else json.loads(value)
+            parsed: Any = None if value in ("", "none", "None") else json.loads(value)
         except ValueError:
             parsed = value
-        self.params = replace(self.params, **{name: parsed})
+        change: dict[str, Any] = {name: parsed}
+        self.params = replace(self.params, **change)
 
     def save(self, path: Path) -> None:
         """Write the conversation as JSON."""

@@ -36,7 +36,7 @@ def convert(
 
         result = run(source, output, type=type_name, threads=threads, progress=report)
     if as_json:
-        print_json(result.to_json())
+        print_json(result.to_dict())
         return
     out.print(summary(result))
     for warning in result.warnings:
@@ -49,11 +49,13 @@ def summary(report: ConversionReport) -> Table:
 
     from edgert.cli.console import size
 
-    table = Table(title=f"{report.output}", title_justify="left", caption=f"{report.seconds:.1f} s", show_footer=True)
+    title = f"{report.output}: {report.architecture}, {report.recipe}"
+    table = Table(title=title, title_justify="left", caption=f"{report.seconds:.1f} s", show_footer=True)
     table.add_column("type", footer="all")
-    table.add_column("tensors", justify="right", footer=str(sum(row.tensors for row in report.by_type)))
-    table.add_column("bytes", justify="right", footer=size(report.total_bytes))
+    table.add_column("tensors", justify="right", footer=str(report.tensors))
+    table.add_column("size", justify="right", footer=size(report.bytes))
     table.add_column("bits per weight", justify="right", footer=f"{report.bits_per_weight:.2f}")
-    for row in report.by_type:
-        table.add_row(row.type, str(row.tensors), size(row.bytes), f"{row.bits_per_weight:.2f}")
+    for total in report.types:
+        bits = 8 * total.bytes / total.weights
+        table.add_row(total.type, str(total.tensors), size(total.bytes), f"{bits:.2f}")
     return table

@@ -47,9 +47,14 @@ def generate(
     from edgert.cli.console import print_json
 
     text = read_prompt(prompt)
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     params = SamplingParams(
-        max_tokens=max_tokens, stop=stop or (), **{key: value for key, value in given.items() if value is not None}
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        stop=tuple(stop or ()),
     )
     with options.open_model(
         model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed

@@ -27,7 +27,7 @@ def inspect_file(
 
     with GgufFile.open(file) as gguf:
         entries = {key: _brief(value) for key, value in gguf.metadata.items()}
-        listed = [
+        listed: list[dict[str, Any]] = [
             {"name": t.name, "type": t.type.name, "shape": list(t.shape), "bytes": t.nbytes}
             for t in gguf.tensors.values()
         ]

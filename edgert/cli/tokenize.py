@@ -18,10 +18,10 @@ def tokenize(
     as_json: options.Json = False,
 ) -> None:
     """Print the token ids of a text, each with its piece; no weights are loaded."""
-    from edgert.resolve import resolve_model
     from edgert_quant.gguf import GgufFile
 
     from edgert.cli.console import print_json
+    from edgert.resolve import resolve_model
     from edgert.text import Tokenizer
 
     with GgufFile.open(resolve_model(None if model == "demo" else model)) as file:

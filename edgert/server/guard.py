@@ -39,8 +39,8 @@ class Guard:
         if self._check_host and (len(hosts) != 1 or not is_loopback(_without_port(hosts[0]))):
             response = error_response(403, f"host {hosts} is not this machine", kind="permission_error")
         elif not self._authorized(scope, headers):
-            response = error_response(
-                401, "missing or wrong API key", kind="authentication_error", code="invalid_api_key"
+            kind, code = "authentication_error", "invalid_api_key"
+            response = error_response(401, "no API key, or a wrong one", kind=kind, code=code)
             )
         elif _too_long(headers):
             response = error_response(413, f"the body is larger than {MAX_BODY} bytes")
