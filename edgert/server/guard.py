@@ -41,7 +41,6 @@ class Guard:
         elif not self._authorized(scope, headers):
             kind, code = "authentication_error", "invalid_api_key"
             response = error_response(401, "no API key, or a wrong one", kind=kind, code=code)
-            )
         elif _too_long(headers):
             response = error_response(413, f"the body is larger than {MAX_BODY} bytes")
         else:
@@ -50,7 +49,7 @@ class Guard:
         await response(scope, receive, send)
 
     def _authorized(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> bool:
-        # scope["path"] is what the server parsed; anything a client can put into the URL's other parts is not read here.
+        # scope["path"] is what the server parsed; what a client can put into other parts of the URL is not read here.
         if self._key is None or scope["path"] in _OPEN_PATHS:
             return True
         values = [value for name, value in headers if name == b"authorization"]
