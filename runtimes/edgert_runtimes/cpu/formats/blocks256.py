@@ -20,6 +20,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     add,
+    i64,
     load,
     mask,
     multiply,
@@ -140,8 +141,7 @@ class Q6_K(Layout):  # noqa: N801
     low_at = 320
     high_at = 2368
     main = 3392
-    groups = 2
-    blocks = 4
+    groups = 8
     halves = 2
     offset_bits = 5
 
@@ -159,16 +159,19 @@ class Q6_K(Layout):  # noqa: N801
     def scales(self, b: ir.IRBuilder, place: Place, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
         scale = load(b, place.main, 0, FLOATS, align=64)
-        start = add(b, multiply(b, group, 128), self.scales_at + 32 * block)
+        start = add(b, multiply(b, group, 32), self.scales_at)
         factors = [b.sext(load(b, place.main, add(b, start, 16 * i), BYTES, align=16), WORDS) for i in range(2)]
         return Scales([b.fmul(scale, b.sitofp(factor, FLOATS)) for factor in factors])
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Four bits and two."""
-        low_word = add(b, multiply(b, group, 16 * ROW_WORD), self.low_at + ROW_WORD * (8 * (block % 2) + step))
-        high_word = add(b, multiply(b, group, 8 * ROW_WORD), self.high_at + ROW_WORD * step)
-        low = mask(b, shift_right(b, word(low_word), 4 * (block // 2)), 0x0F0F0F0F)
-        return b.or_(low, mask(b, shift_left(b, word(high_word), 4 - 2 * block), 0x30303030))
+        """Four bits and two; round 4 h + s has the weights from 128 h + 32 s on."""
+        h, s = b.lshr(group, i64(2)), b.and_(group, i64(3))
+        eight_words = b.add(b.shl(h, i64(1)), b.and_(s, i64(1)))
+        low = word(add(b, multiply(b, eight_words, 8 * ROW_WORD), self.low_at + ROW_WORD * step))
+        high = word(add(b, multiply(b, h, 8 * ROW_WORD), self.high_at + ROW_WORD * step))
+        low = mask(b, shift_right(b, low, b.shl(b.lshr(s, i64(1)), i64(2))), 0x0F0F0F0F)
+        high = mask(b, shift_left(b, shift_right(b, high, b.shl(s, i64(1))), 4), 0x30303030)
+        return b.or_(low, high)
 
 
 LAYOUTS: tuple[Layout, ...] = (Q4_K(), Q5_K(), Q6_K())

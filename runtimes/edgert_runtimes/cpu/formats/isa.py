@@ -20,6 +20,13 @@ from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, mask
 
 VARIABLE = "EDGERT_CPU"
 
+Operand = tuple[Value, ...]
+"""Vectors in the form that an instruction set multiplies; other modules only pass them on."""
+
+BYTES = ir.VectorType(I8, 4 * LANES)
+SHORTS = ir.VectorType(I16, 2 * LANES)
+PRODUCTS = ir.VectorType(I32, 2 * LANES)
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -50,10 +57,16 @@ class Isa(ABC):
         """The tile of kernels with one float and `planes` integer accumulators per panel and token."""
 
     @abstractmethod
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Value, inputs: Value) -> Value:
-        """`total` + Σ of four products, lane by lane, exactly: `codes` are words of four unsigned bytes, `inputs` words
-        of four signed ones. The sums fit 32 bits.
-        """
+    def codes(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """Words of four unsigned bytes as an operand of `dot4`, made once for all tokens."""
+
+    @abstractmethod
+    def inputs(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """Words of four signed bytes as an operand of `dot4`, made once for all panels."""
+
+    @abstractmethod
+    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
+        """`total` + Σ of four products, lane by lane, exactly; the sums fit 32 bits."""
 
 
 class Portable(Isa):
@@ -78,22 +91,29 @@ class Portable(Isa):
             return Tile(2, (4, 2, 1))
         return Tile(1, (2, 1))
 
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Value, inputs: Value) -> Value:
-        """Bytes 0 and 2 of a word, then bytes 1 and 3, as pairs of 16-bit numbers."""
-        shorts = ir.VectorType(I16, 2 * LANES)
-        eight = ir.Constant(shorts, [8] * (2 * LANES))
-        pairs = b.bitcast(inputs, shorts)
-        even = _add_pairs(b, b.bitcast(mask(b, codes, 0x00FF00FF), shorts), b.ashr(b.shl(pairs, eight), eight))
-        odd = _add_pairs(b, b.lshr(b.bitcast(codes, shorts), eight), b.ashr(pairs, eight))
-        return b.add(total, b.add(even, odd))
+    def codes(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """Bytes 0 and 2, and bytes 1 and 3, as pairs of 16-bit numbers; widened, which costs no instruction."""
+        odd = b.lshr(b.bitcast(words, SHORTS), same_short(8))
+        return tuple(b.sext(v, PRODUCTS) for v in (b.bitcast(mask(b, words, 0x00FF00FF), SHORTS), odd))
+
+    def inputs(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """As `codes`, with signs."""
+        shorts = b.bitcast(words, SHORTS)
+        even = b.ashr(b.shl(shorts, same_short(8)), same_short(8))
+        return tuple(b.sext(v, PRODUCTS) for v in (even, b.ashr(shorts, same_short(8))))
+
+    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
+        """Neighbouring products are added: (a, b)·(c, d) of 16-bit numbers is one instruction on many CPUs."""
+        for x, y in zip(codes, inputs, strict=True):
+            products = b.mul(x, y)
+            even, odd = (shuffle(b, products, products, range(first, 2 * LANES, 2)) for first in (0, 1))
+            total = b.add(total, b.add(even, odd))
+        return total
 
 
-def _add_pairs(b: ir.IRBuilder, x: Value, y: Value) -> Value:
-    """Products of signed 16-bit numbers, neighbours added: 2n numbers → n words."""
-    n = x.type.count // 2
-    words = ir.VectorType(I32, n)
-    products = [b.mul(*(b.sext(shuffle(b, v, v, range(first, 2 * n, 2)), words) for v in (x, y))) for first in (0, 1)]
-    return b.add(*products)
+def same_short(value: int) -> Value:
+    """A number in 32 lanes of 16 bits."""
+    return ir.Constant(SHORTS, [value] * (2 * LANES))
 
 
 class Avx512Vnni(Isa):
@@ -113,11 +133,17 @@ class Avx512Vnni(Isa):
         """24 accumulators."""
         return Tile(2, (6, 4, 2, 1) if planes == 1 else (4, 2, 1))
 
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Value, inputs: Value) -> Value:
+    def codes(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """64 bytes."""
+        return (b.bitcast(words, BYTES),)
+
+    def inputs(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """64 bytes."""
+        return (b.bitcast(words, BYTES),)
+
+    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
         """One vpdpbusd; it does not saturate."""
-        bytes_ = ir.VectorType(I8, 4 * LANES)
-        operands = [total, b.bitcast(codes, bytes_), b.bitcast(inputs, bytes_)]
-        return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", WORDS, operands)
+        return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, *codes, *inputs])
 
 
 ISAS: tuple[Isa, ...] = (Avx512Vnni(), Portable())

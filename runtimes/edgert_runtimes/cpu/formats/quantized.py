@@ -287,10 +287,10 @@ class BlockFormat(Format):
                 def word(offset: Offset, place: Place = place) -> Value:
                     return load(b, place.main, offset, WORDS, align=LINE)
 
-                words.append(layout.codes(b, word, group, block, i))
+                words.append(self.isa.codes(b, layout.codes(b, word, group, block, i)))
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
-                    inputs = splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4))
+                    inputs = self.isa.inputs(b, splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4)))
                     for p, word_ in enumerate(words):
                         at = p * len(xs) + t
                         plane_totals[at] = self.isa.dot4(b, plane_totals[at], word_, inputs)
