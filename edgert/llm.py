@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -72,14 +73,14 @@ class LLM:
         SamplingParams(seed=seed)  # checks it
         self.path = resolve_model(model)
         runtime = get_backend(backend)
-        self._file = GgufFile.open(self.path)
+        file = GgufFile.open(self.path)
         try:
-            metadata = self._file.metadata
-            shapes = {name: tensor.shape for name, tensor in self._file.tensors.items()}
+            metadata = file.metadata
+            shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
             self.spec = spec_from_gguf(metadata, shapes)
             self.name = self.spec.name or self.path.stem
             plan = build_plan(self.spec)
-            weights = GgufWeights(self._file)
+            weights = GgufWeights(file)
             limits = choose_limits(
                 plan,
                 weights,
@@ -110,8 +111,10 @@ class LLM:
                 queue_limit=queue_limit,
             )
         except BaseException:
-            self._file.close()
+            file.close()
             raise
+        # Not a method of self, which would keep self alive.
+        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._template, file)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -238,10 +241,7 @@ class LLM:
 
     def close(self) -> None:
         """End every request with CancelledError and give everything back; twice is fine."""
-        self._engine.close()
-        if self._template is not None:
-            self._template.close()
-        self._file.close()
+        self._finalizer()
 
     def __enter__(self) -> Self:
         return self
@@ -254,7 +254,7 @@ class LLM:
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if isinstance(prompt, str):
             return self.tokenize(prompt)
-        if _is_ids(prompt):
+        if isinstance(prompt, Sequence | np.ndarray):
             return prompt
         raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
 
@@ -301,6 +301,13 @@ class LLM:
             for request in requests:
                 request.cancel()
         return [results[index] for index in range(len(prompts))]
+
+
+def _give_back(engine: Engine, template: ChatTemplate | None, file: GgufFile) -> None:
+    engine.close()
+    if template is not None:
+        template.close()
+    file.close()
 
 
 def _tagged(events: SimpleQueue[tuple[int, Event]], index: int) -> Callable[[Event], None]:

@@ -47,8 +47,8 @@ class Engine:
 
     Any thread may call; results come as events to a callback on the engine's thread. Token ids are below
     `vocabulary`; where the logits have more columns, these are padding that is never chosen. `end_ids` are the model's
-    own end tokens, `defaults` its recommended sampling (see `FALLBACKS`). `queue_limit` bounds the requests that wait. An
-    engine that is dropped without `close` closes itself.
+    own end tokens, `defaults` its recommended sampling (see `FALLBACKS`), `seed` is for requests that name none.
+    `queue_limit` bounds the requests that wait. An engine that is dropped without `close` closes itself.
     """
 
     def __init__(

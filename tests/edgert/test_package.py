@@ -20,7 +20,9 @@ print(edgert.SamplingParams(seed=1).seed, sorted((heavy - {"asyncio"}) & set(sys
 def test_import_is_quick_and_light() -> None:
     environment = {"PYTHONPATH": ":".join(sys.path)}
     runs = [
-        subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, check=True
+        ).stdout
         for _ in range(3)
     ]
     first, second = runs[0].splitlines()
