@@ -67,7 +67,7 @@ def embed(op: ops.Embed, batch: Batch, weights: Weights) -> Float64:
 
 def rms_norm(op: ops.RmsNorm, weights: Weights, x: Float64) -> Float64:
     """Root mean square normalisation, group by group."""
-    parts = x.reshape(len(x), op.groups, -1)
+    parts = x.reshape(len(x), op.groups, x.shape[1] // op.groups)
     scale = 1.0 / np.sqrt((parts**2).mean(axis=-1, keepdims=True) + op.eps)
     scaled: Float64 = parts * scale * weights.vector(op.weight)
     return scaled.reshape(x.shape)
