@@ -22,15 +22,21 @@ from tests.support.tiny import random_weights, tiny_spec
 DIFFERENT = {"mistral-window", "olmoe-fused", "qwen3moe-plain-weights"}  # the converter warns of these
 WIDE: dict[str, dict[str, Any]] = {
     "llama": {"feed_forward": 512, "tied": True},
-    "mixtral": {"architecture": "llama", "experts": 8, "experts_used": 2, "expert_feed_forward": 256, "feed_forward": 0},
-    "qwen3moe": {"experts": 6, "expert_feed_forward": 256, "feed_forward": 0, "layers": 3},
-    "olmoe": {"kv_heads": 4, "expert_feed_forward": 256, "feed_forward": 0, "normalize_experts": False},
+    "mixtral": {
+        "architecture": "llama",
+        "experts": 8,
+        "experts_used": 2,
+        "expert_feed_forward": 256,
+        "feed_forward": 0,
+    },
+    "qwen3moe": {"experts": 6, "expert_feed_forward": 256, "layers": 3},
+    "olmoe": {"kv_heads": 4, "expert_feed_forward": 256, "normalize_experts": False},
 }
 
 
 def wide_model(name: str, path: Path) -> None:
     """A model in F32 of rows that K types divide."""
-    changes = {"architecture": name, "width": 256, "head_size": 64, "heads": 4, **WIDE[name]}
+    changes = {"architecture": name, "width": 256, "head_size": 64, "heads": 4, "feed_forward": 0, **WIDE[name]}
     layout = RopeLayout.INTERLEAVED if changes["architecture"] == "llama" else RopeLayout.HALVES
     spec = tiny_spec(**changes, rope=Rope(dims=64, layout=layout))
     plan = build_plan(spec)

@@ -12,7 +12,7 @@ from pathlib import Path
 _LARGEST_CARD = 1 << 20
 _ENTRY = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*):(?:\s+(.*))?")
 _ITEM = re.compile(r"\s*-\s+(.+)")
-_PLAIN = re.compile(r"[^&*!|>%@`{}#]+")
+_PLAIN = re.compile(r"[^&*!|>%@`{}#\x00-\x1f]{1,256}")
 
 
 def read_card(folder: Path) -> dict[str, list[str]]:
@@ -39,7 +39,7 @@ def read_card(folder: Path) -> dict[str, list[str]]:
 
 
 def _values(text: str) -> list[str]:
-    text = text.strip()
+    text = text.partition(" #")[0].strip()
     parts = text[1:-1].split(",") if text.startswith("[") and text.endswith("]") else [text]
     plain = (part.strip().strip("\"'").strip() for part in parts)
     return [part for part in plain if part and _PLAIN.fullmatch(part)]

@@ -15,6 +15,7 @@ from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
 from edgert_quant.convert.report import ConversionReport, totals
 from edgert_quant.convert.source import Source
+from edgert_quant.files import InputFile
 from edgert_quant.gguf import GgufWriter
 from edgert_quant.recipes import recipe_named
 
@@ -77,6 +78,14 @@ def convert(
 def open_source(source: str | Path, *, parity: bool = True) -> Source:
     """Find out what a source is, and open it."""
     path = locate(source)
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and (path.suffix == ".gguf" or _starts_as_gguf(path)):
         return GgufSource(path)
     return CheckpointSource(path, parity=parity)
+
+
+def _starts_as_gguf(path: Path) -> bool:
+    file = InputFile(path)
+    try:
+        return file.size >= 4 and file.read(0, 4, "magic") == b"GGUF"
+    finally:
+        file.close()

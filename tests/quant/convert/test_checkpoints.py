@@ -12,7 +12,7 @@ import pytest
 from edgert_models.errors import ConversionError, RequestError, UnsupportedError
 from edgert_models.registry import build_plan, spec_from_config, spec_from_gguf
 from edgert_quant.blocks import BlockType, dequantize
-from edgert_quant.convert import convert
+from edgert_quant.convert import convert, pipeline
 from edgert_quant.gguf import GgufFile
 
 from tests.quant.convert.checkpoints import Tensors, load, save
@@ -36,6 +36,7 @@ def test_specification_survives(name: str, tmp_path: Path) -> None:
         }
         assert next(iter(file.tensors)) == "token_embd.weight"
         assert again.rope.frequencies() == pytest.approx(spec.rope.frequencies(), rel=1e-6)
+        assert again.norm_eps == pytest.approx(spec.norm_eps, rel=1e-6)
         for field in ("heads", "kv_heads", "head_size", "window", "tied", "normalize_experts", "experts", "qk_norm"):
             assert getattr(again, field) == getattr(spec, field), field
 
@@ -110,7 +111,7 @@ def test_sixteen_bit_checkpoints_keep_every_bit(tmp_path: Path) -> None:
 def test_metadata(tmp_path: Path) -> None:
     folder = save(tmp_path / "Tiny-Model", load(FOLDER / "qwen3moe"), FOLDER / "qwen3moe/config.json")
     (folder / "README.md").write_text(
-        "---\nlicense: apache-2.0\nbase_model:\n- some-lab/Big-Teacher\ndatasets: [a/b, c]\n"
+        "---\nlicense: apache-2.0 # as the teacher\nbase_model:\n- some-lab/Big-Teacher\ndatasets: [a/b, c]\n"
         "language:\n  - en\ntags: ['moe', \"tiny\"]\npipeline_tag: text-generation\nweird: &x !!tag\n---\n# Card\n"
     )
     report = convert(folder, tmp_path / "model.gguf", type="Q4_K_M")
@@ -309,3 +310,14 @@ def test_output_depends_on_the_source_alone(tmp_path: Path) -> None:
         )
         hashes.add(hashlib.sha256((elsewhere / "out.gguf").read_bytes()).hexdigest())
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("name", ["llama-biased", "mixtral", "mixtral-fused", "qwen3moe-sharded", "llama-llama3"])
+@pytest.mark.parametrize("piece", [1, 700, 5000])
+def test_output_does_not_depend_on_the_pieces(
+    name: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(FOLDER / name, tmp_path / "whole.gguf", type="q8_0")
+    monkeypatch.setattr(pipeline, "_PIECE", piece)
+    convert(FOLDER / name, tmp_path / "pieces.gguf", type="q8_0")
+    assert (tmp_path / "pieces.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
