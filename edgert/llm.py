@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import numpy as np
 from edgert_models import build_plan, spec_from_gguf
@@ -254,9 +254,9 @@ class LLM:
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if isinstance(prompt, str):
             return self.tokenize(prompt)
-        if isinstance(prompt, Sequence | np.ndarray):
-            return prompt
-        raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
+        if not isinstance(prompt, Sequence | np.ndarray):
+            raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
+        return cast("Sequence[int]", prompt)
 
     def _starter(self, ids: Sequence[int], params: SamplingParams) -> Start:
         if params.stop and self._tokenizer is None:

@@ -114,7 +114,7 @@ def _bias(value: Any) -> Mapping[int, float]:
         if not ok:
             reason = f"logit_bias of token {token} must be a number from -100 to 100, not {bias!r}"
             raise RequestError(reason, parameter="logit_bias")
-    return MappingProxyType({token: float(bias) for token, bias in value.items()})
+    return {token: float(bias) for token, bias in value.items()}  # a copy of our own
 
 
 def _stops(value: Any) -> tuple[str, ...]:

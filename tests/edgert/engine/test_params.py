@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import pickle
 
 import pytest
 from edgert_models.errors import RequestError
@@ -78,13 +79,20 @@ def test_values_are_normalised_and_frozen() -> None:
     params = SamplingParams(stop="end", stop_token_ids=[3, 4], logit_bias={5: -100})  # type: ignore[arg-type]
     assert params.stop == ("end",)
     assert params.stop_token_ids == (3, 4)
-    assert dict(params.logit_bias) == {5: -100.0}
+    assert params.logit_bias == {5: -100.0}
     with pytest.raises(dataclasses.FrozenInstanceError):
         params.seed = 3  # type: ignore[misc]
-    with pytest.raises(TypeError):
-        params.logit_bias[1] = 2.0  # type: ignore[index]
+    assert pickle.loads(pickle.dumps(params)) == params
+    assert dataclasses.asdict(params)["logit_bias"] == {5: -100.0}
     assert dataclasses.replace(params, seed=9).stop == ("end",)
     assert hash(SamplingParams(seed=1)) == hash(SamplingParams(seed=1))
+
+
+def test_the_callers_bias_can_change_without_harm() -> None:
+    bias = {5: 1.0}
+    params = SamplingParams(logit_bias=bias)
+    bias[5] = 9.0
+    assert params.logit_bias == {5: 1.0}
 
 
 def test_only_keywords() -> None:
