@@ -137,7 +137,7 @@ class Engine:
         self._finalizer()
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
-        ids = []
+        ids: list[int] = []
         for place, token in enumerate(tokens):
             if isinstance(token, bool) or not isinstance(token, Integral):
                 reason = f"token {place} of the prompt is {token!r:.40}, not an integer"

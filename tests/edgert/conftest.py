@@ -1,21 +1,29 @@
+"""Tiny models to open. What is heavy is imported by the tests that use it."""
+
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from edgert_runtimes.registry import get_backend
 
-from edgert import LLM, BackendError
-from tests.edgert.tiny_gguf import write_tiny
+if TYPE_CHECKING:
+    from edgert import LLM
 
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.edgert.tiny_gguf import write_tiny
+
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 @pytest.fixture(scope="session", params=["reference", "cpu"])
 def backend_name(request: pytest.FixtureRequest) -> str:
+    from edgert_models.errors import BackendError
+    from edgert_runtimes.registry import get_backend
+
     try:
         get_backend(request.param)
     except BackendError as error:
@@ -26,6 +34,8 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def tiny(tiny_path: Path, backend_name: str) -> Iterator[LLM]:
     """The tiny model, shared by tests that leave it as it is."""
+    from edgert import LLM
+
     with LLM(tiny_path, backend=backend_name, threads=2) as llm:
         yield llm
 
@@ -33,6 +43,8 @@ def tiny(tiny_path: Path, backend_name: str) -> Iterator[LLM]:
 @pytest.fixture
 def open_tiny(tiny_path: Path, backend_name: str) -> Iterator[Callable[..., LLM]]:
     """Open the tiny model with other options; closed at the end."""
+    from edgert import LLM
+
     opened: list[LLM] = []
 
     def open_model(path: Path = tiny_path, **options: Any) -> LLM:
