@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from edgert_models.errors import BackendError, RequestError
@@ -20,7 +21,7 @@ from edgert.engine.params import FALLBACKS, SamplingParams
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 _NEGLIGIBLE = 50.0  # e^-50 of the likeliest token's probability: less than the draw's resolution of 2^-53
-_FIRST_GUESS = 256  # candidates sorted at first when looking for a cut; more follow when these are not enough
+_BINS, _BINS_PER_UNIT = 512, 16  # of logits or surprises, when looking for a cut: 32 nats below the best
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +149,21 @@ def _softmax(values: Floats) -> NDArray[np.float64]:
 
 
 def _until(probabilities: NDArray[np.float64], order: Floats, p: float, *, strictly: bool) -> NDArray[np.int64]:
-    """Indices, ascending, of the fewest entries in descending `order` whose probabilities reach (or exceed) p."""
-    guess = _FIRST_GUESS
-    while True:
-        chosen = likeliest(order, guess)
-        chosen = chosen[np.argsort(-order[chosen], kind="stable")]
-        heights = probabilities[chosen].cumsum()
-        count = int(heights.searchsorted(p, side="right" if strictly else "left")) + 1
-        if count <= chosen.size or chosen.size == order.size:
-            return np.sort(chosen[:count])
-        guess *= 16
+    """Indices, ascending, of the fewest entries in descending `order` whose probabilities reach (or exceed) p.
+
+    Only the entries near the border are sorted: those that share a bin of `order` with it.
+    """
+    side: Literal["left", "right"] = "right" if strictly else "left"
+    bins = np.minimum((order.max() - order) * _BINS_PER_UNIT, _BINS - 1).astype(np.int64)
+    heights = np.bincount(bins, probabilities, _BINS).cumsum()
+    border = int(heights.searchsorted(p, side))
+    if border == _BINS:  # p is 1, but for rounding
+        return np.arange(order.size)
+    inside = np.flatnonzero(bins == border)
+    inside = inside[np.argsort(-order[inside], kind="stable")]
+    below = heights[border - 1] if border else 0.0
+    count = int((below + probabilities[inside].cumsum()).searchsorted(p, side)) + 1
+    return np.sort(np.concatenate([np.flatnonzero(bins < border), inside[:count]]))
 
 
 def _nucleus(ids: NDArray[np.int64], values: Floats, p: float) -> NDArray[np.int64]:

@@ -78,11 +78,20 @@ def test_top_p_before_temperature() -> None:
     assert set(shares) == {1, 3}
 
 
-def test_top_p_of_a_flat_distribution_needs_more_than_a_first_guess() -> None:
+def test_top_p_of_a_flat_distribution() -> None:
     flat = sampler(5000, seed=3, top_p=0.4999)
     tokens = {flat._draw(np.zeros(5000, dtype=np.float32), position) for position in range(3000)}
     assert 2400 < max(tokens) < 2500
     assert len(tokens) > 1500
+
+
+def test_top_p_of_nearly_one_keeps_all_but_the_negligible() -> None:
+    made = sampler(300, top_p=np.nextafter(1.0, 0))
+    logits = np.linspace(0, -5, 300, dtype=np.float32)
+    logits[7] = -np.inf
+    tokens = {made._draw(logits, position) for position in range(6000)}
+    assert 7 not in tokens
+    assert len(tokens) > 250
 
 
 def test_min_p() -> None:
