@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
@@ -81,15 +82,19 @@ class Mutator:
     files: Sequence[bytes]
     seed: int
     header_bytes: int = 600
+    text: bool = False
     _random: random.Random = field(init=False)
+    _actions: Sequence[Callable[[bytearray], None]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        digit = [self._digit] * 5 if self.text else []  # a header of text, after eight bytes of its length
+        self._actions = (self._flip, self._cut, self._edit, self._edit, self._splice, *digit)
 
     def __next__(self) -> bytes:
         data = bytearray(self._random.choice(self.files))
         for _ in range(self._random.choice((1, 1, 1, 2, 4))):
-            self._random.choice((self._flip, self._cut, self._edit, self._edit, self._splice, self._digit))(data)
+            self._random.choice(self._actions)(data)
         return bytes(data)
 
     def _place(self, data: bytearray) -> int:
@@ -127,7 +132,15 @@ class Mutator:
         data[at : at + removed] = run if self._random.random() < 0.8 else b""
 
     def _digit(self, data: bytearray) -> None:
-        """Replaces a digit, bracket or quote: what lengths and structure are made of in a text header."""
+        """Replaces a digit, bracket or quote, or a whole number: what lengths and structure are made of in text."""
+        numbers = list(re.finditer(rb"\d+", data[8 : self.header_bytes]))
+        if numbers and self._random.random() < 0.7:
+            found = self._random.choice(numbers)
+            old = int(found[0])
+            value = self._random.choice((*_EDGES, *_HUGE, old + 1, old - 1, old * 2, -old, len(data)))
+            data[8 + found.start() : 8 + found.end()] = str(value).encode()
+            data[:8] = u64((int.from_bytes(data[:8], "little") + len(str(value)) - len(found[0])) % (1 << 64))
+            return
         places = [at for at in range(min(len(data), self.header_bytes)) if data[at] in b'0123456789[]{}",:']
         if places:
             data[self._random.choice(places)] = self._random.choice(b'0123456789[]{}",:-.e\0')

@@ -82,7 +82,7 @@ def to_float32(bits: np.ndarray, dtype: str) -> np.ndarray:
     if dtype in ("F8_E4M3", "F8_E5M2", "F8_E8M0"):
         table: np.ndarray = _float8_table(dtype)[bits]
         return table
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return bits.astype(np.float32)
 
 

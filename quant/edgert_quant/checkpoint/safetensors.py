@@ -6,6 +6,7 @@ Source: the safetensors format description, https://github.com/huggingface/safet
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +19,7 @@ from edgert_quant.files import InputFile, human_bytes, quoted
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
-MAX_ELEMENTS = (1 << 63) - 1
+MAX_ELEMENTS = (1 << 60) - 1  # NumPy counts bytes in 63 bits, and leaves out dimensions of 0 where it does
 _MAX_VALUES = 4_000_000
 _MEMORY = 64 << 20
 _BYTES_PER_VALUE = 128
@@ -110,12 +111,10 @@ def _tensor(file: InputFile, name: str, info: object, data_start: int) -> Checkp
     begin, end = offsets
     if begin > end or data_start + end > file.size:
         _fail(file, field, f"data_offsets {begin} to {end} do not lie in the {file.size - data_start} bytes of data")
-    elements = 1
-    for size in shape:
-        elements *= size
-        if elements > MAX_ELEMENTS:
-            _fail(file, field, f"has more than 2^63 elements: shape {shape}")
-    bits = elements * BITS[dtype]
+    elements = math.prod(max(size, 1) for size in shape)
+    if elements > MAX_ELEMENTS:
+        _fail(file, field, f"has more than 2^60 elements: shape {shape}")
+    bits = 0 if 0 in shape else elements * BITS[dtype]
     if bits != 8 * (end - begin):
         _fail(file, field, f"has {end - begin} bytes, and shape {shape} of {dtype} needs {bits / 8:g}")
     return CheckpointTensor(name, dtype, tuple(shape), file.path, data_start + begin, end - begin)

@@ -51,7 +51,7 @@ class GgufFile:
                     split.check_shard(number, shard.metadata)
                     for name, tensor in shard.tensors.items():
                         if name in model.tensors:
-                            other = model.paths_of(name)
+                            other = model.path_of(name).name
                             raise FileFormatError(shard_path, f"is in {other} too", field=f"tensor {quoted(name)}")
                         model.tensors[name] = tensor
                     model.paths = tuple(file.path for file in files)
@@ -67,7 +67,7 @@ class GgufFile:
         """Bytes of all shards."""
         return sum(file.size for file in self._files)
 
-    def paths_of(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """The file that holds a tensor."""
         return self._files[self.tensor(name).shard].path
 
