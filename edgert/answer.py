@@ -28,7 +28,11 @@ class Answer:
 
     def __init__(self, request: Request, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
         self._request = request
-        self._decoder = None if tokenizer is None else StreamDecoder(tokenizer)
+        self._decoder: StreamDecoder | None = None
+        if tokenizer is not None:
+            # After a control token a text begins; after anything else the prompt's is continued.
+            begins = tokenizer.is_control(request.tokens[request.prompt_tokens - 1])
+            self._decoder = StreamDecoder(tokenizer, skip_special=True, continuation=not begins)
         self._stops = StopStrings(params.stop)
         self._text: list[str] = []
         self._tokens: list[int] = []
@@ -80,14 +84,14 @@ class Answer:
         piece = "" if self._decoder is None or stopped else self._decoder.push(event.choice.token)
         if event.ending and self._decoder is not None:
             piece += self._decoder.flush()
-        text, hit = self._stops.push(piece)
-        if hit is not None:
-            self._finish_reason, self._stop = "stop", hit
-            self._request.cancel()
-        elif event.ending:
+        text, _ = self._stops.push(piece)
+        if event.ending:
             text += self._stops.flush()
             self._finish_reason = "stop" if stopped else "length"
             self._stop = event.choice.token if stopped else None
+        if self._stops.hit is not None:
+            self._finish_reason, self._stop = "stop", self._stops.hit
+            self._request.cancel()
         return text
 
     def _chunk(self, text: str) -> Chunk:

@@ -27,6 +27,7 @@ from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
 from edgert.resolve import resolve_model
 from edgert.text import ChatTemplate, Tokenizer
+from edgert.text.template import TEMPLATE_KEY
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
@@ -93,7 +94,9 @@ class LLM:
             )
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
-            self._template = _template(metadata, self._tokenizer)
+            self._template: ChatTemplate | None = None
+            if self._tokenizer is not None and TEMPLATE_KEY in metadata:
+                self._template = ChatTemplate.from_gguf(metadata, self._tokenizer)
             defaults = _recommended(metadata)
             session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
             self.context = limits[0].context
@@ -139,9 +142,9 @@ class LLM:
     def render(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> str:
         """The prompt that the model's chat template makes of messages in OpenAI's form.
 
-        UnsupportedError if the file has no template; TemplateError if the template refuses the messages.
+        UnsupportedError if the file has no template, RequestError naming the part of `messages` that is malformed,
+        TemplateError if the template fails.
         """
-        _check_messages(messages)
         if self._template is None:
             raise UnsupportedError(f"{self.path} has no chat template; use generate instead of chat")
         return self._template.render(messages, tools=tools)
@@ -337,13 +340,6 @@ def _first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]
     return load(limits[-1])
 
 
-def _template(metadata: GgufMetadata, tokenizer: Tokenizer | None) -> ChatTemplate | None:
-    source = metadata.string("tokenizer.chat_template", "")
-    if not source or tokenizer is None:
-        return None
-    return ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
-
-
 def _recommended(metadata: GgufMetadata) -> dict[str, float]:
     """The sampling that the file recommends, checked; llama.cpp's defaults for the rest."""
     found = dict(FALLBACKS)
@@ -358,15 +354,6 @@ def _recommended(metadata: GgufMetadata) -> dict[str, float]:
             metadata.fail(key, str(error))
         found[field] = value
     return found
-
-
-def _check_messages(messages: Any) -> None:
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence) or not messages:
-        raise RequestError("messages must be a list of at least one message", parameter="messages")
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            reason = f"messages[{index}] must have a role and a content, as in {{'role': 'user', 'content': 'Hello'}}"
-            raise RequestError(reason, parameter="messages")
 
 
 def _check_response_format(response_format: Mapping[str, Any] | None) -> None:
