@@ -16,7 +16,7 @@ from edgert_models.errors import MemoryBudgetError, RequestError, UnsupportedErr
 from edgert_quant.gguf import GgufFile, GgufMetadata
 from edgert_runtimes.base import Limits, Progress, Session
 from edgert_runtimes.registry import get_backend
-from edgert_runtimes.weights import GgufWeights, weight_bytes_per_token
+from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
 
 from edgert.answer import Answer, AsyncStream, Start, Stream
@@ -82,6 +82,7 @@ class LLM:
             self.name = self.spec.name or self.path.stem
             plan = build_plan(self.spec)
             weights = GgufWeights(file)
+            check_weights(plan, weights, str(self.path))
             limits = choose_limits(
                 plan,
                 weights,
@@ -95,16 +96,17 @@ class LLM:
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
             self._template: ChatTemplate | None = None
-            if self._tokenizer is not None and TEMPLATE_KEY in metadata:
+            template: str = metadata.string(TEMPLATE_KEY, "")
+            if self._tokenizer is not None and template:
                 self._template = ChatTemplate.from_gguf(metadata, self._tokenizer)
             defaults = _recommended(metadata)
-            session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
-            self.context = limits[0].context
-            self.report = session.report
-            self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
             known = self.spec.vocabulary
             if self._tokenizer is not None:
                 known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
+            self.context = limits[0].context
+            self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
+            session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
+            self.report = session.report
             self._engine = Engine(
                 session,
                 vocabulary=known,

@@ -421,6 +421,18 @@ def test_options_that_are_refused(tiny_path: Path, tmp_path: Path) -> None:
         LLM(bad, backend="reference")
 
 
+def test_a_file_that_lacks_a_tensor_is_named(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "short.gguf")
+    # Two layers of weights under the metadata of three: the block count is a single byte.
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"qwen3moe.block_count") + len(b"qwen3moe.block_count") + 4
+    assert raw[at] == 2
+    raw[at] = 3
+    path.write_bytes(raw)
+    with pytest.raises(FileFormatError, match=r"short\.gguf, tensor blk\.2\..*: the tensor is missing"):
+        LLM(path, backend="reference")
+
+
 def test_the_cache_shrinks_to_the_memory(tiny_path: Path) -> None:
     # A position takes 2 layers · (keys and values) · 32 floats = 512 bytes; a context of 256 takes 128 KiB.
     with LLM(tiny_path, backend="reference", memory=300 * 1024) as llm:
