@@ -1,0 +1,109 @@
+"""Chat templates: from a list of messages to the prompt that a model was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgert_models.errors import RequestError, TemplateError
+
+from edgert.text.messages import checked_messages, checked_tools
+from edgert.text.tokenizer import Tokenizer
+from edgert.text.worker import TemplateWorker
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+"""The GGUF key of a model's chat template; `.NAME` after it gives further ones."""
+
+_MISSING = "the model has no chat template; give one with --chat-template FILE, or complete a plain prompt instead"
+
+
+class ChatTemplate:
+    """A Jinja chat template, rendered as Hugging Face transformers does, in a process of its own.
+
+    `source` is the template, `tools_source` one to use instead when tools are given. Limits: `timeout` in seconds of
+    wall time for one render, `max_output` and `max_memory` in bytes. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        *,
+        bos_token: str = "",
+        eos_token: str = "",
+        tools_source: str | None = None,
+        timeout: float = 2.0,
+        max_output: int = 4 << 20,
+        max_memory: int = 512 << 20,
+    ) -> None:
+        if not source:
+            raise TemplateError(_MISSING)
+        self.source = source
+        self._tools_source = tools_source
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._worker = TemplateWorker(timeout=timeout, max_output=max_output, max_memory=max_memory)
+
+    @classmethod
+    def from_gguf(
+        cls, metadata: Mapping[str, object], tokenizer: Tokenizer, *, name: str | None = None, **limits: Any
+    ) -> ChatTemplate:
+        """The chat template of a GGUF file, or the one called `name` of several.
+
+        Raises `TemplateError` where there is none. A model's template called "tool_use" serves requests with tools.
+        """
+        key = TEMPLATE_KEY if name in (None, "default") else f"{TEMPLATE_KEY}.{name}"
+        source, tools_source = metadata.get(key), metadata.get(f"{TEMPLATE_KEY}.tool_use")
+        if name is not None and source is None:
+            known = [
+                other.removeprefix(TEMPLATE_KEY).lstrip(".") or "default"
+                for other in metadata
+                if other.startswith(TEMPLATE_KEY)
+            ]
+            raise TemplateError(
+                f"the model has no chat template called {name!r}; it has {', '.join(sorted(known)) or 'none'}"
+            )
+        return cls(
+            source if isinstance(source, str) else None,
+            bos_token=tokenizer.bos_token,
+            eos_token=tokenizer.eos_token,
+            tools_source=tools_source if isinstance(tools_source, str) and name is None else None,
+            **limits,
+        )
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt for `messages`; `variables` are passed to the template (`enable_thinking=False`, …).
+
+        Encode it with `add_special=False`: templates write the begin token themselves. Raises `RequestError` naming
+        `messages[i]…` for malformed messages, `TemplateError` for a template that fails or overruns its limits.
+        """
+        context: dict[str, Any] = {
+            **self._tokens,
+            "documents": None,
+            **variables,
+            "messages": checked_messages(messages),
+            "tools": checked_tools(tools),
+            "add_generation_prompt": bool(add_generation_prompt),
+        }
+        try:
+            json.dumps(variables)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestError(f"template variables must be JSON: {error}", parameter="chat_template_kwargs") from error
+        source = self._tools_source if tools and self._tools_source else self.source
+        return self._worker.render(source, context)
+
+    def close(self) -> None:
+        """End the rendering process; a later render starts another."""
+        self._worker.close()
+
+    def __enter__(self) -> ChatTemplate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

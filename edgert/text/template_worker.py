@@ -1,0 +1,159 @@
+"""The process that renders chat templates. Run as a script; it imports Jinja2 and the standard library only.
+
+A chat template is a program out of a model file. Jinja2's sandbox keeps it from the interpreter's internals, but not
+from using up time and memory in one C call, which nothing inside a process can interrupt. So it runs here: memory is
+limited by the operating system, time by the parent, which kills this process. Frames on both pipes are a four-byte
+length (big-endian) and JSON in UTF-8.
+
+The environment is that of Hugging Face transformers (`utils/chat_template_utils.py`, Apache-2.0), since templates are
+written for it: trimmed blocks, loop controls, `raise_exception`, `strftime_now`, `tojson` without HTML escapes, and the
+`generation` tag, which marks text and prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+from datetime import datetime
+from typing import Any, BinaryIO, NoReturn
+
+_LENGTH = struct.Struct(">I")
+
+
+def _limit_memory(limit: int) -> None:
+    """Cap this process's memory at `limit` bytes, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for name, value in (("RLIMIT_AS", limit), ("RLIMIT_DATA", limit), ("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0)):
+        kind = getattr(resource, name, None)
+        try:
+            if kind is not None:
+                resource.setrlimit(kind, (value, value))
+        except (ValueError, OSError):  # macOS refuses some of them
+            continue
+
+
+def _environment() -> Any:
+    import jinja2
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012 — Jinja2's own convention
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
+    class Namespace(jinja2.utils.Namespace):
+        """Refuses names that begin with an underscore, through which a template could reach Python's internals."""
+
+        def __init__(*args: Any, **names: Any) -> None:
+            values = dict(*args[1:], **names)
+            for name in values:
+                check_name(name)
+            jinja2.utils.Namespace.__init__(args[0], values)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            check_name(name)
+            jinja2.utils.Namespace.__setitem__(self, name, value)
+
+    def check_name(name: object) -> None:
+        if isinstance(name, str) and name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {name!r}")
+
+    def raise_exception(message: object) -> NoReturn:
+        raise jinja2.TemplateError(str(message))
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["namespace"] = Namespace
+    environment.globals["dict"] = lambda *args, **names: dict(*args, **names)
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _reason(error: BaseException) -> str:
+    import jinja2
+
+    if isinstance(error, MemoryError):
+        return "it needs more memory than templates are allowed"
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"it does not compile: {error.message} (line {error.lineno})"
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    name = "" if type(error) is jinja2.TemplateError else f"{type(error).__name__}: "
+    return f"{name}{str(error)[:500]}" + ("" if line is None else f" (line {line})")
+
+
+def _render(environment: Any, cache: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    source = request["source"]
+    if source not in cache:
+        cache.clear()
+        cache[source] = environment.from_string(source)
+    parts: list[str] = []
+    size = 0
+    for part in cache[source].generate(**request["context"]):
+        size += len(part.encode("utf-8", "surrogatepass"))
+        if size > request["max_output"]:
+            return {"error": f"its output is larger than {request['max_output']} bytes"}
+        parts.append(part)
+    return {"text": "".join(parts)}
+
+
+def _send(pipe: BinaryIO, value: dict[str, Any]) -> None:
+    data = json.dumps(value).encode()
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+def main(memory: int, paths: list[str]) -> None:
+    """Serve requests from stdin until it closes."""
+    sys.path[:0] = paths
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else may write between the frames
+    environment = _environment()
+    cache: dict[str, Any] = {}
+    _limit_memory(memory)
+    _send(answers, {"ready": True})
+    while len(header := requests.read(_LENGTH.size)) == _LENGTH.size:
+        request = json.loads(requests.read(_LENGTH.unpack(header)[0]))
+        # The parent kills this process when time is up; the alarm does where the parent itself has been killed.
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + 1)
+        try:
+            answer = _render(environment, cache, request)
+        except BaseException as error:
+            # After a lack of memory the heap may be full of holes: the parent starts another process.
+            answer = {"error": _reason(error), "last": isinstance(error, MemoryError)}
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, answer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
