@@ -136,62 +136,63 @@ def peak(workers: Workers, kernel: Kernel, operations: int) -> float:
     return workers.threads * rounds * 4 * CHAINS * operations / workers.seconds(calls)
 
 
-def weights(format: Format, rows: int) -> tuple[np.ndarray, float]:
+def weights(packed: Format, rows: int) -> tuple[np.ndarray, float]:
     """Panels of random rows, repeated, and the seconds it took to pack them on one thread."""
     rng = np.random.default_rng(0)
-    stride = format.type.row_bytes(K)
+    stride = packed.type.row_bytes(K)
     raw = rng.integers(0, 48, (LANES, stride), dtype=np.uint8)  # small bytes: no huge or undefined scales
-    size = format.panel_bytes(K)
+    size = packed.panel_bytes(K)
     panels = aligned(size * (rows // LANES))
     source, base = raw.ctypes.data, panels.ctypes.data
 
     def pack() -> None:
         for panel in range(rows // LANES):
-            format.pack(source, stride, LANES, K, base + panel * size)
+            packed.pack(source, stride, LANES, K, base + panel * size)
 
     return panels, Workers(1).seconds([pack], 2)
 
 
-def measure(format: Format, workers: Workers, read: float, peaks: dict[str, float]) -> dict[str, object]:
+def measure(packed: Format, workers: Workers, read: float, peaks: dict[str, float]) -> dict[str, object]:
     """One format on some threads."""
-    size = format.panel_bytes(K)
+    size = packed.panel_bytes(K)
     rows = max(PREFILL_ROWS, WEIGHT_BYTES // size * LANES)
-    panels, packing = weights(format, rows)
+    panels, packing = weights(packed, rows)
     n_panels = rows // LANES
     base = panels.ctypes.data
     rng = np.random.default_rng(1)
     inputs = rng.standard_normal((TOKENS, K), dtype=np.float32)
-    rows_x = np.zeros((TOKENS, format.activation.bytes(K)), np.uint8)
+    rows_x = np.zeros((TOKENS, packed.activation.bytes(K)), np.uint8)
     for source, target in zip(inputs, rows_x, strict=True):
-        format.activation.quantize(source.ctypes.data, target.ctypes.data, K)
+        packed.activation.quantize(source.ctypes.data, target.ctypes.data, K)
     outputs = np.zeros((TOKENS, rows), np.float32)
     xs = np.array([row.ctypes.data for row in rows_x])
 
     def product(first: int, count: int, tokens: int) -> Callable[[], object]:
         ys = np.array([row.ctypes.data + 4 * LANES * first for row in outputs[:tokens]])
         arguments = (base + first * size, count, xs.ctypes.data, ys.ctypes.data, tokens, K)
-        return lambda keep=ys: format.gemm(*arguments)
+        return lambda keep=ys: packed.gemm(*arguments)
 
     chunk = max(2, n_panels // 64)
     decode = [product(first, min(chunk, n_panels - first), 1) for first in range(0, n_panels, chunk)]
     decode_seconds = workers.seconds(decode)
     prefill = [product(first, 8, TOKENS) for first in range(0, PREFILL_ROWS // LANES, 8)]
     prefill_seconds = workers.seconds(prefill)
-    quantize = workers.seconds([lambda: format.activation.quantize(inputs.ctypes.data, rows_x.ctypes.data, K)], 50)
-    kind = "float" if format.activation.direct else "codes"
+    whole = TOKENS * K  # one long row: activations of consecutive blocks lie one behind the other
+    quantize = Workers(1).seconds([lambda: packed.activation.quantize(inputs.ctypes.data, rows_x.ctypes.data, whole)])
+    kind = "float" if packed.activation.direct else "codes"
     operations = 2 * TOKENS * PREFILL_ROWS * K / prefill_seconds
     return {
-        "type": format.type.name.lower(),
-        "activation": format.activation.name,
-        "isa": format.isa.name,  # type: ignore[attr-defined]
+        "type": packed.type.name.lower(),
+        "activation": packed.activation.name,
+        "isa": packed.isa.name,  # type: ignore[attr-defined]
         "threads": workers.threads,
         "decode_gb_per_second": round(n_panels * size / decode_seconds / 1e9, 2),
         "decode_share_of_read_bandwidth": round(n_panels * size / decode_seconds / read, 3),
         "prefill_gops_per_second": round(operations / 1e9, 1),
         "prefill_share_of_peak": round(operations / peaks[kind], 3),
-        "pack_gb_per_second_one_thread": round(rows * format.type.row_bytes(K) / packing / 1e9, 2),
-        "quantize_ns_per_input": round(quantize / K * 1e9, 3),
-        "bytes_per_file_byte": round(size / (LANES * format.type.row_bytes(K)), 3),
+        "pack_gb_per_second_one_thread": round(rows * packed.type.row_bytes(K) / packing / 1e9, 2),
+        "quantize_ns_per_input_one_thread": round(quantize / whole * 1e9, 3),
+        "bytes_per_file_byte": round(size / (LANES * packed.type.row_bytes(K)), 3),
     }
 
 
@@ -228,10 +229,10 @@ def main() -> None:
             }
         )
         for name in arguments.types.split(","):
-            format = format_for(BlockType.parse(name), isa)
-            if format is None:
+            packed = format_for(BlockType.parse(name), isa)
+            if packed is None:
                 parser.error(f"{name} has no packed format")
-            results.append(measure(format, workers, read, peaks))
+            results.append(measure(packed, workers, read, peaks))
     machine = {"cpu": host().cpu, "machine": platform.machine(), "system": platform.system()}
     print(
         json.dumps(

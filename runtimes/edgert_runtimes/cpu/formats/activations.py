@@ -11,6 +11,7 @@ sums serve formats with minima, and those whose stored codes are offset to be un
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 from edgert_quant.jit import Kernel, emit, ir_kernel
@@ -25,6 +26,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     Value,
     i64,
     load,
+    mask,
     pointer,
     same,
     shuffle,
@@ -35,6 +37,9 @@ from edgert_runtimes.cpu.formats.vectors import (
 BLOCK = 32
 SMALLEST = 2.0**-100
 """Blocks whose largest input is smaller count as zeros: their scale would not be a normal number."""
+
+ROUNDER = 1.5 * 2**23
+ROUNDER_BITS = 0x4B400000
 
 
 class Float32(Activation):
@@ -89,16 +94,18 @@ class Codes(Activation):
     def _quantize_block(self, b: ir.IRBuilder, inputs: Value, block: Value) -> None:
         reals, words = inputs.type, ir.VectorType(I32, BLOCK)
         largest_code = 127.0 if self.planes == 1 else 127.0 * 256
-        absolute = emit.call(b, "llvm.fabs.v32f32", reals, [inputs])
-        largest = emit.call(b, "llvm.vector.reduce.fmax.v32f32", F32, [absolute])
-        # 0 for finite inputs, NaN otherwise: fmax passes over NaN, and no integer can hold one.
-        finite = b.fmul(inputs, emit.real(0.0, reals))
-        poison = b.call(_reduce_add(b, reals), [emit.real(0.0), finite], fastmath=("reassoc",))
+        # As integers, magnitudes are ordered like the floats, with infinity and NaN above all others.
+        magnitudes = mask(b, b.bitcast(inputs, words), 0x7FFFFFFF)
+        top = emit.call(b, "llvm.vector.reduce.umax.v32i32", I32, [magnitudes])
+        largest = b.bitcast(top, F32)
         small = b.fcmp_ordered("<", largest, emit.real(SMALLEST))
         scale = b.select(small, emit.real(0.0), b.fmul(largest, emit.real(1 / largest_code)))
+        scale = b.select(b.icmp_unsigned("<", top, ir.Constant(I32, 0x7F800000)), scale, emit.real(math.nan))
         inverse = b.select(small, emit.real(0.0), b.fdiv(emit.real(largest_code), largest))
         scaled = b.fmul(inputs, emit.splat(b, inverse, BLOCK))
-        codes = b.fptosi(emit.call(b, "llvm.rint.v32f32", reals, [scaled]), words)
+        # Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+        rounded = b.bitcast(b.fadd(scaled, emit.real(ROUNDER, reals)), words)
+        codes = b.sub(rounded, same(rounded, ROUNDER_BITS))
         if self.planes == 1:
             planes = [codes]
         else:
@@ -109,7 +116,6 @@ class Codes(Activation):
         halves = [shuffle(b, codes, codes, range(i, i + 16)) for i in (0, 16)]
         sums = [b.neg(emit.call(b, "llvm.vector.reduce.add.v16i32", I32, [half])) for half in halves]
         total = b.add(*sums)
-        scale = b.fadd(scale, poison)
         store(b, block, self.scale, scale, align=4)
         store(b, block, self.scaled_sum, b.fmul(scale, b.sitofp(total, F32)), align=4)
         for offset, value in zip((self.sum, *self.half_sums), (total, *sums), strict=True):
@@ -119,12 +125,6 @@ class Codes(Activation):
 def source_at(b: ir.IRBuilder, source: Value, block: Value) -> Value:
     """The pointer to the inputs of a block."""
     return step(b, source, b.shl(block, i64(7)))
-
-
-def _reduce_add(b: ir.IRBuilder, kind: ir.VectorType) -> ir.Function:
-    name = "llvm.vector.reduce.fadd.v32f32"
-    known = b.module.globals.get(name)
-    return known or ir.Function(b.module, ir.FunctionType(F32, [F32, kind]), name)
 
 
 @cache

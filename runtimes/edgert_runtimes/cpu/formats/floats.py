@@ -74,10 +74,10 @@ class FloatFormat(Format):
         self.activation = activation("f32")
         self._k_bytes = LANES * self.type.block_bytes
         name = f"{self.type.name.lower()}.{{}}"
-        key = (*SOURCES, isa.name)
-        self.pack = ir_kernel(name=name.format("pack"), key=key)(self._pack_kernel())
-        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=key)(self._unpack_kernel())
-        self.gemm = ir_kernel(name=name.format(f"gemm.{isa.name}"), key=key)(self._gemm_kernel())
+        matmul = f"gemm.{isa.name}"
+        self.pack = ir_kernel(name=name.format("pack"), key=SOURCES)(self._pack_kernel())
+        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=SOURCES)(self._unpack_kernel())
+        self.gemm = ir_kernel(name=name.format(matmul), key=(*SOURCES, matmul))(self._gemm_kernel())
 
     def panel_bytes(self, k: int) -> int:
         """Any k."""

@@ -116,10 +116,11 @@ class BlockFormat(Format):
         self.activation = activation
         self.codes = activation
         name = f"{self.type.name.lower()}.{{}}"
-        key = (*SOURCES, sys.modules[type(layout).__module__], isa.name, activation.name)
-        self.pack = ir_kernel(name=name.format("pack"), key=key)(self._pack_kernel())
-        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=key)(self._unpack_kernel())
-        self.gemm = ir_kernel(name=name.format(f"gemm.{activation.name}.{isa.name}"), key=key)(self._gemm_kernel())
+        sources = (*SOURCES, sys.modules[type(layout).__module__])
+        matmul = f"gemm.{activation.name}.{isa.name}"
+        self.pack = ir_kernel(name=name.format("pack"), key=sources)(self._pack_kernel())
+        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(self._unpack_kernel())
+        self.gemm = ir_kernel(name=name.format(matmul), key=(*sources, matmul))(self._gemm_kernel())
 
     def panel_bytes(self, k: int) -> int:
         """`k` is a multiple of the type's block size."""

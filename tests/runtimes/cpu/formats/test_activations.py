@@ -1,0 +1,71 @@
+"""The stored inputs, against their definition."""
+
+import numpy as np
+import pytest
+from edgert_runtimes.cpu.formats import activation
+
+from tests.support.packed import decode_activations
+
+
+def stored(name: str, x: np.ndarray) -> np.ndarray:
+    kind = activation(name)
+    out = np.zeros((1, kind.bytes(len(x)) + 8), np.uint8)
+    kind.quantize(x.ctypes.data, out.ctypes.data, len(x))
+    assert not out[0, -8:].any(), "the kernel wrote behind its outputs"
+    return out[:, :-8]
+
+
+@pytest.mark.parametrize(("name", "levels"), [("q8", 127), ("q8x2", 127 * 256)])
+def test_codes_scales_and_sums(name: str, levels: int) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((40, 32)) * 10.0 ** rng.uniform(-20, 20, (40, 1))).astype(np.float32)
+    x[3] = 0
+    x[4, 5:] = 0
+    data = stored(name, x.reshape(-1))
+    values = decode_activations(activation(name), data, x.size).reshape(x.shape)
+    largest = np.abs(x).max(axis=1, keepdims=True).astype(np.float64)
+    assert np.all(np.abs(values - x) <= largest * (0.5 / levels + 2e-7))
+    np.testing.assert_allclose(np.abs(values).max(axis=1, keepdims=True), largest, rtol=2e-7)
+    planes = 1 if name == "q8" else 2
+    blocks = data.reshape(40, -1)
+    codes = blocks[:, : 32 * planes].view(np.int8).astype(np.int32).reshape(40, planes, 32)
+    whole = codes[:, 0] if planes == 1 else 256 * codes[:, 0] + codes[:, 1]
+    tail = np.ascontiguousarray(blocks[:, 32 * planes :])
+    scale, scaled_sum = tail[:, :8].view(np.float32).T
+    total, first, second = tail[:, 8:].view(np.int32).T
+    np.testing.assert_array_equal(total, -whole.sum(axis=1))
+    np.testing.assert_array_equal(first, -whole[:, :16].sum(axis=1))
+    np.testing.assert_array_equal(second, -whole[:, 16:].sum(axis=1))
+    np.testing.assert_array_equal(scaled_sum, scale * total.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["q8", "q8x2"])
+def test_tiny_inputs_are_zeros_and_huge_ones_survive(name: str) -> None:
+    x = np.full(64, 1e-38, np.float32)
+    x[32:] = np.float32(3e38)
+    values = decode_activations(activation(name), stored(name, x), 64)[0]
+    assert not values[:32].any()
+    np.testing.assert_allclose(values[32:], x[32:].astype(np.float64), rtol=2e-7)
+
+
+@pytest.mark.parametrize("name", ["q8", "q8x2"])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_no_number_makes_its_block_nan(name: str, bad: float) -> None:
+    x = np.ones(96, np.float32)
+    x[40] = bad
+    values = decode_activations(activation(name), stored(name, x), 96)[0]
+    assert np.isnan(values[32:64]).all()
+    np.testing.assert_allclose(values[:32], 1, rtol=2e-7)
+    np.testing.assert_allclose(values[64:], 1, rtol=2e-7)
+
+
+def test_rounding_is_to_even() -> None:
+    x = np.zeros(32, np.float32)
+    x[:6] = (127, 0.5, 1.5, 2.5, -0.5, -1.5)
+    assert stored("q8", x)[0, :6].view(np.int8).tolist() == [127, 0, 2, 2, 0, -2]
+
+
+def test_floats_are_copied() -> None:
+    x = np.random.default_rng(0).standard_normal(33).astype(np.float32)
+    assert activation("f32").direct
+    np.testing.assert_array_equal(stored("f32", x).view(np.float32)[0], x)

@@ -1,0 +1,132 @@
+"""Which instruction set is chosen, and that every kernel lowers for other CPUs."""
+
+import re
+
+import pytest
+from edgert_models.errors import BackendError, RequestError
+from edgert_quant.blocks import BlockType
+from edgert_quant.jit import Kernel, Target, emit
+from edgert_runtimes.cpu.formats import available, format_for, host_isa
+from edgert_runtimes.cpu.formats import isa as isa_module
+from edgert_runtimes.cpu.formats.isa import ISAS, Avx512Vnni, Portable
+from edgert_runtimes.cpu.formats.registry import packed_types
+from llvmlite import binding, ir
+
+PLAIN = Target("x86_64-unknown-linux-gnu", "x86-64", ())
+VNNI = Target(PLAIN.triple, "znver5", ("+avx512bw", "+avx512f", "+avx512vl", "+avx512vnni", "+f16c", "+fma"))
+ARM = Target("aarch64-unknown-linux-gnu", "generic", ())
+
+
+@pytest.fixture(autouse=True)
+def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(isa_module.VARIABLE, raising=False)
+    isa_module._chosen.cache_clear()
+    yield
+    isa_module._chosen.cache_clear()
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
+    for module in (isa_module, emit):
+        monkeypatch.setattr(module, "host", lambda: target)
+
+
+def test_the_best_that_the_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, PLAIN)
+    assert host_isa().name == "portable"
+    isa_module._chosen.cache_clear()
+    pretend(monkeypatch, VNNI)
+    assert host_isa().name == "avx512-vnni"
+    for missing in ("avx512bw", "avx512f", "avx512vl", "avx512vnni"):
+        features = tuple(f for f in VNNI.features if f != f"+{missing}")
+        assert not Avx512Vnni().runs_on(Target(VNNI.triple, "znver5", features))
+    assert not Avx512Vnni().runs_on(Target(ARM.triple, "generic", VNNI.features))
+
+
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, VNNI)
+    monkeypatch.setenv("EDGERT_CPU", "Portable")
+    assert host_isa().name == "portable"
+    found = format_for(BlockType.Q4_K)
+    assert found is not None
+    assert found.gemm.name.endswith("portable")
+
+
+def test_what_cannot_be_chosen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, PLAIN)
+    monkeypatch.setenv("EDGERT_CPU", "avx512-vnni")
+    with pytest.raises(BackendError, match=r"EDGERT_CPU=avx512-vnni: this CPU \(x86-64\) has no .*; it runs portable$"):
+        host_isa()
+    monkeypatch.setenv("EDGERT_CPU", "sse9")
+    with pytest.raises(RequestError, match=r"EDGERT_CPU=sse9 is unknown; this CPU runs portable$"):
+        host_isa()
+
+
+def test_tiles_cover_any_number_of_tokens() -> None:
+    for isa in ISAS:
+        for tile in (isa.float_tile(), isa.code_tile(1), isa.code_tile(2)):
+            assert list(tile.tokens) == sorted(set(tile.tokens), reverse=True)
+            assert tile.tokens[-1] == 1
+            assert tile.panels >= 1
+
+
+def assembly(kernel: Kernel, target: Target) -> str:
+    module = ir.Module(name=kernel.name, context=ir.Context())
+    module.triple = target.triple
+    word = ir.IntType(64)
+    function = ir.Function(module, ir.FunctionType(word, [word] * len(kernel.parameters)), "kernel")
+    builder = ir.IRBuilder(function.append_basic_block())
+    kernel.function(builder, *function.args)
+    if not builder.block.is_terminated:
+        builder.ret(ir.Constant(word, 0))
+    parsed = binding.parse_assembly(str(module))
+    machine = binding.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=",".join(target.features), opt=1, reloc="pic"
+    )
+    return str(machine.emit_assembly(parsed))
+
+
+CALL = re.compile(r"^\s+(?:callq?|bl)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", [PLAIN, ARM], ids=["x86-64", "aarch64"])
+@pytest.mark.parametrize(
+    "block_type",
+    [
+        pytest.param(t, marks=() if t in (BlockType.F16, BlockType.Q8_0, BlockType.Q4_K) else pytest.mark.slow)
+        for t in packed_types()
+    ],
+    ids=lambda t: t.name.lower(),
+)
+def test_portable_kernels_lower_for_other_cpus(
+    block_type: BlockType, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without calling a library for what the CPU lacks."""
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    try:
+        binding.Target.from_triple(target.triple)
+    except RuntimeError:
+        pytest.skip(f"this llvmlite cannot compile for {target.triple}")
+    pretend(monkeypatch, target)
+    portable = next(isa for isa in ISAS if isinstance(isa, Portable))
+    found = format_for(block_type, portable)
+    assert found is not None
+    for kernel in found.kernels():
+        text = assembly(kernel, target)
+        assert set(CALL.findall(text)) <= {"memcpy"} | {f"tile_{p}x{t}" for p in (1, 2) for t in (1, 2, 4, 8, 12)}
+
+
+def test_the_portable_dot_product_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pairs of 16-bit products: without that, it would take several times as many instructions."""
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    pretend(monkeypatch, PLAIN)
+    found = format_for(BlockType.Q4_0, next(isa for isa in ISAS if isinstance(isa, Portable)))
+    assert found is not None
+    text = assembly(found.gemm, PLAIN)
+    assert "pmaddwd" in text
+    assert "pmuludq" not in text
+
+
+def test_here() -> None:
+    assert available()[-1].name == "portable"

@@ -1,0 +1,124 @@
+"""Random weights of every packed type, and matmuls through the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from edgert_quant.blocks import BlockType, dequantize
+from edgert_runtimes.cpu.formats import LANES, PANEL_ALIGNMENT, Format, available, format_for, packed_types
+
+HALVES = {
+    BlockType.Q8_0: (0,),
+    BlockType.Q4_0: (0,),
+    BlockType.Q4_1: (0, 2),
+    BlockType.Q5_0: (0,),
+    BlockType.Q5_1: (0, 2),
+    BlockType.Q4_K: (0, 2),
+    BlockType.Q5_K: (0, 2),
+    BlockType.Q6_K: (208,),
+}
+"""Where a block holds scales as halves; all other bytes may have any value."""
+
+
+def aligned_bytes(size: int, fill: int = 0) -> np.ndarray:
+    buffer = np.full(size + PANEL_ALIGNMENT, fill, np.uint8)
+    start = -buffer.ctypes.data % PANEL_ALIGNMENT
+    return buffer[start : start + size]
+
+
+def random_rows(block_type: BlockType, rows: int, k: int, *, extreme: bool = False, seed: int = 0) -> np.ndarray:
+    """uint8 [rows, row bytes]: any codes; scales near 0.01, or (`extreme`) any finite half, subnormals included."""
+    rng = np.random.default_rng([seed, block_type, rows, k])
+    n = rows * k // block_type.block_size
+    if block_type.block_size == 1:
+        values = rng.standard_normal(n).astype(np.float32)
+        if extreme:
+            values *= 10 ** rng.uniform(-7, 4, n).astype(np.float32)
+        if block_type is BlockType.F16:
+            return values.astype(np.float16).view(np.uint8).reshape(rows, -1)
+        bits = values.view(np.uint32)
+        return (
+            (bits if block_type is BlockType.F32 else (bits >> 16).astype(np.uint16)).view(np.uint8).reshape(rows, -1)
+        )
+    data = rng.integers(0, 256, (n, block_type.block_bytes), dtype=np.uint8)
+    for at in HALVES[block_type]:
+        scales = (rng.choice([-1, 1], n) * rng.uniform(0.005, 0.01, n)).astype(np.float16)
+        if extreme:
+            bits = rng.integers(0, 0x7C00, n, dtype=np.uint16)
+            bits[:3] = (0, 1, 0x7BFF)
+            scales = (bits | rng.choice(np.array([0, 0x8000], np.uint16), n)).view(np.float16)
+        data[:, at : at + 2] = scales.view(np.uint8).reshape(n, 2)
+    return data.reshape(rows, -1)
+
+
+@dataclass
+class Packed:
+    """A weight in panels."""
+
+    format: Format
+    raw: np.ndarray
+    k: int
+
+    def __post_init__(self) -> None:
+        self.rows = len(self.raw)
+        self.panel_bytes = self.format.panel_bytes(self.k)
+        self.n_panels = self.format.panels(self.rows)
+        self.data = aligned_bytes(self.n_panels * self.panel_bytes, fill=0xA5)
+        for panel in range(self.n_panels):
+            first = panel * LANES
+            source = self.raw[first:].ctypes.data
+            count = min(LANES, self.rows - first)
+            self.format.pack(source, self.raw.strides[0], count, self.k, self.address(panel))
+
+    @property
+    def weights(self) -> np.ndarray:
+        return dequantize(np.ascontiguousarray(self.raw), self.format.type)
+
+    def address(self, panel: int) -> int:
+        return int(self.data.ctypes.data) + panel * self.panel_bytes
+
+    def unpack(self, row: int) -> np.ndarray:
+        out = np.full(self.k, np.nan, np.float32)
+        self.format.unpack_row(self.address(row // LANES), row % LANES, self.k, out.ctypes.data)
+        return out
+
+    def activations(self, x: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(x), self.format.activation.bytes(self.k)), np.uint8)
+        for source, target in zip(x, out, strict=True):
+            self.format.activation.quantize(source.ctypes.data, target.ctypes.data, self.k)
+        return out
+
+    def multiply(self, activations: np.ndarray, first: int = 0, count: int | None = None) -> np.ndarray:
+        """float32 [tokens, 16 * count]: the product with some panels, all by default."""
+        count = self.n_panels if count is None else count
+        guard = np.float32(12345)
+        out = np.full((len(activations), LANES * count + LANES), guard)
+        xs = np.array([row.ctypes.data for row in activations], np.int64)
+        ys = np.array([row.ctypes.data for row in out], np.int64)
+        self.format.gemm(self.address(first), count, xs.ctypes.data, ys.ctypes.data, len(activations), self.k)
+        assert (out[:, LANES * count :] == guard).all(), "the kernel wrote behind its outputs"
+        return out[:, : LANES * count]
+
+
+def decode_activations(activation: object, data: np.ndarray, k: int) -> np.ndarray:
+    """What the stored activations mean, in float64: from the module's definition, not from the kernels."""
+    if activation.name == "f32":
+        return data.view(np.float32).astype(np.float64)
+    planes = {"q8": 1, "q8x2": 2}[activation.name]
+    size = 32 * planes + 20
+    blocks = np.ascontiguousarray(data).reshape(-1, size)
+    codes = blocks[:, : 32 * planes].view(np.int8).reshape(-1, planes, 32).astype(np.int64)
+    whole = codes[:, 0] if planes == 1 else 256 * codes[:, 0] + codes[:, 1]
+    scale = np.ascontiguousarray(blocks[:, 32 * planes : 32 * planes + 4]).view(np.float32).astype(np.float64)
+    return (scale * whole).reshape(len(data), k)
+
+
+def every_format() -> list[object]:
+    """Each packed type with each instruction set that runs here, as pytest parameters."""
+    return [
+        pytest.param(format_for(block_type, isa), id=f"{block_type.name.lower()}-{isa.name}")
+        for isa in available()
+        for block_type in packed_types()
+    ]
