@@ -50,7 +50,7 @@ class LLM:
     the model's if that is less. `memory` bounds the bytes taken (the cache shrinks to fit, down to one context);
     MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f16", "f32", or "auto" for f32 where
     the weights are. `seed` is for requests that name none. `sequences` is how many answers are computed at a time,
-    `rows` how many tokens go through the model in one step, `queue_limit` how many requests may wait (None: any
+    `rows` how many tokens go through the model in one step at most, `queue_limit` how many requests may wait (None: any
     number). `progress(stage, done, total)` is told about compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.

@@ -17,6 +17,10 @@ from edgert_runtimes.base import Limits
 from edgert.engine.blocks import BlockPool, Table
 from edgert.engine.request import Kind, Request
 
+_FIRST_ROWS = 64  # of a step, before anything is known of the model's speed
+_FEWEST_ROWS = 16
+_SLOW, _QUICK = 0.5, 0.2  # seconds of a step
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -39,7 +43,10 @@ class Step:
 
 
 class Scheduler:
-    """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation."""
+    """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation.
+
+    RequestError if the limits cannot work: fewer rows than sequences, or a pool that does not hold one context.
+    """
 
     def __init__(self, limits: Limits, evaluation_rows: int) -> None:
         if not 0 < limits.sequences <= limits.rows:
@@ -51,8 +58,9 @@ class Scheduler:
         self.running: list[Request] = []  # in order of admission
         self.pool = BlockPool(limits.blocks, limits.block_size)
         self.preemptions = 0
-        self._rows, self._sequences = limits.rows, limits.sequences
-        self._evaluation_rows = min(limits.rows, evaluation_rows)
+        self.rows = min(limits.rows, max(_FIRST_ROWS, limits.sequences))  # of the next step
+        self._most_rows, self._sequences = limits.rows, limits.sequences
+        self._evaluation_rows = evaluation_rows
         self._evaluate = False
 
     @property
@@ -65,12 +73,12 @@ class Scheduler:
 
         An evaluation has its steps to itself, and takes turns with the others.
         """
-        step = Step(rows=self._rows)
+        step = Step(rows=self.rows)
         generating = [request for request in self.running if request.kind is Kind.GENERATE]
         evaluation = next((request for request in self.running if request.kind is not Kind.GENERATE), None)
         self._evaluate = not self._evaluate
         if evaluation is not None and (self._evaluate or not generating):
-            step.parts.append(Part(evaluation, min(evaluation.remaining, self._evaluation_rows)))
+            step.parts.append(Part(evaluation, min(evaluation.remaining, self.rows, self._evaluation_rows)))
             return step
         for request in generating:  # the newest, which may be preempted meanwhile, is last
             if request.table.blocks and request.remaining == 1 and self._make_room(request):
@@ -81,6 +89,19 @@ class Scheduler:
         while self.waiting and len(self.running) < self._sequences and self._admit(step, self.waiting[0]):
             self.running.append(self.waiting.popleft())
         return step if step.parts else self.plan()
+
+    def pace(self, rows: int, seconds: float) -> None:
+        """A step of so many rows took so long: make steps shorter that one waits for, and longer those that are quick.
+
+        Requests come, are cancelled and get their next token between steps. What they get does not depend on how
+        prompts are cut: backends give the same bits for every cut.
+        """
+        if rows <= self.rows // 2:
+            return  # not full: it says little of a full one
+        if seconds > _SLOW:
+            self.rows = max(self.rows // 2, min(self._most_rows, max(_FEWEST_ROWS, self._sequences)))
+        elif seconds < _QUICK:
+            self.rows = min(self.rows * 2, self._most_rows)
 
     def done(self, part: Part) -> None:
         """A part has been computed."""

@@ -106,6 +106,7 @@ class Worker:
 
     def _compute(self, parts: list[Part]) -> None:
         """Run parts as one batch; if that fails, each by itself, so that only those who are at fault end."""
+        begin = time.monotonic()
         try:
             hidden = parts[0].request.kind is Kind.HIDDEN
             out = self._session.step(make_batch(parts, self._block_size), hidden=hidden)
@@ -117,6 +118,7 @@ class Worker:
             self._end(parts[0].request, Failed(_typed(error)))
             return
         self.steps += 1
+        self.scheduler.pace(sum(part.count for part in parts), time.monotonic() - begin)
         row = 0
         for part in parts:
             self.scheduler.done(part)

@@ -8,10 +8,12 @@ import weakref
 import numpy as np
 import pytest
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, RequestError
+from edgert_runtimes.base import Batch
 
 from edgert.engine.engine import Engine, QueueFullError
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Failed, Token
+from edgert.engine.scheduler import Scheduler
 from tests.edgert.engine.fake import (
     VOCABULARY,
     WIDTH,
@@ -47,6 +49,46 @@ def test_a_long_prompt_is_prefilled_in_pieces() -> None:
     _, collector = start(engine, prompt, max_tokens=3, temperature=0)
     assert collector.tokens() == expected(prompt, greedy, 3)
     assert [len(batch.tokens) for batch in session.batches] == [4] * 10 + [1] * 2  # pieces end with blocks
+    engine.close()
+
+
+def test_steps_become_shorter_where_the_model_is_slow_and_longer_where_it_is_quick() -> None:
+    scheduler = Scheduler(limits(rows=512, context=1024, blocks=256), 10**6)
+    assert scheduler.rows == 64
+    scheduler.pace(64, 0.1)
+    assert scheduler.rows == 128
+    scheduler.pace(3, 0.1)  # steps that are not full say nothing
+    scheduler.pace(3, 0.9)
+    assert scheduler.rows == 128
+    scheduler.pace(128, 0.3)
+    assert scheduler.rows == 128
+    for _ in range(9):
+        scheduler.pace(scheduler.rows, 2.0)
+    assert scheduler.rows == 16
+    for _ in range(9):
+        scheduler.pace(scheduler.rows, 0.01)
+    assert scheduler.rows == 512
+    few = Scheduler(limits(rows=5, sequences=4), 10**6)
+    few.pace(5, 2.0)
+    assert few.rows == 5
+    many = Scheduler(limits(rows=100, sequences=40), 10**6)
+    many.pace(64, 9.0)
+    assert many.rows == 40
+
+
+def test_a_slow_model_is_asked_for_less_at_a_time() -> None:
+    session = FakeSession(limits(rows=256, context=256, sequences=1))
+    plain = session.step
+
+    def slow(batch: Batch, *, hidden: bool = False) -> np.ndarray:
+        time.sleep(0.01 * len(batch.tokens))
+        return plain(batch, hidden=hidden)
+
+    session.step = slow  # type: ignore[method-assign]
+    engine = make_engine(session)
+    prompt = [n % 50 for n in range(100)]
+    assert start(engine, prompt, max_tokens=2, temperature=0)[1].tokens() == expected(prompt, greedy, 2)
+    assert [len(batch.tokens) for batch in session.batches] == [64, 32, 4, 1]
     engine.close()
 
 
