@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -401,6 +403,20 @@ def test_reloading_gives_everything_back(tiny_path: Path, backend_name: str) -> 
         use(close=turn % 2 == 0)
     gc.collect()
     assert (open_files(), threading.active_count()) == (files, threads)
+
+
+def test_a_program_may_end_without_closing(tiny_path: Path, backend_name: str) -> None:
+    program = (
+        "import edgert, sys\n"
+        f"llm = edgert.LLM({str(tiny_path)!r}, backend={backend_name!r}, threads=2)\n"
+        "stream = llm.stream([1], edgert.SamplingParams(ignore_eos=True, temperature=0))\n"
+        "print(len(next(stream).token_ids) > 0)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 def test_options_that_are_refused(tiny_path: Path, tmp_path: Path) -> None:
