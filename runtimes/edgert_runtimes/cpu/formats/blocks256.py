@@ -1,5 +1,5 @@
 """Layouts of the types with super-blocks of 256 weights: Q4_K, Q5_K and Q6_K. Their packed blocks are whole cache
-lines, so there is no side stream. Blocks of the file: `block_q*_K` of ggml's `ggml-common.h`.
+lines. Blocks of the file: `block_q*_K` of ggml's `ggml-common.h`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import ROW_WORD, word_of_halves
-from edgert_runtimes.cpu.formats.quantized import Layout, Place, Scales, Word
+from edgert_runtimes.cpu.formats.quantized import Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
@@ -32,9 +32,9 @@ from edgert_runtimes.cpu.formats.vectors import (
 BYTES = ir.VectorType(I8, LANES)
 
 
-def bytes_as_words(b: ir.IRBuilder, place: Place, offset: Offset) -> Value:
+def bytes_as_words(b: ir.IRBuilder, place: Value, offset: Offset) -> Value:
     """Sixteen unsigned bytes, one per row, as words."""
-    return b.zext(load(b, place.main, offset, BYTES, align=16), WORDS)
+    return b.zext(load(b, place, offset, BYTES, align=16), WORDS)
 
 
 class Q4_K(Layout):  # noqa: N801
@@ -49,21 +49,21 @@ class Q4_K(Layout):  # noqa: N801
     type = BlockType.Q4_K
     scales_at = 64
     codes_at = 256
-    main = 2304
+    bytes = 2304
     groups = 4
     blocks = 2
     raw_codes = 16
 
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, half dmin, uint8 scales[12], uint8 qs[128]."""
         halves, *packed = raw.columns(0, 4)
-        store(b, place.main, 0, halves, align=64)
+        store(b, place, 0, halves, align=64)
         self._pack_scales(b, place, packed)
         for start in (0, 16):
             for i, word in enumerate(raw.columns(self.raw_codes + 4 * start, 16)):
-                store(b, place.main, self.codes_at + ROW_WORD * (start + i), word, align=64)
+                store(b, place, self.codes_at + ROW_WORD * (start + i), word, align=64)
 
-    def _pack_scales(self, b: ir.IRBuilder, place: Place, packed: list[Value]) -> None:
+    def _pack_scales(self, b: ir.IRBuilder, place: Value, packed: list[Value]) -> None:
         """The twelve bytes, as words of 16 rows: bytes 0-3 hold sc 0-3 and bytes 4-7 m 0-3 in six bits; byte 8 + j the
         low four bits of sc 4 + j and of m 4 + j, whose upper two are the upper two of bytes j and 4 + j.
         """
@@ -78,11 +78,11 @@ class Q4_K(Layout):  # noqa: N801
             for plane, value in enumerate(values):
                 upper = shift_left(b, mask(b, shift_right(b, second, 2 * plane), 3), 6)
                 byte = b.trunc(b.or_(value, upper), BYTES)
-                store(b, place.main, self.scales_at + 48 * group + 16 * plane, byte, align=16)
+                store(b, place, self.scales_at + 48 * group + 16 * plane, byte, align=16)
 
-    def scales(self, b: ir.IRBuilder, place: Place, group: Offset, block: int) -> Scales:
+    def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m."""
-        scale, minimum = word_of_halves(b, load(b, place.main, 0, WORDS, align=64))
+        scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=64))
         start = add(b, multiply(b, group, 48), self.scales_at)
         planes = [bytes_as_words(b, place, add(b, start, 16 * i)) for i in range(3)]
         if block == 0:
@@ -111,15 +111,15 @@ class Q5_K(Q4_K):  # noqa: N801
 
     type = BlockType.Q5_K
     bits_at = 2304
-    main = 2816
+    bytes = 2816
     raw_codes = 48
     raw_bits = 16
 
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, half dmin, uint8 scales[12], uint8 qh[32], uint8 qs[128]."""
         super().pack(b, raw, place)
         for i, word in enumerate(raw.columns(self.raw_bits, 8)):
-            store(b, place.main, self.bits_at + ROW_WORD * i, word, align=64)
+            store(b, place, self.bits_at + ROW_WORD * i, word, align=64)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """Four bits, and the fifth from bit 2 group + block."""
@@ -140,27 +140,27 @@ class Q6_K(Layout):  # noqa: N801
     scales_at = 64
     low_at = 320
     high_at = 2368
-    main = 3392
+    bytes = 3392
     groups = 8
     halves = 2
     offset_bits = 5
 
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """uint8 ql[128], uint8 qh[64], int8 scales[16], half d."""
-        store(b, place.main, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
+        store(b, place, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
         for i, word in enumerate(raw.columns(192, 4)):
             for j in range(4):
                 byte = b.trunc(shift_right(b, word, 8 * j), BYTES)
-                store(b, place.main, self.scales_at + 16 * (4 * i + j), byte, align=16)
+                store(b, place, self.scales_at + 16 * (4 * i + j), byte, align=16)
         for start, target in ((0, self.low_at), (64, self.low_at + 1024), (128, self.high_at)):
             for i, word in enumerate(raw.columns(start, 16)):
-                store(b, place.main, target + ROW_WORD * i, word, align=64)
+                store(b, place, target + ROW_WORD * i, word, align=64)
 
-    def scales(self, b: ir.IRBuilder, place: Place, group: Offset, block: int) -> Scales:
+    def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
-        scale = load(b, place.main, 0, FLOATS, align=64)
+        scale = load(b, place, 0, FLOATS, align=64)
         start = add(b, multiply(b, group, 32), self.scales_at)
-        factors = [b.sext(load(b, place.main, add(b, start, 16 * i), BYTES, align=16), WORDS) for i in range(2)]
+        factors = [b.sext(load(b, place, add(b, start, 16 * i), BYTES, align=16), WORDS) for i in range(2)]
         return Scales([b.fmul(scale, b.sitofp(factor, FLOATS)) for factor in factors])
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:

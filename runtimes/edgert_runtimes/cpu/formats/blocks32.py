@@ -1,8 +1,8 @@
 """Layouts of the types with blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
 
-Main stream: the block's codes as words of four, word after word, 16 rows each, and for the five-bit types one word
-(16 rows) with the fifth bits: bit g of its byte i is bit 4 of code 4 g + i. Side stream: the scale as a half, or a word
-of scale and minimum. Blocks of the file: `block_q*` of ggml's `ggml-common.h`.
+Packed: 16 scales as halves, or 16 words of scale and minimum; for the five-bit types one word (16 rows) with the fifth
+bits: bit g of its byte i is bit 4 of code 4 g + i; the codes as words of four, word after word, 16 rows each.
+Blocks of the file: `block_q*` of ggml's `ggml-common.h`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Place, Scales, Word
+from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     I16,
@@ -36,20 +36,21 @@ class Small(Layout):
     """What the five types share: where scale and minimum are."""
 
     has_minimum = False
+    codes_at: int
 
-    def header(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> int:
+    def header(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> int:
         """Move scale and minimum; the bytes of the file they took."""
         if self.has_minimum:
-            store(b, place.side, 0, raw.column(0), align=32)
+            store(b, place, 0, raw.column(0), align=32)
             return 4
-        store(b, place.side, 0, raw.column(0, I16), align=32)
+        store(b, place, 0, raw.column(0, I16), align=32)
         return 2
 
-    def scales(self, b: ir.IRBuilder, place: Place, group: Offset, block: int) -> Scales:
+    def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d, and -m: the types add their minimum."""
         if not self.has_minimum:
-            return Scales([emit.half_to_float(b, load(b, place.side, 0, HALVES, align=32))])
-        scale, minimum = word_of_halves(b, load(b, place.side, 0, WORDS, align=32))
+            return Scales([emit.half_to_float(b, load(b, place, 0, HALVES, align=32))])
+        scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=32))
         return Scales([scale], b.fneg(minimum))
 
 
@@ -63,51 +64,48 @@ class Q8_0(Small):  # noqa: N801
     """w = d q; the codes are stored as q + 128."""
 
     type = BlockType.Q8_0
-    main = STEPS * ROW_WORD
-    side = 32
+    codes_at = 32
+    bytes = codes_at + STEPS * ROW_WORD
     offset_bits = 7
 
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, int8 q[32]."""
         start = self.header(b, raw, place)
         for i, word in enumerate(raw.columns(start, STEPS)):
             flipped = b.xor(word, same(word, -0x7F7F7F80))  # 0x80 in every byte
-            store(b, place.main, ROW_WORD * i, flipped, align=64)
+            store(b, place, self.codes_at + ROW_WORD * i, flipped, align=32)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """A word as it is."""
-        return word(ROW_WORD * step)
+        return word(self.codes_at + ROW_WORD * step)
 
 
 class Nibbles(Small):
     """Four bits: byte j of the 16 holds code j (low) and code j + 16, so four words serve eight steps."""
 
-    main = STEPS // 2 * ROW_WORD
-
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, (half m), uint8 qs[16]."""
         start = self.header(b, raw, place)
         for i, word in enumerate(raw.columns(start, STEPS // 2)):
-            store(b, place.main, ROW_WORD * i, word, align=64)
+            store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """Low halves in the first four steps, high halves in the others."""
         high, index = divmod(step, STEPS // 2)
-        return mask(b, shift_right(b, word(ROW_WORD * index), 4 * high), 0x0F0F0F0F)
+        return mask(b, shift_right(b, word(self.codes_at + ROW_WORD * index), 4 * high), 0x0F0F0F0F)
 
 
 class FiveBits(Nibbles):
     """Nibbles and a word of fifth bits."""
 
-    main = (STEPS // 2 + 1) * ROW_WORD
-    bits_at = STEPS // 2 * ROW_WORD
+    bits_at: int
 
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, (half m), uint32 qh, uint8 qs[16]; bit j of qh belongs to code j."""
         start = self.header(b, raw, place)
-        store(b, place.main, self.bits_at, spread_by_step(b, raw.column(start)), align=64)
+        store(b, place, self.bits_at, spread_by_step(b, raw.column(start)), align=32)
         for i, word in enumerate(raw.columns(start + 4, STEPS // 2)):
-            store(b, place.main, ROW_WORD * i, word, align=64)
+            store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """Nibble and fifth bit."""
@@ -131,7 +129,8 @@ class Q4_0(Nibbles):  # noqa: N801
     """w = d (q - 8)."""
 
     type = BlockType.Q4_0
-    side = 32
+    codes_at = 32
+    bytes = codes_at + STEPS // 2 * ROW_WORD
     offset_bits = 3
 
 
@@ -139,7 +138,8 @@ class Q4_1(Nibbles):  # noqa: N801
     """w = d q + m."""
 
     type = BlockType.Q4_1
-    side = 64
+    codes_at = 64
+    bytes = codes_at + STEPS // 2 * ROW_WORD
     has_minimum = True
 
 
@@ -147,7 +147,9 @@ class Q5_0(FiveBits):  # noqa: N801
     """w = d (q - 16)."""
 
     type = BlockType.Q5_0
-    side = 32
+    bits_at = 32
+    codes_at = 32 + ROW_WORD
+    bytes = codes_at + STEPS // 2 * ROW_WORD
     offset_bits = 4
 
 
@@ -155,7 +157,9 @@ class Q5_1(FiveBits):  # noqa: N801
     """w = d q + m."""
 
     type = BlockType.Q5_1
-    side = 64
+    bits_at = 64
+    codes_at = 64 + ROW_WORD
+    bytes = codes_at + STEPS // 2 * ROW_WORD
     has_minimum = True
 
 

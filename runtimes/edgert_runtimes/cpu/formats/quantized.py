@@ -52,16 +52,11 @@ SOURCES = (activations, base, emit, isa_module, loops, rows, vectors)
 STEPS = BLOCK // 4
 """Words of four codes in a block of 32."""
 LINE = 64
+ALIGNMENT = 32
+"""Of the blocks and codes in a panel: blocks of half scales and codes are an odd multiple of it."""
+
 PREFETCH_DISTANCE = 6144
 """Bytes ahead; the facts of memory-bound kernels: less leaves the memory idle."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the 16 rows of one block lie in a panel: pointers into its main and its side stream."""
-
-    main: Value
-    side: Value
 
 
 @dataclass(frozen=True)
@@ -73,20 +68,17 @@ class Scales:
 
 
 Word = Callable[[Offset], Value]
-"""Reads the word(s) at an offset of the main stream: of all 16 rows in a matmul, of one row when unpacking."""
+"""Reads the word(s) at an offset of the block: of all 16 rows in a matmul, of one row when unpacking."""
 
 
 class Layout(ABC):
-    """How the blocks of one type lie in a panel.
+    """How the blocks of one type lie in a panel: one behind the other, each `bytes` for 16 rows, scales first.
 
-    A panel is the main stream (`main` bytes per block of the file, a multiple of 64: codes as words of four, 16 rows
-    side by side) and then the side stream (`side` bytes per block: scales of types whose blocks are too small to hold
-    them and stay aligned). A block of the file is walked in `groups` rounds of `blocks` times 32 weights.
+    A block of the file is walked in `groups` rounds of `blocks` times 32 weights.
     """
 
     type: BlockType
-    main: int
-    side: int = 0
+    bytes: int
     groups: int = 1
     blocks: int = 1
     halves: int = 1
@@ -94,11 +86,11 @@ class Layout(ABC):
     """The stored codes are 2^offset_bits too large; None: they are not offset."""
 
     @abstractmethod
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Place) -> None:
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Move one block of 16 rows from the file's layout to ours."""
 
     @abstractmethod
-    def scales(self, b: ir.IRBuilder, place: Place, group: Offset, block: int) -> Scales:
+    def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """Of the 32 weights `block` in round `group`."""
 
     @abstractmethod
@@ -124,18 +116,15 @@ class BlockFormat(Format):
 
     def panel_bytes(self, k: int) -> int:
         """`k` is a multiple of the type's block size."""
-        size = self.type.row_bytes(k) // self.type.block_bytes * (self.layout.main + self.layout.side)
+        size = self.type.row_bytes(k) // self.type.block_bytes * self.layout.bytes
         return -(-size // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
 
     def _blocks(self, b: ir.IRBuilder, k: Value) -> Value:
         return b.sdiv(k, i64(self.type.block_size))
 
-    def _place(self, b: ir.IRBuilder, panel: Value, blocks: Value, index: Value) -> Place:
-        main = step(b, panel, b.mul(index, i64(self.layout.main)))
-        if not self.layout.side:
-            return Place(main, main)
-        side = b.add(b.mul(blocks, i64(self.layout.main)), b.mul(index, i64(self.layout.side)))
-        return Place(main, step(b, panel, side))
+    def _place(self, b: ir.IRBuilder, panel: Value, index: Value) -> Value:
+        """The pointer to a block of 16 rows."""
+        return step(b, panel, b.mul(index, i64(self.layout.bytes)))
 
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
@@ -143,7 +132,7 @@ class BlockFormat(Format):
             panel, blocks = pointer(b, out), self._blocks(b, k)
             with emit.loop(b, blocks) as each:
                 raw.start = b.mul(each.index, i64(self.type.block_bytes))
-                self.layout.pack(b, raw, self._place(b, panel, blocks, each.index))
+                self.layout.pack(b, raw, self._place(b, panel, each.index))
 
         return pack
 
@@ -151,7 +140,7 @@ class BlockFormat(Format):
         def unpack_row(b: ir.IRBuilder, address: Value, lane: Value, k: Value, out: Value) -> None:
             panel, blocks = pointer(b, address), self._blocks(b, k)
             with emit.loop(b, blocks) as each:
-                place = self._place(b, panel, blocks, each.index)
+                place = self._place(b, panel, each.index)
                 row = step(b, pointer(b, out), b.mul(each.index, i64(4 * self.type.block_size)))
                 with emit.loop(b, i64(self.layout.groups)) as rounds:
                     for block in range(self.layout.blocks):
@@ -161,9 +150,9 @@ class BlockFormat(Format):
 
         return unpack_row
 
-    def _unpack_block(self, b: ir.IRBuilder, place: Place, group: Value, block: int, lane: Value) -> Value:
+    def _unpack_block(self, b: ir.IRBuilder, place: Value, group: Value, block: int, lane: Value) -> Value:
         """32 weights of one row: factor · (code - offset) - minimum; the products are exact."""
-        column = step(b, place.main, b.shl(lane, i64(2)))
+        column = step(b, place, b.shl(lane, i64(2)))
 
         def word(offset: Offset) -> Value:
             return load(b, column, offset, I32, align=4)
@@ -193,7 +182,7 @@ class BlockFormat(Format):
             b: ir.IRBuilder, panels: Value, n_panels: Value, xs: Value, ys: Value, n_tokens: Value, k: Value
         ) -> None:
             layout = self.layout
-            size = b.mul(self._blocks(b, k), i64(layout.main + layout.side))
+            size = b.mul(self._blocks(b, k), i64(layout.bytes))
             size = b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
             tile = self.isa.code_tile(self.codes.planes)
             emit_gemm(b, tile, 1, size, self._tile, panels, n_panels, xs, ys, n_tokens, k)
@@ -206,7 +195,7 @@ class BlockFormat(Format):
         blocks = self._blocks(b, k)
         zero = emit.real(0.0, FLOATS)
         with emit.loop(b, blocks, *[zero] * (len(panels) * len(xs))) as each:
-            places = [self._place(b, panel, blocks, each.index) for panel in panels]
+            places = [self._place(b, panel, each.index) for panel in panels]
             offset = b.mul(each.index, i64(layout.groups * layout.blocks * codes.block_bytes))
             inputs = [step(b, x, offset) for x in xs]
             if layout.groups == 1:
@@ -220,7 +209,7 @@ class BlockFormat(Format):
         return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
     def _group(
-        self, b: ir.IRBuilder, places: Sequence[Place], xs: Sequence[Value], group: Offset, sums: Sequence[Value]
+        self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], group: Offset, sums: Sequence[Value]
     ) -> list[Value]:
         for place in places:
             self._prefetch(b, place, group)
@@ -230,12 +219,10 @@ class BlockFormat(Format):
             self._block(b, places, inputs, group, block, sums)
         return sums
 
-    def _prefetch(self, b: ir.IRBuilder, place: Place, group: Offset) -> None:
-        lines = -(-self.layout.main // (LINE * self.layout.groups))
+    def _prefetch(self, b: ir.IRBuilder, place: Value, group: Offset) -> None:
+        lines = -(-self.layout.bytes // (LINE * self.layout.groups))
         first = add(b, multiply(b, group, lines * LINE), PREFETCH_DISTANCE)
-        targets = [step(b, place.main, add(b, first, LINE * i)) for i in range(lines)]
-        if self.layout.side:
-            targets.append(step(b, place.side, PREFETCH_DISTANCE // 8))
+        targets = [step(b, place, add(b, first, LINE * i)) for i in range(lines)]
         for target in targets:
             hints = [emit.integer(32, value) for value in (0, 3, 1)]  # read, keep in all caches, data
             emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [target, *hints])
@@ -243,7 +230,7 @@ class BlockFormat(Format):
     def _block(
         self,
         b: ir.IRBuilder,
-        places: Sequence[Place],
+        places: Sequence[Value],
         xs: Sequence[Value],
         group: Offset,
         block: int,
@@ -270,7 +257,7 @@ class BlockFormat(Format):
     def _dots(
         self,
         b: ir.IRBuilder,
-        places: Sequence[Place],
+        places: Sequence[Value],
         xs: Sequence[Value],
         group: Offset,
         block: int,
@@ -285,8 +272,8 @@ class BlockFormat(Format):
             words = []
             for place in places:
 
-                def word(offset: Offset, place: Place = place) -> Value:
-                    return load(b, place.main, offset, WORDS, align=LINE)
+                def word(offset: Offset, place: Value = place) -> Value:
+                    return load(b, place, offset, WORDS, align=ALIGNMENT)
 
                 words.append(self.isa.codes(b, layout.codes(b, word, group, block, i)))
             for t, x in enumerate(xs):
