@@ -105,7 +105,7 @@ def q6_k(b: Blocks) -> Floats:
 
 def q8_k(b: Blocks) -> Floats:
     """w = d q, q signed, d a float32. ggml uses the type only between kernels; `bsums` are sums of sixteen codes."""
-    return np.multiply(b["d"][:, None], b["qs"], dtype=np.float32)
+    return scale_groups(b["d"].astype(np.float32)[:, None], b["qs"].astype(np.float32))
 
 
 def iq4_xs(b: Blocks) -> Floats:

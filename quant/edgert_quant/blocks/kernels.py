@@ -1,0 +1,278 @@
+"""The compiled quantizers: one kernel per type, with and without importance.
+
+All share their parameters. `x`: address of the weights, float32, `blocks` whole blocks one after another. `w`: address of
+their importance, float32, above 0 (ignored by the kernels without it). It repeats every `period` blocks, and the first
+block of `x` is number `first` of them: so one row of importance serves every row of a matrix. `out`: address of the bytes.
+
+The result is 0, or a sum of `NOT_FINITE` (a weight is infinite or NaN) and `TOO_LARGE` (a scale is beyond half precision);
+the bytes are then of no use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from edgert_quant.blocks import pack
+from edgert_quant.blocks.lanes import (
+    COUNT,
+    F32,
+    I32,
+    I64,
+    Lanes,
+    Variable,
+    address,
+    allocate,
+    count,
+    load,
+    splat,
+    store,
+    vector,
+)
+from edgert_quant.blocks.search import (
+    INFINITY,
+    Span,
+    Tile,
+    center,
+    choose,
+    errors,
+    extent,
+    fit_affine,
+    fit_scale,
+    grid_of,
+    moments,
+    new_tile,
+    read_transposed,
+    solve,
+    sums,
+)
+from edgert_quant.blocks.superblocks import AffineScales, SymmetricScales
+from edgert_quant.blocks.types import BlockType
+from edgert_quant.jit import Kernel, ir_kernel
+
+NOT_FINITE = 1
+TOO_LARGE = 2
+LARGEST_HALF = 65504.0
+
+Value = ir.Value
+Recipe = Callable[[Tile, list[Value]], list[Lanes]]
+"""Quantizes a tile into the blocks at the given addresses; returns the half-precision numbers it stored."""
+
+
+@dataclass
+class Arguments:
+    """The kernel's parameters."""
+
+    x: Value
+    w: Value
+    first: Value
+    period: Value
+    blocks: Value
+    out: Value
+
+
+def tiles(b: ir.IRBuilder, kind: BlockType, length: int, weighted: bool, given: Arguments, recipe: Recipe) -> Value:
+    """Quantize all blocks, sixteen groups of `length` weights at a time; the kernel's result.
+
+    At the end lanes without a block repeat the last block: they write the same bytes to the same place.
+    """
+
+    def number(value: int) -> Value:
+        return ir.Constant(I64, value)
+
+    groups = kind.block_size // length  # per block
+    per_tile = COUNT // groups  # blocks
+    tile = new_tile(b, length, weighted)
+    sources, importance = allocate(b, I64, COUNT), allocate(b, I64, COUNT)
+    targets = allocate(b, I64, per_tile)
+    largest = allocate(b, vector(I32))
+    too_large = Variable(b, splat(b, 0))
+    b.store(ir.Constant(vector(I32), [0] * COUNT), largest)
+    last = b.sub(given.blocks, number(1))
+    with count(b, b.udiv(b.add(given.blocks, number(per_tile - 1)), number(per_tile))) as t:
+        with count(b, per_tile) as k:
+            wanted = b.add(b.mul(t, number(per_tile)), k)
+            block = b.select(b.icmp_signed("<", wanted, last), wanted, last)
+            column = b.urem(b.add(given.first, block), given.period)
+            with count(b, groups) as g:
+                lane = b.add(b.mul(k, number(groups)), g)
+                for slots, base, index in ((sources, given.x, block), (importance, given.w, column)):
+                    place = b.add(b.mul(index, number(kind.block_size)), b.mul(g, number(length)))
+                    b.store(b.add(base, b.mul(place, number(4))), b.gep(slots, [lane], source_etype=I64))
+            target = b.add(given.out, b.mul(block, number(kind.block_bytes)))
+            b.store(target, b.gep(targets, [k], source_etype=I64))
+        read_transposed(b, tile.x, sources)
+        if tile.w is not None:
+            read_transposed(b, tile.w, importance)
+        _note_largest(tile, largest)
+        starts = [b.load(b.gep(targets, [number(k)], source_etype=I64), typ=I64) for k in range(per_tile)]
+        for scale in recipe(tile, starts):
+            too_large.set(too_large.get().maximum(scale.magnitude()))
+    return _verdict(b, Lanes(b, b.load(largest, typ=vector(I32))), too_large.get())
+
+
+def _note_largest(tile: Tile, largest: Value) -> None:
+    """Keep the greatest magnitude, as an integer: infinities and NaNs are the greatest of all."""
+    b = tile.b
+    with count(b, tile.length) as j:
+        bits = tile.x[j].bits() & 0x7FFFFFFF
+        b.store(bits.maximum(Lanes(b, b.load(largest, typ=vector(I32)))).value, largest)
+
+
+def _verdict(b: ir.IRBuilder, largest: Lanes, scale: Lanes) -> Value:
+    """The kernel's result from the greatest weight's bits and the greatest scale."""
+    not_finite = (largest > 0x7F7FFFFF).where(largest & 0 | NOT_FINITE, 0)
+    too_large = (scale > LARGEST_HALF).where(largest & 0 | TOO_LARGE, 0)
+    flags = not_finite | too_large
+    result = flags.lane(0)
+    for lane in range(1, COUNT):
+        result = b.or_(result, flags.lane(lane))
+    return b.zext(result, I64)
+
+
+def symmetric(bits: int, span: Span, tries: int) -> Recipe:
+    """Q4_0, Q5_0: y = d (q - 2^(bits - 1))."""
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+
+    def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
+        b = tile.b
+        scale = fit_scale(tile, low, high, span, tries, half=True)
+        near = (scale.magnitude() * 2.0**-10).maximum(2.0**-24)
+        tried = [scale, (scale - near).half(), (scale + near).half()]
+        best, d = Variable(b, splat(b, INFINITY)), Variable(b, scale)
+        for error, item in zip(errors(tile, [(item, None) for item in tried], low, high), tried, strict=True):
+            choose(b, best, error, (d, item))
+        rows = pack.CodeRows(tile, grid_of(d.get(), None), low, high)
+        pack.put_small(b, rows, starts, [d.get()], five=bits == 5)
+        return [d.get()]
+
+    return recipe
+
+
+def affine(bits: int, span: Span, tries: int) -> Recipe:
+    """Q4_1, Q5_1: y = d q + m."""
+    high = (1 << bits) - 1
+
+    def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
+        b = tile.b
+        extremes = extent(tile)
+        base = extremes[0]
+        center(tile, base)
+        sum_w, sum_x = tile.total(), moments(tile)[0]
+        fit = fit_affine(tile, extremes, sum_w, high, span, tries, bounded=False)
+        best = Variable(b, splat(b, INFINITY))
+        d, m = Variable(b, fit.scale.half()), Variable(b, (fit.floor + base).half())
+        # Beside the best fit, a minimum rounded down: the codes then make up for what half precision cannot say.
+        below = (base - base.magnitude() * 2.0**-11).half()
+        wide = ((extremes[1] - below) / high).half()
+        for start_scale, start_minimum in ((d.get(), m.get()), (wide, below)):
+            scale, minimum = Variable(b, start_scale), Variable(b, start_minimum)
+            with count(b, 3):
+                (error,) = errors(tile, [(scale.get(), base - minimum.get())], 0, high)
+                choose(b, best, error, (d, scale.get()), (m, minimum.get()))
+                (found,) = sums(tile, [grid_of(scale.get(), base - minimum.get())], 0, high)
+                floor = (sum_x - scale.get() * found.q) / sum_w
+                minimum.set((floor + base).half())
+                rest = found.xq - (minimum.get() - base) * found.q
+                scale.set((found.qq > 0).where(rest / found.qq, 0.0).maximum(0).half())
+        rows = pack.CodeRows(tile, grid_of(d.get(), base - m.get()), 0, high)
+        pack.put_small(b, rows, starts, [d.get(), m.get()], five=bits == 5)
+        return [d.get(), m.get()]
+
+    return recipe
+
+
+def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
+    """Q4_K, Q5_K: y = d scale q - dmin minimum."""
+    high = (1 << bits) - 1
+
+    def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
+        b = tile.b
+        least, greatest = extent(tile)
+        base = least.minimum(0)
+        center(tile, base)
+        sum_w, sum_x = tile.total(), moments(tile)[0]
+        fit = fit_affine(tile, (base, greatest), sum_w, high, span, tries, bounded=True)
+        found = AffineScales(tile, fit, base, sum_w, sum_x, high, rounds)
+        grid = grid_of(found.d * found.scale, found.dmin * found.floor + base)
+        rows = pack.CodeRows(tile, grid, 0, high)
+        pack.put_affine(b, rows, starts, (found.d, found.dmin), (found.scale, found.floor), five=bits == 5)
+        return [found.d, found.dmin]
+
+    return recipe
+
+
+def symmetric_k(span: Span, tries: int, rounds: int) -> Recipe:
+    """Q6_K: y = d scale (q - 32)."""
+
+    def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
+        fit = fit_scale(tile, -32, 31, span, tries, half=False)
+        found = SymmetricScales(tile, fit, -32, 31, rounds)
+        rows = pack.CodeRows(tile, grid_of(found.d * found.scale, None), -32, 31)
+        pack.put_q6(tile.b, rows, starts[0], found.d, found.scale)
+        return [found.d]
+
+    return recipe
+
+
+RECIPES: dict[BlockType, tuple[int, Recipe]] = {
+    BlockType.Q4_0: (32, symmetric(4, (0.6, 1.2), 12)),
+    BlockType.Q5_0: (32, symmetric(5, (0.7, 1.2), 16)),
+    BlockType.Q4_1: (32, affine(4, (0.6, 0.98), 8)),
+    BlockType.Q5_1: (32, affine(5, (0.7, 1.02), 8)),
+    BlockType.Q4_K: (32, affine_k(4, (0.6, 0.98), 8, 3)),
+    BlockType.Q5_K: (32, affine_k(5, (0.7, 1.02), 8, 3)),
+    BlockType.Q6_K: (16, symmetric_k((0.7, 1.1), 12, 3)),
+}
+"""Weights per group, and how a tile of sixteen groups is quantized."""
+
+
+def _searching(kind: BlockType, weighted: bool) -> Kernel:
+    length, recipe = RECIPES[kind]
+    name = f"quantize.{kind.name.lower()}{'.weighted' if weighted else ''}"
+
+    @ir_kernel(name=name, key=(kind.name, weighted))
+    def quantize(b: ir.IRBuilder, x: Value, w: Value, first: Value, period: Value, blocks: Value, out: Value) -> Value:
+        return tiles(b, kind, length, weighted, Arguments(x, w, first, period, blocks, out), recipe)
+
+    return quantize
+
+
+def _q8_0(b: ir.IRBuilder, x: Value, w: Value, first: Value, period: Value, blocks: Value, out: Value) -> Value:
+    """Q8_0: d = greatest magnitude / 127, codes x / d rounded to nearest, ties away from zero.
+
+    This is ggml's formula, to the byte (`quantize_row_q8_0_ref`): a block of 32 is so short, and its steps so fine, that a
+    search gains nothing worth differing from every other tool.
+    """
+    largest, too_large = allocate(b, vector(I32)), Variable(b, splat(b, 0))
+    b.store(ir.Constant(vector(I32), [0] * COUNT), largest)
+    with count(b, blocks) as block:
+        start = b.add(x, b.mul(block, ir.Constant(I64, 128)))
+        target = b.add(out, b.mul(block, ir.Constant(I64, BlockType.Q8_0.block_bytes)))
+        parts = [Lanes(b, load(b, vector(F32), address(b, start, 64 * i))) for i in range(2)]
+        for part in parts:
+            seen = Lanes(b, b.load(largest, typ=vector(I32)))
+            b.store((part.bits() & 0x7FFFFFFF).maximum(seen).value, largest)
+        peak = parts[0].magnitude().maximum(parts[1].magnitude()).across(COUNT, "max")
+        d = peak / 127
+        inverse = (peak > 2.0**-120).where(1 / d, 0.0)
+        too_large.set(too_large.get().maximum(d.half()))
+        pack.put_half(b, d.half(), 0, address(b, target, 0))
+        for i, part in enumerate(parts):
+            place = part * inverse
+            size = place.magnitude()
+            whole = size.rounded()
+            whole = (size - whole).equals(0.5).where(whole + 1, whole).minimum(127)
+            code = (place < 0).where(-whole, whole).integer()
+            store(b, code.bytes(), address(b, target, 2 + 16 * i))
+    return _verdict(b, Lanes(b, b.load(largest, typ=vector(I32))), too_large.get())
+
+
+KERNELS: dict[tuple[BlockType, bool], Kernel] = {
+    (kind, weighted): _searching(kind, weighted) for kind in RECIPES for weighted in (False, True)
+}
+"""By type, and whether weights have importance."""
+
+KERNELS[BlockType.Q8_0, False] = KERNELS[BlockType.Q8_0, True] = ir_kernel(name="quantize.q8_0")(_q8_0)

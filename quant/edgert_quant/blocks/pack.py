@@ -1,0 +1,139 @@
+"""Codes and scales into the bytes of blocks: the inverse of `unpack32` and `unpack256`, in LLVM IR.
+
+Codes wait as rows of bytes, one row to a group of weights; bytes of sixteen or thirty-two weights are then combined by
+vector operations.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from edgert_quant.blocks.lanes import COUNT, I8, I32, I64, Lanes, address, allocate, count, load, store
+from edgert_quant.blocks.search import Grid, Tile
+
+Value = ir.Value
+
+
+class CodeRows:
+    """Codes of sixteen groups, a byte each: group k's are the `length` bytes from row k on."""
+
+    def __init__(self, tile: Tile, grid: Grid, low: int, high: int) -> None:
+        """Round every weight of the tile on the grid; the byte is code - low."""
+        b, self.b, self.length = tile.b, tile.b, tile.length
+        columns = allocate(b, ir.VectorType(I8, COUNT), tile.length)
+        self.start = allocate(b, I8, COUNT * tile.length)
+        with count(b, tile.length) as j:
+            place = tile.x[j] * grid.inverse
+            if grid.shift is not None:
+                place = place + grid.shift
+            codes = place.clamp(low, high).integer() - low
+            b.store(codes.bytes(), b.gep(columns, [j], source_etype=ir.VectorType(I8, COUNT)))
+        with count(b, COUNT) as k, count(b, tile.length) as j:
+            column = b.add(b.mul(j, ir.Constant(I64, COUNT)), k)
+            byte = b.load(b.gep(columns, [column], source_etype=I8), typ=I8)
+            row = b.add(b.mul(k, ir.Constant(I64, tile.length)), j)
+            b.store(byte, b.gep(self.start, [row], source_etype=I8))
+
+    def take(self, offset: Value | int, length: int) -> Value:
+        """A vector of `length` codes from byte `offset` on."""
+        return load(self.b, ir.VectorType(I8, length), address(self.b, self.start, offset))
+
+
+def filled(like: Value, number: int) -> Value:
+    """A byte vector of one number."""
+    return ir.Constant(like.type, [number] * like.type.count)
+
+
+def halves(b: ir.IRBuilder, low: Value, high: Value) -> Value:
+    """Bytes with the low four bits of two codes."""
+    mask = filled(low, 15)
+    return b.or_(b.and_(low, mask), b.shl(high, filled(high, 4)))
+
+
+def bit(b: ir.IRBuilder, codes: Value, source: int, target: int) -> Value:
+    """Bit `source` of every code, moved to bit `target`."""
+    only = b.and_(b.lshr(codes, filled(codes, source)), filled(codes, 1))
+    return b.shl(only, filled(codes, target))
+
+
+def put_half(b: ir.IRBuilder, values: Lanes, lane: int, pointer: Value) -> None:
+    """One lane of values that are exact in half precision."""
+    store(b, b.trunc(values.half_bits().lane(lane), ir.IntType(16)), pointer)
+
+
+def put_small(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], halfs: list[Lanes], *, five: bool) -> None:
+    """Blocks of 32: scale (and minimum), then bit 4 of the codes if `five`, then nibbles. One block to a lane."""
+    for lane, start in enumerate(starts):
+        for i, values in enumerate(halfs):
+            put_half(b, values, lane, address(b, start, 2 * i))
+        place = 2 * len(halfs)
+        if five:
+            codes = rows.take(32 * lane, 32)
+            high = b.icmp_unsigned("!=", b.and_(codes, filled(codes, 16)), filled(codes, 0))
+            store(b, b.bitcast(high, I32), address(b, start, place))
+            place += 4
+        nibbles = halves(b, rows.take(32 * lane, 16), rows.take(32 * lane + 16, 16))
+        store(b, nibbles, address(b, start, place))
+
+
+def put_affine(
+    b: ir.IRBuilder,
+    rows: CodeRows,
+    starts: list[Value],
+    units: tuple[Lanes, Lanes],
+    scales: tuple[Lanes, Lanes],
+    *,
+    five: bool,
+) -> None:
+    """Q4_K or (`five`) Q5_K: two super-blocks, eight lanes each."""
+    scale, floor = (values.integer() for values in scales)
+    for half, start in enumerate(starts):
+        first = 8 * half
+        for i, values in enumerate(units):
+            put_half(b, values, first, address(b, start, 2 * i))
+        for i, byte in enumerate(_twelve_bytes(b, scale, floor, first)):
+            store(b, byte, address(b, start, 4 + i))
+        place = 16
+        if five:
+            groups = [rows.take(32 * (first + g), 32) for g in range(8)]
+            high = bit(b, groups[0], 4, 0)
+            for g in range(1, 8):
+                high = b.or_(high, bit(b, groups[g], 4, g))
+            store(b, high, address(b, start, place))
+            place += 32
+        for chunk in range(4):
+            even = 32 * (first + 2 * chunk)
+            nibbles = halves(b, rows.take(even, 32), rows.take(even + 32, 32))
+            store(b, nibbles, address(b, start, place + 32 * chunk))
+
+
+def _twelve_bytes(b: ir.IRBuilder, scale: Lanes, floor: Lanes, first: int) -> list[Value]:
+    """Eight 6-bit scales and eight 6-bit minima; see `unpack256.scales_and_mins`."""
+
+    def number(value: int) -> Value:
+        return ir.Constant(I32, value)
+
+    def upper(values: Lanes, i: int) -> Value:
+        """Scale i below the upper two bits of scale i + 4."""
+        far = b.lshr(values.lane(first + i + 4), number(4))
+        return b.or_(values.lane(first + i), b.shl(far, number(6)))
+
+    words = [upper(scale, i) for i in range(4)] + [upper(floor, i) for i in range(4)]
+    for i in range(4, 8):
+        low = b.and_(scale.lane(first + i), number(15))
+        words.append(b.or_(low, b.shl(floor.lane(first + i), number(4))))
+    return [b.trunc(word, I8) for word in words]
+
+
+def put_q6(b: ir.IRBuilder, rows: CodeRows, start: Value, d: Lanes, scale: Lanes) -> None:
+    """Q6_K: one super-block, sixteen lanes; see `unpack256.q6_k`."""
+    for half in range(2):
+        quarter = [rows.take(128 * half + 32 * s, 32) for s in range(4)]
+        store(b, halves(b, quarter[0], quarter[2]), address(b, start, 64 * half))
+        store(b, halves(b, quarter[1], quarter[3]), address(b, start, 64 * half + 32))
+        high = b.lshr(quarter[0], filled(quarter[0], 4))
+        for s in range(1, 4):
+            high = b.or_(high, b.shl(b.lshr(quarter[s], filled(high, 4)), filled(high, 2 * s)))
+        store(b, high, address(b, start, 128 + 32 * half))
+    store(b, scale.integer().bytes(), address(b, start, 192))
+    put_half(b, d, 0, address(b, start, 208))

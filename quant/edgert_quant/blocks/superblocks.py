@@ -1,0 +1,132 @@
+"""Integer scales of super-blocks: groups' scales (and minima) are multiples of one half-precision number each.
+
+Lanes hold the groups of one or two super-blocks, so what belongs to a super-block is summed across neighbouring lanes.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from edgert_quant.blocks.lanes import Lanes, Variable, count, splat, splat_value
+from edgert_quant.blocks.lanes import F32
+from edgert_quant.blocks.search import INFINITY, Affine, Tile, choose, errors, grid_of, sums
+
+SMALLEST_HALF = 2.0**-24
+
+
+STARTS = 8
+"""First steps that are tried: those with which the greatest scale is the greatest integer, one less, two less, …"""
+
+
+def unit(peak: Lanes, highest: Lanes) -> Lanes:
+    """The half-precision step with which `peak` is about `highest` steps; 0 for a peak of 0."""
+    exact = peak / highest
+    least = (exact < 0).where(splat(peak.b, -SMALLEST_HALF), SMALLEST_HALF)
+    step = exact.half()
+    return peak.equals(0).where(splat(peak.b, 0), step.equals(0).where(least, step))
+
+
+def multiple(value: Lanes, step: Lanes, low: int, high: int) -> Lanes:
+    """How many steps come nearest to `value`, limited to low..high."""
+    return (value * step.inverse()).clamp(low, high).rounded()
+
+
+def counted(b: ir.IRBuilder, index: ir.Value, first: float) -> Lanes:
+    """The numbers first, first + 1, … as a loop's index goes 0, 1, …"""
+    return splat_value(b, b.fadd(b.sitofp(index, F32), ir.Constant(F32, first)))
+
+
+class AffineScales:
+    """y = d · scale · q - dmin · minimum, scale and minimum in 0..63 (Q4_K, Q5_K)."""
+
+    def __init__(
+        self, tile: Tile, fit: Affine, base: Lanes, sum_w: Lanes, sum_x: Lanes, high: int, rounds: int
+    ) -> None:
+        """Settle d, dmin, scales and minima for a tile centered on `base`, starting from the groups' own best fit."""
+        b = tile.b
+        minimum = (-(fit.floor + base)).maximum(0)
+        peaks = [values.across(8, "max") for values in (fit.scale, minimum)]
+        d, dmin, scale, floor = (Variable(b, splat(b, 0)) for _ in range(4))
+        best = Variable(b, splat(b, INFINITY))
+        with count(b, STARTS) as i:
+            units = [unit(peak, counted(b, i, 64 - STARTS)) for peak in peaks]
+            integers = [multiple(value, step, 0, 63) for value, step in zip((fit.scale, minimum), units, strict=True)]
+            (error,) = errors(tile, [(units[0] * integers[0], units[1] * integers[1] + base)], 0, high)
+            found = zip((d, dmin, scale, floor), (*units, *integers), strict=True)
+            choose(b, best, error.across(8, "+"), *found)
+        kept = [Variable(b, item.get()) for item in (d, dmin, scale, floor)]
+        with count(b, rounds):
+            error = Variable(b, splat(b, INFINITY))
+            near_scale, near_floor = Variable(b, scale.get()), Variable(b, floor.get())
+            with count(b, 3) as i:
+                tried = (scale.get() + counted(b, i, -1)).clamp(0, 63)
+                floors = [(floor.get() + shift).clamp(0, 63) for shift in (-1, 0, 1)]
+                steps = [(d.get() * tried, dmin.get() * item + base) for item in floors]
+                for result, item in zip(errors(tile, steps, 0, high), floors, strict=True):
+                    choose(b, error, result, (near_scale, tried), (near_floor, item))
+            scale.set(near_scale.get())
+            floor.set(near_floor.get())
+            now = [d.get(), dmin.get(), scale.get(), floor.get()]
+            choose(b, best, error.get().across(8, "+"), *zip(kept, now, strict=True))
+            self._refit(tile, now, base, sum_w, sum_x, high, d, dmin)
+        self.d, self.dmin, self.scale, self.floor = (item.get() for item in kept)
+
+    @staticmethod
+    def _refit(
+        tile: Tile,
+        now: list[Lanes],
+        base: Lanes,
+        sum_w: Lanes,
+        sum_x: Lanes,
+        high: int,
+        d: Variable,
+        dmin: Variable,
+    ) -> None:
+        """Least squares for d and dmin over a super-block, with the codes and the integer scales fixed."""
+        old_d, old_dmin, scale, floor = now
+        (found,) = sums(tile, [grid_of(old_d * scale, old_dmin * floor + base)], 0, high)
+        xq = found.xq + base * found.q
+        x = sum_x + base * sum_w
+        aa = (scale * scale * found.qq).across(8, "+")
+        ab = (scale * floor * found.q).across(8, "+")
+        bb = (floor * floor * sum_w).across(8, "+")
+        xa = (scale * xq).across(8, "+")
+        xb = (floor * x).across(8, "+")
+        determinant = aa * bb - ab * ab
+        sound = determinant > aa * bb * 1e-5
+        new_dmin = sound.where((xa * ab - xb * aa) / determinant, old_dmin).maximum(0).half()
+        new_d = ((xa + new_dmin * ab) / aa).half()
+        d.set((new_d > 0).where(new_d, old_d))
+        dmin.set(new_dmin)
+
+
+class SymmetricScales:
+    """y = d · scale · q, scale in -128..127 (Q6_K)."""
+
+    def __init__(self, tile: Tile, fit: Lanes, low: int, high: int, rounds: int) -> None:
+        """Settle d and the scales, starting from the groups' own best scales."""
+        b = tile.b
+        greatest, least = fit.across(16, "max"), -((-fit).across(16, "max"))
+        peak = (greatest > -least).where(greatest, least)
+        d, scale = Variable(b, splat(b, 0)), Variable(b, splat(b, 0))
+        best = Variable(b, splat(b, INFINITY))
+        with count(b, STARTS) as i:
+            step = unit(peak, counted(b, i, -128))
+            integer = multiple(fit, step, -128, 127)
+            (error,) = errors(tile, [(step * integer, None)], low, high)
+            choose(b, best, error.across(16, "+"), (d, step), (scale, integer))
+        kept = [Variable(b, item.get()) for item in (d, scale)]
+        with count(b, rounds):
+            error, near = Variable(b, splat(b, INFINITY)), Variable(b, scale.get())
+            tried = [(scale.get() + shift).clamp(-128, 127) for shift in (-1, 0, 1)]
+            results = errors(tile, [(d.get() * item, None) for item in tried], low, high)
+            for result, item in zip(results, tried, strict=True):
+                choose(b, error, result, (near, item))
+            scale.set(near.get())
+            now = [d.get(), scale.get()]
+            choose(b, best, error.get().across(16, "+"), *zip(kept, now, strict=True))
+            (found,) = sums(tile, [grid_of(d.get() * scale.get(), None)], low, high)
+            aa = (scale.get() * scale.get() * found.qq).across(16, "+")
+            xa = (scale.get() * found.xq).across(16, "+")
+            d.set((aa > 0).where((xa / aa).half(), d.get()))
+        self.d, self.scale = (item.get() for item in kept)
