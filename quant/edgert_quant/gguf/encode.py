@@ -19,6 +19,8 @@ def encode_pair(key: str, value: object, value_type: ValueType | None) -> bytes:
     name = encode_string(key)
     if not 8 < len(name) <= 8 + layout.MAX_KEY_BYTES:
         raise ValueError(f"a key has 1 to {layout.MAX_KEY_BYTES} bytes, not {len(name) - 8}")
+    if isinstance(value, bytes | bytearray):
+        value = np.frombuffer(value, np.uint8)
     if isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, str)):
         return name + _encode_array(value, value_type)
     if value_type is None:

@@ -157,7 +157,8 @@ class GgufMetadata(Mapping[str, object]):
         if key not in self._entries:
             return self._default(key, default)
         entry = self._entries[key]
-        if (entry.item_type or entry.type) not in INTEGER_TYPES or (entry.item_type is None and count is None):
+        kind = entry.type if entry.item_type is None else entry.item_type  # UINT8 is 0, and false
+        if kind not in INTEGER_TYPES or (entry.item_type is None and count is None):
             self._wrong_type(key, "an array of integers")
         found = np.atleast_1d(np.asarray(self[key]))
         if found.size:

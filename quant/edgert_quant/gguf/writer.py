@@ -55,14 +55,14 @@ class GgufWriter:
     def add_metadata(
         self,
         key: str,
-        value: str | bool | int | float | np.generic | Sequence[object] | np.ndarray,
+        value: str | bytes | bool | int | float | np.generic | Sequence[object] | np.ndarray,
         type: ValueType | None = None,  # noqa: A002
     ) -> None:
         """Declares a key and its value, in the order in which the file shall have them.
 
         `type` is that of the value, or of the items where it is a list or an array (an empty list needs one). Without
         it, integers take the first of UINT32, INT32, UINT64, INT64 that holds them (in lists of INT32, INT64, UINT64),
-        floats take FLOAT32, NumPy values their own type.
+        floats take FLOAT32, NumPy values their own type, bytes an array of UINT8.
         """
         self._declare("metadata")
         if key in self._pairs:
@@ -74,7 +74,7 @@ class GgufWriter:
         except ValueError as error:
             raise self._error(f"metadata {quoted(key)}: {error}") from error
         if key == "general.alignment" and value != self._alignment:
-            raise self._error(f"general.alignment is {value}, and the file is written with {self._alignment}")
+            raise self._error(f"general.alignment is {value!r}, and the file is written with {self._alignment}")
 
     def add_tensor(self, name: str, type: BlockType, shape: Sequence[int]) -> None:  # noqa: A002
         """Declares a tensor: `shape` in NumPy order, outermost dimension first. Data follow in the order declared."""

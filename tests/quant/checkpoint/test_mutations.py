@@ -19,7 +19,8 @@ files = [
     safetensors({"a": entry("F32", [2, 3], 0, 24), "b": entry("BF16", [4], 24, 32)}, bytes(range(32))),
     safetensors({"__metadata__": {"format": "pt"}, "x": entry("F8_E4M3", [2, 2, 2], 0, 8),
                  "y": entry("I64", [], 8, 16), "z": entry("F16", [0, 5], 16, 16)}, bytes(16)),
-    safetensors({"f": entry("F64", [1, 1], 0, 8), "g": entry("BOOL", [3], 8, 11), "h": entry("U8", [5], 11, 16)}, bytes(16)),
+    safetensors({"f": entry("F64", [1, 1], 0, 8), "g": entry("BOOL", [3], 8, 11), "h": entry("U8", [5], 11, 16)},
+                bytes(16)),
     safetensors({f"layer.{i}": entry("F16", [1], 2 * i, 2 * i + 2) for i in range(30)}, bytes(60)),
     safetensors(b'{}      '),
 ]

@@ -14,6 +14,7 @@ from tests.support.hostile import (
     I8,
     I32,
     STRING,
+    U8,
     U16,
     U32,
     U64,
@@ -41,6 +42,7 @@ PAIRS = [
     array_pair("longs", U64, 2, u64(1) + u64(1 << 63)),
     array_pair("floats", F32, 2, struct.pack("<2f", 1.5, -2)),
     array_pair("nans", F32, 3, struct.pack("<3f", 1, 2, float("nan"))),
+    array_pair("bytes", U8, 2, b"\x00\xff"),
     array_pair("flags", BOOL, 2, b"\0\1"),
 ]
 
@@ -65,6 +67,7 @@ def test_values(metadata):
     assert integers.dtype == np.int64
     assert integers.tolist() == [-1, 0, 9]
     assert metadata.integers("shorts").tolist() == [1, 65535]
+    assert metadata.integers("bytes").tolist() == metadata.numbers("bytes").tolist() == [0, 255]
     numbers = metadata.numbers("floats", count=2)
     assert numbers.dtype == np.float64
     assert numbers.tolist() == [1.5, -2.0]
