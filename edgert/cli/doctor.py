@@ -7,9 +7,10 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from edgert import __version__
 from edgert.cli import options
 
-_PACKAGES = ("edgert", "numpy", "numba", "llvmlite", "gguf", "tokenizers", "fastapi", "uvicorn")
+_PACKAGES = ("numpy", "numba", "llvmlite", "gguf", "tokenizers", "fastapi", "uvicorn")
 
 
 def doctor(as_json: options.Json = False) -> None:
@@ -19,7 +20,7 @@ def doctor(as_json: options.Json = False) -> None:
 
     from edgert.cli.console import out, print_json, size
 
-    packages = {}
+    packages = {"edgert": __version__}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 from edgert_models.errors import EdgertError
 
+from edgert import __version__
 from edgert.cli import bench, chat, convert, doctor, generate, inspect, serve, tokenize, warmup
 
 app = typer.Typer(
@@ -22,9 +22,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"edgert {version('edgert')}")
+        typer.echo(f"edgert {__version__}")
         raise typer.Exit
 
 
@@ -57,7 +55,3 @@ def run() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output is gone; keep Python from complaining again when it flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)

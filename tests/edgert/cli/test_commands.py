@@ -1,0 +1,204 @@
+"""The commands as a user types them: CliRunner for what they print, real processes for start-up, pipes and signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from edgert_models.errors import EdgertError
+from typer.testing import CliRunner, Result
+
+ROOT = Path(__file__).parents[3]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in (".", "quant", "runtimes", "models")),
+    "NO_COLOR": "1",
+    "COLUMNS": "200",
+}
+QUICK = ("--backend", "reference", "--context", "128")
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    from edgert.cli.main import app
+
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def process(*arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgert", *arguments]
+    environment = {**ENVIRONMENT, **changes}
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['edgert', '--help']\n"
+        "from edgert.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'numba', 'llvmlite', 'tokenizers', 'fastapi', 'uvicorn', 'prompt_toolkit', 'jinja2'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    for name in ("chat", "generate", "serve", "convert", "inspect", "tokenize", "bench", "warmup", "doctor"):
+        assert f" {name} " in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("edgert 0.")
+
+
+def test_generate(tiny_path: Path) -> None:
+    arguments = ("generate", str(tiny_path), "hello world", "-n", "8", "--temperature", "0", *QUICK)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert run(*arguments, "--json").exit_code == 0
+    completion = json.loads(run(*arguments, "--json").stdout)
+    assert completion["usage"]["completion_tokens"] == len(completion["token_ids"]) <= 8
+    assert result.stdout == completion["text"] + "\n"
+    assert run("generate", str(tiny_path), *arguments[3:], stdin="hello world").stdout == result.stdout
+    assert run("generate", str(tiny_path), "-", *arguments[3:], stdin="hello world").stdout == result.stdout
+
+
+def test_same_seed_same_text(tiny_path: Path) -> None:
+    arguments = ("generate", str(tiny_path), "hello", "-n", "12", "--seed", "7", "--temperature", "1", *QUICK)
+    assert run(*arguments).stdout == run(*arguments).stdout
+    assert run(*arguments).stdout != run(*arguments[:-5], "8", *arguments[-4:]).stdout
+
+
+def test_chat_answers_stdin_once(tiny_path: Path) -> None:
+    arguments = ("chat", str(tiny_path), "-n", "8", "--temperature", "0", *QUICK)
+    result = run(*arguments, stdin="hello\n")
+    assert result.exit_code == 0, result.output
+    completion = json.loads(run(*arguments, "--json", stdin="hello\n").stdout)
+    assert result.stdout == completion["text"] + "\n"
+
+
+def test_tokenize(tiny_path: Path) -> None:
+    result = json.loads(run("tokenize", str(tiny_path), "hello wor", "--json").stdout)
+    assert result["pieces"][1:] == ["hello", " w", "or"]
+    assert len(run("tokenize", str(tiny_path), "hello", "--no-special").stdout.splitlines()) == 2
+
+
+def test_inspect(tiny_path: Path) -> None:
+    result = json.loads(run("inspect", str(tiny_path), "--json").stdout)
+    assert result["metadata"]["general.architecture"] == "qwen3moe"
+    assert result["runs"] == "yes"
+    assert {tensor["name"] for tensor in result["tensors"]} >= {"token_embd.weight", "blk.0.ffn_gate_exps.weight"}
+    shown = run("inspect", str(tiny_path), "--tensors").stdout
+    assert "blk.1.attn_k.weight" in shown
+    assert "runs here: yes" in shown
+
+
+def test_convert_prints_a_summary(tiny_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.gguf"
+    result = process("convert", str(tiny_path), str(output), "--type", "q8_0")
+    assert result.returncode == 0, result.stderr
+    assert "Q8_0" in result.stdout
+    assert "bits per weight" in result.stdout
+    assert output.is_file()
+    report = json.loads(process("convert", str(tiny_path), str(output), "--type", "f16", "--json").stdout)
+    assert report["bytes"] == output.stat().st_size
+    assert {entry["type"] for entry in report["types"]} == {"F16", "F32"}
+
+
+def test_bench_has_the_promised_fields(tiny_path: Path) -> None:
+    result = run("bench", str(tiny_path), "--json", "-p", "8", "-d", "4", "--repeat", "1", "--backend", "reference")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout).keys() >= {
+        "model",
+        "backend",
+        "threads",
+        "prefill_tokens_per_second",
+        "decode_tokens_per_second",
+        "time_to_first_token_seconds",
+        "peak_memory_bytes",
+        "weight_bytes_per_token",
+    }
+
+
+def test_doctor() -> None:
+    result = json.loads(run("doctor", "--json").stdout)
+    assert result["backends"]["reference"]["available"]
+    assert "kernel cache" in run("doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("generate", "missing.gguf", "x"), 64, "there is no file 'missing.gguf'"),
+        (("generate", "TINY", "x", "--backend", "tpu"), 64, "unknown backend 'tpu'; there are: auto, cpu, reference"),
+        (("generate", "TINY", "x", "--memory", "lots"), 64, "'lots' is not an amount of memory"),
+        (("generate", "TINY", ""), 64, "the prompt has no tokens"),
+        (("generate", "TINY", "x" * 300, *QUICK), 64, "the context holds 128"),
+        (("chat", "TINY", *QUICK), 64, "the message on stdin is empty"),
+        (("inspect", "BROKEN"), 65, "broken.gguf at byte"),
+        (("convert", "TINY", "out.gguf", "--type", "q9"), 69, "type 'q9' is not supported; supported: f32"),
+        (("convert", "missing", "out.gguf"), 64, "missing"),
+        (("serve", "TINY", "--host", "0.0.0.0"), 64, "can be reached from other machines: give --api-key"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: tuple[str, ...], code: int, message: str, tiny_path: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(tiny_path.read_bytes()[:200])
+    names = {"TINY": str(tiny_path), "BROKEN": str(broken)}
+    given = [names.get(argument, argument) for argument in arguments]
+    command = [sys.executable, "-m", "edgert", *given]
+    result = subprocess.run(
+        command, input="", capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, timeout=60, check=False
+    )
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert result.stderr.startswith("edgert: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_usage_errors_exit_with_2() -> None:
+    assert process("generate").returncode == 2
+    assert process("chat", "--temperature", "-1").returncode == 2
+
+
+def test_every_error_has_an_exit_code() -> None:
+    waiting = [EdgertError]
+    while waiting:
+        error = waiting.pop()
+        assert 0 < error.exit_code < 256
+        waiting.extend(error.__subclasses__())
+
+
+def test_closed_pipe_is_quiet(tiny_path: Path) -> None:
+    command = [sys.executable, "-m", "edgert", "inspect", str(tiny_path), "--tensors"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert b"Traceback" not in child.stderr.read()
+        assert child.wait(30) in (0, 1)
+
+
+def test_interrupt_ends_generation_at_once(tiny_path: Path) -> None:
+    arguments = ["generate", str(tiny_path), "hello", "-n", "100000", "--temperature", "0"]
+    command = [sys.executable, "-u", "-m", "edgert", *arguments, "--backend", "reference"]
+    with subprocess.Popen(
+        [*command[:-2], "-n", "200", *command[-2:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.read(1)
+        start = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+        assert child.returncode == 130
+        assert time.monotonic() - start < 5
+        assert b"Traceback" not in err
