@@ -173,4 +173,4 @@ class Scheduler:
     def _release(self, request: Request) -> None:
         keep = request.computed if request.kind is Kind.GENERATE else 0
         self.pool.close(request.table, request.tokens, keep)
-        request.table, request.computed, request.rows = Table(), 0, None
+        request.table, request.computed = Table(), 0

@@ -12,7 +12,7 @@ from edgert_runtimes.base import Batch
 
 from edgert.engine.engine import Engine, QueueFullError
 from edgert.engine.params import SamplingParams
-from edgert.engine.request import Ending, Failed, Token
+from edgert.engine.request import Ending, Failed, Kind, Request, Token
 from edgert.engine.scheduler import Scheduler
 from tests.edgert.engine.fake import (
     VOCABULARY,
@@ -49,6 +49,7 @@ def test_a_long_prompt_is_prefilled_in_pieces() -> None:
     _, collector = start(engine, prompt, max_tokens=3, temperature=0)
     assert collector.tokens() == expected(prompt, greedy, 3)
     assert [len(batch.tokens) for batch in session.batches] == [4] * 10 + [1] * 2  # pieces end with blocks
+    assert [len(batch.pick) for batch in session.batches] == [0] * 9 + [1] * 3  # nobody wants logits within a prompt
     engine.close()
 
 
@@ -226,8 +227,9 @@ def test_prefixes_are_reused() -> None:
     engine.close()
 
 
-def test_who_comes_together_computes_a_common_prompt_once() -> None:
-    session = FakeSession(limits(rows=8, sequences=4))
+@pytest.mark.parametrize("rows", [8, 64])
+def test_who_comes_together_computes_a_common_prompt_once(rows: int) -> None:
+    session = FakeSession(limits(rows=rows, sequences=4))
     engine = make_engine(session)
     session.gate.clear()
     prompt = list(range(24))
@@ -255,6 +257,31 @@ def test_a_pool_too_small_for_all_still_serves_all() -> None:
     for n, prompt in enumerate(prompts):
         assert start(roomy, prompt, max_tokens=20, seed=n)[1].tokens() == answers[n]
     roomy.close()
+
+
+def test_who_is_preempted_comes_next() -> None:
+    scheduler = Scheduler(limits(context=16, blocks=6, block_size=4, sequences=3), 10**6)
+    old, new, later = (Request(Kind.GENERATE, [n] * 7, 7, lambda event: None, lambda request: None) for n in range(3))
+    scheduler.waiting.extend([old, new, later])
+
+    def step() -> list[Request]:
+        parts = scheduler.plan().parts
+        for part in parts:
+            scheduler.done(part)
+            if not part.request.remaining:
+                part.request.tokens.append(9)
+        return [part.request for part in parts]
+
+    assert step() == [old, new]  # with two blocks each, which leaves too few for the third
+    assert step() == [old, new]
+    assert step() == [old, new]  # a third block each: the pool is full
+    for _ in range(3):
+        step()
+    assert len(old.tokens) == 13
+    assert step() == [old]  # needs a fourth
+    assert scheduler.running == [old]
+    assert list(scheduler.waiting) == [new, later]
+    assert scheduler.preemptions == 1
 
 
 def test_first_come_first_served() -> None:
@@ -324,6 +351,7 @@ def test_cancel(phase: str) -> None:
     assert (statistics.running, statistics.waiting, statistics.blocks_held) == (0, 0, 0)
     request.cancel()  # long over
     assert start(engine, [1], max_tokens=3, temperature=0)[1].tokens() == expected([1], greedy, 3)
+    assert collector.queue.empty()  # it was told once
     engine.close()
 
 
@@ -462,6 +490,12 @@ def test_evaluate_gives_every_row(hidden: bool) -> None:
     rows = collector.rows()
     assert rows.dtype == np.float32
     assert np.array_equal(rows, wanted)
+    fresh = list(range(49, 9, -1))
+    engine.evaluate(fresh, collector, hidden=hidden)
+    collector.rows()
+    request, generated = start(engine, fresh, max_tokens=1)
+    generated.finish()
+    assert request.cached_tokens == 0
     for n, other in enumerate(others):
         assert other.tokens() == expected([n], greedy, 15)
     assert engine.statistics().blocks_held == 0

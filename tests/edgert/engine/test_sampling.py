@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgert.engine.params import SamplingParams
-from edgert.engine.sampling import Sampler, likeliest, uniform
+from edgert.engine.sampling import Sampler, _until, likeliest, uniform
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
@@ -126,6 +126,20 @@ def test_truncation_against_the_plain_definition(
     allowed = {i for i in kept if logits[i] >= logits.max() + (np.log(min_p) if min_p else -np.inf) - 1e-6}
     made = sampler(vocabulary, seed=seed, top_p=top_p, min_p=min_p, top_k=top_k)
     assert {made._draw(logits, position) for position in range(50)} <= allowed
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 900), st.integers(0, 2**32), st.floats(0.1, 30), st.floats(0.01, 0.99), st.booleans())
+def test_a_cut_keeps_exactly_the_fewest(size: int, seed: int, spread: float, p: float, strictly: bool) -> None:
+    generator = np.random.default_rng(seed)
+    order = np.round(generator.normal(0, spread, size), 1)  # rounded: there are equals
+    probabilities = generator.random(size) + 1e-3
+    probabilities /= probabilities.sum()
+    ranked = sorted(range(size), key=lambda i: (-order[i], i))
+    heights = np.cumsum(probabilities[ranked])
+    if np.abs(heights - p).min() > 1e-9:
+        count = int((heights < p).sum()) + 1
+        assert _until(probabilities, order, p, strictly=strictly).tolist() == sorted(ranked[:count])
 
 
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits() -> None:
