@@ -51,7 +51,7 @@ def logits(path: Path, tokens: list[int]) -> NDArray[np.float32]:
     try:
         options = api.llama_context_default_params()
         options.n_ctx = options.n_batch = options.n_ubatch = 256
-        options.n_threads = options.n_threads_batch = 2
+        options.n_threads = options.n_threads_batch = 1
         options.type_k = options.type_v = 0  # F32
         options.flash_attn_type = 0
         context = api.llama_init_from_model(model, options)

@@ -17,7 +17,7 @@ from edgert_models.errors import ConversionError
 from edgert_models.graph import Role, Weight
 from numpy.typing import NDArray
 
-from edgert_quant.blocks import BlockType, dequantize
+from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.convert.report import tensor_bytes
 from edgert_quant.convert.source import Source
 from edgert_quant.gguf import GgufWriter
@@ -84,7 +84,7 @@ def write_tensors(
                 data = future.result()
                 read_ahead()
                 if data.dtype != np.uint8:
-                    data = _pack(data.view(np.float32), types[piece.name], threads)
+                    data = quantize(data.view(np.float32), types[piece.name], threads=threads)
                 if len(writing) == _WRITE_BEHIND:
                     writing.popleft().result()
                 writing.append(behind.submit(writer.write, piece.name, data))
@@ -110,20 +110,6 @@ def _read(source: Source, piece: Piece, kind: BlockType) -> NDArray[np.float32] 
     elif kind in _FLOATS:
         check_finite(dequantize(data.view(np.uint8), kind), piece, weight, kind)
     return data
-
-
-def _pack(values: NDArray[np.float32], kind: BlockType, threads: int | None) -> NDArray[np.uint8]:
-    """Floats as bytes of `kind` [count, row_bytes]. Plain floats need no kernel, so none is compiled for them."""
-    if kind is BlockType.F32:
-        return np.ascontiguousarray(values, "<f4").view(np.uint8)
-    if kind is BlockType.F16:
-        return values.astype("<f2").view(np.uint8)
-    if kind is BlockType.BF16:  # the upper half of a float32, rounded to nearest, ties to even
-        bits = np.ascontiguousarray(values, "<f4").view(np.uint32)
-        return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype("<u2").view(np.uint8)
-    from edgert_quant.blocks import quantize
-
-    return quantize(values, kind, threads=threads)
 
 
 def check_finite(values: NDArray[np.float32], piece: Piece, weight: Weight, kind: BlockType) -> None:
