@@ -41,8 +41,8 @@ READ_BYTES = 1 << 28
 WEIGHT_BYTES = 1 << 28
 TOKENS = 96
 PREFILL_ROWS = 1024
-CHAINS = 12
-"""Independent accumulators: enough to hide the latency of any multiplication."""
+CHAINS = 12 if host().vector_bits >= 512 else 5
+"""Independent accumulators of 16 lanes: enough to hide the latency of a multiplication, few enough for registers."""
 
 
 @ir_kernel()
@@ -82,8 +82,8 @@ def peak_kernel(isa: Isa, floats: bool) -> Kernel:
                     continue
                 # Inputs that change, so that no product is invariant: one more instruction for all chains.
                 turn = vectors.splat(b, b.trunc(b.add(each.index, vectors.i64(i)), I32))
-                inputs = isa.inputs(b, b.xor(factors[-1], turn))
-                sums = [isa.dot4(b, value, isa.codes(b, f), inputs) for f, value in zip(factors, sums, strict=False)]
+                inputs = isa.inputs(b, b.xor(factors[-1], turn), 4)
+                sums = [isa.dot4(b, value, isa.codes(b, f, 4), inputs) for f, value in zip(factors, sums, strict=False)]
             each.carry(*sums)
         for i, value in enumerate(each.values):
             vectors.store(b, base, 64 * i, value)

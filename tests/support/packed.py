@@ -115,10 +115,20 @@ def decode_activations(activation: object, data: np.ndarray, k: int) -> np.ndarr
     return (scale * whole).reshape(len(data), k)
 
 
+REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q5_K, BlockType.Q6_K)
+"""Together they use everything that instruction sets do differently."""
+
+
 def every_format() -> list[object]:
-    """Each packed type with each instruction set that runs here, as pytest parameters."""
-    return [
-        pytest.param(format_for(block_type, isa), id=f"{block_type.name.lower()}-{isa.name}")
-        for isa in available()
-        for block_type in packed_types()
-    ]
+    """Each packed type with each instruction set that runs here, as pytest parameters. Sets that are neither the best
+    here nor the portable one run all but the representative types as slow tests.
+    """
+    best, *others = available()
+    parameters = []
+    for isa in (best, *others):
+        for block_type in packed_types():
+            quick = isa is best or isa.name == "portable" or block_type in REPRESENTATIVE
+            marks = () if quick else (pytest.mark.slow,)
+            name = f"{block_type.name.lower()}-{isa.name}"
+            parameters.append(pytest.param(format_for(block_type, isa), id=name, marks=marks))
+    return parameters

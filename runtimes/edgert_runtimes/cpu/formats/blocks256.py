@@ -50,6 +50,7 @@ class Q4_K(Layout):  # noqa: N801
     scales_at = 64
     codes_at = 256
     bytes = 2304
+    bits = 4
     groups = 4
     blocks = 2
     raw_codes = 16
@@ -112,6 +113,7 @@ class Q5_K(Q4_K):  # noqa: N801
     type = BlockType.Q5_K
     bits_at = 2304
     bytes = 2816
+    bits = 5
     raw_codes = 48
     raw_bits = 16
 
@@ -141,6 +143,7 @@ class Q6_K(Layout):  # noqa: N801
     low_at = 320
     high_at = 2368
     bytes = 3392
+    bits = 6
     groups = 8
     halves = 2
     offset_bits = 5

@@ -66,6 +66,7 @@ class Q8_0(Small):  # noqa: N801
     type = BlockType.Q8_0
     codes_at = 32
     bytes = codes_at + STEPS * ROW_WORD
+    bits = 8
     offset_bits = 7
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -83,6 +84,8 @@ class Q8_0(Small):  # noqa: N801
 class Nibbles(Small):
     """Four bits: byte j of the 16 holds code j (low) and code j + 16, so four words serve eight steps."""
 
+    bits = 4
+
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, (half m), uint8 qs[16]."""
         start = self.header(b, raw, place)
@@ -98,6 +101,7 @@ class Nibbles(Small):
 class FiveBits(Nibbles):
     """Nibbles and a word of fifth bits."""
 
+    bits = 5
     bits_at: int
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:

@@ -1,13 +1,14 @@
 """Instruction sets: the few operations that the kernels of `formats` do differently on different CPUs.
 
 A kernel is written once, over vectors of 16 lanes, and asks its `Isa` for the integer dot product and for the size of
-the tile that fits the registers. EDGERT_CPU=portable or avx512-vnni chooses one by name.
+the tile that fits the registers. EDGERT_CPU (avx512-vnni, avx-vnni, avx2 or portable) chooses one by name.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -57,12 +58,12 @@ class Isa(ABC):
         """The tile of kernels with one float and `planes` integer accumulators per panel and token."""
 
     @abstractmethod
-    def codes(self, b: ir.IRBuilder, words: Value) -> Operand:
-        """Words of four unsigned bytes as an operand of `dot4`, made once for all tokens."""
+    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Words of four unsigned bytes, each below 2^bits, as an operand of `dot4`, made once for all tokens."""
 
     @abstractmethod
-    def inputs(self, b: ir.IRBuilder, words: Value) -> Operand:
-        """Words of four signed bytes as an operand of `dot4`, made once for all panels."""
+    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Words of four signed bytes as an operand beside codes of `bits`, made once for all panels."""
 
     @abstractmethod
     def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
@@ -91,12 +92,12 @@ class Portable(Isa):
             return Tile(2, (4, 2, 1))
         return Tile(1, (2, 1))
 
-    def codes(self, b: ir.IRBuilder, words: Value) -> Operand:
+    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """Bytes 0 and 2, and bytes 1 and 3, as pairs of 16-bit numbers; widened, which costs no instruction."""
         odd = b.lshr(b.bitcast(words, SHORTS), same_short(8))
         return tuple(b.sext(v, PRODUCTS) for v in (b.bitcast(mask(b, words, 0x00FF00FF), SHORTS), odd))
 
-    def inputs(self, b: ir.IRBuilder, words: Value) -> Operand:
+    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """As `codes`, with signs."""
         shorts = b.bitcast(words, SHORTS)
         even = b.ashr(b.shl(shorts, same_short(8)), same_short(8))
@@ -133,11 +134,11 @@ class Avx512Vnni(Isa):
         """24 accumulators."""
         return Tile(2, (6, 4, 2, 1) if planes == 1 else (4, 2, 1))
 
-    def codes(self, b: ir.IRBuilder, words: Value) -> Operand:
+    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """64 bytes."""
         return (b.bitcast(words, BYTES),)
 
-    def inputs(self, b: ir.IRBuilder, words: Value) -> Operand:
+    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """64 bytes."""
         return (b.bitcast(words, BYTES),)
 
@@ -146,7 +147,96 @@ class Avx512Vnni(Isa):
         return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, *codes, *inputs])
 
 
-ISAS: tuple[Isa, ...] = (Avx512Vnni(), Portable())
+class Avx2(Portable):
+    """AVX2: bytes multiplied and added in pairs, vpmaddubsw; 16 registers of 8 lanes.
+
+    Pairs of eight-bit codes could saturate (2 * 255 * 127 > 32767): they go the portable way.
+    """
+
+    name = "avx2"
+
+    def runs_on(self, target: Target) -> bool:
+        """x86-64 with AVX2 and FMA."""
+        return target.triple.startswith("x86_64") and target.has("avx2", "fma")
+
+    def float_tile(self) -> Tile:
+        """Of 16 registers, 12 accumulate."""
+        return Tile(1, (6, 4, 2, 1))
+
+    def code_tile(self, planes: int) -> Tile:
+        """Of 16 registers, 8 to 12 accumulate."""
+        return Tile(1, (2, 1))
+
+    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Bytes in two halves."""
+        return super().codes(b, words, bits) if bits == 8 else _halves(b, words, HALF_BYTES)
+
+    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Bytes in two halves."""
+        return super().inputs(b, words, bits) if bits == 8 else _halves(b, words, HALF_BYTES)
+
+    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
+        """Pairs, then pairs of pairs."""
+        if codes[0].type != HALF_BYTES:
+            return super().dot4(b, total, codes, inputs)
+        ones = ir.Constant(HALF_SHORTS, [1] * LANES)
+        sums = []
+        for x, y in zip(codes, inputs, strict=True):
+            pairs = emit.call(b, "llvm.x86.avx2.pmadd.ub.sw", HALF_SHORTS, [x, y])
+            sums.append(emit.call(b, "llvm.x86.avx2.pmadd.wd", HALF_WORDS, [pairs, ones]))
+        return b.add(total, _whole(b, sums))
+
+
+class AvxVnni(Isa):
+    """The dot product of bytes in 256 bits, as CPUs without AVX-512 have it: 16 registers of 8 lanes."""
+
+    name = "avx-vnni"
+
+    def runs_on(self, target: Target) -> bool:
+        """x86-64 with AVX2, FMA and AVX-VNNI."""
+        return target.triple.startswith("x86_64") and target.has("avx2", "fma", "avxvnni")
+
+    def float_tile(self) -> Tile:
+        """Of 16 registers, 12 accumulate."""
+        return Tile(1, (6, 4, 2, 1))
+
+    def code_tile(self, planes: int) -> Tile:
+        """Of 16 registers, 8 to 12 accumulate."""
+        return Tile(1, (3, 2, 1) if planes == 1 else (2, 1))
+
+    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Bytes in two halves."""
+        return _halves(b, words, HALF_BYTES)
+
+    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Bytes in two halves."""
+        return _halves(b, words, HALF_BYTES)
+
+    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
+        """Two vpdpbusd."""
+        totals = _halves(b, total, HALF_WORDS)
+        operands = zip(totals, codes, inputs, strict=True)
+        return _whole(b, [emit.call(b, "llvm.x86.avx512.vpdpbusd.256", HALF_WORDS, list(o)) for o in operands])
+
+
+HALF_WORDS = ir.VectorType(I32, LANES // 2)
+HALF_SHORTS = ir.VectorType(I16, LANES)
+HALF_BYTES = ir.VectorType(I8, 2 * LANES)
+
+
+def _halves(b: ir.IRBuilder, words: Value, kind: ir.VectorType) -> Operand:
+    """The lower and the upper eight words, as another type of vector."""
+    half = LANES // 2
+    return tuple(b.bitcast(shuffle(b, words, words, range(first, first + half)), kind) for first in (0, half))
+
+
+def _whole(b: ir.IRBuilder, halves: Sequence[Value]) -> Value:
+    """Sixteen words out of two times eight."""
+    low, high = halves
+    return shuffle(b, low, high, range(LANES))
+
+
+ISAS: tuple[Isa, ...] = (Avx512Vnni(), AvxVnni(), Avx2(), Portable())
 """Best first."""
 
 

@@ -79,6 +79,8 @@ class Layout(ABC):
 
     type: BlockType
     bytes: int
+    bits: int
+    """Of a stored code: all are below 2^bits."""
     groups: int = 1
     blocks: int = 1
     halves: int = 1
@@ -275,10 +277,10 @@ class BlockFormat(Format):
                 def word(offset: Offset, place: Value = place) -> Value:
                     return load(b, place, offset, WORDS, align=ALIGNMENT)
 
-                words.append(self.isa.codes(b, layout.codes(b, word, group, block, i)))
+                words.append(self.isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
-                    inputs = self.isa.inputs(b, splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4)))
+                    inputs = self.isa.inputs(b, splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4)), layout.bits)
                     for p, word_ in enumerate(words):
                         at = p * len(xs) + t
                         plane_totals[at] = self.isa.dot4(b, plane_totals[at], word_, inputs)

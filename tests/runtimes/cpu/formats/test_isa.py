@@ -8,12 +8,16 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import Kernel, Target, emit
 from edgert_runtimes.cpu.formats import available, format_for, host_isa
 from edgert_runtimes.cpu.formats import isa as isa_module
-from edgert_runtimes.cpu.formats.isa import ISAS, Avx512Vnni, Portable
+from edgert_runtimes.cpu.formats.isa import ISAS, Avx512Vnni, Isa
 from edgert_runtimes.cpu.formats.registry import packed_types
 from llvmlite import binding, ir
 
+from tests.support.packed import REPRESENTATIVE
+
 PLAIN = Target("x86_64-unknown-linux-gnu", "x86-64", ())
 VNNI = Target(PLAIN.triple, "znver5", ("+avx512bw", "+avx512f", "+avx512vl", "+avx512vnni", "+f16c", "+fma"))
+AVX2 = Target(PLAIN.triple, "haswell", ("+avx", "+avx2", "+f16c", "+fma"))
+AVX_VNNI = Target(PLAIN.triple, "alderlake", ("+avx", "+avx2", "+avxvnni", "+f16c", "+fma"))
 ARM = Target("aarch64-unknown-linux-gnu", "generic", ())
 
 
@@ -40,6 +44,14 @@ def test_the_best_that_the_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         features = tuple(f for f in VNNI.features if f != f"+{missing}")
         assert not Avx512Vnni().runs_on(Target(VNNI.triple, "znver5", features))
     assert not Avx512Vnni().runs_on(Target(ARM.triple, "generic", VNNI.features))
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [(PLAIN, "portable"), (ARM, "portable"), (AVX2, "avx2"), (AVX_VNNI, "avx-vnni")]
+)
+def test_other_cpus(target: Target, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, target)
+    assert host_isa().name == name
 
 
 def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +81,10 @@ def test_tiles_cover_any_number_of_tokens() -> None:
             assert tile.panels >= 1
 
 
+def by_name(name: str) -> Isa:
+    return next(isa for isa in ISAS if isa.name == name)
+
+
 def assembly(kernel: Kernel, target: Target) -> str:
     module = ir.Module(name=kernel.name, context=ir.Context())
     module.triple = target.triple
@@ -88,17 +104,18 @@ def assembly(kernel: Kernel, target: Target) -> str:
 CALL = re.compile(r"^\s+(?:callq?|bl)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("target", [PLAIN, ARM], ids=["x86-64", "aarch64"])
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [(PLAIN, "portable"), (ARM, "portable"), (AVX2, "avx2"), (AVX_VNNI, "avx-vnni"), (VNNI, "avx512-vnni")],
+    ids=["x86-64", "aarch64", "avx2", "avx-vnni", "avx512-vnni"],
+)
 @pytest.mark.parametrize(
     "block_type",
-    [
-        pytest.param(t, marks=() if t in (BlockType.F16, BlockType.Q8_0, BlockType.Q4_K) else pytest.mark.slow)
-        for t in packed_types()
-    ],
+    [pytest.param(t, marks=() if t in REPRESENTATIVE else pytest.mark.slow) for t in packed_types()],
     ids=lambda t: t.name.lower(),
 )
-def test_portable_kernels_lower_for_other_cpus(
-    block_type: BlockType, target: Target, monkeypatch: pytest.MonkeyPatch
+def test_kernels_lower_for_other_cpus(
+    block_type: BlockType, target: Target, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without calling a library for what the CPU lacks."""
     binding.initialize_all_targets()
@@ -108,12 +125,11 @@ def test_portable_kernels_lower_for_other_cpus(
     except RuntimeError:
         pytest.skip(f"this llvmlite cannot compile for {target.triple}")
     pretend(monkeypatch, target)
-    portable = next(isa for isa in ISAS if isinstance(isa, Portable))
-    found = format_for(block_type, portable)
+    found = format_for(block_type, by_name(name))
     assert found is not None
     for kernel in found.kernels():
         text = assembly(kernel, target)
-        assert set(CALL.findall(text)) <= {"memcpy"} | {f"tile_{p}x{t}" for p in (1, 2) for t in (1, 2, 4, 8, 12)}
+        assert set(CALL.findall(text)) <= {"memcpy"} | {f"tile_{p}x{t}" for p in (1, 2) for t in range(1, 13)}
 
 
 def test_the_portable_dot_product_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +137,7 @@ def test_the_portable_dot_product_is_recognized(monkeypatch: pytest.MonkeyPatch)
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     pretend(monkeypatch, PLAIN)
-    found = format_for(BlockType.Q4_0, next(isa for isa in ISAS if isinstance(isa, Portable)))
+    found = format_for(BlockType.Q4_0, by_name("portable"))
     assert found is not None
     text = assembly(found.gemm, PLAIN)
     assert "pmaddwd" in text
