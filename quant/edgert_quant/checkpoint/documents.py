@@ -15,7 +15,6 @@ from edgert_models.errors import FileFormatError
 from edgert_quant.files import InputFile, human_bytes, quoted
 
 MAX_DEPTH = 64
-_MAX_WIDE_BYTES = 16 << 20
 
 
 def read_json(path: Path, *, max_bytes: int, max_values: int) -> object:
@@ -24,22 +23,23 @@ def read_json(path: Path, *, max_bytes: int, max_values: int) -> object:
     try:
         if file.size > max_bytes:
             raise FileFormatError(path, f"has {human_bytes(file.size)}, above the limit of {human_bytes(max_bytes)}")
-        data = file.read(0, file.size, "JSON")
+        return parse_json(file, 0, file.size, "JSON", max_values=max_values)
     finally:
         file.close()
-    return parse_json(path, data, max_values=max_values)
 
 
 def parse_json(
-    path: Path, data: bytes, *, max_values: int, base: int = 0, field: str = "JSON", finite: bool = False
+    file: InputFile, offset: int, count: int, field: str, *, max_values: int, max_wide_bytes: int | None = None
 ) -> object:
-    """Parses JSON that stands at byte `base` of `path`. `finite` refuses `NaN` and `Infinity`, as JSON does."""
+    """Parses the JSON in `count` bytes from `offset`. `FileFormatError` names the byte where it is wrong.
+
+    `NaN` and `Infinity` are accepted, as configurations have them. `max_wide_bytes` limits text that is not ASCII: for
+    each byte of it Python may need four.
+    """
+    data = file.read(offset, count, field)  # freed before the text is parsed: nobody else holds it
 
     def fail(reason: str, at: int = 0) -> NoReturn:
-        raise FileFormatError(path, reason, offset=base + at, field=field)
-
-    def refuse_constant(name: str) -> NoReturn:
-        fail(f"{name} is not a JSON number")
+        raise FileFormatError(file.path, reason, offset=offset + at, field=field)
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(pairs)
@@ -54,11 +54,12 @@ def parse_json(
     values = 1 + sum(data.count(mark) for mark in (b",", b":", b"[", b"{"))
     if values > max_values:
         fail(f"holds {values} values and keys, above the limit of {max_values}")
-    if not data.isascii() and len(data) > _MAX_WIDE_BYTES:
-        fail(f"is larger than {human_bytes(_MAX_WIDE_BYTES)} and not ASCII")
+    if max_wide_bytes is not None and count > max_wide_bytes and not data.isascii():
+        fail(f"is larger than {human_bytes(max_wide_bytes)} and not ASCII")
     try:
-        text = data.decode("utf-8-sig" if base == 0 else "utf-8")
-        value: object = json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant if finite else None)
+        text = data.decode("utf-8-sig")
+        del data
+        value: object = json.loads(text, object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         fail("is not valid UTF-8", error.start)
     except json.JSONDecodeError as error:

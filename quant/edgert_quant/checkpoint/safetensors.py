@@ -21,8 +21,9 @@ MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = (1 << 60) - 1  # NumPy counts bytes in 63 bits, and leaves out dimensions of 0 where it does
 _MAX_VALUES = 4_000_000
+_MAX_WIDE_BYTES = 8 << 20
 _MEMORY = 64 << 20
-_BYTES_PER_VALUE = 128
+_BYTES_PER_VALUE = 256
 _KEYS = {"dtype", "shape", "data_offsets"}
 
 _PICKLE_PROTOCOLS = range(2, 6)
@@ -50,10 +51,9 @@ def read_header(file: InputFile) -> dict[str, CheckpointTensor]:
     if not 2 <= length <= limit:
         reason = f"is {length}, not 2 to {limit} (the file has {human_bytes(file.size)})"
         raise FileFormatError(file.path, reason, offset=0, field="header length")
-    # What is parsed may take as much memory as 64 MiB and twice the file, of which the text itself takes two copies.
+    # All of it may take 64 MiB and twice the file; the text, and a copy of its strings, take twice the header.
     room = (_MEMORY + 2 * (file.size - length)) // _BYTES_PER_VALUE
-    data = file.read(8, length, "header")
-    header = parse_json(file.path, data, max_values=min(room, _MAX_VALUES), base=8, field="header", finite=True)
+    header = parse_json(file, 8, length, "header", max_values=min(room, _MAX_VALUES), max_wide_bytes=_MAX_WIDE_BYTES)
     if not isinstance(header, dict):
         _fail(file, "header", "is not a JSON object")
     tensors = [_tensor(file, name, info, 8 + length) for name, info in header.items() if name != "__metadata__"]
