@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from edgert import LLM, __version__
 from edgert.server import chat, completions
 from edgert.server.errors import error_response, status_and_body
-from edgert.server.guard import BodyTooLargeError, Guard
+from edgert.server.guard import Guard
 
 _MAX_DEPTH = 64
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
@@ -91,7 +91,6 @@ def create_app(llm: LLM, *, host: str = "127.0.0.1", api_key: str | None = None)
     app.add_exception_handler(EdgertError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(BodyTooLargeError, _too_large)
     app.add_middleware(Guard, host=host, api_key=api_key)
     return app
 
@@ -110,7 +109,8 @@ async def _ours(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
+    # Of a field that takes several types each has its complaint; one that is not about the type says more.
+    first = min(error.errors(), key=lambda found: found["type"].endswith("_type"))
     place = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return error_response(400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', first['msg'])}")
@@ -121,10 +121,6 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return error_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
-
-
-async def _too_large(_: Request, error: Exception) -> Response:
-    return error_response(413, "the body is too large")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgert.server.errors import error_response
 
 MAX_BODY = 8 << 20
+_TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
 _OPEN_PATHS = ("/health",)
 
 
@@ -42,7 +44,7 @@ class Guard:
             kind, code = "authentication_error", "invalid_api_key"
             response = error_response(401, "no API key, or a wrong one", kind=kind, code=code)
         elif _too_long(headers):
-            response = error_response(413, f"the body is larger than {MAX_BODY} bytes")
+            response = error_response(413, _TOO_LARGE)
         else:
             await self._app(scope, _limited(receive), send)
             return
@@ -57,10 +59,6 @@ class Guard:
         return given[:7].lower() == b"bearer " and hmac.compare_digest(given[7:].strip(), self._key)
 
 
-class BodyTooLargeError(Exception):
-    """A body without a length turned out larger than the limit."""
-
-
 def _limited(receive: Receive) -> Receive:
     received = 0
 
@@ -69,7 +67,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > MAX_BODY:
-            raise BodyTooLargeError
+            raise HTTPException(413, _TOO_LARGE)
         return message
 
     return counted

@@ -29,7 +29,7 @@ def check_address(host: str, api_key: str | None) -> None:
 def run(llm: LLM, *, host: str, port: int, api_key: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests under way then have ten seconds to end."""
     check_address(host, api_key)
-    listener = _listen(host, port)
+    listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     print(f"{llm.name} at http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
     config = uvicorn.Config(
@@ -44,12 +44,16 @@ def run(llm: LLM, *, host: str, port: int, api_key: str | None = None) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; BackendError says why it cannot be."""
+    listener = None
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise BackendError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
     return listener

@@ -1,0 +1,178 @@
+"""What is refused, and how: raw HTTP against a real server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from edgert_models.errors import BackendError, RequestError
+
+from edgert.server.run import check_address, listen
+
+if TYPE_CHECKING:
+    from tests.edgert.server.conftest import Served
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def chat_body(served: Served, **fields: Any) -> dict[str, Any]:
+    return {"model": served.llm.name, "messages": MESSAGES, "max_tokens": 4, "temperature": 0, **fields}
+
+
+def post(served: Served, body: Any, path: str = "/v1/chat/completions") -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx.post(served.url + path, content=content, headers={"content-type": "application/json"}, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "message"),
+    [
+        ({"temperature": True}, "temperature", "valid number"),
+        ({"temperature": "0.5"}, "temperature", "valid number"),
+        ({"temperature": -1}, "temperature", "greater than or equal to 0"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 2.5}, "max_tokens", "integer"),
+        ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
+        ({"n": 2}, "n", "less than or equal to 1"),
+        ({"stop": ["x"] * 17}, "stop", "at most 16"),
+        ({"stop": ""}, "stop", "at least 1 character"),
+        ({"logit_bias": {"abc": 1}}, "logit_bias", "'abc' is not a token id"),
+        ({"logit_bias": {"999999": 1}}, "logit_bias", "999999"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages", "'system', 'developer', 'user'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "text"),
+        ({"tools": []}, "tools", "Extra inputs are not permitted"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "'text'"),
+        ({"frobnicate": 1}, "frobnicate", "Extra inputs are not permitted"),
+    ],
+    ids=str,
+)
+def test_bad_fields_are_named(served: Served, change: dict[str, Any], param: str, message: str) -> None:
+    response = post(served, chat_body(served, **change))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "required"),
+        (b"{", "not valid JSON"),
+        (b"[]", "valid dictionary"),
+        (b'{"temperature": NaN}', "NaN is no JSON number"),
+        (b'{"temperature": 1e999, "model": "x", "messages": [{"role": "user", "content": "x"}]}', "finite"),
+        (b'{"model": "a", "model": "b"}', "the key 'model' is there twice"),
+        (b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", "nested deeper than 64"),
+        (b"[" * 100_000, "nested deeper than 64"),
+        (b'{"model": "\xff"}', "not valid JSON"),
+    ],
+    ids=["empty", "open", "list", "nan", "infinite", "twice", "deep", "deeper", "bytes"],
+)
+def test_bad_bodies(served: Served, body: bytes, message: str) -> None:
+    response = post(served, body)
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+
+
+def test_brackets_in_texts_are_no_nesting(served: Served) -> None:
+    messages = [{"role": "user", "content": "[" * 20 + '"{{\\'}]
+    assert post(served, chat_body(served, messages=messages)).status_code == 200
+
+
+def test_unknown_routes_and_methods(served: Served) -> None:
+    for response, status in (
+        (httpx.get(f"{served.url}/v2"), 404),
+        (httpx.get(f"{served.url}/v1/chat/completions"), 405),
+        (post(served, chat_body(served, model="other")), 404),
+    ):
+        assert response.status_code == status
+        assert response.json()["error"]["message"]
+
+
+def test_health_and_schema(served: Served) -> None:
+    health = httpx.get(f"{served.url}/health").json()
+    assert health["status"] == "ok"
+    assert health["blocks_held"] == 0
+    schema = httpx.get(f"{served.url}/openapi.json").json()
+    assert "/v1/chat/completions" in schema["paths"]
+    assert "ChatRequest" in schema["components"]["schemas"]
+
+
+def test_stream_ends_with_done(served: Served) -> None:
+    response = post(served, chat_body(served, stream=True))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    assert json.loads(lines[0][6:])["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_everything(served: Served, stream: bool) -> None:
+    body = json.dumps(chat_body(served, stream=stream, max_tokens=100, logit_bias={"60": 100})).encode()
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        if stream:
+            assert connection.recv(20)
+        else:
+            deadline = time.monotonic() + 10
+            while served.llm.statistics().running == 0 and time.monotonic() < deadline:
+                time.sleep(0.001)
+    deadline = time.monotonic() + 5
+    while served.llm.statistics().running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert served.llm.statistics().running == 0
+    assert served.llm.statistics().blocks_held == 0
+
+
+def test_foreign_host_is_refused(served: Served) -> None:
+    response = httpx.get(f"{served.url}/v1/models", headers={"Host": "evil.example"})
+    assert response.status_code == 403
+    for host in ("localhost", f"localhost:{served.port}", "127.0.0.1", "[::1]:80"):
+        assert httpx.get(f"{served.url}/v1/models", headers={"Host": host}).status_code == 200
+
+
+def test_large_bodies_are_refused(served: Served) -> None:
+    def endless() -> Any:
+        for _ in range(9):
+            yield b" " * (1 << 20)
+
+    assert httpx.post(f"{served.url}/v1/completions", content=b" " * (9 << 20)).status_code == 413
+    response = httpx.post(
+        f"{served.url}/v1/completions", content=endless(), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 413
+
+
+def test_key(served_with_key: Served) -> None:
+    url = f"{served_with_key.url}/v1/models"
+    assert httpx.get(f"{served_with_key.url}/health").status_code == 200
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+        response = httpx.get(url, headers=headers)
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "invalid_api_key"
+    assert httpx.get(url, headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_addresses() -> None:
+    check_address("127.0.0.1", None)
+    check_address("::1", None)
+    check_address("0.0.0.0", "key")
+    with pytest.raises(RequestError, match=r"--host 0\.0\.0\.0 can be reached from other machines: give --api-key"):
+        check_address("0.0.0.0", None)
+    with pytest.raises(RequestError, match="--api-key is empty"):
+        check_address("127.0.0.1", " ")
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(BackendError, match=r"cannot listen on 127\.0\.0\.1 port"):
+            listen("127.0.0.1", taken.getsockname()[1])
