@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 
 from edgert_models.errors import RequestError
-from edgert_quant.vocabulary import Encoder, TokenType, Vocabulary, build_encoder, token_bytes
+from edgert_quant.vocabulary import Encoder, TokenType, Vocabulary, build_encoder, ggml_metadata, token_bytes
 
 # Tokens that end an answer, by name; files seldom list them all. Source: llama.cpp, `src/llama-vocab.cpp`
 # (`special_eog_ids`).
@@ -39,6 +40,14 @@ class Tokenizer:
         """
         vocabulary = Vocabulary.from_metadata(metadata)
         return cls(vocabulary, build_encoder(metadata, vocabulary))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer of a Hugging Face checkpoint: its tokenizer.json, else its SentencePiece tokenizer.model.
+
+        Raises `ConversionError` where the folder has neither, else as `from_gguf`.
+        """
+        return cls.from_gguf(ggml_metadata(folder, check_pre=False))
 
     @property
     def vocab_size(self) -> int:
@@ -126,7 +135,7 @@ class Tokenizer:
     @property
     def strips_leading_space(self) -> bool:
         """Whether encoding puts a space before the first word, which decoding takes off."""
-        return self.vocabulary.model != "gpt2" and self.vocabulary.add_space_prefix
+        return self.vocabulary.model != "gpt2" and self.vocabulary.space_prefix != "never"
 
     def may_carry_prefix(self, index: int) -> bool:
         """Whether token `index`, first in a text, may begin with the space that encoding has put there."""

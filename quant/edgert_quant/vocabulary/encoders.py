@@ -16,15 +16,12 @@ from edgert_models.errors import EdgertError, FileFormatError, UnsupportedError
 from edgert_quant.vocabulary.pieces import SPACE
 from edgert_quant.vocabulary.pretokenizers import pre_tokenizer
 from edgert_quant.vocabulary.spm import SentencePieceBpe
-from edgert_quant.vocabulary.table import TokenType, Vocabulary
+from edgert_quant.vocabulary.table import HUGGINGFACE_JSON, TokenType, Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _T = TypeVar("_T")
-
-HUGGINGFACE_JSON = "tokenizer.huggingface.json"
-"""The GGUF key that holds a whole `tokenizer.json`."""
 
 
 class Encoder(Protocol):
@@ -114,7 +111,7 @@ class SentencePieceEncoder:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._bpe = SentencePieceBpe(vocabulary)
-        self._prefix = " " if vocabulary.add_space_prefix else ""
+        self._prefix = vocabulary.space_prefix
         always = vocabulary.of_type(TokenType.USER_DEFINED)
         parsed = vocabulary.of_type(TokenType.USER_DEFINED, TokenType.CONTROL, TokenType.UNKNOWN)
         self._ids = {vocabulary.tokens[index]: index for index in parsed}
@@ -126,7 +123,7 @@ class SentencePieceEncoder:
         return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
 
     def encode(self, text: str, *, parse_special: bool) -> list[int]:
-        """See `Encoder.encode`. The text's start, and each text after a special token, gets the space prefix."""
+        """See `Encoder.encode`; `SPACE_PREFIXES` says which texts between special tokens get a space before them."""
         pattern = self._patterns[parse_special]
         ids: list[int] = []
         # A pattern with one group splits into text, token, text, token, …, text.
@@ -134,12 +131,17 @@ class SentencePieceEncoder:
             if place % 2:
                 ids.append(self._ids[part])
             elif part:
-                ids += self._bpe.encode(self._prefix + part)
+                ids += self._bpe.encode(" " + part if self._gets_space(part, first=not place) else part)
         return ids
+
+    def _gets_space(self, part: str, *, first: bool) -> bool:
+        if self._prefix in ("always", "never"):
+            return self._prefix == "always"
+        return (first or self._prefix == "unless-space") and not part.startswith((" ", SPACE))
 
 
 def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     family = pre_tokenizer(vocabulary.pre)
     merges = []
@@ -155,6 +157,8 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
         merges.append((left, right))
     tokenizer = Tokenizer(models.BPE(vocabulary.ids, merges, ignore_merges=family.ignore_merges))
     splits = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in family.expressions]
+    if vocabulary.nfc:
+        tokenizer.normalizer = normalizers.NFC()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
     _add_tokens(tokenizer, vocabulary)
@@ -179,7 +183,7 @@ def _unigram(vocabulary: Vocabulary) -> Tokenizer:
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
     if steps:
         tokenizer.normalizer = normalizers.Sequence(steps)
-    scheme = "always" if vocabulary.add_space_prefix else "never"
+    scheme = {"never": "never", "first-unless-space": "first"}.get(vocabulary.space_prefix, "always")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=scheme)
     _add_tokens(tokenizer, vocabulary)
     return tokenizer

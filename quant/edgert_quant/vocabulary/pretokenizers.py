@@ -78,29 +78,33 @@ class PreTokenizer:
     """One pre-tokenizer: the expressions in order, and the habits of the vocabularies that use it.
 
     `ignore_merges`: a word that is in the vocabulary as it stands is taken whole, whatever the merges say.
-    `add_bos`: a begin-of-sequence token is added where `tokenizer.ggml.add_bos_token` is absent.
+    `add_bos`: a begin-of-sequence token is added where `tokenizer.ggml.add_bos_token` is absent. `nfc`: text is
+    composed (Unicode NFC) before it is cut; GGUF has no key for that.
     """
 
     expressions: tuple[str, ...]
     ignore_merges: bool = False
     add_bos: bool = False
+    nfc: bool = False
 
 
 def _names(
-    names: str, *expressions: str, ignore_merges: bool = False, add_bos: bool = False
+    names: str, *expressions: str, ignore_merges: bool = False, add_bos: bool = False, nfc: bool = False
 ) -> dict[str, PreTokenizer]:
-    entry = PreTokenizer(expressions, ignore_merges, add_bos)
+    entry = PreTokenizer(expressions, ignore_merges, add_bos, nfc)
     return dict.fromkeys(names.split(), entry)
 
 
 # Where several names share one entry, the first is the one that `detect` answers with.
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     **_names(
-        "gpt-2 olmo mpt phi-2 jais exaone4 trillion granite-docling gigachat a.x-4.0 mellum modern-bert"
+        "gpt-2 mpt phi-2 jais exaone4 trillion granite-docling gigachat a.x-4.0 mellum modern-bert"
         " jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
         GPT2,
     ),
-    **_names("smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", DIGIT, GPT2),
+    **_names("olmo", GPT2, nfc=True),
+    **_names("command-r", DIGIT, GPT2, nfc=True),
+    **_names("smollm starcoder refact codeshell exaone minerva-7b mellum2", DIGIT, GPT2),
     **_names("default", r"[\p{P}\$\+<=>\^~\|]+", GPT2, DIGITS, "[0-9][0-9][0-9]"),
     **_names("falcon", PUNCTUATION, GPT2, "[0-9][0-9][0-9]"),
     **_names(
@@ -111,8 +115,8 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     ),
     **_names("smaug-bpe dbrx chatglm-bpe", _LLAMA3),
     **_names("glm4 glm5", _LLAMA3, ignore_merges=True),
-    **_names("qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2", _QWEN2),
-    **_names("qwen35", _QWEN35),
+    **_names("qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2", _QWEN2, nfc=True),
+    **_names("qwen35", _QWEN35, nfc=True),
     **_names("deepseek-llm", r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK_AND_HANGUL, DIGITS),
     **_names("deepseek-coder", r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK_AND_HANGUL, DIGIT),
     **_names("deepseek-v3 hunyuan-dense joyai-llm hy_v4", _THREE_DIGITS, _CJK_AND_KANA, _DEEPSEEK3),
@@ -189,10 +193,10 @@ def canonical(expression: str) -> str:
     return expression
 
 
-def detect(expressions: tuple[str, ...], *, ignore_merges: bool = False) -> str | None:
+def detect(expressions: tuple[str, ...], *, ignore_merges: bool = False, nfc: bool = False) -> str | None:
     """The name whose expressions equal these, spelling aside; None where no entry of the table does.
 
-    Of the entries that share the expressions, one with the same `ignore_merges` is preferred.
+    Of the entries that share the expressions, one with the same habits is preferred.
     """
     wanted = tuple(canonical(expression) for expression in expressions)
     matches = [
@@ -200,8 +204,12 @@ def detect(expressions: tuple[str, ...], *, ignore_merges: bool = False) -> str 
         for name, entry in PRE_TOKENIZERS.items()
         if wanted in {tuple(map(canonical, entry.expressions)), _ALSO.get(name)}
     ]
-    same_habit = [name for name in matches if PRE_TOKENIZERS[name].ignore_merges == ignore_merges]
-    return next(iter(same_habit or matches), None)
+
+    def unlike(name: str) -> tuple[bool, bool]:
+        entry = PRE_TOKENIZERS[name]
+        return entry.ignore_merges != ignore_merges, entry.nfc != nfc
+
+    return min(matches, key=unlike, default=None)
 
 
 # Forms that a tokenizer.json has and that cut alike, given the vocabulary that comes with them.

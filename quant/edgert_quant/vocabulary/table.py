@@ -32,6 +32,22 @@ class TokenType(IntEnum):
 MODELS = {"gpt2": "byte-level BPE", "llama": "SentencePiece BPE", "t5": "SentencePiece unigram"}
 """The values of `tokenizer.ggml.model` that edgert knows."""
 
+HUGGINGFACE_JSON = "tokenizer.huggingface.json"
+"""The key that holds a whole `tokenizer.json`."""
+
+NORMALIZER = "edgert.tokenizer.normalizer"
+"""edgert's own: "nfc" where the tokenizer composes characters before it cuts (byte-level), else "none"."""
+
+SPACE_PREFIX = "edgert.tokenizer.space_prefix"
+"""edgert's own, finer than `tokenizer.ggml.add_space_prefix`: one of `SPACE_PREFIXES`."""
+
+SPACE_PREFIXES = ("always", "unless-space", "first-unless-space", "never")
+"""Where SentencePiece text gets a space put before it: always (at the start and after each special token), unless the
+text begins with a space, so but only at the very start, never. llama.cpp knows the first and the last."""
+
+STOP_IDS = "edgert.tokenizer.stop_token_ids"
+"""edgert's own: every token id that ends an answer, as the checkpoint's generation_config.json lists them."""
+
 _PREFIX = "tokenizer.ggml."
 _LARGEST_VOCABULARY = 1 << 24
 
@@ -57,7 +73,8 @@ class Vocabulary:
     end_ids: frozenset[int]
     add_bos: bool
     add_eos: bool
-    add_space_prefix: bool
+    space_prefix: str
+    nfc: bool
     remove_extra_whitespaces: bool
     charsmap: bytes
     source: str
@@ -83,6 +100,8 @@ class Vocabulary:
         """
         keys = _Keys(metadata)
         model = keys.text("model")
+        if model in ("none", "no_vocab"):
+            raise UnsupportedError("the file has no tokenizer; it takes token ids only")
         if model not in MODELS:
             known = ", ".join(f"{name} ({what})" for name, what in MODELS.items())
             raise UnsupportedError(f"the tokenizer model {model[:80]!r} is unknown; edgert knows {known}")
@@ -107,7 +126,8 @@ class Vocabulary:
             if wanted and found is None:
                 raise keys.error(key, "is missing, though the tokenizer adds this token to every text")
         ends = [keys.token_id(name, count, None) for name in ("eot_token_id", "eom_token_id")]
-        listed = keys.integers("eos_token_ids", count)
+        listed = keys.integers(STOP_IDS, count)
+        add_space = keys.flag("add_space_prefix", model in ("llama", "t5"))
         return cls(
             model=model,
             pre=pre,
@@ -121,7 +141,9 @@ class Vocabulary:
             end_ids=frozenset(index for index in (eos, *ends, *listed) if index is not None),
             add_bos=add_bos,
             add_eos=add_eos,
-            add_space_prefix=keys.flag("add_space_prefix", model in ("llama", "t5")),
+            space_prefix=keys.choice(SPACE_PREFIX, SPACE_PREFIXES, "always" if add_space else "never"),
+            nfc=keys.choice(NORMALIZER, ("none", "nfc"), "nfc" if family is not None and family.nfc else "none")
+            == "nfc",
             remove_extra_whitespaces=keys.flag("remove_extra_whitespaces", False),
             charsmap=keys.data("precompiled_charsmap"),
             source=keys.source,
@@ -129,17 +151,26 @@ class Vocabulary:
 
 
 class _Keys:
-    """Typed access to the `tokenizer.ggml.*` keys of a mapping."""
+    """Typed access to the `tokenizer.ggml.*` keys of a mapping, and to others by their full names."""
 
     def __init__(self, metadata: Mapping[str, object]) -> None:
         self._metadata = metadata
         self.source = str(getattr(metadata, "path", "tokenizer metadata"))
 
     def error(self, key: str, reason: str) -> FileFormatError:
-        return FileFormatError(self.source, reason, field=_PREFIX + key)
+        return FileFormatError(self.source, reason, field=self._full(key))
+
+    def _full(self, key: str) -> str:
+        return key if "." in key else _PREFIX + key
 
     def _get(self, key: str) -> object:
-        return self._metadata.get(_PREFIX + key)
+        return self._metadata.get(self._full(key))
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+        value = self.text(key, default)
+        if value not in allowed:
+            raise self.error(key, f"is {value[:40]!r}, not one of {', '.join(allowed)}")
+        return value
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self._get(key)

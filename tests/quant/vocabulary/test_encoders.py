@@ -186,9 +186,9 @@ def test_importing_the_package_imports_no_library() -> None:
         ),
         ({"tokenizer.ggml.eos_token_id": "x"}, FileFormatError, r"eos_token_id: is not an integer"),
         (
-            {"tokenizer.ggml.eos_token_ids": [-1]},
+            {"edgert.tokenizer.stop_token_ids": [-1]},
             FileFormatError,
-            r"eos_token_ids: token id -1 is outside the vocabulary",
+            r"stop_token_ids: token id -1 is outside the vocabulary",
         ),
         ({"tokenizer.ggml.add_bos_token": 1}, FileFormatError, r"add_bos_token: is not a boolean"),
         (
