@@ -74,6 +74,14 @@ def load_f32(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     return emit.load(b, address, index, _float())
 
 
+@primitive("f64(i64, i64)")
+def load_f64(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
+    """The double at `index`."""
+    from llvmlite import ir
+
+    return emit.load(b, address, index, ir.DoubleType())
+
+
 @primitive("f32(i64, i64)")
 def load_f16(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     """The IEEE half at `index`, as a float; its address may be odd."""
@@ -243,6 +251,14 @@ def call3(b: ir.IRBuilder, address: ir.Value, a: ir.Value, c: ir.Value, d: ir.Va
 def call4(b: ir.IRBuilder, address: ir.Value, a: ir.Value, c: ir.Value, d: ir.Value, e: ir.Value) -> ir.Value:
     """Call the kernel at an address with four integers."""
     return _call_address(b, address, a, c, d, e)
+
+
+@primitive("i64(i64, i64, i64, i64, i64, i64)")
+def call5(
+    b: ir.IRBuilder, address: ir.Value, a: ir.Value, c: ir.Value, d: ir.Value, e: ir.Value, f: ir.Value
+) -> ir.Value:
+    """Call the kernel at an address with five integers."""
+    return _call_address(b, address, a, c, d, e, f)
 
 
 @primitive("i64(i64, i64, i64, i64, i64, i64, i64)")

@@ -1,0 +1,262 @@
+"""The CPU backend: a plan lowered to records, which persistent threads run inside compiled kernels."""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import BackendError, EdgertError, MemoryBudgetError, RequestError, UnsupportedError
+from edgert_models.graph import Plan
+from edgert_quant import jit
+from edgert_quant.blocks import BlockType
+from numpy.typing import NDArray
+
+from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, Probe, Progress, WeightProvider
+from edgert_runtimes.cpu import program as linking
+from edgert_runtimes.cpu import weights as loading
+from edgert_runtimes.cpu.executor import Executor, core_count
+from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
+from edgert_runtimes.cpu.kernels import attend, checks, executor, linear, moe, rows, table
+from edgert_runtimes.cpu.lower import CACHE_ITEMS, block_bytes, lower
+from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
+from edgert_runtimes.weights import check_weights
+
+BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, checks.check_batch)
+
+
+class CpuBackend:
+    """Any CPU that LLVM compiles for."""
+
+    name = "cpu"
+
+    def probe(self) -> Probe:
+        """Available wherever llvmlite runs; the details name the CPU and the instruction set in use."""
+        try:
+            target, isa = jit.host(), host_isa()
+        except (EdgertError, ImportError, OSError, RuntimeError) as error:
+            return Probe(False, reason=str(error))
+        features = " ".join(word[1:] for word in target.features if word.startswith("+"))
+        details = {"cpu": _cpu_name(), "model": target.cpu, "instruction_set": isa.name, "features": features}
+        return Probe(True, details={**details, "cores": str(core_count())})
+
+    def warmup(self, progress: Progress | None = None) -> int:
+        """See Backend: the kernels of every op and block type."""
+        formats = [form for block_type in packed_types() if (form := format_for(block_type)) is not None]
+        kernels = [kernel for form in formats for kernel in form.kernels()]
+        return _prepare([*BASE_KERNELS, loading.pack_panels, *_op_kernels(), *kernels], progress)
+
+    def load(self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None) -> CpuSession:
+        """See Backend. Weights are read piece by piece and packed for the kernels; nothing stays mapped."""
+        start = time.perf_counter()
+        check_weights(plan, weights)
+        _check_limits(limits)
+        threads = limits.threads or core_count()
+        layouts = loading.plan_layouts(plan, weights)
+        program = lower(plan, layouts, limits)
+        sizes = {
+            "weights": sum(layout.nbytes for layout in layouts.values()),
+            "cache": program.cache_bytes,
+            "workspace": program.workspace_bytes + threads * program.scratch_bytes,
+            "pieces being read": 2 * threads * loading.PIECE,
+        }
+        _check_memory(sizes, limits.memory)
+        _prepare([*BASE_KERNELS, *loading.packing_kernels(layouts), *program.kernels()], progress)
+        loaded = _load(layouts, weights, threads, progress)
+        report = LoadReport(
+            backend=self.name,
+            threads=threads,
+            instruction_set=host_isa().name,
+            weights=tuple(layout.report() for layout in layouts.values()),
+            cache_bytes=sizes["cache"],
+            workspace_bytes=sizes["workspace"],
+            seconds=time.perf_counter() - start,
+        )
+        return CpuSession(plan, program, loaded, limits, report)
+
+
+class CpuSession:
+    """A loaded model with its cache, workspace and threads."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        program: linking.Program,
+        loaded: Mapping[str, loading.Loaded],
+        limits: Limits,
+        report: LoadReport,
+    ) -> None:
+        self.limits = limits
+        self.report = report
+        self._plan = plan
+        self._program = program
+        self._cache = allocate(program.cache_bytes)
+        self._workspace = allocate(program.workspace_bytes)
+        self._loaded = loaded
+        addresses = {"cache": self._cache.ctypes.data, "workspace": self._workspace.ctypes.data}
+        targets = {plan.logits.id, plan.hidden.id}
+        self._linked = linking.link(program, addresses, loaded, targets)
+        self._executor = Executor(report.threads, self._linked.words, program.scratch_bytes)
+        self._lock = threading.Lock()
+        self._closed = False
+        # Threads must be gone before the memory is: also when a session is forgotten, or the interpreter ends.
+        memory = (self._cache, self._workspace, self._linked, dict(loaded))
+        self._finalizer = weakref.finalize(self, _stop, self._executor, memory)
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
+        """See Session. Calls from several threads wait for each other."""
+        with self._lock:
+            self._check_open()
+            arrays = self._set_batch(batch)
+            value = self._plan.hidden if hidden else self._plan.logits
+            stride = self._program.strides[value.id]
+            count = len(batch.pick) if value.picked else len(batch.tokens)
+            out = np.empty((count, stride), np.float32)
+            self._linked.move(value.id, out.ctypes.data)
+            status = self._executor.run(self._program.ends[value.id])
+            self._linked.move(value.id, None)
+            del arrays
+        if status:
+            self._raise_router_error(status - 1)
+        return out if stride == value.width else np.ascontiguousarray(out[:, : value.width])
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See Session; RequestError for a block that does not exist."""
+        with self._lock:
+            self._check_open()
+            for pair in pairs:
+                if not all(0 <= block < self.limits.blocks for block in pair):
+                    raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            start = 0
+            for cache in self._plan.caches:
+                size = block_bytes(cache.width, self.limits)
+                whole = -(-self.limits.blocks * size // 64) * 64
+                for _ in ("keys", "values"):
+                    blocks = self._cache[start : start + self.limits.blocks * size].reshape(-1, size)
+                    for source, target in pairs:
+                        blocks[target] = blocks[source]
+                    start += whole
+
+    def close(self) -> None:
+        """See Session. Waits for a step that runs."""
+        with self._lock:
+            self._closed = True
+            self._finalizer()
+            empty = np.empty(0, np.uint8)
+            self._cache = self._workspace = empty
+            self._loaded = {}
+            self._linked = linking.Linked(np.empty((0, 0), np.int64), [], {})
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session is closed")
+        self._executor.check_process()
+
+    def _set_batch(self, batch: Batch) -> list[NDArray[np.int32]]:
+        """Put the batch into the state; the arrays must live as long as the step."""
+        fields = ("tokens", "positions", "sequence", "slots", "tables", "pick")
+        arrays = [np.ascontiguousarray(getattr(batch, name), np.int32) for name in fields]
+        count = len(arrays[0])
+        limits = self.limits
+        if count > limits.rows:
+            raise RequestError(f"the batch has {count} rows, the session takes {limits.rows}", parameter="tokens")
+        for name, array in zip(fields[:4], arrays[:4], strict=True):
+            if array.shape != (count,):
+                raise RequestError(f"{name} has shape {array.shape}, tokens has {count} rows", parameter=name)
+        if arrays[4].ndim != 2 or arrays[4].shape[0] > limits.sequences:
+            raise RequestError(f"tables has shape {arrays[4].shape}; at most {limits.sequences} sequences fit")
+        if arrays[5].ndim != 1 or len(arrays[5]) > limits.rows:
+            raise RequestError(f"pick has shape {arrays[5].shape}; at most {limits.rows} rows fit", parameter="pick")
+        state = self._executor.state
+        state[table.ROWS], state[table.PICKED] = count, len(arrays[5])
+        numbers = (table.TOKENS, table.POSITIONS, table.SEQUENCE, table.SLOTS, table.BLOCK_TABLES, table.PICK)
+        for number, array in zip(numbers, arrays, strict=True):
+            state[number] = array.ctypes.data
+        state[table.TABLE_WIDTH] = arrays[4].shape[1]
+        sizes = (self._plan.spec.vocabulary, limits.context, limits.blocks, limits.block_size, arrays[4].shape[0])
+        fault = checks.check_batch(self._executor.address, *sizes)
+        if fault:
+            name = checks.FAULTS[(fault & 255) - 1]
+            index = fault >> 8
+            found = arrays[fields.index(name)][index]
+            raise RequestError(f"{name}[{index}] is out of range: {found}", parameter=name)
+        return arrays
+
+    def _raise_router_error(self, index: int) -> None:
+        op = self._plan.ops[index]
+        assert isinstance(op, ops.Moe)
+        raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
+
+
+def _stop(running: Executor, memory: object) -> None:
+    """Stop the threads; `memory` is what they may still touch until then."""
+    running.close()
+
+
+def _op_kernels() -> list[jit.Kernel]:
+    modules = (attend, linear, moe, rows)
+    found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
+    return list(dict.fromkeys([*found, *attend.STORE.values(), *attend.ATTEND.values()]))
+
+
+def _prepare(kernels: Iterable[jit.Kernel], progress: Progress | None) -> int:
+    if progress is None:
+        return jit.prepare(kernels)
+    return jit.prepare(kernels, lambda done, total, name: progress("compile", done, total))
+
+
+def _load(
+    layouts: Mapping[str, loading.Layout], weights: WeightProvider, threads: int, progress: Progress | None
+) -> dict[str, loading.Loaded]:
+    total = sum(_stored_bytes(layout.stored.type, layout.stored.shape) for layout in layouts.values())
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress("load", done, total)
+
+    return loading.load_weights(layouts, weights, threads, advance)
+
+
+def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[:-1], dtype=np.int64)) * block_type.row_bytes(shape[-1])
+
+
+def _check_limits(limits: Limits) -> None:
+    for name in ("context", "rows", "sequences", "blocks", "block_size"):
+        if getattr(limits, name) < 1:
+            raise RequestError(f"{name} is {getattr(limits, name)}; at least 1 is needed", parameter=name)
+    if limits.threads is not None and not 1 <= limits.threads <= 1024:
+        raise RequestError(f"threads is {limits.threads}; 1 to 1024 can be used", parameter="threads")
+    if limits.kv_type not in CACHE_ITEMS:
+        raise UnsupportedError(f"cache type '{limits.kv_type}' is not supported; there are: {', '.join(CACHE_ITEMS)}")
+
+
+def _check_memory(sizes: Mapping[str, int], allowed: int | None) -> None:
+    needed = sum(sizes.values())
+    available = allowed if allowed is not None else available_memory()
+    if available is not None and needed > available:
+        parts = ", ".join(f"{name} {gibibytes(size)}" for name, size in sizes.items())
+        raise MemoryBudgetError(
+            f"the model needs {gibibytes(needed)} of memory ({parts}), {gibibytes(available)} are available",
+            needed=needed,
+            available=available,
+        )
+
+
+def _cpu_name() -> str:
+    """The CPU as the system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,191 @@
+"""Ops that do each row by itself. All run in place where out is x."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from edgert_quant.jit import kernel
+from edgert_quant.jit.primitives import (
+    call3,
+    call4,
+    call5,
+    copy_bytes,
+    dot_f32,
+    load_f32,
+    load_f64,
+    load_i32,
+    load_i64,
+    store_f32,
+)
+from numpy import float32, float64
+
+from edgert_runtimes.cpu.kernels.functions import silu, sine_and_cosine
+from edgert_runtimes.cpu.kernels.table import (
+    CHUNKS,
+    OPERANDS,
+    PICK,
+    POSITIONS,
+    TOKENS,
+    UNIT_COST,
+    divide,
+    rows_of,
+    scratch_of,
+    share,
+)
+
+OUT = OPERANDS
+OUT_STRIDE = OPERANDS + 1
+X = OPERANDS + 2
+X_STRIDE = OPERANDS + 3
+Y = OPERANDS + 4
+Y_STRIDE = OPERANDS + 5
+WIDTH = OPERANDS + 6
+WEIGHT = OPERANDS + 7
+
+
+@kernel
+def prepare_rows(state: int, record: int) -> int:
+    """Rows in equal chunks."""
+    return int(divide(state, rows_of(state, record), load_i64(record, UNIT_COST)))
+
+
+ROW_BYTES = OPERANDS + 8  # of a stored row, or of a panel
+PACK = OPERANDS + 9
+UNPACK = OPERANDS + 10
+
+
+@kernel
+def embed_rows(state: int, record: int, chunk: int, thread: int) -> None:
+    """Rows kept as in the file: a panel of one row is packed into scratch, and unpacked."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width, scratch = load_i64(record, WIDTH), scratch_of(state, thread)
+    row_bytes, tokens = load_i64(record, ROW_BYTES), load_i64(state, TOKENS)
+    for row in range(first, end):
+        source = load_i64(record, WEIGHT) + load_i32(tokens, row) * row_bytes
+        call5(load_i64(record, PACK), source, row_bytes, 1, width, scratch)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        call4(load_i64(record, UNPACK), scratch, 0, width, out)
+
+
+@kernel
+def embed_panels(state: int, record: int, chunk: int, thread: int) -> None:
+    """Rows of a matrix that is kept in panels of 16 rows (an embedding that is the output matrix too)."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    tokens = load_i64(state, TOKENS)
+    for row in range(first, end):
+        token = load_i32(tokens, row)
+        panel = load_i64(record, WEIGHT) + (token >> 4) * load_i64(record, ROW_BYTES)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        call4(load_i64(record, UNPACK), panel, token & 15, load_i64(record, WIDTH), out)
+
+
+GROUPS = OPERANDS + 8
+EPS = OPERANDS + 9  # a float64
+
+
+@kernel
+def rms_norm(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.RmsNorm`; the sum of squares is a float32 sum of fixed order."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    groups, eps, weight = load_i64(record, GROUPS), load_f64(record, EPS), load_i64(record, WEIGHT)
+    width = load_i64(record, WIDTH) // groups
+    for row in range(first, end):
+        for group in range(groups):
+            x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + group * width)
+            out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + group * width)
+            scale = float32(1.0 / sqrt(float64(dot_f32(x, x, width)) / width + eps))
+            for i in range(width):
+                store_f32(out, i, load_f32(x, i) * scale * load_f32(weight, i))
+
+
+@kernel
+def add(state: int, record: int, chunk: int, thread: int) -> None:
+    """out = x + y."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width = load_i64(record, WIDTH)
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        y = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        for i in range(width):
+            store_f32(out, i, load_f32(x, i) + load_f32(y, i))
+
+
+@kernel
+def gate_silu(state: int, record: int, chunk: int, thread: int) -> None:
+    """out = silu(x) · y."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width = load_i64(record, WIDTH)
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        y = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        for i in range(width):
+            store_f32(out, i, silu(load_f32(x, i)) * load_f32(y, i))
+
+
+@kernel
+def pick_rows(state: int, record: int, chunk: int, thread: int) -> None:
+    """out[i] = x[pick[i]]."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * load_i32(load_i64(state, PICK), row) * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        copy_bytes(out, x, 4 * load_i64(record, WIDTH))
+
+
+QUANTIZE = OPERANDS + 8
+
+
+@kernel
+def quantize(state: int, record: int, chunk: int, thread: int) -> None:
+    """Rows of floats → rows of activations; OUT_STRIDE counts bytes here."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + row * load_i64(record, OUT_STRIDE)
+        call3(load_i64(record, QUANTIZE), x, out, load_i64(record, WIDTH))
+
+
+PAIRS = OPERANDS + 8
+MAGNITUDE = OPERANDS + 9  # a float64
+HEADS = OPERANDS + 10
+HEAD_SIZE = OPERANDS + 11
+STEP = OPERANDS + 12  # between the two elements of a pair
+SPREAD = OPERANDS + 13  # between the first elements of neighbouring pairs
+
+
+@kernel
+def rope_table(state: int, record: int, chunk: int, thread: int) -> None:
+    """Cosines, then sines, of every pair's angle at every row's position; WEIGHT is float64 radians per position."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    pairs, magnitude, positions = load_i64(record, PAIRS), load_f64(record, MAGNITUDE), load_i64(state, POSITIONS)
+    for row in range(first, end):
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        position = float64(load_i32(positions, row))
+        for i in range(pairs):
+            sine, cosine = sine_and_cosine(position * load_f64(load_i64(record, WEIGHT), i))
+            store_f32(out, i, float32(cosine * magnitude))
+            store_f32(out, pairs + i, float32(sine * magnitude))
+
+
+@kernel
+def rope(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.Rope`; Y is the table."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    pairs, heads, size = load_i64(record, PAIRS), load_i64(record, HEADS), load_i64(record, HEAD_SIZE)
+    step, spread = load_i64(record, STEP), load_i64(record, SPREAD)
+    in_place = load_i64(record, OUT) == load_i64(record, X)
+    for row in range(first, end):
+        table = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
+        row_x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        row_out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        if not in_place:
+            copy_bytes(row_out, row_x, 4 * heads * size)
+        for head in range(heads):
+            out = row_out + 4 * head * size
+            for i in range(pairs):
+                a, b = load_f32(out, i * spread), load_f32(out, i * spread + step)
+                cosine, sine = load_f32(table, i), load_f32(table, pairs + i)
+                store_f32(out, i * spread, a * cosine - b * sine)
+                store_f32(out, i * spread + step, a * sine + b * cosine)

@@ -1,0 +1,395 @@
+"""Plan → records: which kernel does each part of each op, and where every value lies.
+
+Values live in one workspace, in spans that are reused once nothing reads a value any more; element by element ops then
+run in place. The activations of a matrix product are made once per value and kind, and shared by all products that
+read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Plan
+from edgert_models.ops import Value
+from edgert_models.rope import RopeLayout
+from edgert_quant.jit import Kernel
+from numpy.typing import NDArray
+
+from edgert_runtimes.base import Limits
+from edgert_runtimes.cpu.formats import LANES, Activation, Format
+from edgert_runtimes.cpu.kernels import attend, linear, moe, rows, table
+from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
+from edgert_runtimes.cpu.weights import Layout, Loaded, Matrix, Vector
+
+CACHE_ITEMS = {"f16": 2, "f32": 4}
+Span = tuple[int, int]
+
+
+def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
+    """The program of a plan; UnsupportedError names an op that has no kernel."""
+    return _Lowering(plan, layouts, limits).run()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> None:
+        self.plan = plan
+        self.layouts = layouts
+        self.limits = limits
+        self.program = Program()
+        self.arena = Arena()
+        self.spans: dict[int, Span] = {}
+        self.activations: dict[tuple[int, str], Span] = {}
+        self.tables: dict[tuple[Any, ...], int] = {}
+        self.caches = self._place_caches()
+        self.op = 0
+        self.temporary: list[Span] = []
+        self.last_use = {value.id: i for i, op in enumerate(plan.ops) for value in op.inputs}
+
+    def run(self) -> Program:
+        program = self.program
+        self._scratch(4 * 8 * table.TOKEN_TILE)
+        for index, op in enumerate(self.plan.ops):
+            self.op = index
+            program.strides[op.out.id] = _stride(op.out.width)
+            match op:
+                case ops.Embed():
+                    self._embed(op)
+                case ops.RmsNorm():
+                    norm: dict[int, Field] = {rows.GROUPS: op.groups, rows.EPS: float(op.eps)}
+                    norm[rows.WEIGHT] = Place("weight", name=op.weight)
+                    self._rows(rows.rms_norm, op, [op.x], norm)
+                case ops.Add():
+                    self._rows(rows.add, op, [op.a, op.b])
+                case ops.GatedActivation():
+                    self._check_activation(op.kind)
+                    self._rows(rows.gate_silu, op, [op.gate, op.up], cost=op.out.width // 4)
+                case ops.Rope():
+                    self._rope(op)
+                case ops.PickRows():
+                    self._rows(rows.pick_rows, op, [op.x], in_place=False)
+                case ops.Linear():
+                    self._linear(op)
+                case ops.Attend():
+                    self._attend(op)
+                case ops.Moe():
+                    self._moe(op)
+                case _:
+                    raise UnsupportedError(f"op {type(op).__name__} is not supported by the cpu backend")
+            program.ends[op.out.id] = len(program.records)
+            self._release(op)
+        program.workspace_bytes = self.arena.size
+        return program
+
+    # Values.
+
+    def _rows_of(self, value: Value) -> int:
+        return table.PICKED if value.picked else table.ROWS
+
+    def _out(self, op: ops.Op, reuse: tuple[Value, ...] = ()) -> None:
+        """Give the result a place: that of an input of the same size that nothing reads later, or a new one."""
+        out = op.out
+        if out.id == self.plan.logits.id:
+            return  # steps say where
+        for value in reuse:
+            dies = self.last_use.get(value.id) == self.op and value.id in self.spans
+            if dies and value.width == out.width and value.picked == out.picked and out.id != self.plan.hidden.id:
+                self.spans[out.id] = self.spans.pop(value.id)
+                return
+        self.spans[out.id] = self.arena.allocate(4 * self.limits.rows * _stride(out.width))
+
+    def _place(self, value: Value, spans: Mapping[int, Span] | None = None) -> ValuePlace:
+        span = (self.spans if spans is None else spans).get(value.id)
+        return ValuePlace(value.id, None if span is None else Place("workspace", span[0]))
+
+    def _release(self, op: ops.Op) -> None:
+        for span in self.temporary:
+            self.arena.release(span)
+        self.temporary = []
+        dead = {value.id for value in op.inputs if self.last_use[value.id] == self.op}
+        if self.last_use.get(op.out.id) is None and op.out.id != self.plan.logits.id:
+            dead.add(op.out.id)
+        for key in [key for key in self.activations if key[0] in dead]:
+            self.arena.release(self.activations.pop(key))
+        for value in dead:
+            if value in self.spans:
+                self.arena.release(self.spans.pop(value))
+
+    def _temporary(self, size: int) -> Place:
+        """Memory that only this op uses."""
+        span = self.arena.allocate(size)
+        self.temporary.append(span)
+        return Place("workspace", span[0])
+
+    def _scratch(self, size: int) -> None:
+        self.program.scratch_bytes = max(self.program.scratch_bytes, -(-size // 4096) * 4096)
+
+    def _emit(
+        self,
+        run: Kernel,
+        count: int,
+        fields: Mapping[int, Field],
+        *,
+        prepare: Kernel = rows.prepare_rows,
+        cost: int = 0,
+        per_row: int = 1,
+    ) -> None:
+        self.program.records.append(Record(run, prepare, count, self.op, cost, per_row, fields))
+
+    # Ops that do rows by themselves.
+
+    def _rows(
+        self,
+        run: Kernel,
+        op: ops.Op,
+        inputs: list[Value],
+        extra: Mapping[int, Field] | None = None,
+        *,
+        in_place: bool = True,
+        cost: int | None = None,
+    ) -> None:
+        fields: dict[int, Field] = {rows.WIDTH: op.out.width, **(extra or {})}
+        for value, place, stride in zip(inputs, (rows.X, rows.Y), (rows.X_STRIDE, rows.Y_STRIDE), strict=False):
+            fields[place], fields[stride] = self._place(value), _stride(value.width)
+        self._out(op, tuple(inputs) if in_place else ())
+        fields[rows.OUT], fields[rows.OUT_STRIDE] = self._place(op.out), _stride(op.out.width)
+        self._emit(run, self._rows_of(op.out), fields, cost=op.out.width // 8 if cost is None else cost)
+
+    def _embed(self, op: ops.Embed) -> None:
+        layout = self.layouts[op.weight]
+        width, form = op.out.width, layout.format
+        fields: dict[int, Field] = {rows.WEIGHT: Place("weight", name=op.weight), rows.UNPACK: form.unpack_row}
+        if layout.kind is Matrix:
+            fields[rows.ROW_BYTES] = form.panel_bytes(width)
+            self._rows(rows.embed_panels, op, [], fields, cost=width)
+        else:
+            fields[rows.ROW_BYTES], fields[rows.PACK] = form.type.row_bytes(width), form.pack
+            self._scratch(form.panel_bytes(width))
+            self._rows(rows.embed_rows, op, [], fields, cost=8 * width)
+
+    def _rope(self, op: ops.Rope) -> None:
+        pairs = len(op.frequencies)
+        key = (op.frequencies, op.factors, op.magnitude)
+        if key not in self.tables:
+            self.program.constants.append(lambda loaded: _frequencies(op, loaded))
+            start, _ = self.arena.allocate(4 * self.limits.rows * 2 * pairs)  # for the whole step
+            self.tables[key] = start
+            fields: dict[int, Field] = {
+                rows.OUT: Place("workspace", start),
+                rows.OUT_STRIDE: 2 * pairs,
+                rows.WEIGHT: Place("constant", name=len(self.program.constants) - 1),
+                rows.PAIRS: pairs,
+                rows.MAGNITUDE: float(op.magnitude),
+            }
+            self._emit(rows.rope_table, table.ROWS, fields, cost=20 * pairs)
+        halves = op.layout is RopeLayout.HALVES
+        rotation: dict[int, Field] = {
+            rows.Y: Place("workspace", self.tables[key]),
+            rows.Y_STRIDE: 2 * pairs,
+            rows.PAIRS: pairs,
+            rows.HEADS: op.heads,
+            rows.HEAD_SIZE: op.head_size,
+            rows.STEP: pairs if halves else 1,
+            rows.SPREAD: 1 if halves else 2,
+        }
+        self._rows(rows.rope, op, [op.x], rotation, cost=op.out.width // 4)
+
+    # Matrix products.
+
+    def _activation(self, value: Value, activation: Activation) -> tuple[Field, int]:
+        """Where the activations of a value are, made if need be, and the bytes of a row of them."""
+        if activation.direct:
+            return self._place(value), 4 * _stride(value.width)
+        key = (value.id, activation.name)
+        size = _aligned(activation.bytes(value.width))
+        if key not in self.activations:
+            self.activations[key] = self.arena.allocate(self.limits.rows * size)
+            fields: dict[int, Field] = {
+                rows.OUT: Place("workspace", self.activations[key][0]),
+                rows.OUT_STRIDE: size,
+                rows.X: self._place(value),
+                rows.X_STRIDE: _stride(value.width),
+                rows.WIDTH: value.width,
+                rows.QUANTIZE: activation.quantize,
+            }
+            self._emit(rows.quantize, self._rows_of(value), fields, cost=value.width // 4)
+        return Place("workspace", self.activations[key][0]), size
+
+    def _linear(self, op: ops.Linear) -> None:
+        form = self.layouts[op.weight].format
+        x, x_bytes = self._activation(op.x, form.activation)
+        self._out(op)
+        fields: dict[int, Field] = {
+            rows.OUT: self._place(op.out),
+            rows.OUT_STRIDE: _stride(op.out.width),
+            rows.WIDTH: op.out.width,
+            rows.X: x,
+            linear.X_BYTES: x_bytes,
+            linear.PANELS: Place("weight", name=op.weight),
+            linear.N_PANELS: form.panels(op.out.width),
+            linear.PANEL_BYTES: form.panel_bytes(op.x.width),
+            linear.K: op.x.width,
+            linear.GEMM: form.gemm,
+            linear.BIAS: Place("weight", name=op.bias) if op.bias else 0,
+        }
+        self._emit(linear.linear, self._rows_of(op.out), fields, prepare=linear.prepare_linear)
+
+    def _moe(self, op: ops.Moe) -> None:
+        self._check_activation(op.kind)
+        pairs, count = self.limits.rows * op.used, self._rows_of(op.out)
+        routing: dict[int, Field] = {moe.EXPERTS: op.experts, moe.USED: op.used}
+        for number, size in (
+            (moe.IDS, pairs),
+            (moe.SHARES, pairs),
+            (moe.SORTED, pairs),
+            (moe.STARTS, op.experts + 1),
+            (moe.ACTIVE, op.experts),
+        ):
+            routing[number] = self._temporary(4 * size)
+        self._scratch(op.experts)
+        logits: dict[int, Field] = {rows.X: self._place(op.logits), rows.X_STRIDE: _stride(op.logits.width)}
+        logits[moe.NORMALIZE] = int(op.normalize)
+        self._emit(moe.route, count, {**routing, **logits}, cost=op.experts * (op.used + 4))
+
+        gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
+        hidden, up_out = (self._temporary(4 * pairs * _stride(op.hidden)) for _ in range(2))
+        gate_x, gate_x_bytes = self._activation(op.x, gate.activation)
+        up_x, up_x_bytes = self._activation(op.x, up.activation)
+        fields: dict[int, Field] = {
+            **routing,
+            **_expert_fields(op.gate, gate, op.x.width, op.hidden, gate_x, gate_x_bytes),
+            moe.UP: Place("weight", name=op.up),
+            moe.UP_GEMM: up.gemm,
+            moe.UP_PANEL_BYTES: up.panel_bytes(op.x.width),
+            moe.UP_X: up_x,
+            moe.UP_X_BYTES: up_x_bytes,
+            rows.OUT: hidden,
+            moe.UP_OUT: up_out,
+            rows.OUT_STRIDE: _stride(op.hidden),
+            rows.WIDTH: op.hidden,
+        }
+        inward = len(self.program.records)
+        self._emit(moe.inward, count, fields, prepare=moe.prepare_inward, per_row=op.used)
+
+        down_x, down_x_bytes = hidden, 4 * _stride(op.hidden)
+        if not down.activation.direct:
+            down_x_bytes = _aligned(down.activation.bytes(op.hidden))
+            down_x = self._temporary(pairs * down_x_bytes)
+            fields = {
+                rows.OUT: down_x,
+                rows.OUT_STRIDE: down_x_bytes,
+                rows.X: hidden,
+                rows.X_STRIDE: _stride(op.hidden),
+                rows.WIDTH: op.hidden,
+                rows.QUANTIZE: down.activation.quantize,
+            }
+            self._emit(rows.quantize, count, fields, cost=op.hidden // 4, per_row=op.used)
+        y = self._temporary(4 * pairs * _stride(op.out.width))
+        fields = {
+            **routing,
+            **_expert_fields(op.down, down, op.hidden, op.out.width, down_x, down_x_bytes),
+            rows.OUT: y,
+            rows.OUT_STRIDE: _stride(op.out.width),
+            moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
+        }
+        self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
+        self._out(op)
+        fields = {
+            **routing,
+            rows.X: y,
+            rows.X_STRIDE: _stride(op.out.width),
+            rows.OUT: self._place(op.out),
+            rows.OUT_STRIDE: _stride(op.out.width),
+            rows.WIDTH: op.out.width,
+        }
+        self._emit(moe.combine, count, fields, cost=op.used * op.out.width // 8)
+
+    def _check_activation(self, kind: str) -> None:
+        if kind != "silu":
+            raise UnsupportedError(f"activation '{kind}' is not supported by the cpu backend")
+
+    # Attention.
+
+    def _place_caches(self) -> list[tuple[int, int]]:
+        """Offsets of the keys and of the values of every layer."""
+        places, end = [], 0
+        for cache in self.plan.caches:
+            size = _aligned(self.limits.blocks * block_bytes(cache.width, self.limits))
+            places.append((end, end + size))
+            end += 2 * size
+        self.program.cache_bytes = end
+        return places
+
+    def _attend(self, op: ops.Attend) -> None:
+        kv_type, block_size = self.limits.kv_type, self.limits.block_size
+        keys, values = self.caches[op.layer]
+        group = op.heads // op.kv_heads
+        common: dict[int, Field] = {
+            attend.KEYS: Place("cache", keys),
+            attend.VALUES: Place("cache", values),
+            attend.KV_HEADS: op.kv_heads,
+            attend.HEAD_SIZE: op.head_size,
+            attend.BLOCK_SIZE: block_size,
+            attend.LANES: _lanes(block_size),
+        }
+        stored: dict[int, Field] = {
+            rows.X: self._place(op.k),
+            rows.X_STRIDE: _stride(op.k.width),
+            rows.Y: self._place(op.v),
+            rows.Y_STRIDE: _stride(op.v.width),
+        }
+        self._emit(attend.STORE[kv_type], table.ROWS, {**common, **stored}, cost=op.k.width)
+        self._scratch(4 * group * (self.limits.table_width * block_size + attend.SCORE_SLACK))
+        self._out(op)
+        read: dict[int, Field] = {
+            rows.X: self._place(op.q),
+            rows.X_STRIDE: _stride(op.q.width),
+            rows.OUT: self._place(op.out),
+            rows.OUT_STRIDE: _stride(op.out.width),
+            attend.GROUP: group,
+            attend.SCALE: float(op.scale),
+            attend.WINDOW: op.window or 0,
+        }
+        self._emit(attend.ATTEND[kv_type], table.ROWS, {**common, **read}, prepare=attend.prepare_attend)
+
+
+def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_bytes: int) -> dict[int, Field]:
+    return {
+        moe.GATE: Place("weight", name=name),
+        moe.GATE_GEMM: form.gemm,
+        moe.GATE_PANEL_BYTES: form.panel_bytes(k),
+        moe.GATE_X: x,
+        moe.GATE_X_BYTES: x_bytes,
+        moe.K: k,
+        moe.N_PANELS: form.panels(width),
+    }
+
+
+def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float64]:
+    frequencies = np.array(op.frequencies, np.float64)
+    if op.factors is not None:
+        factors = loaded[op.factors]
+        assert isinstance(factors, Vector)
+        frequencies = frequencies / factors.data
+    return frequencies
+
+
+def block_bytes(width: int, limits: Limits) -> int:
+    """Bytes of the keys (or of the values) of one block of one layer."""
+    return width * _lanes(limits.block_size) * CACHE_ITEMS[limits.kv_type]
+
+
+def _lanes(block_size: int) -> int:
+    return -(-block_size // LANES) * LANES
+
+
+def _stride(width: int) -> int:
+    """Floats from one row to the next: whole panels."""
+    return -(-width // LANES) * LANES
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
