@@ -142,7 +142,7 @@ def test_metadata(tmp_path: Path) -> None:
         assert found.string("edgert.convert.recipe") == "q4_k_m"
         assert len(found.string("edgert.source.config_sha256")) == 64
         assert found.string("tokenizer.ggml.model") == "none"
-    assert any("no tokenizer" in warning for warning in report.warnings)
+    assert any("no tokenizer.json" in warning for warning in report.warnings)
 
 
 def test_report(tmp_path: Path) -> None:
