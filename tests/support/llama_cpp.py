@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+_QUIET: list[Any] = []  # the library keeps the callback, so it must live on
+
 
 def library() -> Any:
     """The binding; skips the test where there is none."""
@@ -27,6 +29,9 @@ def library() -> Any:
         binding = importlib.import_module("llama_cpp.llama_cpp")
     except ImportError as error:
         pytest.skip(f"the package llama_cpp cannot be imported: {error}")
+    if not _QUIET:
+        _QUIET.append(binding.llama_log_callback(lambda level, text, data: None))
+        binding.llama_log_set(_QUIET[0], ctypes.c_void_p(0))
     return binding
 
 
@@ -41,8 +46,6 @@ def programs() -> Path:
 def logits(path: Path, tokens: list[int]) -> NDArray[np.float32]:
     """Logits [tokens, vocabulary] of one sequence, with a cache in F32."""
     api = library()
-    quiet = api.llama_log_callback(lambda level, text, data: None)
-    api.llama_log_set(quiet, ctypes.c_void_p(0))
     api.llama_backend_init()
     parameters = api.llama_model_default_params()
     parameters.n_gpu_layers = 0
