@@ -1,11 +1,11 @@
 """The compiled quantizers: one kernel per type, with and without importance.
 
-All share their parameters. `x`: address of the weights, float32, `blocks` whole blocks one after another. `w`: address of
-their importance, float32, above 0 (ignored by the kernels without it). It repeats every `period` blocks, and the first
-block of `x` is number `first` of them: so one row of importance serves every row of a matrix. `out`: address of the bytes.
+All share their parameters. `x`: address of the weights, float32, `blocks` whole blocks one after another. `w`: address
+of their importance, float32, above 0 (ignored by the kernels without it); it repeats every `period` blocks, so that one
+row of importance serves every row of a matrix. `out`: address of the bytes.
 
-The result is 0, or a sum of `NOT_FINITE` (a weight is infinite or NaN) and `TOO_LARGE` (a scale is beyond half precision);
-the bytes are then of no use.
+The result is 0, or a sum of `NOT_FINITE` (a weight is infinite or NaN) and `TOO_LARGE` (a scale is beyond half
+precision); the bytes are then of no use.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgert_quant.blocks.lanes import (
     I32,
     I64,
     Lanes,
+    Value,
     Variable,
     address,
     allocate,
@@ -45,7 +46,6 @@ from edgert_quant.blocks.search import (
     moments,
     new_tile,
     read_transposed,
-    solve,
     sums,
 )
 from edgert_quant.blocks.superblocks import AffineScales, SymmetricScales
@@ -56,7 +56,6 @@ NOT_FINITE = 1
 TOO_LARGE = 2
 LARGEST_HALF = 65504.0
 
-Value = ir.Value
 Recipe = Callable[[Tile, list[Value]], list[Lanes]]
 """Quantizes a tile into the blocks at the given addresses; returns the half-precision numbers it stored."""
 
@@ -67,7 +66,6 @@ class Arguments:
 
     x: Value
     w: Value
-    first: Value
     period: Value
     blocks: Value
     out: Value
@@ -95,7 +93,7 @@ def tiles(b: ir.IRBuilder, kind: BlockType, length: int, weighted: bool, given: 
         with count(b, per_tile) as k:
             wanted = b.add(b.mul(t, number(per_tile)), k)
             block = b.select(b.icmp_signed("<", wanted, last), wanted, last)
-            column = b.urem(b.add(given.first, block), given.period)
+            column = b.urem(block, given.period)
             with count(b, groups) as g:
                 lane = b.add(b.mul(k, number(groups)), g)
                 for slots, base, index in ((sources, given.x, block), (importance, given.w, column)):
@@ -234,17 +232,17 @@ def _searching(kind: BlockType, weighted: bool) -> Kernel:
     name = f"quantize.{kind.name.lower()}{'.weighted' if weighted else ''}"
 
     @ir_kernel(name=name, key=(kind.name, weighted))
-    def quantize(b: ir.IRBuilder, x: Value, w: Value, first: Value, period: Value, blocks: Value, out: Value) -> Value:
-        return tiles(b, kind, length, weighted, Arguments(x, w, first, period, blocks, out), recipe)
+    def quantize(b: ir.IRBuilder, x: Value, w: Value, period: Value, blocks: Value, out: Value) -> Value:
+        return tiles(b, kind, length, weighted, Arguments(x, w, period, blocks, out), recipe)
 
     return quantize
 
 
-def _q8_0(b: ir.IRBuilder, x: Value, w: Value, first: Value, period: Value, blocks: Value, out: Value) -> Value:
+def _q8_0(b: ir.IRBuilder, x: Value, w: Value, period: Value, blocks: Value, out: Value) -> Value:
     """Q8_0: d = greatest magnitude / 127, codes x / d rounded to nearest, ties away from zero.
 
-    This is ggml's formula, to the byte (`quantize_row_q8_0_ref`): a block of 32 is so short, and its steps so fine, that a
-    search gains nothing worth differing from every other tool.
+    This is ggml's formula, to the byte (`quantize_row_q8_0_ref`): the steps are so fine that a search gains nothing
+    worth differing from every other tool.
     """
     largest, too_large = allocate(b, vector(I32)), Variable(b, splat(b, 0))
     b.store(ir.Constant(vector(I32), [0] * COUNT), largest)

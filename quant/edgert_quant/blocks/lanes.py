@@ -1,11 +1,12 @@
 """Programs for sixteen groups of weights at once, as LLVM IR.
 
-A search for good scales is arithmetic on the weights of one group, in order. Done for sixteen groups side by side, one to
-a vector lane, every step is a vector operation, and each lane adds up its numbers in the same order on every CPU: results
-depend neither on the width of the machine's registers nor on threads. LLVM splits the vectors where registers are narrower.
+A search for good scales is arithmetic on the weights of one group, in order. Done for sixteen groups side by side, one
+to a vector lane, every step is a vector operation, and each lane adds up its numbers in the same order on every CPU:
+results depend neither on the width of the machine's registers nor on threads. LLVM splits the vectors where registers
+are narrower.
 
 `Lanes` are values under construction: `a * b + 1` emits instructions. Nothing here uses fast-math flags, fused
-multiply-add, or instructions that some CPU lacks; rounding to integers and to half precision is done with plain additions.
+multiply-add, or instructions that some CPU lacks; rounding to integers and to half precision is done with additions.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32 = ir.FloatType()
 POINTER = ir.PointerType()
 
+Value = Any
+"""An `ir.Value`: llvmlite comes without types."""
+
 ROUND = 12582912.0
 """1.5 · 2^23: adding and subtracting it rounds a float32 of magnitude < 2^22 to the nearest integer, ties to even."""
 ROUND_BITS = 0x4B400000
@@ -28,20 +32,20 @@ ROUND_BITS = 0x4B400000
 
 
 class Lanes:
-    """Sixteen float32 or int32 values, or sixteen truth values; operators act lane by lane, numbers stand for all lanes."""
+    """Sixteen float32 or int32 values, or truth values; operators act lane by lane, a number stands for all lanes."""
 
     __slots__ = ("b", "value")
 
-    def __init__(self, b: ir.IRBuilder, value: ir.Value) -> None:
+    def __init__(self, b: ir.IRBuilder, value: Value) -> None:
         self.b = b
         self.value = value
 
     @property
-    def kind(self) -> ir.Type:
+    def kind(self) -> Any:
         """The type of one lane."""
         return self.value.type.element
 
-    def lift(self, other: Lanes | float) -> ir.Value:
+    def lift(self, other: Lanes | float) -> Value:
         """The other operand as a vector of this type."""
         if isinstance(other, Lanes):
             return other.value
@@ -150,7 +154,7 @@ class Lanes:
         return self.equals(0).where(self * 0, 1 / self)
 
     def half(self) -> Lanes:
-        """Rounded to what half precision can hold (to nearest, ties to even), still as float32; large values are kept."""
+        """Rounded to half precision (to nearest, ties to even), still as float32; values too large for it are kept."""
         size = self.magnitude()
         odd = (size.bits() >> 13) & 1
         normal = ((size.bits() + odd + 0xFFF) & ~0x1FFF).floats()
@@ -175,11 +179,11 @@ class Lanes:
             step *= 2
         return result
 
-    def lane(self, index: int) -> ir.Value:
+    def lane(self, index: int) -> Value:
         """One lane, as a scalar."""
         return self.b.extract_element(self.value, ir.Constant(I32, index))
 
-    def bytes(self) -> ir.Value:
+    def bytes(self) -> Value:
         """The low eight bits of every int32 lane."""
         return self.b.trunc(self.value, vector(I8))
 
@@ -214,18 +218,18 @@ class LaneArray:
         self.length = length
         self.start = allocate(b, vector(F32), length)
 
-    def at(self, index: ir.Value) -> ir.Value:
+    def at(self, index: Value) -> Value:
         """The address of an item."""
         return self.b.gep(self.start, [index], source_etype=vector(F32))
 
-    def __getitem__(self, index: ir.Value) -> Lanes:
+    def __getitem__(self, index: Value) -> Lanes:
         return Lanes(self.b, self.b.load(self.at(index), typ=vector(F32)))
 
-    def __setitem__(self, index: ir.Value, value: Lanes) -> None:
+    def __setitem__(self, index: Value, value: Lanes) -> None:
         self.b.store(value.value, self.at(index))
 
 
-def vector(kind: ir.Type) -> ir.VectorType:
+def vector(kind: Any) -> Any:
     """Sixteen of a type."""
     return ir.VectorType(kind, COUNT)
 
@@ -235,14 +239,14 @@ def splat(b: ir.IRBuilder, number: float) -> Lanes:
     return Lanes(b, ir.Constant(vector(F32), [float(number)] * COUNT))
 
 
-def splat_value(b: ir.IRBuilder, scalar: ir.Value) -> Lanes:
+def splat_value(b: ir.IRBuilder, scalar: Value) -> Lanes:
     """A scalar value in all lanes."""
     kind = vector(scalar.type)
     first = b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
     return Lanes(b, b.shuffle_vector(first, first, ir.Constant(vector(I32), [0] * COUNT)))
 
 
-def gather(b: ir.IRBuilder, values: Sequence[ir.Value]) -> Lanes:
+def gather(b: ir.IRBuilder, values: Sequence[Value]) -> Lanes:
     """Sixteen scalars as lanes."""
     result: Any = ir.Constant(vector(values[0].type), ir.Undefined)
     for lane, value in enumerate(values):
@@ -250,7 +254,7 @@ def gather(b: ir.IRBuilder, values: Sequence[ir.Value]) -> Lanes:
     return Lanes(b, result)
 
 
-def allocate(b: ir.IRBuilder, kind: ir.Type, length: int = 1) -> ir.Value:
+def allocate(b: ir.IRBuilder, kind: Any, length: int = 1) -> Value:
     """Room on the stack, in the function's entry block so that loops do not grow it; aligned to 64 bytes."""
     with b.goto_entry_block():
         slot = b.alloca(ir.ArrayType(kind, length) if length > 1 else kind)
@@ -260,7 +264,7 @@ def allocate(b: ir.IRBuilder, kind: ir.Type, length: int = 1) -> ir.Value:
 
 
 @contextmanager
-def count(b: ir.IRBuilder, stop: ir.Value | int) -> Iterator[ir.Value]:
+def count(b: ir.IRBuilder, stop: Value | int) -> Iterator[Value]:
     """The block under `with` runs for i = 0, 1, … stop - 1 (an i64)."""
     if isinstance(stop, int):
         stop = ir.Constant(I64, stop)
@@ -278,7 +282,7 @@ def count(b: ir.IRBuilder, stop: ir.Value | int) -> Iterator[ir.Value]:
     b.position_at_end(after)
 
 
-def address(b: ir.IRBuilder, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+def address(b: ir.IRBuilder, base: Value, offset: Value | int) -> Value:
     """A pointer `offset` bytes after an address (i64) or a pointer."""
     pointer = b.inttoptr(base, POINTER) if base.type == I64 else base
     if isinstance(offset, int):
@@ -286,11 +290,11 @@ def address(b: ir.IRBuilder, base: ir.Value, offset: ir.Value | int) -> ir.Value
     return b.gep(pointer, [offset], source_etype=I8)
 
 
-def load(b: ir.IRBuilder, kind: ir.Type, pointer: ir.Value) -> ir.Value:
+def load(b: ir.IRBuilder, kind: Any, pointer: Value) -> Value:
     """A value at any address, aligned or not."""
     return b.load(pointer, typ=kind, align=1)
 
 
-def store(b: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
+def store(b: ir.IRBuilder, value: Value, pointer: Value) -> None:
     """A value to any address, aligned or not."""
     b.store(value, pointer, align=1)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from edgert_quant.blocks.lanes import COUNT, I8, I32, I64, Lanes, address, allocate, count, load, store
+from edgert_quant.blocks.lanes import COUNT, I8, I32, I64, Lanes, Value, address, allocate, count, load, store
 from edgert_quant.blocks.search import Grid, Tile
-
-Value = ir.Value
 
 
 class CodeRows:

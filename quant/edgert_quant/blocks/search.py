@@ -1,10 +1,10 @@
 """The search for scales: sixteen groups of weights at a time, one to a lane (see `lanes`).
 
-All searches minimize the same thing, the weighted squared error of a group, sum over j of w[j] (x[j] - y[j])², where y is
-what the codes will be read back as and w is the importance of each weight. It is a least-squares problem in the scale
-(and the offset) once the codes are fixed, and rounding once the scale is fixed. So: from several starting grids, round,
-solve, round, solve, and keep the best. The starting grids differ in how much of the group's range they cover: covering
-less makes steps finer and clips the extremes, which often pays.
+All searches minimize the same thing, the weighted squared error of a group: the sum over j of w[j] (x[j] - y[j])²,
+where y is what the codes will be read back as and w is the importance of each weight. It is a least-squares problem in
+the scale (and the offset) once the codes are fixed, and rounding once the scale is fixed. So: from several starting
+grids, round, solve, round, solve, and keep the best. The starting grids differ in how much of the group's range they
+cover: covering less makes steps finer and clips the extremes, which often pays.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edgert_quant.blocks.lanes import (
     I64,
     LaneArray,
     Lanes,
+    Value,
     Variable,
     address,
     count,
@@ -38,11 +39,14 @@ POLISH = 2
 """Times that the best fit is rounded and solved once more."""
 
 PASSES = 2
+"""Times that a starting grid is rounded and solved before its error is measured."""
+
 PLACES = (0.2, 0.8)
+"""Where the covered part of the range lies: 0 at its lower end, 1 at its upper end."""
 
 MARGIN = 1e-9
-"""Share of a group's sum of squares by which a grid must be better than the grids tried before it. Less is rounding noise;
-on a constant group, where every grid fits, all groups of a super-block must stay with the same one."""
+"""Share of a group's sum of squares by which a grid must be better than the grids tried before it. Less is rounding
+noise; on a constant group, where every grid fits, all groups of a super-block must stay with the same one."""
 
 
 Span = tuple[float, float]
@@ -57,11 +61,11 @@ class Tile:
     x: LaneArray
     w: LaneArray | None
 
-    def weight(self, j: ir.Value) -> Lanes | float:
+    def weight(self, j: Value) -> Lanes | float:
         """The importance of weight j."""
         return 1.0 if self.w is None else self.w[j]
 
-    def weigh(self, value: Lanes, j: ir.Value) -> Lanes:
+    def weigh(self, value: Lanes, j: Value) -> Lanes:
         """`value` times the importance of weight j."""
         return value if self.w is None else value * self.w[j]
 
@@ -97,7 +101,7 @@ def new_tile(b: ir.IRBuilder, length: int, weighted: bool) -> Tile:
     return Tile(b, length, LaneArray(b, length), LaneArray(b, length) if weighted else None)
 
 
-def read_transposed(b: ir.IRBuilder, into: LaneArray, starts: ir.Value) -> None:
+def read_transposed(b: ir.IRBuilder, into: LaneArray, starts: Value) -> None:
     """Lane k of item j becomes float32 number j after the address `starts[k]` (an i64 array of sixteen)."""
     with count(b, COUNT) as k:
         start = b.load(b.gep(starts, [k], source_etype=I64), typ=I64)
@@ -175,8 +179,8 @@ def choose(
 def fit_scale(tile: Tile, low: int, high: int, span: Span, tries: int, *, half: bool) -> Lanes:
     """The best scale of y = scale · q with q in low..high, of either sign; with `half`, the best in half precision.
 
-    On the starting grids the weight of greatest magnitude would have the code r · low or r · high, for `tries` factors r:
-    1, and others between `span[0]` and `span[1]`. Codes are clipped to low..high.
+    On the starting grids the weight of greatest magnitude would have the code r · low or r · high, for `tries` factors
+    r: 1, and others between `span[0]` and `span[1]`. Codes are clipped to low..high.
     """
     b = tile.b
     least, greatest = extent(tile)
@@ -202,7 +206,7 @@ def fit_scale(tile: Tile, low: int, high: int, span: Span, tries: int, *, half: 
     return scale.get()
 
 
-def spread(b: ir.IRBuilder, index: ir.Value, span: Span, tries: int) -> Lanes:
+def spread(b: ir.IRBuilder, index: Value, span: Span, tries: int) -> Lanes:
     """1 at index 0; then `tries` - 1 numbers from `span[0]` to `span[1]`, evenly spaced."""
     start, stop = span
     step = (stop - start) / max(tries - 2, 1)
@@ -290,7 +294,6 @@ def fit_affine(
         reach = spread(b, attempt, span, tries)
         step = width * reach / high
         slack = width - width * reach
-        candidates = [Affine(step, slack * place) for place in (0.2, 0.8)]
         improve([Affine(step, slack * place) for place in PLACES], PASSES)
     with count(b, POLISH):
         improve([Affine(scale.get(), floor.get())], 1)

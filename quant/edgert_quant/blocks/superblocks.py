@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from edgert_quant.blocks.lanes import Lanes, Variable, count, splat, splat_value
-from edgert_quant.blocks.lanes import F32
+from edgert_quant.blocks.lanes import F32, Lanes, Value, Variable, count, splat, splat_value
 from edgert_quant.blocks.search import INFINITY, Affine, Tile, choose, errors, grid_of, sums
 
 SMALLEST_HALF = 2.0**-24
@@ -31,7 +30,7 @@ def multiple(value: Lanes, step: Lanes, low: int, high: int) -> Lanes:
     return (value * step.inverse()).clamp(low, high).rounded()
 
 
-def counted(b: ir.IRBuilder, index: ir.Value, first: float) -> Lanes:
+def counted(b: ir.IRBuilder, index: Value, first: float) -> Lanes:
     """The numbers first, first + 1, … as a loop's index goes 0, 1, …"""
     return splat_value(b, b.fadd(b.sitofp(index, F32), ir.Constant(F32, first)))
 
@@ -51,9 +50,9 @@ class AffineScales:
         with count(b, STARTS) as i:
             units = [unit(peak, counted(b, i, 64 - STARTS)) for peak in peaks]
             integers = [multiple(value, step, 0, 63) for value, step in zip((fit.scale, minimum), units, strict=True)]
-            (error,) = errors(tile, [(units[0] * integers[0], units[1] * integers[1] + base)], 0, high)
+            (result,) = errors(tile, [(units[0] * integers[0], units[1] * integers[1] + base)], 0, high)
             found = zip((d, dmin, scale, floor), (*units, *integers), strict=True)
-            choose(b, best, error.across(8, "+"), *found)
+            choose(b, best, result.across(8, "+"), *found)
         kept = [Variable(b, item.get()) for item in (d, dmin, scale, floor)]
         with count(b, rounds):
             error = Variable(b, splat(b, INFINITY))
@@ -113,8 +112,8 @@ class SymmetricScales:
         with count(b, STARTS) as i:
             step = unit(peak, counted(b, i, -128))
             integer = multiple(fit, step, -128, 127)
-            (error,) = errors(tile, [(step * integer, None)], low, high)
-            choose(b, best, error.across(16, "+"), (d, step), (scale, integer))
+            (result,) = errors(tile, [(step * integer, None)], low, high)
+            choose(b, best, result.across(16, "+"), (d, step), (scale, integer))
         kept = [Variable(b, item.get()) for item in (d, scale)]
         with count(b, rounds):
             error, near = Variable(b, splat(b, INFINITY)), Variable(b, scale.get())
