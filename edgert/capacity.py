@@ -27,7 +27,7 @@ def choose_limits(
 ) -> list[Limits]:
     """Limits to try in turn, the roomiest first; the last has a pool for just one whole context.
 
-    Without `memory` there is only one: a pool for `sequences` whole contexts, or less so that it takes at most
+    The first has a pool for `sequences` whole contexts; without `memory`, for less where it would take more than
     POOL_BYTES. Sequences share the pool: more of them fit where they are shorter. RequestError names what is out of
     range; a context beyond the one the model was trained for is refused, since what comes out there is noise.
     """
@@ -54,7 +54,7 @@ def choose_limits(
     if memory is None:
         blocks = max(least, min(blocks, POOL_BYTES // max(1, block_bytes)))
     sizes = [blocks]
-    while memory is not None and blocks > least:
+    while blocks > least:
         blocks = max(least, blocks // 2)
         sizes.append(blocks)
     return [

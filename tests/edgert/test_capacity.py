@@ -28,7 +28,7 @@ def test_context_is_the_models_up_to_4096() -> None:
 
 
 def test_the_pool_holds_every_sequence_whole_where_that_is_cheap() -> None:
-    (limits,) = chosen(context=100)
+    limits = chosen(context=100)[0]
     assert limits.blocks == 4 * 7
     assert (limits.rows, limits.sequences, limits.threads) == (64, 4, None)
 
@@ -36,15 +36,15 @@ def test_the_pool_holds_every_sequence_whole_where_that_is_cheap() -> None:
 def test_the_pool_is_bounded_but_holds_one_context() -> None:
     # 2 layers, keys and values of 8192 elements in F32: 131072 bytes a position, 2 MiB a block of 16.
     large = {"context": 65536, "heads": 64, "kv_heads": 64, "head_size": 128}
-    (limits,) = chosen(large, context=4096)
-    assert limits.blocks == POOL_BYTES // 2**21
+    assert chosen(large, context=4096)[0].blocks == POOL_BYTES // 2**21
     (limits,) = chosen(large, context=65536)
     assert limits.blocks == 65536 // 16
 
 
-def test_with_a_budget_smaller_pools_are_tried() -> None:
-    tried = chosen(context=256, memory=10**9)
-    assert [limits.blocks for limits in tried] == [64, 32, 16]
+def test_smaller_pools_are_tried_where_the_first_does_not_fit() -> None:
+    assert [limits.blocks for limits in chosen(context=256)] == [64, 32, 16]
+    tried = chosen(context=200, sequences=3, memory=10**9)
+    assert [limits.blocks for limits in tried] == [39, 19, 13]
     assert all(limits.memory == 10**9 for limits in tried)
 
 

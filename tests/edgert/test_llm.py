@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgert_quant.blocks import BlockType
 
 from edgert import (
     LLM,
@@ -91,21 +93,33 @@ def test_logits(tiny: LLM, open_tiny: Open) -> None:
     assert np.array_equal(open_tiny(rows=9).logits(ids), logits)
 
 
-def test_the_seed_alone_decides(tiny: LLM, open_tiny: Open) -> None:
+@pytest.mark.parametrize(
+    "kind", ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "llama q4_k", "olmoe q8_0"]
+)
+def test_the_seed_alone_decides(kind: str, open_tiny: Open, tmp_path: Path) -> None:
     """Alone and in company, pieces of any size, other threads, with and without the prefix cache, after a restart."""
+    *architecture, matrices = kind.split()
+    sizes = {"width": 256, "feed_forward": 256, "heads": 8, "head_size": 32, "kv_heads": 4, "layers": 1}
+    if architecture != ["llama"]:
+        sizes |= {"expert_feed_forward": 256, "experts": 4}
+    path = write_tiny(
+        tmp_path / "model.gguf", (architecture or ["qwen3moe"])[0], matrices=BlockType.parse(matrices), **sizes
+    )
+    open_model = functools.partial(open_tiny, path)
+    shared = open_model()
     prompt = "hello world, " * 6
     params = SamplingParams(max_tokens=25, seed=3, temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, logprobs=2)
-    wanted = free_of_clocks(open_tiny().generate(prompt, params))
+    wanted = free_of_clocks(open_model().generate(prompt, params))
     assert len(set(wanted["token_ids"])) > 15
     for options in ({"rows": 8}, {"rows": 13}, {"rows": 24}, {"threads": 1}, {"sequences": 1}):
-        assert free_of_clocks(open_tiny(**options).generate(prompt, params)) == wanted, options
-    first, again = tiny.generate(prompt, params), tiny.generate(prompt, params)
+        assert free_of_clocks(open_model(**options).generate(prompt, params)) == wanted, options
+    first, again = shared.generate(prompt, params), shared.generate(prompt, params)
     assert free_of_clocks(first) == free_of_clocks(again) == wanted
     assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
     others = ["hello", "world " * 20, "or"]
-    together = open_tiny().generate([*others, prompt, prompt], dataclasses.replace(params))
+    together = open_model().generate([*others, prompt, prompt], dataclasses.replace(params))
     assert free_of_clocks(together[3]) == free_of_clocks(together[4]) == wanted
-    assert free_of_clocks(open_tiny(seed=3).generate(prompt, dataclasses.replace(params, seed=None))) == wanted
+    assert free_of_clocks(open_model(seed=3).generate(prompt, dataclasses.replace(params, seed=None))) == wanted
 
 
 def test_a_pool_that_is_too_small_for_all_changes_nothing(tiny: LLM, open_tiny: Open, backend_name: str) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from edgert_models import build_plan
 from edgert_models.graph import Role
 from edgert_models.metadata import metadata_from_spec
-from edgert_quant.blocks import BlockType
+from edgert_quant.blocks import BlockType, quantize
 from edgert_quant.gguf import GgufWriter
 
-from tests.support.tiny import tiny_spec
+from tests.support.tiny import tiny_spec, type_of_role
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -58,19 +58,23 @@ def write_tiny(
     metadata: Mapping[str, Any] | None = None,
     padding: int = 0,
     seed: int = 0,
+    matrices: BlockType = BlockType.F32,
     **changes: Any,
 ) -> Path:
-    """A tiny model in F32; `padding` rows of the embedding have no token, `changes` are ModelSpec fields."""
+    """A tiny model, its matrices in one type; `padding` rows of the embedding have no token, `changes` are ModelSpec
+    fields.
+    """
     entries = tokenizer_entries() if tokenizer is None else dict(tokenizer)
     spec = tiny_spec(architecture, **{"vocabulary": len(vocabulary()) + padding, **changes})
     plan = build_plan(spec)
+    type_of = type_of_role(matrices)
     generator = np.random.default_rng(seed)
     with GgufWriter(path) as writer:
         writer.add_metadata("general.architecture", architecture)
         for key, value in {**metadata_from_spec(spec), **entries, **(metadata or {})}.items():
             writer.add_metadata(key, value)
         for weight in plan.weights.values():
-            writer.add_tensor(weight.name, BlockType.F32, weight.shape)
+            writer.add_tensor(weight.name, type_of(weight), weight.shape)
         writer.begin()
         for weight in plan.weights.values():
             values = generator.standard_normal(weight.shape, dtype=np.float32)
@@ -78,5 +82,5 @@ def write_tiny(
                 values = 0.5 + generator.random(weight.shape, dtype=np.float32)
             elif weight.role is not Role.EMBEDDING:
                 values *= np.float32(2 * weight.shape[-1] ** -0.5)
-            writer.write(weight.name, values)
+            writer.write(weight.name, quantize(values.reshape(-1, weight.shape[-1]), type_of(weight)))
     return path
