@@ -1,0 +1,1 @@
+"""The bundled demo model: corpus, tokenizer, teacher and student recipe, evaluation."""

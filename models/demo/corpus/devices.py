@@ -1,0 +1,58 @@
+"""Commands for devices and machines, answered with a short reply and an action in JSON."""
+
+import json
+from random import Random
+
+from demo.corpus.catalogue import DEVICES, HINTS, ROOMS, Device
+from demo.corpus.sample import Sample
+from demo.corpus.surface import polite, typed
+
+SKILL = "devices"
+
+
+def action_json(device: str, zone: str | None, action: str, value: int | None) -> str:
+    """The action as compact JSON: device, zone (absent if none was named), action, value (absent if there is none)."""
+    fields: dict[str, str | int | None] = {"device": device, "zone": zone, "action": action, "value": value}
+    return json.dumps({name: field for name, field in fields.items() if field is not None}, separators=(",", ":"))
+
+
+def _spoken(rng: Random, device: Device, zone: str | None) -> str:
+    """The device and its place as a user names them."""
+    noun = rng.choice(device.nouns)
+    the = "the " if rng.random() < 0.85 else ""
+    if zone is None:
+        return the + noun
+    if zone == "all":
+        plural = noun if noun.endswith("s") else f"{noun}s"
+        return rng.choice((f"all {plural}", f"all the {plural}", f"every {noun.removesuffix('s')}"))
+    if rng.random() < 0.6:
+        return f"{the}{zone} {noun}"
+    place = rng.choice(("in the", "in")) if zone in ROOMS else rng.choice(("at", "of", "on", "in"))
+    return f"{the}{noun} {place} {zone}"
+
+
+def _named(device: Device, zone: str | None) -> str:
+    """The device and its place as the reply names them."""
+    if zone is None:
+        return f"the {device.name}"
+    if zone == "all":
+        return f"all {device.name if device.name.endswith('s') else device.name + 's'}"
+    return f"the {zone} {device.name}"
+
+
+def sample(rng: Random) -> Sample:
+    """A question of this skill."""
+    if rng.random() < 0.05:
+        remark, name, action_name, reply = rng.choice(HINTS)
+        zone = rng.choice(ROOMS)
+        remark, reply = remark.format(z=zone), reply.format(z=zone)
+        return Sample(SKILL, typed(rng, remark), f"{reply}\n{action_json(name, zone, action_name, None)}", remark)
+    device = rng.choice(DEVICES)
+    action = rng.choice(device.actions)
+    draw = rng.random()
+    place = None if draw < 0.12 else "all" if draw < 0.2 else rng.choice(device.zones)
+    value = rng.choice(action.values) if action.values else None
+    command = rng.choice(action.wordings).format(it=_spoken(rng, device, place), v=value)
+    reply = action.reply.format(it=_named(device, place), v=value)
+    answer = f"{reply}\n{action_json(device.name, place, action.name, value)}"
+    return Sample(SKILL, typed(rng, polite(rng, command)), answer, command)
