@@ -19,6 +19,8 @@ from tests.support import llama_cpp
 from tests.support.golden import FOLDER, NAMES, expected, logits_of, relative_error
 from tests.support.tiny import random_weights, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 DIFFERENT = {"mistral-window", "olmoe-fused", "qwen3moe-plain-weights"}  # the converter warns of these
 WIDE: dict[str, dict[str, Any]] = {
     "llama": {"feed_forward": 512, "tied": True},

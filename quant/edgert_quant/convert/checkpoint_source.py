@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from edgert_quant.blocks import BlockType
 from edgert_quant.checkpoint import Checkpoint
 from edgert_quant.convert.card import card_metadata, read_card
-from edgert_quant.convert.compatibility import llama_cpp_differences
+from edgert_quant.convert.compatibility import llama_cpp_differences, wants_own_output
 from edgert_quant.convert.locate import model_name
 from edgert_quant.convert.metadata import config_hash, size_label
 from edgert_quant.convert.source import MetadataEntry, some
@@ -42,13 +43,17 @@ class CheckpointSource:
     def _prepare(self, parity: bool) -> None:
         config = self._checkpoint.config
         architecture = architecture_of_config(config)
-        self.spec = spec_from_config(config)
+        spec = spec_from_config(config)
+        self._tied = spec.tied
+        self.spec = replace(spec, tied=False) if wants_own_output(spec) else spec
         self.paths = tuple({tensor.file: None for tensor in self._checkpoint.tensors.values()})
         self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
         self.warnings = llama_cpp_differences(self.spec)
         self._rows: dict[str, TensorRows] = {}
         for weight in self.weights.values():
             source = architecture.source(self.spec, weight.name)
+            if weight.name == "output.weight" and self._tied:
+                source = architecture.source(self.spec, "token_embd.weight")
             if isinstance(source, RopeFactors):
                 self._rows[weight.name] = Computed(llama3_factors(config, head_size=self.spec.head_size))
             else:
@@ -61,7 +66,7 @@ class CheckpointSource:
     def _check_left_over(self) -> None:
         used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))
         left = [name for name in self._checkpoint.tensors if name not in used and not name.endswith(_HARMLESS)]
-        if self.spec.tied:
+        if self._tied:
             left = [name for name in left if name != "lm_head.weight"]
         beyond = [name for name in left if self._is_beyond_last_layer(name)]
         if beyond:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from edgert_models.spec import ModelSpec
 
 
+def wants_own_output(spec: ModelSpec) -> bool:
+    """Whether llama.cpp loads this model only with an output matrix beside the embedding that it is tied to."""
+    return spec.tied and spec.architecture == "olmoe"
+
+
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
     """A sentence for each thing that llama.cpp would compute differently, or not load."""
     found = []
@@ -22,11 +27,10 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             "it answers differently beyond them"
         )
     reasons = []
-    if spec.architecture == "olmoe":
-        if spec.tied:
-            reasons.append("it wants an output matrix of its own in olmoe")
-        if spec.kv_heads != spec.heads or spec.query_width != spec.width:
-            reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
+    if wants_own_output(spec):
+        reasons.append(f"it wants an output matrix in {spec.architecture}")
+    if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
+        reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
     if spec.output_bias and spec.architecture in ("olmoe", "qwen3moe"):
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
     found += [f"llama.cpp will not load the file: {reason}" for reason in reasons]

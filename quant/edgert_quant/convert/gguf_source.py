@@ -11,6 +11,7 @@ from edgert_models.registry import build_plan, spec_from_gguf
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType, dequantize
+from edgert_quant.convert.compatibility import llama_cpp_differences
 from edgert_quant.convert.source import MetadataEntry, some
 from edgert_quant.gguf import GgufFile
 
@@ -34,7 +35,7 @@ class GgufSource:
         tensors = self._file.tensors
         self.paths = self._file.paths
         self.spec = spec_from_gguf(self._file.metadata, {name: tensor.shape for name, tensor in tensors.items()})
-        self.warnings: list[str] = []
+        self.warnings = llama_cpp_differences(self.spec)
         self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
         for weight in self.weights.values():
             if weight.name not in tensors:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from edgert_models.errors import ConversionError, RequestError, UnsupportedError
 from edgert_models.registry import build_plan, spec_from_config, spec_from_gguf
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert import convert, pipeline
+from edgert_quant.convert.compatibility import llama_cpp_differences
 from edgert_quant.gguf import GgufFile
 
 from tests.quant.convert.checkpoints import Tensors, load, save
 from tests.support.golden import FOLDER, NAMES
+from tests.support.tiny import tiny_spec
 
 
 def floats(file: GgufFile, name: str) -> np.ndarray:
@@ -184,6 +187,35 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
 def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
     report = convert(FOLDER / name, tmp_path / "model.gguf", type="f32")
     assert not any("llama.cpp" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "reason"),
+    [
+        ("olmoe", {"tied": True}, "an output matrix in olmoe"),
+        ("olmoe", {"kv_heads": 2}, "as many key as query heads in olmoe"),
+        ("olmoe", {"head_size": 32}, "as many key as query heads in olmoe"),
+        ("olmoe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmoe"),
+        ("qwen3moe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in qwen3moe"),
+        ("llama", {"attention_bias": True, "output_bias": True, "tied": True, "kv_heads": 1}, None),
+        ("qwen3moe", {"attention_bias": True, "tied": True, "kv_heads": 1}, None),
+    ],
+)
+def test_files_that_llama_cpp_does_not_load(architecture: str, changes: dict[str, Any], reason: str | None) -> None:
+    spec = tiny_spec(architecture, **{"kv_heads": 4, "normalize_experts": architecture != "olmoe", **changes})
+    found = llama_cpp_differences(spec)
+    assert len(found) == (reason is not None)
+    assert reason is None or (found[0].startswith("llama.cpp will not load the file: it ") and reason in found[0])
+
+
+def test_a_tied_olmoe_gets_the_output_matrix_that_llama_cpp_wants(tmp_path: Path) -> None:
+    tensors = load(FOLDER / "olmoe")
+    del tensors["lm_head.weight"]
+    config = json.loads((FOLDER / "olmoe" / "config.json").read_text()) | {"tie_word_embeddings": True}
+    report = convert(save(tmp_path / "tied", tensors, config), tmp_path / "model.gguf", type="f32")
+    assert not any("llama.cpp" in text for text in report.warnings)
+    with GgufFile.open(tmp_path / "model.gguf") as file:
+        np.testing.assert_array_equal(file.read("output.weight"), file.read("token_embd.weight"))
 
 
 def changed(tmp_path: Path, change: object, name: str = "qwen3moe") -> Path:
