@@ -54,9 +54,7 @@ def read_memory(b, address, size):
         sums = list(each.values)
         for line in range(16):
             place = vectors.step(b, base, each.index)
-            target = vectors.step(b, place, 64 * line + 6144)
-            hints = [emit.integer(32, value) for value in (0, 3, 1)]
-            emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [target, *hints])
+            vectors.prefetch(b, place, 64 * line, 1)
             sums[line % 4] = b.add(sums[line % 4], vectors.load(b, place, 64 * line, WORDS, align=64))
         each.carry(*sums)
     total = emit.call(

@@ -9,13 +9,13 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.blocks32 import ROW_WORD, word_of_halves
 from edgert_runtimes.cpu.formats.quantized import Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     I8,
     I16,
+    ROW_WORD,
     WORDS,
     Offset,
     Value,
@@ -27,6 +27,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     shift_left,
     shift_right,
     store,
+    word_of_halves,
 )
 
 BYTES = ir.VectorType(I8, LANES)

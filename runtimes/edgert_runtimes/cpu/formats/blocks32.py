@@ -11,11 +11,12 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
+    HALVES,
     I16,
+    ROW_WORD,
     WORDS,
     Offset,
     Value,
@@ -25,11 +26,8 @@ from edgert_runtimes.cpu.formats.vectors import (
     shift_left,
     shift_right,
     store,
+    word_of_halves,
 )
-
-HALVES = ir.VectorType(I16, LANES)
-ROW_WORD = 4 * LANES
-"""Bytes of one word of 16 rows."""
 
 
 class Small(Layout):
@@ -52,12 +50,6 @@ class Small(Layout):
             return Scales([emit.half_to_float(b, load(b, place, 0, HALVES, align=32))])
         scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=32))
         return Scales([scale], b.fneg(minimum))
-
-
-def word_of_halves(b: ir.IRBuilder, words: Value) -> tuple[Value, Value]:
-    """The two halves in each word, as floats."""
-    low, high = b.trunc(words, HALVES), b.trunc(shift_right(b, words, 16), HALVES)
-    return emit.half_to_float(b, low), emit.half_to_float(b, high)
 
 
 class Q8_0(Small):  # noqa: N801

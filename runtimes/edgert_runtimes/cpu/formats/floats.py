@@ -22,11 +22,13 @@ from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     I16,
     I32,
+    LINE,
     Value,
     fused,
     i64,
     load,
     pointer,
+    prefetch,
     splat,
     step,
     store,
@@ -36,8 +38,6 @@ SOURCES = (base, emit, isa_module, loops, rows, vectors)
 """The modules that the kernels are emitted by, beside this one."""
 
 UNROLL = 4
-LINE = 64
-PREFETCH_DISTANCE = 6144
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,7 @@ class FloatFormat(Format):
         with emit.loop(b, whole, *sums, step=UNROLL) as each:
             offset = b.mul(each.index, i64(self._k_bytes))
             for panel in panels:
-                for line in range(0, UNROLL * self._k_bytes, LINE):
-                    target = step(b, step(b, panel, offset), line + PREFETCH_DISTANCE)
-                    hints = [emit.integer(32, value) for value in (0, 3, 1)]  # read, keep in all caches, data
-                    emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [target, *hints])
+                prefetch(b, panel, offset, UNROLL * self._k_bytes // LINE)
             sums = list(each.values)
             for i in range(UNROLL):
                 self._step(b, panels, xs, b.add(each.index, i64(i)), sums)

@@ -31,15 +31,16 @@ from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     I8,
     I32,
+    LINE,
     WORDS,
     Offset,
     Value,
-    add,
     fused,
     i64,
     load,
     multiply,
     pointer,
+    prefetch,
     shift_left,
     splat,
     step,
@@ -51,12 +52,8 @@ SOURCES = (activations, base, emit, isa_module, loops, rows, vectors)
 
 STEPS = BLOCK // 4
 """Words of four codes in a block of 32."""
-LINE = 64
 ALIGNMENT = 32
 """Of the blocks and codes in a panel: blocks of half scales and codes are an odd multiple of it."""
-
-PREFETCH_DISTANCE = 6144
-"""Bytes ahead; the facts of memory-bound kernels: less leaves the memory idle."""
 
 
 @dataclass(frozen=True)
@@ -213,21 +210,14 @@ class BlockFormat(Format):
     def _group(
         self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], group: Offset, sums: Sequence[Value]
     ) -> list[Value]:
+        lines = -(-self.layout.bytes // (LINE * self.layout.groups))
         for place in places:
-            self._prefetch(b, place, group)
+            prefetch(b, place, multiply(b, group, lines * LINE), lines)
         sums = list(sums)
         for block in range(self.layout.blocks):
             inputs = [step(b, x, block * self.codes.block_bytes) for x in xs]
             self._block(b, places, inputs, group, block, sums)
         return sums
-
-    def _prefetch(self, b: ir.IRBuilder, place: Value, group: Offset) -> None:
-        lines = -(-self.layout.bytes // (LINE * self.layout.groups))
-        first = add(b, multiply(b, group, lines * LINE), PREFETCH_DISTANCE)
-        targets = [step(b, place, add(b, first, LINE * i)) for i in range(lines)]
-        for target in targets:
-            hints = [emit.integer(32, value) for value in (0, 3, 1)]  # read, keep in all caches, data
-            emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [target, *hints])
 
     def _block(
         self,
@@ -271,19 +261,19 @@ class BlockFormat(Format):
         totals = [[self._start(b, x, half) for _ in places for x in xs]]
         totals += [[ir.Constant(WORDS, [0] * LANES)] * len(totals[0]) for _ in range(codes.planes - 1)]
         for i in steps:
-            words = []
+            operands = []
             for place in places:
 
                 def word(offset: Offset, place: Value = place) -> Value:
                     return load(b, place, offset, WORDS, align=ALIGNMENT)
 
-                words.append(self.isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
+                operands.append(self.isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
                     inputs = self.isa.inputs(b, splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4)), layout.bits)
-                    for p, word_ in enumerate(words):
+                    for p, operand in enumerate(operands):
                         at = p * len(xs) + t
-                        plane_totals[at] = self.isa.dot4(b, plane_totals[at], word_, inputs)
+                        plane_totals[at] = self.isa.dot4(b, plane_totals[at], operand, inputs)
         if codes.planes == 1:
             return totals[0]
         return [b.add(low, shift_left(b, high, 8)) for low, high in zip(*totals, strict=True)]

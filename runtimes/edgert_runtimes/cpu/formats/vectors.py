@@ -19,6 +19,9 @@ POINTER = ir.PointerType()
 WORDS = ir.VectorType(I32, LANES)
 """One 32-bit word per row: four consecutive 8-bit codes, or an integer."""
 FLOATS = ir.VectorType(F32, LANES)
+HALVES = ir.VectorType(I16, LANES)
+ROW_WORD = 4 * LANES
+"""Bytes of one word of 16 rows."""
 
 Value = Any  # ir.Value; llvmlite is untyped
 Offset = Any  # int, or an i64 value
@@ -71,6 +74,21 @@ def load(b: ir.IRBuilder, base: Value, offset: Offset, kind: Any, align: int = 1
 def store(b: ir.IRBuilder, base: Value, offset: Offset, value: Value, align: int = 1) -> None:
     """Store a value `offset` bytes behind `base`."""
     b.store(value, step(b, base, offset), align=align)
+
+
+LINE = 64
+"""Bytes of a cache line, near enough."""
+
+PREFETCH_DISTANCE = 6144
+"""Bytes that kernels fetch ahead of where they read: with much less, the memory idles between the streams."""
+
+
+def prefetch(b: ir.IRBuilder, base: Value, offset: Offset, lines: int) -> None:
+    """Fetch some cache lines into all caches, from PREFETCH_DISTANCE behind `offset` on; harmless anywhere."""
+    first = add(b, offset, PREFETCH_DISTANCE)
+    for line in range(lines):
+        hints = [emit.integer(32, value) for value in (0, 3, 1)]  # for reading, to keep, data
+        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, base, add(b, first, LINE * line)), *hints])
 
 
 def splat(b: ir.IRBuilder, value: Value) -> Value:
@@ -146,3 +164,9 @@ def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
     if count == length:
         return [value]
     return [shuffle(b, value, value, range(i, i + length)) for i in range(0, count, length)]
+
+
+def word_of_halves(b: ir.IRBuilder, words: Value) -> tuple[Value, Value]:
+    """The two halves in each word, as floats."""
+    low, high = b.trunc(words, HALVES), b.trunc(shift_right(b, words, 16), HALVES)
+    return emit.half_to_float(b, low), emit.half_to_float(b, high)
