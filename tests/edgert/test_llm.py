@@ -93,8 +93,13 @@ def test_logits(tiny: LLM, open_tiny: Open) -> None:
     assert np.array_equal(open_tiny(rows=9).logits(ids), logits)
 
 
+KINDS = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "llama q4_k", "olmoe q8_0"]
+
+
 @pytest.mark.parametrize(
-    "kind", ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "llama q4_k", "olmoe q8_0"]
+    ("backend_name", "kind"),
+    [("reference", "f32"), ("reference", "llama q4_k"), *(("cpu", kind) for kind in KINDS)],
+    indirect=["backend_name"],
 )
 def test_the_seed_alone_decides(kind: str, open_tiny: Open, tmp_path: Path) -> None:
     """Alone and in company, pieces of any size, other threads, with and without the prefix cache, after a restart."""
