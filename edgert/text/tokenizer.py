@@ -7,17 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from edgert_models.errors import RequestError
-from edgert_quant.vocabulary import Encoder, TokenType, Vocabulary, build_encoder, ggml_metadata, token_bytes
+from edgert_quant.vocabulary import END_NAMES, Encoder, TokenType, Vocabulary, build_encoder, ggml_metadata, token_bytes
 
-# Tokens that end an answer, by name; files seldom list them all. Source: llama.cpp, `src/llama-vocab.cpp`
-# (`special_eog_ids`).
-_END_NAMES = frozenset(
-    {
-        *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
-        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<eos>", "</s>"),
-        *("<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
-    }
-)
 # In these vocabularies <|end|> ends a part of the answer, not the answer.
 _HARMONY = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
 
@@ -79,7 +70,7 @@ class Tokenizer:
         """The tokens that end an answer: those the file names, and control tokens known by name to do so."""
         tokens = self.vocabulary.tokens
         special = self.vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
-        found = {tokens[index]: index for index in special if tokens[index] in _END_NAMES}
+        found = {tokens[index]: index for index in special if tokens[index] in END_NAMES}
         if any(names <= found.keys() for names in _HARMONY):
             found.pop("<|end|>", None)
         return self.vocabulary.end_ids.union(found.values())

@@ -8,10 +8,11 @@ from edgert_quant.vocabulary.encoders import Encoder, build_encoder, rebuild_enc
 from edgert_quant.vocabulary.folder import ggml_metadata, has_tokenizer
 from edgert_quant.vocabulary.parity import AWKWARD_TEXTS, Difference, check_parity, require_parity
 from edgert_quant.vocabulary.pieces import token_bytes
-from edgert_quant.vocabulary.table import HUGGINGFACE_JSON, TokenType, Vocabulary
+from edgert_quant.vocabulary.table import END_NAMES, HUGGINGFACE_JSON, TokenType, Vocabulary
 
 __all__ = [
     "AWKWARD_TEXTS",
+    "END_NAMES",
     "HUGGINGFACE_JSON",
     "Difference",
     "Encoder",

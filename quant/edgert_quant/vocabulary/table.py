@@ -48,6 +48,16 @@ text begins with a space, so but only at the very start, never. llama.cpp knows 
 STOP_IDS = "edgert.tokenizer.stop_token_ids"
 """edgert's own: every token id that ends an answer, as the checkpoint's generation_config.json lists them."""
 
+END_NAMES = frozenset(
+    {
+        *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<eos>", "</s>"),
+        *("<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+    }
+)
+"""Tokens that end an answer, by name; files seldom list them all. Source: llama.cpp, `src/llama-vocab.cpp`
+(`special_eog_ids`)."""
+
 _PREFIX = "tokenizer.ggml."
 _LARGEST_VOCABULARY = 1 << 24
 
@@ -111,6 +121,11 @@ class Vocabulary:
         if not 0 < count <= _LARGEST_VOCABULARY:
             raise keys.error("tokens", f"has {count} entries; from 1 to {_LARGEST_VOCABULARY} are possible")
         types = keys.numbers("token_type", count, np.int32, TokenType.NORMAL)
+        if HUGGINGFACE_JSON not in metadata:
+            # Old files have these as user-defined, so that plain text could end an answer. llama.cpp does likewise.
+            for index in np.flatnonzero(types == TokenType.USER_DEFINED).tolist():
+                if tokens[index] in END_NAMES:
+                    types[index] = TokenType.CONTROL
         scores = keys.numbers("scores", count, np.float32, 0)
         if np.isnan(scores).any():
             raise keys.error("scores", f"entry {int(np.isnan(scores).argmax())} is not a number")

@@ -125,6 +125,15 @@ def test_special_tokens_in_byte_level_text() -> None:
     assert b"".join(token_bytes(vocabulary)[index] for index in without) == b"a<|end|><think>"
 
 
+def test_end_tokens_that_a_file_calls_user_defined_are_control_tokens() -> None:
+    metadata = bpe_metadata(user_defined=["<|im_end|>", "<think>"])
+    vocabulary = Vocabulary.from_metadata(metadata)
+    assert vocabulary.of_type(TokenType.CONTROL) == [vocabulary.ids["<|im_end|>"]]
+    assert vocabulary.ids["<|im_end|>"] not in rebuild_encoder(vocabulary).encode("<|im_end|>", parse_special=False)
+    # A tokenizer.json says for itself what its tokens are.
+    assert not Vocabulary.from_metadata(metadata | {"tokenizer.huggingface.json": "{}"}).of_type(TokenType.CONTROL)
+
+
 def test_byte_level_text_survives() -> None:
     vocabulary = Vocabulary.from_metadata(bpe_metadata())
     encoder, pieces = rebuild_encoder(vocabulary), token_bytes(vocabulary)
