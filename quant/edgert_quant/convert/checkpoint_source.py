@@ -45,6 +45,7 @@ class CheckpointSource:
         architecture = architecture_of_config(config)
         spec = spec_from_config(config)
         self._tied = spec.tied
+        self.fixed_types: dict[str, BlockType] = {}
         self.spec = replace(spec, tied=False) if wants_own_output(spec) else spec
         self.paths = tuple({tensor.file: None for tensor in self._checkpoint.tensors.values()})
         self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
@@ -96,10 +97,6 @@ class CheckpointSource:
         entries |= {key: MetadataEntry(value) for key, value in metadata_from_spec(self.spec).items()}
         entries["edgert.source.config_sha256"] = MetadataEntry(config_hash(self._checkpoint.config))
         return entries | self._tokenizer
-
-    def fixed_type(self, name: str) -> BlockType | None:
-        """See `Source`: the recipe chooses every type."""
-        return None
 
     def row_group(self, name: str) -> int:
         """See `Source`."""

@@ -54,7 +54,7 @@ class GgufSource:
             self.warnings.append(f"copied as they are, because edgert does not know them: {some(others)}")
         for name in others:
             self.weights[name] = Weight(name, tensors[name].shape, Role.VECTOR)
-        self._copied = frozenset(others)
+        self.fixed_types = {name: tensors[name].type for name in others}
 
     def metadata(self) -> dict[str, MetadataEntry]:
         """The file's own metadata, less what a conversion decides anew."""
@@ -64,10 +64,6 @@ class GgufSource:
             for key, value in found.items()
             if key not in _REPLACED and not key.startswith(_REPLACED_PREFIXES)
         }
-
-    def fixed_type(self, name: str) -> BlockType | None:
-        """See `Source`."""
-        return self._file.tensors[name].type if name in self._copied else None
 
     def row_group(self, name: str) -> int:
         """See `Source`: any row can be read by itself."""

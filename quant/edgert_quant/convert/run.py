@@ -34,7 +34,7 @@ def convert(
 
     `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case). A GGUF source is quantized again:
     tensors that have their type already are copied bit by bit. `threads` None: all cores; the output does not depend
-    on it. `progress(done, total, name)` counts bytes of tensors written. Without `overwrite` an existing output is an
+    on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output is an
     error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
@@ -51,10 +51,8 @@ def convert(
         for path in opened.paths:
             if output.exists() and output.samefile(path):
                 raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
-        types = {
-            name: opened.fixed_type(name) or recipe.choose(weight, opened.spec)
-            for name, weight in opened.weights.items()
-        }
+        types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
+        types |= opened.fixed_types
         with GgufWriter(output) as writer:
             for key, entry in (opened.metadata() | recipe_metadata(recipe)).items():
                 writer.add_metadata(key, entry.value, entry.type)

@@ -40,14 +40,15 @@ class Source(Protocol):
         """Every tensor of the output, in the order in which the file shall have them."""
 
     @property
+    def fixed_types(self) -> Mapping[str, BlockType]:
+        """Tensors that keep their type, whatever the recipe."""
+
+    @property
     def warnings(self) -> Sequence[str]:
         """What the user should know of it."""
 
     def metadata(self) -> dict[str, MetadataEntry]:
         """Everything but what the recipe decides."""
-
-    def fixed_type(self, name: str) -> BlockType | None:
-        """The type a tensor must have in the output, whatever the recipe; None where the recipe chooses."""
 
     def row_group(self, name: str) -> int:
         """Rows that must be read together: pieces start and end at multiples of it."""
