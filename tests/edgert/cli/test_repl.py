@@ -26,7 +26,7 @@ class Terminal:
         command = [sys.executable, "-m", "edgert", "chat", str(model), "--backend", "reference", "--temperature", "0"]
         environment = {**ENVIRONMENT, "TERM": "xterm", "XDG_STATE_HOME": str(home), "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(
-            [*command, "-n", "100", "--context", "256"], stdin=slave, stdout=slave, stderr=slave, env=environment
+            [*command, "-n", "12", "--context", "256"], stdin=slave, stdout=slave, stderr=slave, env=environment
         )
         os.close(slave)
         self._seen = ""
@@ -59,29 +59,31 @@ class Terminal:
 @pytest.fixture
 def terminal(tiny_path: Path, tmp_path: Path) -> Iterator[Terminal]:
     opened = Terminal(tiny_path, tmp_path)
-    opened.wait_for(r">>> ")
-    yield opened
-    opened.close()
+    try:
+        opened.wait_for(">>>")
+        yield opened
+    finally:
+        opened.close()
 
 
 def test_a_conversation(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("hello\r")
-    terminal.wait_for(r"\d+ tokens, [\d.]+ tokens/s, first token after [\d.]+ s.*>>> ")
+    terminal.wait_for(r"\d+ tokens, [\d.]+ tokens/s, first token after [\d.]+ s.*>>>")
     terminal.type("/save " + str(tmp_path / "talk.json") + "\r")
-    terminal.wait_for(r"saved to .*>>> ")
+    terminal.wait_for(r"saved to .*>>>")
     terminal.type("/clear\r")
-    terminal.wait_for(r"forgotten.*>>> ")
+    terminal.wait_for(r"forgotten.*>>>")
     terminal.type("/load " + str(tmp_path / "talk.json") + "\r")
-    terminal.wait_for(r"2 messages.*>>> ")
+    terminal.wait_for(r"2 messages.*>>>")
     terminal.type("/regen\r")
-    terminal.wait_for(r"tokens/s.*>>> ")
+    terminal.wait_for(r"tokens/s.*>>>")
     terminal.type('"""two\r')
-    terminal.wait_for(r"\.\.\. ")
+    terminal.wait_for(r"\.\.\.")
     terminal.type('lines"""\r')
-    terminal.wait_for(r"tokens/s.*>>> ")
+    terminal.wait_for(r"tokens/s.*>>>")
     (tmp_path / "note.txt").write_text("read me")
     terminal.type(f"/read '{tmp_path / 'note.txt'}'\r")
-    terminal.wait_for(r"tokens/s.*>>> ")
+    terminal.wait_for(r"tokens/s.*>>>")
     terminal.type("/bye\r")
     assert terminal.exit_code() == 0
     assert "hello" in (tmp_path / "edgert" / "history").read_text()
@@ -91,8 +93,8 @@ def test_settings_and_mistakes(terminal: Terminal, tmp_path: Path) -> None:
     for typed, shown in (
         ("/help", "forget the conversation"),
         ("/?", "forget the conversation"),
-        ("/set top_p 0.5", ">>> "),
-        ("/set system Be brief.", ">>> "),
+        ("/set top_p 0.5", ">>>"),
+        ("/set system Be brief.", ">>>"),
         ("/show", r"system = Be brief\..*top_p = 0\.5"),
         ("/set top_p 7", "top_p must be a number from 0 to 1, not 7"),
         ("/set warmth 1", "unknown setting 'warmth'; there are: system, "),
@@ -103,19 +105,19 @@ def test_settings_and_mistakes(terminal: Terminal, tmp_path: Path) -> None:
         ("x" * 600, "the context holds 256"),
     ):
         terminal.type(typed + "\r")
-        terminal.wait_for(shown)
+        terminal.wait_for(shown if shown == ">>>" else f"{shown}.*>>>")
     terminal.type("\x04")
     assert terminal.exit_code() == 0
 
 
 def test_interrupts(terminal: Terminal) -> None:
     terminal.type("/set max_tokens 200\r")
-    terminal.wait_for(">>> ")
+    terminal.wait_for(">>>")
     terminal.type("hello\r")
     time.sleep(0.15)
     terminal.type("\x03")
-    terminal.wait_for(r"(\(stopped\)|Ctrl-C again|tokens/s).*>>> ")
+    terminal.wait_for(r"(\(stopped\)|Ctrl-C again|tokens/s).*>>>")
     terminal.type("\x03")
-    terminal.wait_for(r"Ctrl-C again \(or Ctrl-D\) to leave.*>>> ")
+    terminal.wait_for(r"Ctrl-C again \(or Ctrl-D\) to leave.*>>>")
     terminal.type("\x03")
     assert terminal.exit_code() == 0
