@@ -83,10 +83,10 @@ class Engine:
         tokens = self._checked(prompt)
         asked = 1 if params.max_tokens is None else params.max_tokens
         if len(tokens) + asked > self._context:
-            reason = (
-                f"the prompt has {len(tokens)} tokens and max_tokens is {asked}"
-                if params.max_tokens is not None
-                else f"the prompt has {len(tokens)} tokens, which leaves no room for an answer"
+            reason = f"the prompt has {len(tokens)} token{'s' if len(tokens) > 1 else ''}" + (
+                ", which leaves no room for an answer"
+                if params.max_tokens is None or len(tokens) >= self._context
+                else f" and max_tokens is {asked}"
             )
             raise ContextLengthError(
                 f"{reason}; the context holds {self._context}",
