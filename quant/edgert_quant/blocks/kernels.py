@@ -55,6 +55,8 @@ from edgert_quant.jit import Kernel, ir_kernel
 NOT_FINITE = 1
 TOO_LARGE = 2
 LARGEST_HALF = 65504.0
+LARGEST_WEIGHT = 1e12
+"""Far beyond what any type holds, and small enough for sums of its squares in float32."""
 
 Recipe = Callable[[Tile, list[Value]], list[Lanes]]
 """Quantizes a tile into the blocks at the given addresses; returns the half-precision numbers it stored."""
@@ -122,7 +124,8 @@ def _note_largest(tile: Tile, largest: Value) -> None:
 def _verdict(b: ir.IRBuilder, largest: Lanes, scale: Lanes) -> Value:
     """The kernel's result from the greatest weight's bits and the greatest scale."""
     not_finite = (largest > 0x7F7FFFFF).where(largest & 0 | NOT_FINITE, 0)
-    too_large = (scale > LARGEST_HALF).where(largest & 0 | TOO_LARGE, 0)
+    too_large = scale.maximum((largest.floats() > LARGEST_WEIGHT).where(scale * 0 + INFINITY, 0)) > LARGEST_HALF
+    too_large = too_large.where(largest & 0 | TOO_LARGE, 0)
     flags = not_finite | too_large
     result = flags.lane(0)
     for lane in range(1, COUNT):
@@ -216,15 +219,19 @@ def symmetric_k(span: Span, tries: int, rounds: int) -> Recipe:
 
 
 RECIPES: dict[BlockType, tuple[int, Recipe]] = {
-    BlockType.Q4_0: (32, symmetric(4, (0.6, 1.2), 12)),
-    BlockType.Q5_0: (32, symmetric(5, (0.7, 1.2), 16)),
-    BlockType.Q4_1: (32, affine(4, (0.6, 0.98), 8)),
-    BlockType.Q5_1: (32, affine(5, (0.7, 1.02), 8)),
-    BlockType.Q4_K: (32, affine_k(4, (0.6, 0.98), 8, 3)),
-    BlockType.Q5_K: (32, affine_k(5, (0.7, 1.02), 8, 3)),
-    BlockType.Q6_K: (16, symmetric_k((0.7, 1.1), 12, 3)),
+    BlockType.Q4_0: (32, symmetric(4, (0.8, 1.5), 14)),
+    BlockType.Q5_0: (32, symmetric(5, (0.8, 1.4), 22)),
+    BlockType.Q4_1: (32, affine(4, (0.8, 1.04), 6)),
+    BlockType.Q5_1: (32, affine(5, (0.8, 1.04), 6)),
+    BlockType.Q4_K: (32, affine_k(4, (0.8, 1.04), 6, 3)),
+    BlockType.Q5_K: (32, affine_k(5, (0.8, 1.04), 8, 4)),
+    BlockType.Q6_K: (16, symmetric_k((0.75, 1.4), 16, 3)),
 }
-"""Weights per group, and how a tile of sixteen groups is quantized."""
+"""Weights per group, and how a tile of sixteen groups is quantized.
+
+Spans and tries are where errors stopped falling on Gaussian, Laplace and Student-t weights, with and without
+importance.
+"""
 
 
 def _searching(kind: BlockType, weighted: bool) -> Kernel:

@@ -41,7 +41,7 @@ POLISH = 2
 PASSES = 2
 """Times that a starting grid is rounded and solved before its error is measured."""
 
-PLACES = (0.2, 0.8)
+PLACES = (0.1, 0.5, 0.9)
 """Where the covered part of the range lies: 0 at its lower end, 1 at its upper end."""
 
 MARGIN = 1e-9

@@ -1,0 +1,113 @@
+"""Round-trip errors, held against those of llama.cpp's quantizers at equal type."""
+
+import pytest
+from edgert_quant.blocks import BlockType, quantize
+
+from tests.support.ggml import TYPES, error, find, importance, samples
+
+SLACK = 1 + 1e-3
+
+# (plain, importance-weighted) errors of ggml 0.25.3 on `samples()`, printed by `python -m tests.support.ggml`
+GGML = {
+    "Q8_0": {
+        "gaussian": (0.00536509, 0.00523305),
+        "laplace": (0.0067469, 0.0067447),
+        "outliers": (0.00989127, 0.00969581),
+        "columns": (0.00939936, 0.0106418),
+        "small": (0.0944136, 0.09414),
+        "constant": (0.000193819, 0.000193819),
+        "zero": (0, 0),
+    },
+    "Q4_0": {
+        "gaussian": (0.0861226, 0.0705712),
+        "laplace": (0.107553, 0.0935295),
+        "outliers": (0.12892, 0.122762),
+        "columns": (0.1288, 0.129558),
+        "small": (0.0863231, 0.0708386),
+        "constant": (0.000196799, 0.000214589),
+        "zero": (0, 0),
+    },
+    "Q4_1": {
+        "gaussian": (0.0787831, 0.0555121),
+        "laplace": (0.0919515, 0.0667982),
+        "outliers": (0.102383, 0.0748155),
+        "columns": (0.111792, 0.093094),
+        "small": (0.0801299, 0.0573029),
+        "constant": (0.000196799, 0.000223161),
+        "zero": (0, 0),
+    },
+    "Q5_0": {
+        "gaussian": (0.0427399, 0.0348958),
+        "laplace": (0.0531497, 0.0471224),
+        "outliers": (0.0773205, 0.0725869),
+        "columns": (0.0702828, 0.0755354),
+        "small": (0.0444295, 0.0367683),
+        "constant": (0.000196799, 0.000201046),
+        "zero": (0, 0),
+    },
+    "Q5_1": {
+        "gaussian": (0.0378686, 0.0266724),
+        "laplace": (0.0444937, 0.0325337),
+        "outliers": (0.0483791, 0.0364559),
+        "columns": (0.0543199, 0.0463557),
+        "small": (0.0481437, 0.039158),
+        "constant": (0.000196799, 0.000223383),
+        "zero": (0, 0),
+    },
+    "Q4_K": {
+        "gaussian": (0.0715107, 0.0567524),
+        "laplace": (0.0852238, 0.0688842),
+        "outliers": (0.0923152, 0.0775418),
+        "columns": (0.101644, 0.0960853),
+        "small": (0.0908396, 0.089573),
+        "constant": (0.000224235, 0.000330429),
+        "zero": (0, 0),
+    },
+    "Q5_K": {
+        "gaussian": (0.0362309, 0.0293164),
+        "laplace": (0.042674, 0.0363023),
+        "outliers": (0.0465284, 0.0398333),
+        "columns": (0.0521317, 0.0517034),
+        "small": (2.2297, 2.17493),
+        "constant": (0.000170183, 0.00018482),
+        "zero": (0, 0),
+    },
+    "Q6_K": {
+        "gaussian": (0.0177513, 0.0143672),
+        "laplace": (0.0216529, 0.0186703),
+        "outliers": (0.028872, 0.0282492),
+        "columns": (0.0279633, 0.0297754),
+        "small": (1, 1),
+        "constant": (0.000207675, 0.000197603),
+        "zero": (0, 0),
+    },
+}
+
+GGML_LIBRARY = find()
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("name", list(samples()))
+def test_errors_are_no_worse_than_ggmls_were(kind: BlockType, name: str) -> None:
+    x = samples()[name]
+    for weights, theirs in zip((None, importance()), GGML[kind.name][name], strict=True):
+        assert error(x, quantize(x, kind, importance=weights), kind, weights) <= theirs * SLACK
+
+
+@pytest.mark.skipif(GGML_LIBRARY is None, reason="EDGERT_LLAMA_CPP_LIB does not name llama.cpp's folder of libraries")
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("name", list(samples()))
+def test_errors_are_no_worse_than_ggmls(kind: BlockType, name: str) -> None:
+    assert GGML_LIBRARY is not None
+    x = samples(64, 2048)[name]
+    for weights in (None, importance(2048)):
+        ours = error(x, quantize(x, kind, importance=weights), kind, weights)
+        assert ours <= error(x, GGML_LIBRARY.quantize(x, kind, weights), kind, weights) * SLACK
+
+
+def test_importance_pays() -> None:
+    """Errors are spent where importance is small."""
+    x = samples()["gaussian"]
+    for kind in TYPES[1:]:
+        with_it = quantize(x, kind, importance=importance())
+        assert error(x, with_it, kind, importance()) < 0.96 * error(x, quantize(x, kind), kind, importance())
