@@ -33,7 +33,7 @@ class Answer:
             # After a control token a text begins; after anything else the prompt's is continued.
             begins = tokenizer.is_control(request.tokens[request.prompt_tokens - 1])
             self._decoder = StreamDecoder(tokenizer, skip_special=True, continuation=not begins)
-        self._stops = StopStrings(params.stop)
+        self._stops = StopStrings(tuple(params.stop))
         self._text: list[str] = []
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []

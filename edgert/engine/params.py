@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -53,10 +53,10 @@ class SamplingParams:
     """Added to the logits, by token id; -100 to 100."""
     seed: int | None = None
     """0 to 2^64 - 1. The same seed gives the same tokens, whatever else runs. None: the model's, or a fresh one."""
-    stop: tuple[str, ...] = ()
-    """Texts (a str or several) that end the answer; they are not part of it. Seen by `LLM`, not by the engine."""
-    stop_token_ids: tuple[int, ...] = ()
-    """Tokens that end the answer, besides the model's own."""
+    stop: str | Sequence[str] = ()
+    """Texts that end the answer and are not part of it; kept as a tuple. Seen by `LLM`, not by the engine."""
+    stop_token_ids: Sequence[int] = ()
+    """Tokens that end the answer, besides the model's own; kept as a tuple."""
     logprobs: int | None = None
     """0 to 20: report the log-probability of each token and of as many likeliest ones. They are of the model's own
     distribution, before bias, penalties, temperature and the rest. None: do not report."""
