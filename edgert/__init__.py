@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         EdgertError,
         FileFormatError,
         MemoryBudgetError,
+        QueueFullError,
         RequestError,
         TemplateError,
         UnsupportedError,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from edgert_quant.convert import convert
 
     from edgert.completion import Chunk, Completion, Timings, Usage
-    from edgert.engine.engine import QueueFullError
     from edgert.engine.params import SamplingParams
     from edgert.llm import LLM
 
@@ -59,7 +59,6 @@ __all__ = [
 _HOMES = {
     "LLM": "edgert.llm",
     "SamplingParams": "edgert.engine.params",
-    "QueueFullError": "edgert.engine.engine",
     "convert": "edgert_quant.convert",
     **dict.fromkeys(("Chunk", "Completion", "Timings", "Usage"), "edgert.completion"),
 }

@@ -21,6 +21,10 @@ def convert(
         str, typer.Option("--type", "-t", help="f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k, or q4_k_s … q6_k.")
     ] = "q4_k_m",
     threads: options.Threads = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = True,
+    parity: Annotated[
+        bool, typer.Option(help="Fail where the tokenizer's GGUF form differs from the original.")
+    ] = True,
     as_json: options.Json = False,
 ) -> None:
     """Convert a Hugging Face checkpoint (or another GGUF) to a GGUF that edgert and llama.cpp load."""
@@ -34,7 +38,9 @@ def convert(
         def report(done: int, total: int, name: str) -> None:
             progress.update(task, completed=done, total=total, description=name)
 
-        result = run(source, output, type=type_name, threads=threads, progress=report)
+        result = run(
+            source, output, type=type_name, threads=threads, progress=report, overwrite=overwrite, parity=parity
+        )
     if as_json:
         print_json(result.to_dict())
         return

@@ -61,6 +61,7 @@ def open_model(
     memory: str | None = None,
     kv_type: str = "auto",
     seed: int | None = None,
+    queue_limit: int | None = None,
     quiet: bool = False,
 ) -> LLM:
     """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
@@ -76,5 +77,6 @@ def open_model(
             memory=byte_count(memory),
             kv_type=kv_type,
             seed=seed,
+            queue_limit=queue_limit,
             progress=progress,
         )

@@ -16,6 +16,7 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="EDGERT_API_KEY", help="Key that requests must carry; needed off 127.0.0.1.")
     ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told to come back.")] = 64,
     seed: options.Seed = None,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
@@ -28,6 +29,13 @@ def serve(
 
     check_address(host, api_key)
     with options.open_model(
-        model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed
+        model,
+        backend=backend,
+        threads=threads,
+        context=context,
+        memory=memory,
+        kv_type=kv_type,
+        seed=seed,
+        queue_limit=queue,
     ) as llm:
         run(llm, host=host, port=port, api_key=api_key)

@@ -10,19 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from edgert_models.errors import BackendError, CancelledError, ContextLengthError, EdgertError, RequestError
+from edgert_models.errors import BackendError, CancelledError, ContextLengthError, QueueFullError, RequestError
 from edgert_runtimes.base import Session
 
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Sampler
 from edgert.engine.worker import Worker
-
-
-class QueueFullError(EdgertError):
-    """As many requests as allowed are waiting already; try again later."""
-
-    exit_code = 75  # EX_TEMPFAIL
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from edgert_models.errors import (
     CancelledError,
     ContextLengthError,
     EdgertError,
+    QueueFullError,
     RequestError,
     TemplateError,
     UnsupportedError,
@@ -45,6 +46,8 @@ def status_and_body(error: EdgertError) -> tuple[int, Body]:
             return 400, error_body(message, param=error.parameter)
         case UnsupportedError() | TemplateError():
             return 400, error_body(message)
+        case QueueFullError():
+            return 429, error_body(message, kind="rate_limit_error", code="queue_full")
         case CancelledError():
             return 503, error_body(message, kind="server_error", code="cancelled")
         case _:

@@ -9,6 +9,7 @@
     ├── RequestError         what the caller passed is wrong: parameter and reason
     │   └── ContextLengthError   prompt and answer do not fit the context: tokens and limit
     ├── TemplateError        a chat template failed, or overran its limits
+    ├── QueueFullError       as many requests as allowed are waiting already
     └── CancelledError       the request was cancelled, or its session was closed
 
 The command line turns each into one line on stderr and the `exit_code` of its class (sysexits.h numbers where one
@@ -97,6 +98,12 @@ class TemplateError(EdgertError):
     """A chat template does not compile, raised, or overran its limits of time, output or memory."""
 
     exit_code = 65
+
+
+class QueueFullError(EdgertError):
+    """As many requests as allowed are waiting already; try again later."""
+
+    exit_code = 75  # EX_TEMPFAIL
 
 
 class CancelledError(EdgertError):

@@ -136,7 +136,6 @@ def test_doctor() -> None:
         (("generate", "missing.gguf", "x"), 64, "there is no file 'missing.gguf'"),
         (("generate", "TINY", "x", "--backend", "tpu"), 64, "unknown backend 'tpu'; there are: auto, cpu, reference"),
         (("generate", "TINY", "x", "--memory", "lots"), 64, "'lots' is not an amount of memory"),
-        (("generate", "TINY", ""), 64, "the prompt has no tokens"),
         (("generate", "TINY", "x" * 300, *QUICK), 64, "the context holds 128"),
         (("chat", "TINY", *QUICK), 64, "the message on stdin is empty"),
         (("inspect", "BROKEN"), 65, "broken.gguf at byte"),

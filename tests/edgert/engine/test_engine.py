@@ -7,10 +7,10 @@ import weakref
 
 import numpy as np
 import pytest
-from edgert_models.errors import BackendError, CancelledError, ContextLengthError, RequestError
+from edgert_models.errors import BackendError, CancelledError, ContextLengthError, QueueFullError, RequestError
 from edgert_runtimes.base import Batch
 
-from edgert.engine.engine import Engine, QueueFullError
+from edgert.engine.engine import Engine
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Failed, Kind, Request, Token
 from edgert.engine.scheduler import Scheduler
