@@ -218,24 +218,30 @@ def symmetric_k(span: Span, tries: int, rounds: int) -> Recipe:
     return recipe
 
 
-RECIPES: dict[BlockType, tuple[int, Recipe]] = {
-    BlockType.Q4_0: (32, symmetric(4, (0.8, 1.5), 14)),
-    BlockType.Q5_0: (32, symmetric(5, (0.8, 1.4), 22)),
-    BlockType.Q4_1: (32, affine(4, (0.8, 1.04), 6)),
-    BlockType.Q5_1: (32, affine(5, (0.8, 1.04), 6)),
-    BlockType.Q4_K: (32, affine_k(4, (0.8, 1.04), 6, 3)),
-    BlockType.Q5_K: (32, affine_k(5, (0.8, 1.04), 8, 4)),
-    BlockType.Q6_K: (16, symmetric_k((0.75, 1.4), 16, 3)),
-}
-"""Weights per group, and how a tile of sixteen groups is quantized.
+def both(length: int, recipe: Recipe) -> tuple[int, Recipe, Recipe]:
+    """The same recipe with and without importance."""
+    return length, recipe, recipe
 
-Spans and tries are where errors stopped falling on Gaussian, Laplace and Student-t weights, with and without
-importance.
+
+RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
+    BlockType.Q4_0: (32, symmetric(4, (0.8, 1.1), 8), symmetric(4, (0.8, 1.5), 14)),
+    BlockType.Q5_0: (32, symmetric(5, (0.8, 1.1), 10), symmetric(5, (0.8, 1.4), 22)),
+    BlockType.Q4_1: both(32, affine(4, (0.8, 1.04), 6)),
+    BlockType.Q5_1: both(32, affine(5, (0.8, 1.04), 6)),
+    BlockType.Q4_K: both(32, affine_k(4, (0.8, 1.04), 6, 3)),
+    BlockType.Q5_K: both(32, affine_k(5, (0.8, 1.04), 8, 4)),
+    BlockType.Q6_K: (16, symmetric_k((0.75, 1.1), 16, 3), symmetric_k((0.75, 1.4), 16, 3)),
+}
+"""Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
+
+Spans and tries are where errors stopped falling on Gaussian, Laplace and Student-t weights. An extreme weight may be of
+no importance, so with importance grids that clip it further are worth trying.
 """
 
 
 def _searching(kind: BlockType, weighted: bool) -> Kernel:
-    length, recipe = RECIPES[kind]
+    length, plain, for_importance = RECIPES[kind]
+    recipe = for_importance if weighted else plain
     name = f"quantize.{kind.name.lower()}{'.weighted' if weighted else ''}"
 
     @ir_kernel(name=name, key=(kind.name, weighted))
