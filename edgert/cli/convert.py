@@ -22,9 +22,7 @@ def convert(
     ] = "q4_k_m",
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = True,
-    parity: Annotated[
-        bool, typer.Option(help="Fail where the tokenizer's GGUF form differs from the original.")
-    ] = True,
+    parity: Annotated[bool, typer.Option(help="Fail where the GGUF form of the tokenizer differs.")] = True,
     as_json: options.Json = False,
 ) -> None:
     """Convert a Hugging Face checkpoint (or another GGUF) to a GGUF that edgert and llama.cpp load."""

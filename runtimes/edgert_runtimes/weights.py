@@ -53,7 +53,7 @@ class MemoryWeights:
 
 
 def check_weights(plan: Plan, provider: WeightProvider, path: str = "weights") -> None:
-    """Raise FileFormatError unless every tensor of the plan is there in its shape, with vectors and routers as floats."""
+    """Raise FileFormatError unless every tensor of the plan has its shape, and vectors are floats."""
     for weight in plan.weights.values():
         stored = provider.weights.get(weight.name)
         if stored is None:
