@@ -342,7 +342,8 @@ class _Lowering:
             rows.Y_STRIDE: _stride(op.v.width),
         }
         self._emit(attend.STORE[kv_type], table.ROWS, {**common, **stored}, cost=op.k.width)
-        self._scratch(4 * group * (self.limits.table_width * block_size + attend.SCORE_SLACK))
+        room = self.limits.table_width * block_size + attend.SCORE_SLACK
+        self._scratch(4 * attend.ROW_TILE * group * room)
         self._out(op)
         read: dict[int, Field] = {
             rows.X: self._place(op.q),

@@ -29,7 +29,6 @@ from edgert_quant.jit.primitives import (
 )
 from numpy import float32
 
-from edgert_runtimes.cpu.kernels.functions import exp, silu
 from edgert_runtimes.cpu.kernels.linear import panel_groups, panels_of_group
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WIDTH, X_STRIDE, X
 from edgert_runtimes.cpu.kernels.table import (
@@ -44,6 +43,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
+from edgert_runtimes.cpu.kernels.vectors import exp, gate_by_silu
 
 EXPERTS = OPERANDS + 8
 USED = OPERANDS + 9
@@ -186,9 +186,7 @@ def inward(state: int, record: int, chunk: int, thread: int) -> None:
             call6(load_i64(record, GATE_GEMM), gate, end - first, xs, ys, count, k)
             call6(load_i64(record, UP_GEMM), up, end - first, up_xs, up_ys, count, k)
             for t in range(count):
-                y, z = load_i64(ys, t), load_i64(up_ys, t)
-                for i in range(columns):
-                    store_f32(y, i, silu(load_f32(y, i)) * load_f32(z, i))
+                gate_by_silu(load_i64(ys, t), load_i64(ys, t), load_i64(up_ys, t), columns)
 
 
 SOURCE = OPERANDS + 29  # of `outward`: the address of N_ACTIVE in the record of `inward`

@@ -19,7 +19,7 @@ from edgert_quant.jit.primitives import (
 )
 from numpy import float32, float64
 
-from edgert_runtimes.cpu.kernels.functions import silu, sine_and_cosine
+from edgert_runtimes.cpu.kernels.angles import sine_and_cosine
 from edgert_runtimes.cpu.kernels.table import (
     CHUNKS,
     OPERANDS,
@@ -32,6 +32,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
+from edgert_runtimes.cpu.kernels.vectors import gate_by_silu
 
 OUT = OPERANDS
 OUT_STRIDE = OPERANDS + 1
@@ -120,8 +121,7 @@ def gate_silu(state: int, record: int, chunk: int, thread: int) -> None:
         x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
         y = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
-        for i in range(width):
-            store_f32(out, i, silu(load_f32(x, i)) * load_f32(y, i))
+        gate_by_silu(out, x, y, width)
 
 
 @kernel

@@ -1,10 +1,14 @@
-"""Primitives over rows of floats that the attention kernels need, each with an order of operations of its own only."""
+"""Primitives over rows of floats. What they compute of an element depends on nothing but its operands, and sums have an
+order that depends on their length only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import factorial
 from typing import TYPE_CHECKING, Any
 
-from edgert_quant.jit import emit, primitive
+from edgert_quant.jit import emit, host, primitive
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -71,89 +75,227 @@ def _lanes(b: ir.IRBuilder, address: ir.Value, *, half: bool, count: int = LANES
     return emit.load(b, address, 0, kind, align=4)
 
 
+LOG2E = 1.4426950408889634
+LN2_HIGH = 0.693145751953125  # 15 bits: exact times any exponent
+LN2_LOW = 1.42860682030941723212e-06
+ROUNDER = 12582912.0  # 1.5 · 2^23: adding it leaves the nearest integer in the low bits
+LARGEST = 88.3762626647949
+SMALLEST = -87.3365447505531
+COEFFICIENTS = tuple(1.0 / factorial(n) for n in range(7, -1, -1))
+
+
+def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """e^x of a float or a vector of them, with a relative error of 1e-7; saturates at e^88.37, is 0 below -87.33, and
+    NaN for NaN. Cody-Waite reduction to |r| ≤ ln 2 / 2 and the Taylor polynomial of degree 7, whose error is 5e-9.
+    """
+    from llvmlite import ir
+
+    kind = x.type
+    wide = isinstance(kind, ir.VectorType)
+    word = ir.VectorType(ir.IntType(32), kind.count) if wide else ir.IntType(32)
+
+    def number(value: float) -> ir.Value:
+        return emit.real(value, kind)
+
+    def whole(value: int) -> ir.Value:
+        return ir.Constant(word, [value] * kind.count) if wide else ir.Constant(word, value)
+
+    def fused(u: ir.Value, v: ir.Value, w: ir.Value) -> ir.Value:
+        return emit.call(b, f"llvm.fmuladd.v{kind.count}f32" if wide else "llvm.fmuladd.f32", kind, [u, v, w])
+
+    clamped = b.select(b.fcmp_ordered(">", x, number(LARGEST)), number(LARGEST), x)
+    small = b.fcmp_ordered("<", x, number(SMALLEST))
+    clamped = b.select(small, number(SMALLEST), clamped)
+    shifted = fused(clamped, number(LOG2E), number(ROUNDER))
+    n = b.fsub(shifted, number(ROUNDER))
+    r = fused(n, number(-LN2_LOW), fused(n, number(-LN2_HIGH), clamped))
+    total = number(COEFFICIENTS[0])
+    for coefficient in COEFFICIENTS[1:]:
+        total = fused(total, r, number(coefficient))
+    scale = b.bitcast(b.add(b.shl(b.bitcast(shifted, word), whole(23)), whole(0x3F800000)), kind)
+    return b.select(small, number(0.0), b.fmul(total, scale))
+
+
+@primitive("f32(f32)")
+def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """e^x; see `_exp`."""
+    return _exp(b, x)
+
+
+def _each(b: ir.IRBuilder, n: ir.Value, run: Callable[[ir.Value, Any], None]) -> None:
+    """run(index, type) for 16 elements at once, and then for one."""
+    single, wide = _types()
+    done: Any = emit.integer(64, 0)
+    for kind, width in ((wide, LANES), (single, 1)):
+        with emit.loop(b, b.sub(n, emit.integer(64, width - 1)), start=done, step=width) as each:
+            run(b.shl(each.index, emit.integer(64, 2)), kind)
+        done = each.index
+
+
+@primitive("void(i64, i64, f32)")
+def exponentials(b: ir.IRBuilder, x: ir.Value, n: ir.Value, shift: ir.Value) -> None:
+    """x[i] = e^(x[i] - shift) for n floats."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        place = b.add(x, offset)
+        amount = shift if kind == shift.type else emit.splat(b, shift, LANES)
+        emit.store(b, place, 0, _exp(b, b.fsub(emit.load(b, place, 0, kind, align=4), amount)), align=4)
+
+    _each(b, n, run)
+
+
+@primitive("void(i64, i64, i64, i64)")
+def gate_by_silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """out[i] = z / (1 + e^-z) · up[i] with z = gate[i], for n floats; out may be gate or up."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        z, y = (emit.load(b, b.add(row, offset), 0, kind, align=4) for row in (gate, up))
+        below = b.fadd(emit.real(1.0, kind), _exp(b, b.fneg(z)))
+        emit.store(b, b.add(out, offset), 0, b.fmul(b.fdiv(z, below), y), align=4)
+
+    _each(b, n, run)
+
+
+def _heads_at_once() -> int:
+    """Heads that share a pass over keys or values: their accumulators must stay in registers."""
+    return 4 if host().vector_bits >= 512 else 1
+
+
+def _by_heads(b: ir.IRBuilder, heads: ir.Value, emit_some: Callable[[ir.Value, int], None]) -> None:
+    """All heads, several at once and then one by one: emit_some(first head, how many)."""
+    done: Any = emit.integer(64, 0)
+    for count in dict.fromkeys((_heads_at_once(), 1)):
+        with emit.loop(b, b.sub(heads, emit.integer(64, count - 1)), start=done, step=count) as each:
+            emit_some(each.index, count)
+        done = each.index
+
+
+def _row_of(b: ir.IRBuilder, address: ir.Value, stride: ir.Value, head: ir.Value, i: int) -> ir.Value:
+    """The address of the floats of head + i."""
+    return b.add(address, b.shl(b.mul(stride, b.add(head, emit.integer(64, i))), emit.integer(64, 2)))
+
+
 def _scores(
     b: ir.IRBuilder,
     q: ir.Value,
+    heads: ir.Value,
     keys: ir.Value,
     stride: ir.Value,
     n: ir.Value,
     scale: ir.Value,
     out: ir.Value,
+    out_stride: ir.Value,
     *,
     half: bool,
 ) -> None:
-    """Four partial sums, by i mod 4."""
+    """Each score is four partial sums, by i mod 4."""
     single, wide = _types()
-    size = 2 if half else 4
     whole = b.and_(n, emit.integer(64, -4))
-    step = b.mul(stride, emit.integer(64, size))
+    step = b.mul(stride, emit.integer(64, 2 if half else 4))
 
-    def product(index: ir.Value, before: ir.Value) -> ir.Value:
-        row = _lanes(b, b.add(keys, b.mul(index, step)), half=half)
-        factor = emit.splat(b, emit.load(b, q, index, single), LANES)
-        return emit.call(b, "llvm.fmuladd.v16f32", wide, [factor, row, before])
+    def some(first: ir.Value, count: int) -> None:
+        queries = [_row_of(b, q, n, first, i) for i in range(count)]
 
-    zero = emit.real(0.0, wide)
-    with emit.loop(b, whole, zero, zero, zero, zero, step=4) as body:
-        body.carry(*(product(b.add(body.index, emit.integer(64, i)), body.values[i]) for i in range(4)))
-    sums = b.fadd(b.fadd(body.values[0], body.values[1]), b.fadd(body.values[2], body.values[3]))
-    with emit.loop(b, n, sums, start=whole) as rest:
-        rest.carry(product(rest.index, rest.values[0]))
-    emit.store(b, out, 0, b.fmul(rest.values[0], emit.splat(b, scale, LANES)), align=4)
+        def products(index: ir.Value, before: list[ir.Value]) -> list[ir.Value]:
+            row = _lanes(b, b.add(keys, b.mul(index, step)), half=half)
+            factors = [emit.splat(b, emit.load(b, query, index, single), LANES) for query in queries]
+            pairs = zip(factors, before, strict=True)
+            return [emit.call(b, "llvm.fmuladd.v16f32", wide, [factor, row, value]) for factor, value in pairs]
+
+        with emit.loop(b, whole, *[emit.real(0.0, wide)] * (4 * count), step=4) as body:
+            parts = [
+                products(b.add(body.index, emit.integer(64, i)), body.values[i * count : (i + 1) * count])
+                for i in range(4)
+            ]
+            body.carry(*(value for part in parts for value in part))
+        sums = []
+        for i in range(count):
+            x, y, z, w = body.values[i::count]
+            sums.append(b.fadd(b.fadd(x, y), b.fadd(z, w)))
+        with emit.loop(b, n, *sums, start=whole) as rest:
+            rest.carry(*products(rest.index, rest.values))
+        for i, value in enumerate(rest.values):
+            target = _row_of(b, out, out_stride, first, i)
+            emit.store(b, target, 0, b.fmul(value, emit.splat(b, scale, LANES)), align=4)
+
+    _by_heads(b, heads, some)
 
 
-@primitive("void(i64, i64, i64, i64, f32, i64)")
+@primitive("void(i64, i64, i64, i64, i64, f32, i64, i64)")
 def scores_f32(b: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """out[0:16] = scale · Σ_i q[i] · keys[i · stride + 0:16] for i < n: (q, keys, stride, n, scale, out)."""
+    """Scores of 16 positions for several heads: (q, heads, keys, stride, n, scale, out, out stride):
+
+    out[h, 0:16] = scale · Σ_i q[h, i] · keys[i · stride + 0:16] for i < n.
+    """
     _scores(b, *arguments, half=False)
 
 
-@primitive("void(i64, i64, i64, i64, f32, i64)")
+@primitive("void(i64, i64, i64, i64, i64, f32, i64, i64)")
 def scores_f16(b: ir.IRBuilder, *arguments: ir.Value) -> None:
     """`scores_f32` with keys in halves."""
     _scores(b, *arguments, half=True)
 
 
 def _add_values(
-    b: ir.IRBuilder, out: ir.Value, p: ir.Value, values: ir.Value, count: ir.Value, n: ir.Value, *, half: bool
+    b: ir.IRBuilder,
+    out: ir.Value,
+    heads: ir.Value,
+    p: ir.Value,
+    p_stride: ir.Value,
+    values: ir.Value,
+    count: ir.Value,
+    n: ir.Value,
+    *,
+    half: bool,
 ) -> None:
     """Every element is one chain of additions, position after position."""
     single, wide = _types()
     size = 2 if half else 4
     row_bytes = b.mul(n, emit.integer(64, size))
-    done: Any = emit.integer(64, 0)
-    for vectors, lanes in ((4, LANES), (1, LANES), (1, 1)):
-        kind = wide if lanes > 1 else single
-        width = vectors * lanes
-        last = b.sub(n, emit.integer(64, width - 1))
-        with emit.loop(b, last, start=done, step=width) as columns:
-            places = [b.add(columns.index, emit.integer(64, lanes * i)) for i in range(vectors)]
-            targets = [b.add(out, b.shl(place, emit.integer(64, 2))) for place in places]
-            sources = [b.add(values, b.mul(place, emit.integer(64, size))) for place in places]
-            before = [emit.load(b, target, 0, kind, align=4) for target in targets]
-            with emit.loop(b, count, *before) as positions:
-                factor = emit.load(b, p, positions.index, single)
-                factor = emit.splat(b, factor, lanes) if lanes > 1 else factor
-                offset = b.mul(positions.index, row_bytes)
-                name = "llvm.fmuladd.v16f32" if lanes > 1 else "llvm.fmuladd.f32"
-                rows = [_lanes(b, b.add(source, offset), half=half, count=lanes) for source in sources]
-                after = [
-                    emit.call(b, name, kind, [factor, row, value])
-                    for row, value in zip(rows, positions.values, strict=True)
-                ]
-                positions.carry(*after)
-            for target, value in zip(targets, positions.values, strict=True):
-                emit.store(b, target, 0, value, align=4)
-        done = columns.index
+
+    def some(first: ir.Value, at_once: int) -> None:
+        outs = [_row_of(b, out, n, first, i) for i in range(at_once)]
+        factors = [_row_of(b, p, p_stride, first, i) for i in range(at_once)]
+        done: Any = emit.integer(64, 0)
+        for vectors, lanes in ((4, LANES), (1, LANES), (1, 1)):
+            with emit.loop(
+                b, b.sub(n, emit.integer(64, vectors * lanes - 1)), start=done, step=vectors * lanes
+            ) as each:
+                columns(each.index, outs, factors, vectors, lanes)
+            done = each.index
+
+    def columns(first: ir.Value, outs: list[ir.Value], factors: list[ir.Value], vectors: int, lanes: int) -> None:
+        kind, name = (wide, "llvm.fmuladd.v16f32") if lanes > 1 else (single, "llvm.fmuladd.f32")
+        places = [b.add(first, emit.integer(64, lanes * i)) for i in range(vectors)]
+        targets = [b.add(row, b.shl(place, emit.integer(64, 2))) for row in outs for place in places]
+        sources = [b.add(values, b.mul(place, emit.integer(64, size))) for place in places]
+        before = [emit.load(b, target, 0, kind, align=4) for target in targets]
+        with emit.loop(b, count, *before) as positions:
+            weights = [emit.load(b, factor, positions.index, single) for factor in factors]
+            weights = [emit.splat(b, weight, lanes) if lanes > 1 else weight for weight in weights]
+            offset = b.mul(positions.index, row_bytes)
+            rows = [_lanes(b, b.add(source, offset), half=half, count=lanes) for source in sources]
+            pairs = [(weight, row) for weight in weights for row in rows]
+            after = [
+                emit.call(b, name, kind, [*pair, value]) for pair, value in zip(pairs, positions.values, strict=True)
+            ]
+            positions.carry(*after)
+        for target, value in zip(targets, positions.values, strict=True):
+            emit.store(b, target, 0, value, align=4)
+
+    _by_heads(b, heads, some)
 
 
-@primitive("void(i64, i64, i64, i64, i64)")
+@primitive("void(i64, i64, i64, i64, i64, i64, i64)")
 def add_values_f32(b: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """out[0:n] += Σ_t p[t] · values[t · n + 0:n] for t < count: (out, p, values, count, n)."""
+    """Weighted values of some positions for several heads: (out, heads, p, p stride, values, count, n):
+
+    out[h, 0:n] += Σ_t p[h, t] · values[t · n + 0:n] for t < count.
+    """
     _add_values(b, *arguments, half=False)
 
 
-@primitive("void(i64, i64, i64, i64, i64)")
+@primitive("void(i64, i64, i64, i64, i64, i64, i64)")
 def add_values_f16(b: ir.IRBuilder, *arguments: ir.Value) -> None:
     """`add_values_f32` with values in halves."""
     _add_values(b, *arguments, half=True)
