@@ -17,6 +17,7 @@ from edgert_quant.vocabulary.pretokenizers import detect, pre_tokenizer
 from edgert_quant.vocabulary.sentencepiece import SentencePieceModel, read_sentencepiece
 from edgert_quant.vocabulary.table import (
     HUGGINGFACE_JSON,
+    LARGEST_VOCABULARY,
     NORMALIZER,
     SPACE_PREFIX,
     STOP_IDS,
@@ -125,7 +126,19 @@ class _Folder:
         result |= self._templates()
         if text is not None:
             result[HUGGINGFACE_JSON] = text
+        self._check_text(result)
         return result
+
+    def _check_text(self, keys: Mapping[str, Any]) -> None:
+        """JSON can spell lone surrogates, which no file can hold as UTF-8."""
+        for key, value in keys.items():
+            if isinstance(value, str | list):
+                try:
+                    "".join(value).encode("utf-8")
+                except UnicodeEncodeError as error:
+                    raise FileFormatError(
+                        self.folder, "the tokenizer's text has a lone surrogate", field=key
+                    ) from error
 
     def _json_keys(self, parts: TokenizerJson, pre: str | None, check_pre: bool) -> dict[str, Any]:
         if parts.kind != "gpt2":
@@ -157,10 +170,14 @@ class _Folder:
     def _add_listed(self, draft: _Draft) -> None:
         """The added tokens of tokenizer_config.json and added_tokens.json, which `tokenizer.model` does not know."""
         listed: dict[int, tuple[str, bool]] = {}
-        for text, index in self._object("added_tokens.json").items():
-            listed[int(index)] = (text, False)
-        for index, token in dict(self.config.get("added_tokens_decoder") or {}).items():
-            listed[int(index)] = (str(token["content"]), bool(token.get("special")))
+        try:
+            for text, index in self._object("added_tokens.json").items():
+                listed[int(index)] = (text, False)
+            for index, token in dict(self.config.get("added_tokens_decoder") or {}).items():
+                listed[int(index)] = (str(token["content"]), bool(token.get("special")))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = f"the added tokens are not shaped as they should be: {type(error).__name__}: {error}"
+            raise FileFormatError(self.folder / "tokenizer_config.json", reason) from error
         for number, (text, special) in listed.items():
             if draft.tokens.get(number) != text:
                 draft.put(number, text, TokenType.CONTROL if special else TokenType.USER_DEFINED)
@@ -173,8 +190,9 @@ class _Folder:
                 reason = f"has token ids up to {count - 1}, but the model has {configured} embeddings"
                 raise ConversionError(f"the tokenizer in {self.folder} {reason}")
             count = configured
-        if min(draft.tokens) < 0:
-            raise ConversionError(f"the tokenizer in {self.folder} has a negative token id")
+        if min(draft.tokens) < 0 or count > LARGEST_VOCABULARY:
+            reason = f"has token ids below 0 or above {LARGEST_VOCABULARY}"
+            raise ConversionError(f"the tokenizer in {self.folder} {reason}")
         for index in range(count):
             if index not in draft.tokens:
                 name = f"[PAD{index}]"
@@ -265,7 +283,11 @@ class _Folder:
         if default is None:
             default = self._object("chat_template.json").get("chat_template", self.config.get("chat_template"))
         if isinstance(default, list):
-            named = {str(item["name"]): str(item["template"]) for item in default if isinstance(item, dict)}
+            try:
+                named = {str(item["name"]): str(item["template"]) for item in default}
+            except (KeyError, TypeError) as error:
+                reason = f"the chat templates are not a list of name and template: {type(error).__name__}: {error}"
+                raise FileFormatError(self.folder / "tokenizer_config.json", reason) from error
             default = named.pop("default", None)
         extra = self.folder / "additional_chat_templates"
         for path in sorted(extra.glob("*.jinja")) if extra.is_dir() else ():

@@ -59,7 +59,7 @@ END_NAMES = frozenset(
 (`special_eog_ids`)."""
 
 _PREFIX = "tokenizer.ggml."
-_LARGEST_VOCABULARY = 1 << 24
+LARGEST_VOCABULARY = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class Vocabulary:
         pre = keys.text("pre", "default")
         tokens = [text or f"[EMPTY_{index}]" for index, text in enumerate(keys.texts("tokens"))]
         count = len(tokens)
-        if not 0 < count <= _LARGEST_VOCABULARY:
-            raise keys.error("tokens", f"has {count} entries; from 1 to {_LARGEST_VOCABULARY} are possible")
+        if not 0 < count <= LARGEST_VOCABULARY:
+            raise keys.error("tokens", f"has {count} entries; from 1 to {LARGEST_VOCABULARY} are possible")
         types = keys.numbers("token_type", count, np.int32, TokenType.NORMAL)
         if HUGGINGFACE_JSON not in metadata:
             # Old files have these as user-defined, so that plain text could end an answer. llama.cpp does likewise.

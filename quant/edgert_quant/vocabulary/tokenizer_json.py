@@ -86,7 +86,7 @@ def _read(path: Path, document: Any) -> TokenizerJson:
         scores={},
         merges=[],
         ignore_merges=bool(model.get("ignore_merges")),
-        unk_token=model.get("unk_token"),
+        unk_token=None if model.get("unk_token") is None else str(model["unk_token"]),
         added=list(document.get("added_tokens") or []),
         steps=[_described(step) for step in splitters],
         expressions=_expressions(splitters) if byte_level else (),
