@@ -43,12 +43,16 @@ def doctor(as_json: options.Json = False) -> None:
             }
         )
     else:
-        out.print(f"Python {platform.python_version()} on {platform.platform()}", markup=False)
-        out.print(f"{os.cpu_count()} cores, {size(memory)} of memory", markup=False)
-        out.print(", ".join(f"{name} {number}" for name, number in packages.items()), markup=False)
-        out.print(f"kernel cache: {cache_folder()}", markup=False)
+        lines = [
+            f"Python {platform.python_version()} on {platform.platform()}",
+            f"{os.cpu_count()} cores, {size(memory)} of memory",
+            ", ".join(f"{name} {number}" for name, number in packages.items()),
+            f"kernel cache: {cache_folder()}",
+        ]
         for name, probe in probes.items():
-            details = ", ".join(f"{key} {value}" for key, value in probe.details.items())
-            out.print(f"{name}: {'available' if probe.available else 'no: ' + probe.reason}; {details}", markup=False)
+            lines.append(f"backend {name}: {'available' if probe.available else 'not available: ' + probe.reason}")
+            lines += [f"    {key.replace('_', ' ')}: {value}" for key, value in probe.details.items()]
+        for line in lines:
+            out.print(line, markup=False, soft_wrap=True)
     if not any(probe.available for name, probe in probes.items() if name != "reference"):
         sys.exit(1)
