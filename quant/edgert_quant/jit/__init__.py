@@ -17,8 +17,8 @@ function returns None. Kernels neither allocate nor raise; one that would is ref
 """
 
 from edgert_quant.jit.cache import CacheWarning, cache_folder
-from edgert_quant.jit.kernel import Device, Kernel, device, ir_kernel, kernel, prepare
-from edgert_quant.jit.primitive import Primitive, primitive
+from edgert_quant.jit.declare import Device, Kernel, device, ir_kernel, kernel, prepare
+from edgert_quant.jit.operation import Primitive, primitive
 from edgert_quant.jit.target import Target, host
 
 __all__ = [

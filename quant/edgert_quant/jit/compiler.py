@@ -14,7 +14,7 @@ from edgert_quant.jit.fingerprint import fingerprint
 from edgert_quant.jit.target import host
 
 if TYPE_CHECKING:
-    from edgert_quant.jit.kernel import Kernel
+    from edgert_quant.jit.declare import Kernel
 
 ABI = 1
 """Of the native functions and of the object files; a new number makes every cached file stale."""
@@ -33,7 +33,7 @@ def cache_key(kernel: Kernel) -> str:
             "kind": kernel.kind,
             "parameters": kernel.parameters,
             "fastmath": kernel.fastmath,
-            "source": fingerprint(kernel.function, kernel._key),
+            "source": fingerprint(kernel.function, kernel.extra_key),
             "compiler": _compiler_source(),
             "versions": _versions(),
             "triple": target.triple,

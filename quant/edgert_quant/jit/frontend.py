@@ -11,12 +11,12 @@ import numba
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from edgert_quant.jit.kernel import Device
+from edgert_quant.jit.declare import Device
 from edgert_quant.jit.loader import RAISES, SYMBOL
-from edgert_quant.jit.primitive import Primitive
+from edgert_quant.jit.operation import Primitive
 
 if TYPE_CHECKING:
-    from edgert_quant.jit.kernel import Kernel
+    from edgert_quant.jit.declare import Kernel
 
 TYPES = {
     "i8": numba.int8,

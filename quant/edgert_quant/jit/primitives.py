@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edgert_quant.jit import emit
-from edgert_quant.jit.primitive import primitive
+from edgert_quant.jit.operation import primitive
 from edgert_quant.jit.target import host
 
 if TYPE_CHECKING:

@@ -53,10 +53,11 @@ class Kernel:
         self.parameters = parameters
         self.kind = kind
         self.fastmath = fastmath
-        self._key = key
+        self.extra_key = key
         self._lock = threading.RLock()
         self._native: Callable[..., int] | None = None
         self._address = 0
+        self._text: str | None = None
         self.__doc__ = function.__doc__
 
     @property
@@ -76,34 +77,36 @@ class Kernel:
     def load(self) -> bool:
         """Make the native code, from the cache where possible; whether it had to be compiled."""
         with self._lock:
-            if self._native is not None:
+            if self.load_cached():
                 return False
-            key = self.cache_key()
-            code = cache.load(self.name, key)
-            compiled = code is None
-            if code is None:
-                from edgert_quant.jit import compiler
+            from edgert_quant.jit import compiler
 
-                code = compiler.compile_kernel(self)
-                cache.store(self.name, key, code)
-            self._address = loader.load_object(self.name, code)
-            types = [ctypes.c_double if kind == "f64" else ctypes.c_int64 for _, kind in self.parameters]
-            self._native = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self._address)
-            return compiled
+            code = compiler.compile_kernel(self)
+            cache.store(self.name, self.cache_key(), code)
+            self._use(code)
+            return True
 
-    def is_loaded(self) -> bool:
-        """Whether the native code is there already."""
-        return self._native is not None
+    def load_cached(self) -> bool:
+        """Load it if it is in the cache, or loaded already; whether it was."""
+        with self._lock:
+            if self._native is None:
+                code = cache.load(self.name, self.cache_key())
+                if code is not None:
+                    self._use(code)
+            return self._native is not None
 
-    def is_cached(self) -> bool:
-        """Whether a load would find it in the cache."""
-        return self.is_loaded() or cache.load(self.name, self.cache_key()) is not None
+    def _use(self, code: bytes) -> None:
+        self._address = loader.load_object(self.name, code)
+        types = [ctypes.c_double if kind == "f64" else ctypes.c_int64 for _, kind in self.parameters]
+        self._native = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self._address)
 
     def cache_key(self) -> str:
         """The text that the cached object must match to the byte."""
-        from edgert_quant.jit.compiler import cache_key
+        if self._text is None:
+            from edgert_quant.jit.compiler import cache_key
 
-        return cache_key(self)
+            self._text = cache_key(self)
+        return self._text
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}({', '.join(name for name, _ in self.parameters)}) on {host().cpu}>"
@@ -175,12 +178,7 @@ def prepare(kernels: Iterable[Kernel], progress: Progress | None = None) -> int:
     `progress(done, total, name)` is called before and after each compilation, where `total` counts what must be
     compiled, so a process that finds everything in the cache never hears from it.
     """
-    missing = []
-    for item in dict.fromkeys(kernels):
-        if item.is_cached():
-            item.load()
-        else:
-            missing.append(item)
+    missing = [item for item in dict.fromkeys(kernels) if not item.load_cached()]
     for done, item in enumerate(missing):
         if progress is not None:
             progress(done, len(missing), item.name)
