@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, Probe, Progress, WeightProvider
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
-from edgert_runtimes.cpu.executor import Executor, core_count
+from edgert_runtimes.cpu.cores import core_count
+from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
 from edgert_runtimes.cpu.kernels import attend, checks, executor, linear, moe, rows, table
 from edgert_runtimes.cpu.lower import CACHE_ITEMS, block_bytes, lower

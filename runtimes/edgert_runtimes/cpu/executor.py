@@ -9,17 +9,13 @@ import numpy as np
 from edgert_models.errors import BackendError
 from numpy.typing import NDArray
 
+from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.kernels import table
 from edgert_runtimes.cpu.kernels.executor import IDLE, run_step, run_worker, stop_workers
 from edgert_runtimes.cpu.memory import allocate
 
 SPIN_ROUNDS = 4000
 """Rounds a waiting thread spins before it yields its core, where every thread has one: some 50 microseconds."""
-
-
-def core_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Executor:

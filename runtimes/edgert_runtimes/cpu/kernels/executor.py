@@ -61,12 +61,13 @@ def record_at(state: Any, index: Any) -> Any:
 
 
 @device(inline=False)
-def publish(state: Any, ticket: Any) -> Any:
-    """Set the ticket and wake who sleeps."""
+def publish(state: Any, ticket: Any, wake: Any) -> Any:
+    """Set the ticket, and wake who sleeps."""
     store_release(state, TICKET, ticket)
-    fetch_add(state, WAKE, 1)
-    if load_acquire(state, SLEEPERS) > 0:
-        wake_sleepers(state, WAKE)
+    if wake:
+        fetch_add(state, WAKE, 1)
+        if load_acquire(state, SLEEPERS) > 0:
+            wake_sleepers(state, WAKE)
 
 
 @device(inline=False)
@@ -79,12 +80,12 @@ def advance(state: Any, index: Any, thread: Any) -> Any:
         store_i64(record, CHUNKS, chunks)
         if chunks > 1:
             store_i64(state, DONE, 0)
-            publish(state, index << INDEX_SHIFT | chunks << CHUNKS_SHIFT)
+            publish(state, index << INDEX_SHIFT | chunks << CHUNKS_SHIFT, True)
             return
         if chunks == 1:
             call4(load_i64(record, RUN), state, record, 0, thread)
         index += 1
-    publish(state, IDLE)
+    publish(state, IDLE, thread != 0)  # nobody but thread 0 waits for the end
 
 
 @device(inline=False)
