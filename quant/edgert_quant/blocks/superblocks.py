@@ -44,15 +44,24 @@ class AffineScales:
         """Settle d, dmin, scales and minima for a tile centered on `base`, starting from the groups' own best fit."""
         b = tile.b
         minimum = (-(fit.floor + base)).maximum(0)
-        peaks = [values.across(8, "max") for values in (fit.scale, minimum)]
         d, dmin, scale, floor = (Variable(b, splat(b, 0)) for _ in range(4))
+        nearest = Variable(b, splat(b, INFINITY))
+        with count(b, STARTS) as i:
+            step = unit(minimum.across(8, "max"), counted(b, i, 64 - STARTS))
+            integer = multiple(minimum, step, 0, 63)
+            (result,) = errors(tile, [(fit.scale, step * integer + base)], 0, high)
+            choose(b, nearest, result.across(8, "+"), (dmin, step), (floor, integer))
+        settled = dmin.get() * floor.get() + base
+        exact = fit.scale
+        for _ in range(2):  # the scales that suit the minima as they are now
+            (found,) = sums(tile, [grid_of(exact, settled)], 0, high)
+            exact = (found.qq > 0).where((found.xq + settled * found.q) / found.qq, 0.0).maximum(0)
         best = Variable(b, splat(b, INFINITY))
         with count(b, STARTS) as i:
-            units = [unit(peak, counted(b, i, 64 - STARTS)) for peak in peaks]
-            integers = [multiple(value, step, 0, 63) for value, step in zip((fit.scale, minimum), units, strict=True)]
-            (result,) = errors(tile, [(units[0] * integers[0], units[1] * integers[1] + base)], 0, high)
-            found = zip((d, dmin, scale, floor), (*units, *integers), strict=True)
-            choose(b, best, result.across(8, "+"), *found)
+            step = unit(exact.across(8, "max"), counted(b, i, 64 - STARTS))
+            integer = multiple(exact, step, 0, 63)
+            (result,) = errors(tile, [(step * integer, settled)], 0, high)
+            choose(b, best, result.across(8, "+"), (d, step), (scale, integer))
         kept = [Variable(b, item.get()) for item in (d, dmin, scale, floor)]
         with count(b, rounds):
             error = Variable(b, splat(b, INFINITY))
