@@ -51,7 +51,8 @@ class LLM:
     MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f16", "f32", or "auto" for f32 where
     the weights are. `seed` is for requests that name none. `sequences` is how many answers are computed at a time,
     `rows` how many tokens go through the model in one step at most, `queue_limit` how many requests may wait (None: any
-    number). `progress(stage, done, total)` is told about compiling and loading.
+    number). `chat_template` is a Jinja file to use instead of the model's own template. `progress(stage, done, total)`
+    is told about compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
     """
@@ -69,6 +70,7 @@ class LLM:
         sequences: int = DEFAULT_SEQUENCES,
         rows: int = DEFAULT_ROWS,
         queue_limit: int | None = None,
+        chat_template: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         SamplingParams(seed=seed)  # checks it
@@ -95,10 +97,7 @@ class LLM:
             )
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
-            self._template: ChatTemplate | None = None
-            template: str = metadata.string(TEMPLATE_KEY, "")
-            if self._tokenizer is not None and template:
-                self._template = ChatTemplate.from_gguf(metadata, self._tokenizer)
+            self._template = _template(metadata, self._tokenizer, chat_template)
             defaults = _recommended(metadata)
             known = self.spec.vocabulary
             if self._tokenizer is not None:
@@ -148,7 +147,9 @@ class LLM:
         TemplateError if the template fails.
         """
         if self._template is None:
-            raise UnsupportedError(f"{self.path} has no chat template; use generate instead of chat")
+            raise UnsupportedError(
+                f"{self.path} has no chat template; give one (chat_template, --chat-template FILE), or use generate"
+            )
         return self._template.render(messages, tools=tools)
 
     def chat_tokens(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> list[int]:
@@ -340,6 +341,21 @@ def _first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]
         except MemoryBudgetError:
             continue
     return load(limits[-1])
+
+
+def _template(metadata: GgufMetadata, tokenizer: Tokenizer | None, path: str | Path | None) -> ChatTemplate | None:
+    """The template in the file at `path`, or else the model's own, if it has one."""
+    if path is not None:
+        if tokenizer is None:
+            raise UnsupportedError("a model without a tokenizer cannot use a chat template")
+        try:
+            source = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"chat template {path}: {error}", parameter="chat_template") from None
+        return ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
+    if tokenizer is None or not metadata.string(TEMPLATE_KEY, ""):
+        return None
+    return ChatTemplate.from_gguf(metadata, tokenizer)
 
 
 def _recommended(metadata: GgufMetadata) -> dict[str, float]:

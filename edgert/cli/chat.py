@@ -24,6 +24,7 @@ def chat(
     context: options.Context = None,
     memory: options.Memory = None,
     kv_type: options.KvType = "auto",
+    chat_template: options.Template = None,
     as_json: options.Json = False,
 ) -> None:
     """Chat with a model; without MODEL, the bundled demo. A message on stdin is answered once."""
@@ -37,7 +38,14 @@ def chat(
         max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
     )
     with options.open_model(
-        model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed
+        model,
+        backend=backend,
+        threads=threads,
+        context=context,
+        memory=memory,
+        kv_type=kv_type,
+        seed=seed,
+        chat_template=chat_template,
     ) as llm:
         conversation = Conversation(llm, params, system)
         if message is None:

@@ -40,6 +40,7 @@ def generate(
     context: options.Context = None,
     memory: options.Memory = None,
     kv_type: options.KvType = "auto",
+    chat_template: options.Template = None,
     as_json: options.Json = False,
 ) -> None:
     """Continue a prompt (from the argument or stdin) and print the text as it comes."""
@@ -57,7 +58,14 @@ def generate(
         stop=tuple(stop or ()),
     )
     with options.open_model(
-        model, backend=backend, threads=threads, context=context, memory=memory, kv_type=kv_type, seed=seed
+        model,
+        backend=backend,
+        threads=threads,
+        context=context,
+        memory=memory,
+        kv_type=kv_type,
+        seed=seed,
+        chat_template=chat_template,
     ) as llm:
         messages = [{"role": "user", "content": text}]
         if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,6 +50,9 @@ TopP = Annotated[
 ]
 MinP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Only tokens at least this share of the likeliest.")]
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", min=1, help="Most tokens of an answer.")]
+Template = Annotated[
+    Path | None, typer.Option("--chat-template", help="A Jinja file to use instead of the model's own template.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -62,6 +66,7 @@ def open_model(
     kv_type: str = "auto",
     seed: int | None = None,
     queue_limit: int | None = None,
+    chat_template: Path | None = None,
     quiet: bool = False,
 ) -> LLM:
     """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
@@ -78,5 +83,6 @@ def open_model(
             kv_type=kv_type,
             seed=seed,
             queue_limit=queue_limit,
+            chat_template=chat_template,
             progress=progress,
         )

@@ -23,6 +23,7 @@ def serve(
     context: options.Context = None,
     memory: options.Memory = None,
     kv_type: options.KvType = "auto",
+    chat_template: options.Template = None,
 ) -> None:
     """Serve a model over HTTP, in OpenAI's protocol."""
     from edgert.server.run import check_address, run
@@ -37,5 +38,6 @@ def serve(
         kv_type=kv_type,
         seed=seed,
         queue_limit=queue,
+        chat_template=chat_template,
     ) as llm:
         run(llm, host=host, port=port, api_key=api_key)

@@ -246,7 +246,7 @@ def test_chat_refuses_what_it_cannot_do(tiny: LLM, open_tiny: Open, tmp_path: Pa
     plain = open_tiny(write_tiny(tmp_path / "plain.gguf", tokenizer=tokenizer_entries(template=None)))
     assert not plain.has_chat_template
     assert tiny.has_chat_template
-    with pytest.raises(UnsupportedError, match="has no chat template; use generate instead of chat"):
+    with pytest.raises(UnsupportedError, match="has no chat template; give one"):
         plain.chat(MESSAGES)
     assert len(plain.generate("hello", GREEDY).token_ids) == 12
 

@@ -81,6 +81,18 @@ def test_chat_answers_stdin_once(tiny_path: Path) -> None:
     assert result.stdout == completion["text"] + "\n"
 
 
+def test_another_chat_template(tiny_path: Path, tmp_path: Path) -> None:
+    template = tmp_path / "plain.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    arguments = ("-n", "8", "--temperature", "0", "--json", *QUICK)
+    plain = json.loads(run("generate", str(tiny_path), "hello", *arguments).stdout)
+    given = json.loads(run("chat", str(tiny_path), "--chat-template", str(template), *arguments, stdin="hello").stdout)
+    assert given["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] - 1  # the template adds no begin token
+    missing = process("chat", str(tiny_path), "--chat-template", "none.jinja", *QUICK, stdin="x")
+    assert missing.returncode == 64
+    assert "chat template none.jinja: " in missing.stderr
+
+
 def test_tokenize(tiny_path: Path) -> None:
     result = json.loads(run("tokenize", str(tiny_path), "hello wor", "--json").stdout)
     assert result["pieces"][1:] == ["hello", " w", "or"]
