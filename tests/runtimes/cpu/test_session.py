@@ -52,6 +52,24 @@ def test_whole_models_agree_with_the_reference(architecture: str, tied: bool, bl
     ours.close()
 
 
+@pytest.mark.parametrize("block_size", [1, 5, 16, 20, 32])
+@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize("window", [None, 9])
+def test_any_block_size(block_size: int, kv_type: str, window: int | None) -> None:
+    plan = build_plan(tiny_spec(window=window))
+    weights = random_weights(plan, 2)
+    sizes = limits(block_size=block_size, kv_type=kv_type, context=40, blocks=100)
+    ours, reference = (each.load(plan, weights, sizes) for each in (CpuBackend(), ReferenceBackend()))
+    first, second = list(range(50, 50 + 40 // block_size + 1)), list(range(40 // block_size, -1, -1))
+    steps = [
+        batch([(list(range(33)), 0, first), (PROMPT, 0, second)], block_size=block_size),
+        batch([([40], 33, first), (PROMPT, 7, second)], block_size=block_size),
+    ]
+    for step in steps:
+        assert normalized_error(ours.step(step), reference.step(step)) < (1e-9 if kv_type == "f32" else 1e-6)
+    ours.close()
+
+
 def test_types_without_a_kernel_are_expanded(tmp_path: Path) -> None:
     plan = build_plan(tiny_spec(width=256, head_size=64, expert_feed_forward=256))
     weights = random_weights(plan, 1, type_of_role(BlockType.Q8_0))

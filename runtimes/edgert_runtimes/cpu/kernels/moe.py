@@ -69,6 +69,9 @@ UP_X_BYTES = OPERANDS + 28
 UP_OUT = OPERANDS + 29  # float32 [pairs, OUT_STRIDE]; OUT has the gates, then the hidden values
 N_PANELS = OPERANDS + 30  # of one expert
 
+MOST_CHUNKS = 1 << 20
+"""What the executor's ticket has room for, and more than enough."""
+
 
 @kernel
 def route(state: int, record: int, chunk: int, thread: int) -> None:
@@ -149,7 +152,7 @@ def prepare_experts(state: Any, record: Any, panel_bytes: Any) -> Any:
     if threads == 1:
         return 1
     cost = active * panels * (panel_bytes // 16 + rows * load_i64(record, K) // 8)
-    return max(1, min(active * groups, cost // MIN_CHUNK))
+    return max(1, min(active * groups, cost // MIN_CHUNK, MOST_CHUNKS))
 
 
 @kernel
