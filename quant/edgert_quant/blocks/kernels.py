@@ -18,18 +18,14 @@ from llvmlite import ir
 from edgert_quant.blocks import pack
 from edgert_quant.blocks.lanes import (
     COUNT,
-    F32,
     I32,
     I64,
     Lanes,
     Value,
     Variable,
-    address,
     allocate,
     count,
-    load,
     splat,
-    store,
     vector,
 )
 from edgert_quant.blocks.search import (
@@ -134,8 +130,9 @@ def _verdict(b: ir.IRBuilder, largest: Lanes, scale: Lanes) -> Value:
 
 
 def symmetric(bits: int, span: Span, tries: int) -> Recipe:
-    """Q4_0, Q5_0: y = d (q - 2^(bits - 1))."""
-    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    """Q4_0, Q5_0: y = d (q - 2^(bits - 1)). Q8_0: y = d q, where q is never -128: some programs cannot negate that."""
+    high = (1 << bits - 1) - 1
+    low = -high if bits == 8 else -high - 1
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
         b = tile.b
@@ -146,7 +143,10 @@ def symmetric(bits: int, span: Span, tries: int) -> Recipe:
         for error, item in zip(errors(tile, [(item, None) for item in tried], low, high), tried, strict=True):
             choose(b, best, error, (d, item))
         rows = pack.CodeRows(tile, grid_of(d.get(), None), low, high)
-        pack.put_small(b, rows, starts, [d.get()], five=bits == 5)
+        if bits == 8:
+            pack.put_bytes(b, rows, starts, d.get(), low)
+        else:
+            pack.put_small(b, rows, starts, [d.get()], five=bits == 5)
         return [d.get()]
 
     return recipe
@@ -224,6 +224,7 @@ def both(length: int, recipe: Recipe) -> tuple[int, Recipe, Recipe]:
 
 
 RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
+    BlockType.Q8_0: both(32, symmetric(8, (0.93, 1.0), 10)),
     BlockType.Q4_0: (32, symmetric(4, (0.8, 1.1), 8), symmetric(4, (0.8, 1.5), 14)),
     BlockType.Q5_0: (32, symmetric(5, (0.8, 1.1), 10), symmetric(5, (0.8, 1.4), 22)),
     BlockType.Q4_1: both(32, affine(4, (0.8, 1.04), 6)),
@@ -251,39 +252,7 @@ def _searching(kind: BlockType, weighted: bool) -> Kernel:
     return quantize
 
 
-def _q8_0(b: ir.IRBuilder, x: Value, w: Value, period: Value, blocks: Value, out: Value) -> Value:
-    """Q8_0: d = greatest magnitude / 127, codes x / d rounded to nearest, ties away from zero.
-
-    This is ggml's formula, to the byte (`quantize_row_q8_0_ref`): the steps are so fine that a search gains nothing
-    worth differing from every other tool.
-    """
-    largest, too_large = allocate(b, vector(I32)), Variable(b, splat(b, 0))
-    b.store(ir.Constant(vector(I32), [0] * COUNT), largest)
-    with count(b, blocks) as block:
-        start = b.add(x, b.mul(block, ir.Constant(I64, 128)))
-        target = b.add(out, b.mul(block, ir.Constant(I64, BlockType.Q8_0.block_bytes)))
-        parts = [Lanes(b, load(b, vector(F32), address(b, start, 64 * i))) for i in range(2)]
-        for part in parts:
-            seen = Lanes(b, b.load(largest, typ=vector(I32)))
-            b.store((part.bits() & 0x7FFFFFFF).maximum(seen).value, largest)
-        peak = parts[0].magnitude().maximum(parts[1].magnitude()).across(COUNT, "max")
-        d = peak / 127
-        inverse = (peak > 2.0**-120).where(1 / d, 0.0)
-        too_large.set(too_large.get().maximum(d.half()))
-        pack.put_half(b, d.half(), 0, address(b, target, 0))
-        for i, part in enumerate(parts):
-            place = part * inverse
-            size = place.magnitude()
-            whole = size.rounded()
-            whole = (size - whole).equals(0.5).where(whole + 1, whole).minimum(127)
-            code = (place < 0).where(-whole, whole).integer()
-            store(b, code.bytes(), address(b, target, 2 + 16 * i))
-    return _verdict(b, Lanes(b, b.load(largest, typ=vector(I32))), too_large.get())
-
-
 KERNELS: dict[tuple[BlockType, bool], Kernel] = {
     (kind, weighted): _searching(kind, weighted) for kind in RECIPES for weighted in (False, True)
 }
 """By type, and whether weights have importance."""
-
-KERNELS[BlockType.Q8_0, False] = KERNELS[BlockType.Q8_0, True] = ir_kernel(name="quantize.q8_0")(_q8_0)

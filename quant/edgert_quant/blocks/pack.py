@@ -74,6 +74,14 @@ def put_small(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], halfs: list[
         store(b, nibbles, address(b, start, place))
 
 
+def put_bytes(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], scale: Lanes, low: int) -> None:
+    """Q8_0: scale, then signed codes. One block to a lane."""
+    for lane, start in enumerate(starts):
+        put_half(b, scale, lane, address(b, start, 0))
+        codes = rows.take(32 * lane, 32)
+        store(b, b.add(codes, filled(codes, low % 256)), address(b, start, 2))
+
+
 def put_affine(
     b: ir.IRBuilder,
     rows: CodeRows,

@@ -38,8 +38,8 @@ def quantize(
 ) -> Bytes:
     """The weights `x`, float [..., n], in the bytes of a type: uint8 [..., row bytes].
 
-    The squared error of what `dequantize` gives back is made as small as the type allows within a fixed effort (Q8_0:
-    by ggml's formula). With `importance`, of shape [n] or that of `x`, every squared error counts so many times; its
+    The squared error of what `dequantize` gives back is made as small as the type allows within a fixed effort. With
+    `importance`, of shape [n] or that of `x`, every squared error counts so many times; its
     scale does not matter. F32, F16 and BF16 round to nearest, ties to even, and ignore it.
 
     The bytes depend on nothing but `x` and `importance`: not on `threads` (default: one per core), and not on the CPU.
