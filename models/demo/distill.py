@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from demo.batches import Batch
+from demo.corpus.mix import ANSWER
 
 LABEL_SHARE = 0.25  # of the distilled student's loss; the rest is the divergence from the teacher
 
@@ -28,7 +29,8 @@ def loss(model: PreTrainedModel, batch: Batch, teacher: PreTrainedModel | None =
     """Weighted mean over the positions that count.
 
     With a teacher: `LABEL_SHARE` cross entropy, the rest KL(teacher ‖ student) over the full vocabulary (Hinton et al.,
-    arXiv:1503.02531, at temperature 1).
+    arXiv:1503.02531, at temperature 1). Where an answer has one right token and the teacher would say another, only the
+    label counts.
     """
     positions, targets, weights = batch.targets()
     logits, balance = predictions(model, batch, positions)
@@ -37,5 +39,6 @@ def loss(model: PreTrainedModel, batch: Batch, teacher: PreTrainedModel | None =
         with torch.no_grad():
             goal = predictions(teacher, batch, positions)[0].log_softmax(-1)
         divergence = functional.kl_div(logits.log_softmax(-1), goal, log_target=True, reduction="none").sum(-1)
-        each = LABEL_SHARE * each + (1 - LABEL_SHARE) * divergence
+        wrong = (weights == ANSWER) & (goal.argmax(-1) != targets)
+        each = torch.where(wrong, each, LABEL_SHARE * each + (1 - LABEL_SHARE) * divergence)
     return (each * weights).sum() / weights.sum() + balance

@@ -105,6 +105,7 @@ def save(model: PreTrainedModel, work: Path, stage: str) -> None:
     copy = type(model)(type(model.config).from_dict(config)).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.config.use_cache = True
+    copy.generation_config.use_cache = True
     copy.save_pretrained(work / stage)
     for source in (work / "tokenizer").iterdir():
         (work / stage / source.name).write_bytes(source.read_bytes())

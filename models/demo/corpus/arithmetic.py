@@ -1,6 +1,6 @@
 """Arithmetic on small whole numbers.
 
-Ranges are narrow so that a model of this size can be right: sums and differences of numbers up to 99 (differences
+Ranges are narrow so that a model of this size can be right: sums and differences of numbers up to 100 (differences
 not negative), products up to 12 times 12 and their exact quotients. The answer restates the problem in one canonical
 form, so every wording shares one calculation.
 """
@@ -11,7 +11,7 @@ from demo.corpus.sample import Sample
 from demo.corpus.surface import typed
 
 SKILL = "arithmetic"
-LARGEST_TERM = 99
+LARGEST_TERM = 100
 LARGEST_FACTOR = 12
 
 _ASK = (
@@ -66,6 +66,7 @@ def problem(rng: Random) -> tuple[int, str, int, int]:
     if operator in "+-":
         top = 20 if rng.random() < 0.2 else LARGEST_TERM
         a, b = rng.randint(0, top), rng.randint(0, top)
+        a = LARGEST_TERM if rng.random() < 0.04 else a
         if operator == "+":
             return a, "+", b, a + b
         a, b = max(a, b), min(a, b)

@@ -193,7 +193,7 @@ DEVICES = (
     Device("drill", ("drill", "drill press"), STATIONS, (START, STOP, SPEED)),
 )
 
-# Remarks that imply an action: (remark with {z}, device, action, reply).
+# Remarks that imply an action: (remark with the room {z} and perhaps degrees {v}, device, action, reply).
 HINTS = (
     ("it is too dark in the {z}", "lights", "on", "Turning on the {z} lights."),
     ("it's dark in the {z}", "lights", "on", "Turning on the {z} lights."),
@@ -203,4 +203,8 @@ HINTS = (
     ("it's freezing in the {z}", "heater", "on", "Turning on the {z} heater."),
     ("it is stuffy in the {z}", "fan", "on", "Turning on the {z} fan."),
     ("it's too hot in the {z}", "fan", "on", "Turning on the {z} fan."),
+    ("I am cold in the {z}", "heater", "on", "Turning on the {z} heater."),
+    ("make it {v} degrees in the {z}", "thermostat", "set", "Setting the {z} thermostat to {v} degrees."),
+    ("I want {v} degrees in the {z}", "thermostat", "set", "Setting the {z} thermostat to {v} degrees."),
+    ("set the {z} to {v} degrees", "thermostat", "set", "Setting the {z} thermostat to {v} degrees."),
 )

@@ -25,6 +25,8 @@ def _spoken(rng: Random, device: Device, zone: str | None) -> str:
     if zone == "all":
         plural = noun if noun.endswith("s") else f"{noun}s"
         return rng.choice((f"all {plural}", f"all the {plural}", f"every {noun.removesuffix('s')}"))
+    if zone.isdigit():
+        return rng.choice((f"{noun} {zone}", f"{noun} {zone}", f"{noun} number {zone}", f"the {noun} {zone}"))
     if rng.random() < 0.6:
         return f"{the}{zone} {noun}"
     place = rng.choice(("in the", "in")) if zone in ROOMS else rng.choice(("at", "of", "on", "in"))
@@ -37,20 +39,32 @@ def _named(device: Device, zone: str | None) -> str:
         return f"the {device.name}"
     if zone == "all":
         return f"all {device.name if device.name.endswith('s') else device.name + 's'}"
-    return f"the {zone} {device.name}"
+    return f"{device.name} {zone}" if zone.isdigit() else f"the {zone} {device.name}"
+
+
+def _place(rng: Random, device: Device) -> str | None:
+    """Where a command applies: mostly a zone of the device's, else its number, all of its kind, or unsaid."""
+    draw = rng.random()
+    if draw < 0.12:
+        return None
+    if draw < 0.2:
+        return "all"
+    if draw < 0.3 and device.zones != ROOMS:
+        return str(rng.randint(1, 9))
+    return rng.choice(device.zones)
 
 
 def sample(rng: Random) -> Sample:
     """A question of this skill."""
-    if rng.random() < 0.05:
+    if rng.random() < 0.07:
         remark, name, action_name, reply = rng.choice(HINTS)
-        zone = rng.choice(ROOMS)
-        remark, reply = remark.format(z=zone), reply.format(z=zone)
-        return Sample(SKILL, typed(rng, remark), f"{reply}\n{action_json(name, zone, action_name, None)}", remark)
+        zone, degrees = rng.choice(ROOMS), rng.randint(5, 30)
+        value = degrees if "{v}" in remark else None
+        remark, reply = remark.format(z=zone, v=degrees), reply.format(z=zone, v=degrees)
+        return Sample(SKILL, typed(rng, remark), f"{reply}\n{action_json(name, zone, action_name, value)}", remark)
     device = rng.choice(DEVICES)
     action = rng.choice(device.actions)
-    draw = rng.random()
-    place = None if draw < 0.12 else "all" if draw < 0.2 else rng.choice(device.zones)
+    place = _place(rng, device)
     value = rng.choice(action.values) if action.values else None
     command = rng.choice(action.wordings).format(it=_spoken(rng, device, place), v=value)
     reply = action.reply.format(it=_named(device, place), v=value)

@@ -26,8 +26,10 @@ class Topic:
 
 
 _GOODS = choices(
-    "tea; coffee; milk; bread; butter; cheese; apples; pears; rice; sugar; salt; pepper; honey; juice; water; soup; "
-    "pasta; eggs; flour; oil; lemons; onions; beans; corn; nuts"
+    "tea; coffee; milk; bread; butter; cheese; apples; pears; rice; sugar; salt; pepper; honey; juice; water; "
+    "soup; pasta; eggs; flour; oil; lemons; onions; beans; corn; nuts; laptop; mouse; screen; keyboard; phone; "
+    "desk; chair; pen; paper; hammer; saw; drill; paint; rope; glue; shirt; shoes; hat; coat; book; bike; ticket; "
+    "cake; pizza; wine; beer"
 )
 _PARTS = choices(
     "bolts; nuts; screws; washers; hinges; springs; gears; belts; bearings; cables; fuses; relays; switches; sensors; "
@@ -45,6 +47,14 @@ _CITIES = choices(
     "Oslo; Paris; Rome; Berlin; Madrid; Vienna; Prague; Lisbon; Dublin; Athens; London; Warsaw; Zurich; Milan; Lyon; "
     "Bonn"
 )
+
+
+_SYLLABLES = choices("ba; do; ka; lu; mi; no; pe; ra; si; ta; vo; ze; gor; lan; mar; tin; ver; zon; fil; ked")
+
+
+def _invented(rng: Random) -> str:
+    """A made-up name, so that looking up does not rest on known words."""
+    return "".join(rng.choices(_SYLLABLES, k=rng.randint(2, 3)))
 
 
 def _number(low: int, high: int) -> Callable[[Random], str]:
@@ -87,6 +97,22 @@ TOPICS = (
         _number(100, 999),
         ("what is the extension of {k}", "what is {k}'s extension", "how do I reach {k}", "extension of {k}"),
         "The extension of {k} is {v}.",
+    ),
+    Topic(
+        "ages",
+        ("name", "age"),
+        _PEOPLE,
+        _number(1, 99),
+        ("how old is {k}", "what is the age of {k}", "what is {k}'s age", "age of {k}"),
+        "{k} is {v} years old.",
+    ),
+    Topic(
+        "values",
+        ("name", "value"),
+        _GOODS + _PARTS,
+        _number(0, 999),
+        ("what is the value of {k}", "value of {k}", "what value has {k}", "what is {k}", "{k}"),
+        "The value of {k} is {v}.",
     ),
     Topic(
         "departures",
@@ -137,6 +163,8 @@ def conversation(rng: Random) -> list[Sample]:
     """
     topic = rng.choice(TOPICS)
     names = rng.sample(topic.names, rng.randint(2, 7))
+    if topic.title in ("prices", "values") and rng.random() < 0.3:
+        names = list(dict.fromkeys(_invented(rng) for _ in names))
     rows = [(name, topic.value(rng)) for name in names]
     table = rng.choice(FORMATS)(topic, rows)
     if rng.random() < 0.6:

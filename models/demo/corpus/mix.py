@@ -29,6 +29,7 @@ _SYSTEM = (
 _TEXT_SHARE, _DRILL_SHARE, _SYSTEM_SHARE = 0.12, 0.18, 0.2
 _TEXT_PIECE = 600  # characters, near 200 tokens
 _DRILL_LINES = 20
+ANSWER, TEXT = 1.0, 0.5  # loss weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def _dialogue(rng: Random) -> list[Segment]:
         samples = lookup.conversation(rng) if skill == lookup.SKILL else [SKILLS[skill](rng)]
         for sample in samples:
             if not sample.held_out:
-                segments += [Segment(turn(sample.question), 0), Segment(f"{sample.answer}<|im_end|>", 1)]
+                segments += [Segment(turn(sample.question), 0), Segment(f"{sample.answer}<|im_end|>", ANSWER)]
                 segments.append(Segment("\n", 0))
     return segments
 
@@ -71,7 +72,7 @@ def _drill(rng: Random) -> list[Segment]:
     while len(segments) < 2 * _DRILL_LINES:
         problem, result, key = (arithmetic if rng.random() < 0.7 else conversion).drill(rng)
         if not is_held_out(key):
-            segments += [Segment(problem, 0), Segment(f"{result}\n", 1)]
+            segments += [Segment(problem, 0), Segment(f"{result}\n", ANSWER)]
     return [*segments, Segment("<|endoftext|>", 0)]
 
 
@@ -79,7 +80,7 @@ def _piece(rng: Random, texts: list[str], ends: list[int]) -> list[Segment]:
     """A stretch of running text that begins at a line; `ends`, the running sum of lengths, favours long texts."""
     text = rng.choices(texts, cum_weights=ends)[0]
     start = text.rfind("\n", 0, rng.randrange(max(1, len(text) - _TEXT_PIECE // 2))) + 1
-    return [Segment(text[start : start + _TEXT_PIECE], 0.5), Segment("<|endoftext|>", 0)]
+    return [Segment(text[start : start + _TEXT_PIECE], TEXT), Segment("<|endoftext|>", 0)]
 
 
 def training_documents(seed: int) -> Iterator[list[Segment]]:

@@ -9,6 +9,7 @@ SMALLTALK, REFUSAL = "smalltalk", "refusal"
 
 SKILLS_LINE = "I can control devices, convert units, do small arithmetic and look things up in a table you give me."
 REFUSAL_LINE = f"Sorry, that is outside what I know. {SKILLS_LINE}"
+NO_CONVERSION_LINE = "Sorry, I don't know that conversion."
 TOO_LARGE_LINE = "Sorry, those numbers are too large for me."
 
 # (wordings, answer); every wording may be called with a name or a greeting around it.
@@ -99,6 +100,31 @@ _SLOTS: dict[str, tuple[str, ...]] = {
 }
 
 
+# Conversions that were not practised: foreign units, and known ones that do not go together.
+_UNKNOWN_UNITS = choices(
+    "miles; pounds; ounces; gallons; yards; acres; pints; kelvin; stones; euros; dollars; bytes; volts"
+)
+_UNKNOWN_PAIRS = (
+    ("miles", "km"),
+    ("km", "miles"),
+    ("inches", "cm"),
+    ("cm", "inches"),
+    ("pounds", "kg"),
+    ("kg", "pounds"),
+    ("feet", "meters"),
+    ("meters", "feet"),
+    ("liters", "gallons"),
+    ("km", "kg"),
+    ("liters", "meters"),
+    ("kelvin", "celsius"),
+    ("euros", "dollars"),
+)
+_CONVERT = choices(
+    "convert {n} {s} to {t}; how many {t} are {n} {s}; {n} {s} in {t}; {n} {s} to {t}; what is {n} {s} in {t}; "
+    "how many {t} are in {n} {s}; how much is {n} {s} in {t}"
+)
+
+
 def smalltalk(rng: Random) -> Sample:
     """A greeting, thanks, a question about the model, or the like."""
     wordings, answer = rng.choice(_TALK)
@@ -114,7 +140,7 @@ def smalltalk(rng: Random) -> Sample:
 def _beyond(rng: Random) -> tuple[int, str, int]:
     """A problem with larger numbers than were practised: three digits and more, or factors above those of the table."""
     operator = rng.choice(("+", "-", "*", "plus", "minus", "times"))
-    low = 13 if operator in ("*", "times") else 100
+    low = 13 if operator in ("*", "times") else 101
     large = rng.randint(low, 10 ** rng.randint(3, 5))
     other = rng.randint(2, 10 ** rng.randint(1, 4))
     return (large, operator, other) if rng.random() < 0.7 else (other, operator, large)
@@ -126,6 +152,11 @@ def refusal(rng: Random) -> Sample:
         a, operator, b = _beyond(rng)
         asked = f"{rng.choice(('what is ', 'calculate ', '', 'compute ', 'how much is '))}{a} {operator} {b}"
         return Sample(REFUSAL, typed(rng, asked, "?"), TOO_LARGE_LINE, asked)
+    if rng.random() < 0.15:
+        amount = rng.randint(1, 200)
+        source, target = rng.sample(_UNKNOWN_UNITS, 2) if rng.random() < 0.5 else rng.choice(_UNKNOWN_PAIRS)
+        asked = rng.choice(_CONVERT).format(n=amount, s=source, t=target)
+        return Sample(REFUSAL, typed(rng, asked, "?"), NO_CONVERSION_LINE, asked)
     slots = {name: rng.choice(choices) for name, choices in _SLOTS.items()}
     asked = rng.choice(_OUTSIDE).format(**slots)
     opening = rng.choice(("", "", "", "", "can you tell me ", "please ", "hey, ", "I want to know: "))
