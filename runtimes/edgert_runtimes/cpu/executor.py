@@ -14,8 +14,8 @@ from edgert_runtimes.cpu.kernels import table
 from edgert_runtimes.cpu.kernels.executor import IDLE, run_step, run_worker, stop_workers
 from edgert_runtimes.cpu.memory import allocate
 
-SPIN_ROUNDS = 4000
-"""Rounds a waiting thread spins before it yields its core, where every thread has one: some 50 microseconds."""
+SPIN_ROUNDS = 2000
+"""Rounds a waiting thread spins before it sleeps, where every thread has a core: some tens of microseconds."""
 
 
 class Executor:

@@ -5,7 +5,7 @@ TICKET holds the index of the open record, its number of chunks, and how many of
 claiming is one atomic addition, and a claim cannot be mistaken for one of another record or step. Whoever finishes the
 last chunk of a record prepares the next, runs those of a single chunk at once, by itself, and opens the first that has
 several. So a chain of small records costs no barrier at all. After the last record the ticket says END, and workers
-wait for the next step: spinning, then yielding, then asleep.
+wait for the next step: spinning, then asleep.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from edgert_runtimes.cpu.kernels.table import (
     TICKET,
     WAKE,
 )
-from edgert_runtimes.cpu.kernels.waiting import sleep_while, wake_sleepers
+from edgert_runtimes.cpu.kernels.waiting import YIELDS, sleep_while, wake_sleepers
 
 INDEX_SHIFT = 44
 CHUNKS_SHIFT = 22
@@ -50,8 +50,6 @@ END = 1 << 18
 """The index of no record; larger than any."""
 IDLE = END << INDEX_SHIFT
 """The ticket between steps."""
-YIELDS = 64
-"""Times a waiting thread yields its core before it sleeps."""
 
 
 @device
