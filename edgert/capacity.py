@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from edgert_models.errors import RequestError
 from edgert_models.graph import Plan, Role
 from edgert_quant.blocks import BlockType
@@ -29,7 +31,7 @@ def choose_limits(
 
     The first has a pool for `sequences` whole contexts; without `memory`, for less where it would take more than
     POOL_BYTES. Sequences share the pool: more of them fit where they are shorter. RequestError names what is out of
-    range; a context beyond the one the model was trained for is refused, since what comes out there is noise.
+    range. A context beyond the one the model was trained for is a warning: what comes out there may be noise.
     """
     given = {"sequences": sequences, "rows": rows, "context": context, "threads": threads, "memory": memory}
     for name, value in given.items():
@@ -38,8 +40,11 @@ def choose_limits(
     if context is None:
         context = min(DEFAULT_CONTEXT, plan.spec.context)
     if context > plan.spec.context:
-        reason = f"the model was trained for a context of {plan.spec.context}; {context} is beyond it"
-        raise RequestError(reason, parameter="context")
+        warnings.warn(
+            f"the model was trained for a context of {plan.spec.context}; beyond it, up to {context}, answers may degrade",
+            UserWarning,
+            stacklevel=3,
+        )
     if rows < sequences:
         reason = f"rows is {rows}: a step needs a row for each of the {sequences} sequences"
         raise RequestError(reason, parameter="rows")

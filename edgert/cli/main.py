@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -46,8 +47,14 @@ app.command()(warmup.warmup)
 app.command()(doctor.doctor)
 
 
+def _show(message: Warning | str, *_: object) -> None:
+    """A warning as one line, without the place in the code."""
+    sys.stderr.write(f"edgert: warning: {message}\n")
+
+
 def run() -> None:
     """Run the command line. Errors of ours become one line on stderr and the exit code of their class."""
+    warnings.showwarning = _show
     try:
         app()
     except EdgertError as error:

@@ -27,6 +27,11 @@ def test_context_is_the_models_up_to_4096() -> None:
     assert chosen({"context": 131072}, context=8192)[0].context == 8192
 
 
+def test_a_context_beyond_the_trained_one_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match="trained for a context of 256; beyond it, up to 257, answers may degrade"):
+        assert chosen(context=257)[0].context == 257
+
+
 def test_the_pool_holds_every_sequence_whole_where_that_is_cheap() -> None:
     limits = chosen(context=100)[0]
     assert limits.blocks == 4 * 7
@@ -60,7 +65,6 @@ def test_the_cache_is_f32_where_the_weights_are() -> None:
     [
         ({"context": 0}, "context must be an integer from 1, not 0"),
         ({"context": True}, "context must be an integer from 1, not True"),
-        ({"context": 257}, "trained for a context of 256; 257 is beyond it"),
         ({"sequences": 0}, "sequences must be an integer from 1"),
         ({"rows": 3}, "rows is 3: a step needs a row for each of the 4 sequences"),
         ({"threads": -1}, "threads must be an integer from 1"),

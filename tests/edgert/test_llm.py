@@ -446,7 +446,6 @@ def test_a_program_may_end_without_closing(tiny_path: Path, backend_name: str) -
 def test_options_that_are_refused(tiny_path: Path, tmp_path: Path) -> None:
     for options, match in (
         ({"backend": "gpu"}, "unknown backend 'gpu'; there are: auto"),
-        ({"context": 257}, "trained for a context of 256; 257 is beyond it"),
         ({"kv_type": "q4"}, "kv_type must be auto, f16 or f32"),
         ({"threads": 0}, "threads must be an integer from 1"),
         ({"seed": -1}, "seed must be an integer from 0"),

@@ -104,7 +104,7 @@ TOPICS = (
         _PEOPLE,
         _number(1, 99),
         ("how old is {k}", "what is the age of {k}", "what is {k}'s age", "age of {k}"),
-        "{k} is {v} years old.",
+        "The age of {k} is {v}.",
     ),
     Topic(
         "values",
@@ -163,7 +163,7 @@ def conversation(rng: Random) -> list[Sample]:
     """
     topic = rng.choice(TOPICS)
     names = rng.sample(topic.names, rng.randint(2, 7))
-    if topic.title in ("prices", "values") and rng.random() < 0.3:
+    if topic.title in ("prices", "values") and rng.random() < 0.2:
         names = list(dict.fromkeys(_invented(rng) for _ in names))
     rows = [(name, topic.value(rng)) for name in names]
     table = rng.choice(FORMATS)(topic, rows)

@@ -19,7 +19,7 @@ SKILLS: dict[str, Draw] = {
     smalltalk.SMALLTALK: smalltalk.smalltalk,
     smalltalk.REFUSAL: smalltalk.refusal,
 }
-_SHARES = {"devices": 0.24, "conversion": 0.13, "arithmetic": 0.2, "lookup": 0.27, "smalltalk": 0.09, "refusal": 0.07}
+_SHARES = {"devices": 0.2, "conversion": 0.17, "arithmetic": 0.19, "lookup": 0.32, "smalltalk": 0.06, "refusal": 0.06}
 _SYSTEM = (
     "You are a helpful assistant.",
     "You control the devices of a house and a small factory.",

@@ -100,25 +100,11 @@ _SLOTS: dict[str, tuple[str, ...]] = {
 }
 
 
-# Conversions that were not practised: foreign units, and known ones that do not go together.
+# Units of conversions that were not practised: one of them, or two, makes a question unanswerable.
 _UNKNOWN_UNITS = choices(
     "miles; pounds; ounces; gallons; yards; acres; pints; kelvin; stones; euros; dollars; bytes; volts"
 )
-_UNKNOWN_PAIRS = (
-    ("miles", "km"),
-    ("km", "miles"),
-    ("inches", "cm"),
-    ("cm", "inches"),
-    ("pounds", "kg"),
-    ("kg", "pounds"),
-    ("feet", "meters"),
-    ("meters", "feet"),
-    ("liters", "gallons"),
-    ("km", "kg"),
-    ("liters", "meters"),
-    ("kelvin", "celsius"),
-    ("euros", "dollars"),
-)
+_KNOWN_UNITS = choices("km; kilometers; meters; cm; kg; grams; liters; celsius; kW")
 _CONVERT = choices(
     "convert {n} {s} to {t}; how many {t} are {n} {s}; {n} {s} in {t}; {n} {s} to {t}; what is {n} {s} in {t}; "
     "how many {t} are in {n} {s}; how much is {n} {s} in {t}"
@@ -152,9 +138,11 @@ def refusal(rng: Random) -> Sample:
         a, operator, b = _beyond(rng)
         asked = f"{rng.choice(('what is ', 'calculate ', '', 'compute ', 'how much is '))}{a} {operator} {b}"
         return Sample(REFUSAL, typed(rng, asked, "?"), TOO_LARGE_LINE, asked)
-    if rng.random() < 0.15:
+    if rng.random() < 0.12:
         amount = rng.randint(1, 200)
-        source, target = rng.sample(_UNKNOWN_UNITS, 2) if rng.random() < 0.5 else rng.choice(_UNKNOWN_PAIRS)
+        source, target = rng.choice(_UNKNOWN_UNITS), rng.choice(_UNKNOWN_UNITS + _KNOWN_UNITS)
+        if rng.random() < 0.3:
+            source, target = target, source
         asked = rng.choice(_CONVERT).format(n=amount, s=source, t=target)
         return Sample(REFUSAL, typed(rng, asked, "?"), NO_CONVERSION_LINE, asked)
     slots = {name: rng.choice(choices) for name, choices in _SLOTS.items()}

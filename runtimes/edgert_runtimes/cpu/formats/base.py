@@ -13,7 +13,7 @@ arguments, so they may run on any number of threads at once:
     format.unpack_row(panel, lane, k, dst)                  one row back to float32[k], exactly as its type defines it
     format.activation.quantize(x, dst, k)                   float32[k] → `activation.bytes(k)` bytes
 
-Panels lie `panel_bytes(k)` apart, a multiple of 64; they are fastest at addresses that are multiples of 64. Every
+Panels lie `panel_bytes(k)` apart, a multiple of 64; their addresses must be multiples of 64. Every
 output element is bit-identical whatever `n_tokens` and `n_panels` it was computed with: each is one sequential sum
 over the blocks of k, in the same order and with the same operations in every tile.
 """
@@ -29,7 +29,7 @@ LANES = 16
 """Rows of a panel."""
 
 PANEL_ALIGNMENT = 64
-"""Bytes; `Format.panel_bytes` is a multiple of it, and buffers of panels and activations should start at one."""
+"""Bytes; `Format.panel_bytes` is a multiple of it, and buffers of panels and activations must start at one."""
 
 
 class Activation(ABC):
