@@ -41,7 +41,7 @@ def choose_limits(
         context = min(DEFAULT_CONTEXT, plan.spec.context)
     if context > plan.spec.context:
         warnings.warn(
-            f"the model was trained for a context of {plan.spec.context}; answers beyond it, up to {context}, may degrade",
+            f"the model was trained for a context of {plan.spec.context}; answers beyond it, to {context}, may degrade",
             UserWarning,
             stacklevel=3,
         )

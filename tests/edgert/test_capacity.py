@@ -28,7 +28,7 @@ def test_context_is_the_models_up_to_4096() -> None:
 
 
 def test_a_context_beyond_the_trained_one_is_a_warning() -> None:
-    with pytest.warns(UserWarning, match="trained for a context of 256; answers beyond it, up to 257, may degrade"):
+    with pytest.warns(UserWarning, match="trained for a context of 256; answers beyond it, to 257, may degrade"):
         assert chosen(context=257)[0].context == 257
 
 
