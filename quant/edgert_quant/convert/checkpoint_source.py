@@ -19,6 +19,7 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.checkpoint import Checkpoint
 from edgert_quant.convert.card import card_metadata, read_card
 from edgert_quant.convert.compatibility import llama_cpp_differences, wants_own_output
+from edgert_quant.convert.generation import sampling_metadata
 from edgert_quant.convert.locate import model_name
 from edgert_quant.convert.metadata import config_hash, size_label
 from edgert_quant.convert.source import MetadataEntry, some
@@ -95,6 +96,7 @@ class CheckpointSource:
         card = card_metadata(read_card(self._checkpoint.folder))
         entries |= {key: MetadataEntry(value) for key, value in card.items()}
         entries |= {key: MetadataEntry(value) for key, value in metadata_from_spec(self.spec).items()}
+        entries |= sampling_metadata(self._checkpoint.json("generation_config.json"))
         entries["edgert.source.config_sha256"] = MetadataEntry(config_hash(self._checkpoint.config))
         return entries | self._tokenizer
 
