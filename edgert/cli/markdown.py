@@ -31,6 +31,21 @@ def finished_blocks(text: str) -> int:
     return end
 
 
+def keep_line_breaks(text: str) -> str:
+    """Markdown joins the lines of a paragraph; models mean their line breaks. Two spaces at a line's end keep it."""
+    fence = ""
+    lines = []
+    for line in text.split("\n"):
+        mark = _FENCE.match(line)
+        if fence:
+            fence = "" if mark and mark[1].startswith(fence) else fence
+            lines.append(line)
+        else:
+            fence = mark[1] if mark else ""
+            lines.append(line if mark or not line.strip() else f"{line}  ")
+    return "\n".join(lines)
+
+
 class MarkdownStream:
     """A context manager: `push` text as it comes."""
 
@@ -50,14 +65,18 @@ class MarkdownStream:
         if end:
             block, self._pending = self._pending[:end], self._pending[end:]
             if block.strip():
-                self._live.update(Markdown(""))
-                self._console.print(Markdown(block))
-        self._live.update(Markdown(self._pending))
+                self._live.update(_render(""))
+                self._console.print(_render(block))
+        self._live.update(_render(self._pending))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.update(Markdown(""))
+        self._live.update(_render(""))
         self._live.stop()
         if self._pending.strip():
-            self._console.print(Markdown(self._pending))
+            self._console.print(_render(self._pending))
+
+
+def _render(text: str) -> Markdown:
+    return Markdown(keep_line_breaks(text))

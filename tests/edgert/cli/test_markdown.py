@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.markdown import Markdown
 
-from edgert.cli.markdown import MarkdownStream, finished_blocks
+from edgert.cli.markdown import MarkdownStream, finished_blocks, keep_line_breaks
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,18 @@ def test_finished_blocks(text: str, finished: str) -> None:
 @given(st.text(alphabet="ab `~\n-#", max_size=60), st.text(alphabet="ab `~\n", max_size=30))
 def test_what_is_finished_stays_finished(text: str, more: str) -> None:
     assert finished_blocks(text) <= finished_blocks(text + more)
+
+
+def test_line_breaks_are_kept() -> None:
+    assert keep_line_breaks("one\ntwo\n\n```\na\nb\n```\nend") == "one  \ntwo  \n\n```\na\nb\n```\nend  "
+    console = Console(file=io.StringIO(), width=60, force_terminal=False)
+    with MarkdownStream(console) as stream:
+        stream.push("Turning it on.\n")
+        stream.push('{"action":"on"}')
+    assert [line.strip() for line in console.file.getvalue().split("\n") if line.strip()] == [  # type: ignore[attr-defined]
+        "Turning it on.",
+        '{"action":"on"}',
+    ]
 
 
 def test_everything_is_printed_once() -> None:
