@@ -106,6 +106,7 @@ def save(model: PreTrainedModel, work: Path, stage: str) -> None:
     copy.load_state_dict(model.state_dict())
     copy.config.use_cache = True
     copy.generation_config.use_cache = True
+    copy.generation_config.do_sample = False  # its answers have one right form
     copy.save_pretrained(work / stage)
     for source in (work / "tokenizer").iterdir():
         (work / stage / source.name).write_bytes(source.read_bytes())
