@@ -37,6 +37,10 @@ def test_pure_and_typed(wheel: zipfile.ZipFile) -> None:
     assert not [name for name in names if name.endswith((".so", ".dylib", ".pyd"))]
 
 
+def test_demo_model_is_in_it(wheel: zipfile.ZipFile) -> None:
+    assert wheel.getinfo("edgert/demo/model.gguf").file_size > 1 << 20
+
+
 def test_command_is_declared(wheel: zipfile.ZipFile) -> None:
     (entry,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "edgert = edgert.cli.main:run" in wheel.read(entry).decode()

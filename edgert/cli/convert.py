@@ -20,6 +20,7 @@ def convert(
     type_name: Annotated[
         str, typer.Option("--type", "-t", help="f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k, or q4_k_s … q6_k.")
     ] = "q4_k_m",
+    name: Annotated[str | None, typer.Option(help="What to call the model; default: its folder's name.")] = None,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = True,
     parity: Annotated[bool, typer.Option(help="Fail where the GGUF form of the tokenizer differs.")] = True,
@@ -37,7 +38,14 @@ def convert(
             progress.update(task, completed=done, total=total, description=name)
 
         result = run(
-            source, output, type=type_name, threads=threads, progress=report, overwrite=overwrite, parity=parity
+            source,
+            output,
+            type=type_name,
+            name=name,
+            threads=threads,
+            progress=report,
+            overwrite=overwrite,
+            parity=parity,
         )
     if as_json:
         print_json(result.to_dict())

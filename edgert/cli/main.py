@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from edgert_models.errors import EdgertError
@@ -47,7 +47,7 @@ app.command()(warmup.warmup)
 app.command()(doctor.doctor)
 
 
-def _show(message: Warning | str, *_: object) -> None:
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the place in the code."""
     sys.stderr.write(f"edgert: warning: {message}\n")
 

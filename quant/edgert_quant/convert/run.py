@@ -14,7 +14,7 @@ from edgert_quant.convert.locate import locate
 from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
 from edgert_quant.convert.report import ConversionReport, totals
-from edgert_quant.convert.source import Source
+from edgert_quant.convert.source import MetadataEntry, Source
 from edgert_quant.files import InputFile
 from edgert_quant.gguf import GgufWriter
 from edgert_quant.recipes import recipe_named
@@ -25,6 +25,7 @@ def convert(
     output: str | Path,
     *,
     type: str = "q4_k_m",  # noqa: A002
+    name: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     overwrite: bool = True,
@@ -33,7 +34,8 @@ def convert(
     """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
 
     `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case). A GGUF source is quantized again:
-    tensors that have their type already are copied bit by bit. `threads` None: all cores; the output does not depend
+    tensors that have their type already are copied bit by bit. `name` is what to call the model (default: as its folder
+    or source file is called). `threads` None: all cores; the output does not depend
     on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output is an
     error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
 
@@ -54,10 +56,11 @@ def convert(
         types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
         types |= opened.fixed_types
         with GgufWriter(output) as writer:
-            for key, entry in (opened.metadata() | recipe_metadata(recipe)).items():
+            named = {} if name is None else {"general.name": MetadataEntry(name)}
+            for key, entry in (opened.metadata() | recipe_metadata(recipe) | named).items():
                 writer.add_metadata(key, entry.value, entry.type)
-            for name, kind in types.items():
-                writer.add_tensor(name, kind, opened.weights[name].shape)
+            for tensor, kind in types.items():
+                writer.add_tensor(tensor, kind, opened.weights[tensor].shape)
             writer.begin()
             write_tensors(opened, types, writer, threads=threads, progress=progress)
         shapes = {name: weight.shape for name, weight in opened.weights.items()}
