@@ -43,5 +43,6 @@ def training_text() -> list[str]:
 
 
 def held_out_text() -> list[str]:
-    """The documents kept from training."""
-    return [text for name, text in documents() if is_held_out(name)]
+    """The documents kept from training, less those whose very text is also found elsewhere in the library."""
+    trained = set(training_text())
+    return [text for name, text in documents() if is_held_out(name) and text not in trained]
