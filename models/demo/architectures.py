@@ -9,7 +9,7 @@ WIDTH, LAYERS, HEADS, KEY_HEADS, HEAD_DIM, CONTEXT = 256, 4, 8, 4, 32, 1024
 TEACHER_HIDDEN = 1024
 EXPERTS, EXPERTS_PER_TOKEN, EXPERT_HIDDEN = 8, 2, 256
 SLICE_GAIN = 2.5
-BALANCE = 0.01  # weight of the router's load-balancing loss
+BALANCE = 0.02  # weight of the router's load-balancing loss
 
 
 def _shared() -> dict[str, object]:

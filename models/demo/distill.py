@@ -21,7 +21,11 @@ def predictions(model: PreTrainedModel, batch: Batch, positions: Tensor) -> tupl
         logits = model.lm_head(output.last_hidden_state.flatten(0, 1)[positions]).float()
     if not experts:
         return logits, logits.new_zeros(())
-    balance = load_balancing_loss_func(output.router_logits, experts, model.config.num_experts_per_tok)
+    # Layer by layer: over all layers at once, as transformers does it, one layer's idle expert is hidden by another's.
+    losses = [
+        load_balancing_loss_func((layer,), experts, model.config.num_experts_per_tok) for layer in output.router_logits
+    ]
+    balance = torch.stack(losses).mean()
     return logits, model.config.router_aux_loss_coef * balance
 
 
