@@ -13,6 +13,7 @@ DEFAULT_CONTEXT = 4096
 DEFAULT_ROWS = 512  # a piece of a prompt: large enough for matrix kernels, short enough to stop between two
 DEFAULT_SEQUENCES = 8
 POOL_BYTES = 1 << 30  # the cache's size where no `memory` is given and one context does not need more
+_FLOATS = (BlockType.F32, BlockType.F16, BlockType.BF16)
 _KV_BYTES = {"f16": 2, "f32": 4}
 
 
@@ -49,7 +50,7 @@ def choose_limits(
         reason = f"rows is {rows}: a step needs a row for each of the {sequences} sequences"
         raise RequestError(reason, parameter="rows")
     if kv_type == "auto":
-        kv_type = "f32" if _all_f32(plan, weights) else "f16"
+        kv_type = "f32" if _all_floats(plan, weights) else "f16"
     if kv_type not in _KV_BYTES:
         raise RequestError(f"kv_type must be auto, f16 or f32, not {kv_type!r}", parameter="kv_type")
     block_size = Limits.block_size
@@ -77,7 +78,7 @@ def choose_limits(
     ]
 
 
-def _all_f32(plan: Plan, weights: WeightProvider) -> bool:
+def _all_floats(plan: Plan, weights: WeightProvider) -> bool:
     stored = weights.weights
     matrices = [name for name, weight in plan.weights.items() if weight.role in (Role.MATRIX, Role.EXPERTS)]
-    return all(name in stored and stored[name].type == BlockType.F32 for name in matrices)
+    return all(name in stored and stored[name].type in _FLOATS for name in matrices)

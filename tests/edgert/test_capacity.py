@@ -53,9 +53,10 @@ def test_smaller_pools_are_tried_where_the_first_does_not_fit() -> None:
     assert all(limits.memory == 10**9 for limits in tried)
 
 
-def test_the_cache_is_f32_where_the_weights_are() -> None:
+def test_the_cache_is_f32_where_the_weights_are_floats() -> None:
     assert chosen()[0].kv_type == "f32"
-    assert chosen(type_=BlockType.BF16)[0].kv_type == "f16"
+    assert chosen(type_=BlockType.BF16)[0].kv_type == "f32"
+    assert chosen(type_=BlockType.Q8_0)[0].kv_type == "f16"
     assert chosen(type_=BlockType.Q4_K, kv_type="f32")[0].kv_type == "f32"
     assert chosen(kv_type="f16")[0].kv_type == "f16"
 
