@@ -46,8 +46,7 @@ def test_damaged_models(tiny_path: Path, tmp_path: Path) -> None:
             with LLM(path, backend="reference") as llm:
                 llm.generate([1, 2, 3], SamplingParams(max_tokens=2, temperature=0.0))
             ran += 1
-        except EdgertError as error:
-            assert str(error), seed
+        except EdgertError:
             refused += 1
         assert time.monotonic() - start < 10, seed  # not a speed: a hang
     assert ran + refused == FILES
