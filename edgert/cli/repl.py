@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgert_models.errors import EdgertError, RequestError
+from edgert_models.errors import ContextLengthError, EdgertError, RequestError
 
 from edgert.cli.console import out
 from edgert.cli.conversation import Conversation
@@ -96,7 +96,8 @@ class Repl:
             if chunks is not None:
                 self._answer(chunks)
         except (EdgertError, OSError, UnicodeDecodeError) as error:
-            out.print(f"{error}", style="red", markup=False)
+            hint = "; /clear begins anew" if isinstance(error, ContextLengthError) else ""
+            out.print(f"{error}{hint}", style="red", markup=False)
 
     def _answer(self, chunks: Iterator[Chunk]) -> None:
         last = None

@@ -102,7 +102,7 @@ def test_settings_and_mistakes(terminal: Terminal, tmp_path: Path) -> None:
         ("/load", "this command needs one file name"),
         (f"/load {tmp_path}/none.json", "No such file"),
         ("/regen", "there is no answer to give again"),
-        ("x" * 600, "the context holds 256"),
+        ("x" * 600, "the context holds 256; /clear begins anew"),
     ):
         terminal.type(typed + "\r")
         terminal.wait_for(shown if shown == ">>>" else f"{shown}.*>>>")
