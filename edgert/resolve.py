@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from edgert_models.errors import RequestError
+from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LATER_SHARD = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
@@ -27,7 +26,7 @@ def resolve_model(reference: str | Path | None) -> Path:
     if text.startswith("file://"):
         return _file(Path(unquote(urlsplit(text).path)), text)
     hub, _, quantization = text.removeprefix("hf://").partition(":")
-    is_hub_id = _HUB_ID.fullmatch(hub) is not None
+    is_hub_id = HUB_ID.fullmatch(hub) is not None
     if text.startswith("hf://"):
         if not is_hub_id:
             raise RequestError(f"'{text}' is not of the form hf://org/name", parameter="model")
@@ -58,17 +57,11 @@ def _file(path: Path, text: str) -> Path:
 
 
 def _cached(hub: str, quantization: str) -> Path:
-    """The model's file in the hub's cache: refs/main names the snapshot; the cache's layout is huggingface_hub's."""
-    folder = hub_cache() / f"models--{hub.replace('/', '--')}"
-    found: list[Path] = []
-    try:
-        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
-        found = sorted(p for p in snapshot.rglob("*.gguf") if not _LATER_SHARD.search(p.name))
-        checkpoint = (snapshot / "config.json").exists()
-    except (OSError, UnicodeDecodeError):
-        checkpoint = False
+    """The model's file of the wanted quantization in the hub's cache."""
+    folder = snapshot(hub)
+    found = [] if folder is None else sorted(p for p in folder.rglob("*.gguf") if not _LATER_SHARD.search(p.name))
     if not found:
-        if checkpoint:
+        if folder is not None and (folder / "config.json").exists():
             reason = f"'{hub}' is a checkpoint without GGUF files; convert it first: edgert convert {hub} model.gguf"
         else:
             reason = (
@@ -85,13 +78,3 @@ def _cached(hub: str, quantization: str) -> Path:
     names = ", ".join(path.name for path in found)
     reason = "more than one file" if matching else "no file"
     raise RequestError(f"'{hub}' has {reason} of {wanted}; there are: {names}", parameter="model")
-
-
-def hub_cache() -> Path:
-    """The folder of the Hugging Face hub's cache, as huggingface_hub finds it."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "huggingface" / "hub"

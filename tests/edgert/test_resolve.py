@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 from edgert_models.errors import RequestError
+from edgert_quant.hub import hub_cache
 
 from edgert import resolve
-from edgert.resolve import hub_cache, resolve_model
+from edgert.resolve import resolve_model
 
 
 def cache_model(cache: Path, hub: str, *files: str) -> Path:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from edgert_models.errors import RequestError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_REVISION = re.compile(r"[0-9a-f]{40,64}")
+from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
 
 def locate(source: str | Path) -> Path:
@@ -17,24 +15,16 @@ def locate(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return path
-    if isinstance(source, str) and _HUB_ID.fullmatch(source):
-        snapshot = _cached(source)
-        if snapshot is None:
+    if isinstance(source, str) and HUB_ID.fullmatch(source):
+        folder = snapshot(source)
+        if folder is None:
             raise RequestError(
                 f"{source}: there is no such folder or file, "
                 f"and no such model in the Hugging Face cache at {hub_cache()}",
                 parameter="source",
             )
-        return snapshot
+        return folder
     raise RequestError(f"{source}: there is no such folder or file", parameter="source")
-
-
-def hub_cache() -> Path:
-    """Where `huggingface_hub` keeps what it downloads (its documented variables, and its default)."""
-    if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named).expanduser()
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(home).expanduser() / "hub"
 
 
 def model_name(path: Path) -> str:
@@ -43,16 +33,3 @@ def model_name(path: Path) -> str:
     if own.parent.name == "snapshots" and own.parent.parent.name.startswith("models--"):
         return own.parent.parent.name.split("--")[-1]
     return own.name if path.is_dir() else own.stem
-
-
-def _cached(hub_id: str) -> Path | None:
-    """The snapshot of the main branch, or the only one."""
-    folder = hub_cache() / f"models--{hub_id.replace('/', '--')}"
-    main = folder / "refs" / "main"
-    if main.is_file():
-        revision = main.read_text(encoding="ascii", errors="replace").strip()
-        snapshot = folder / "snapshots" / revision
-        if _REVISION.fullmatch(revision) and snapshot.is_dir():
-            return snapshot
-    snapshots = sorted(folder.glob("snapshots/*/"))
-    return snapshots[0] if len(snapshots) == 1 else None
