@@ -18,7 +18,7 @@ from typing import Any
 from llvmlite import ir
 
 COUNT = 16
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32 = ir.FloatType()
 POINTER = ir.PointerType()
 
@@ -144,10 +144,6 @@ class Lanes:
     def integer(self) -> Lanes:
         """The nearest integer as int32; the magnitude must be below 2^22."""
         return (self + ROUND).bits() - ROUND_BITS
-
-    def as_float(self) -> Lanes:
-        """int32 as float32."""
-        return Lanes(self.b, self.b.sitofp(self.value, vector(F32)))
 
     def inverse(self) -> Lanes:
         """1 / value, 0 where the value is 0."""

@@ -38,24 +38,6 @@ def load_u8(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     return emit.load(b, address, index, _int(8))
 
 
-@primitive("i8(i64, i64)")
-def load_i8(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
-    """The signed byte at `index`."""
-    return emit.load(b, address, index, _int(8))
-
-
-@primitive("u16(i64, i64)")
-def load_u16(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
-    """The unsigned 16-bit integer at `index`; its address may be odd."""
-    return emit.load(b, address, index, _int(16), align=1)
-
-
-@primitive("i16(i64, i64)")
-def load_i16(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
-    """The 16-bit integer at `index`."""
-    return emit.load(b, address, index, _int(16))
-
-
 @primitive("i32(i64, i64)")
 def load_i32(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     """The 32-bit integer at `index`."""
@@ -88,28 +70,10 @@ def load_f16(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     return emit.half_to_float(b, emit.load(b, address, index, _int(16), align=1))
 
 
-@primitive("f32(i64, i64)")
-def load_bf16(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
-    """The bfloat16 at `index`, as a float; its address may be odd."""
-    return emit.bfloat_to_float(b, emit.load(b, address, index, _int(16), align=1))
-
-
 @primitive("void(i64, i64, u8)")
 def store_u8(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Value) -> None:
     """Set a byte."""
     emit.store(b, address, index, value)
-
-
-@primitive("void(i64, i64, i8)")
-def store_i8(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Value) -> None:
-    """Set a signed byte."""
-    emit.store(b, address, index, value)
-
-
-@primitive("void(i64, i64, i16)")
-def store_i16(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Value) -> None:
-    """Set a 16-bit integer; its address may be odd."""
-    emit.store(b, address, index, value, align=1)
 
 
 @primitive("void(i64, i64, i32)")
@@ -134,24 +98,6 @@ def store_f32(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Val
 def store_f16(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Value) -> None:
     """Set an IEEE half to the nearest value (ties to even); its address may be odd."""
     emit.store(b, address, index, emit.float_to_half(b, value), align=1)
-
-
-@primitive("f32(i32)")
-def float_of_bits(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
-    """The float that these 32 bits mean."""
-    return b.bitcast(bits, _float())
-
-
-@primitive("i32(f32)")
-def bits_of_float(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """The 32 bits of a float."""
-    return b.bitcast(value, _int(32))
-
-
-@primitive("f32(f32, f32, f32)")
-def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-    """x·y + z, rounded once where the CPU can (LLVM's fmuladd)."""
-    return emit.call(b, "llvm.fmuladd.f32", _float(), [x, y, z])
 
 
 @primitive("void(i64, i64)")
@@ -190,13 +136,6 @@ def store_release(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir
     b.store_atomic(value, _typed(b, address, index), "release", 8)
 
 
-@primitive("i64(i64, i64, i64, i64)")
-def compare_exchange(b: ir.IRBuilder, address: ir.Value, index: ir.Value, old: ir.Value, new: ir.Value) -> ir.Value:
-    """Replace `old` by `new` atomically; the value found (equal to `old` when it was replaced)."""
-    pair = b.cmpxchg(emit.at(b, address, index, _int(64)), old, new, "seq_cst", "seq_cst")
-    return b.extract_value(pair, 0)
-
-
 def _typed(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     from llvmlite import ir
 
@@ -227,12 +166,6 @@ def _call_address(b: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> i
 
     kind = ir.FunctionType(_int(64), [_int(64)] * len(arguments))
     return b.call(b.inttoptr(address, ir.PointerType(kind)), list(arguments))
-
-
-@primitive("i64(i64, i64)")
-def call1(b: ir.IRBuilder, address: ir.Value, a: ir.Value) -> ir.Value:
-    """Call the kernel at an address with one integer."""
-    return _call_address(b, address, a)
 
 
 @primitive("i64(i64, i64, i64)")
@@ -319,32 +252,3 @@ def dot_f32(b: ir.IRBuilder, x: ir.Value, y: ir.Value, n: ir.Value) -> ir.Value:
 def dot_f16(b: ir.IRBuilder, x: ir.Value, y: ir.Value, n: ir.Value) -> ir.Value:
     """Σ x[i]·y[i] of n floats and n halves, in an order that depends on n only."""
     return _dot(b, x, y, n, half=True)
-
-
-def _add_scaled(b: ir.IRBuilder, y: ir.Value, factor: ir.Value, x: ir.Value, n: ir.Value, *, half: bool) -> None:
-    from llvmlite import ir
-
-    wide = ir.VectorType(_float(), LANES)
-    whole = b.and_(n, emit.integer(64, -LANES))
-    factors = emit.splat(b, factor, LANES)
-    with emit.loop(b, whole, step=LANES) as body:
-        place = b.add(y, b.shl(body.index, emit.integer(64, 2)))
-        old = emit.load(b, place, 0, wide, align=4)
-        row = _row(b, x, body.index, half=half, lanes=LANES)
-        emit.store(b, place, 0, emit.call(b, f"llvm.fmuladd.v{LANES}f32", wide, [factors, row, old]), align=4)
-    with emit.loop(b, n, start=whole) as rest:
-        old = emit.load(b, y, rest.index, _float())
-        row = _row(b, x, rest.index, half=half, lanes=1)
-        emit.store(b, y, rest.index, emit.call(b, "llvm.fmuladd.f32", _float(), [factor, row, old]))
-
-
-@primitive("void(i64, f32, i64, i64)")
-def add_scaled_f32(b: ir.IRBuilder, y: ir.Value, factor: ir.Value, x: ir.Value, n: ir.Value) -> None:
-    """y[i] += factor·x[i] for n floats."""
-    _add_scaled(b, y, factor, x, n, half=False)
-
-
-@primitive("void(i64, f32, i64, i64)")
-def add_scaled_f16(b: ir.IRBuilder, y: ir.Value, factor: ir.Value, x: ir.Value, n: ir.Value) -> None:
-    """y[i] += factor·x[i] for n floats y and n halves x."""
-    _add_scaled(b, y, factor, x, n, half=True)
