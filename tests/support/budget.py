@@ -30,3 +30,28 @@ def run_limited(script: str, *arguments: object) -> object:
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
+
+
+_OPENINGS = """
+from edgert_models.errors import FileFormatError, UnsupportedError
+from {module} import {name} as opened
+
+results = {{}}
+for path in sys.argv[1:]:
+    limit_memory((64 << 20) + 2 * os.path.getsize(path))
+    start = time.process_time()
+    try:
+        opened.open(path).close()
+        outcome = "loads"
+    except (FileFormatError, UnsupportedError) as error:
+        outcome = str(error)
+    results[path] = [outcome, time.process_time() - start]
+print(json.dumps(results))
+"""
+
+
+def open_limited(opened: type, *paths: Path) -> dict[str, tuple[str, float]]:
+    """What `opened.open` says of each path, and in how many seconds, with 64 MiB and twice the file of memory."""
+    results = run_limited(_OPENINGS.format(module=opened.__module__, name=opened.__name__), *paths)
+    assert isinstance(results, dict)
+    return results

@@ -7,7 +7,7 @@ import pytest
 from edgert_models.errors import FileFormatError, UnsupportedError
 from edgert_quant.checkpoint import Checkpoint
 
-from tests.support.budget import run_limited
+from tests.support.budget import open_limited
 from tests.support.hostile import safetensors, u64
 
 HUGE = (1 << 64) - 1
@@ -146,24 +146,6 @@ def test_odd_but_valid_headers_load(folder):
         assert checkpoint.tensors == {}
 
 
-LIMITED = """
-from edgert_models.errors import FileFormatError, UnsupportedError
-from edgert_quant.checkpoint import Checkpoint
-
-results = {}
-for path in sys.argv[1:]:
-    limit_memory((64 << 20) + 2 * os.path.getsize(path))
-    start = time.process_time()
-    try:
-        Checkpoint.open(path).close()
-        outcome = "loads"
-    except (FileFormatError, UnsupportedError) as error:
-        outcome = str(error)
-    results[path] = [outcome, time.process_time() - start]
-print(json.dumps(results))
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is read and set as Linux has it")
 def test_memory_and_time_are_bounded_while_refusing(folder):
     tensor = json.dumps(entry("U8", [0], 0, 0)).replace(" ", "")
@@ -184,7 +166,7 @@ def test_memory_and_time_are_bounded_while_refusing(folder):
     for name, text in texts.items():
         paths.append(folder / f"{name}.safetensors")
         paths[-1].write_bytes(safetensors(text, b"x" if name == "blanks" else b""))
-    for path, (outcome, seconds) in run_limited(LIMITED, *paths).items():
+    for path, (outcome, seconds) in open_limited(Checkpoint, *paths).items():
         assert outcome.startswith(path)
         assert "above the limit" not in outcome or "/lists" in path or "/brackets" in path
         assert seconds < 1, (path, seconds)

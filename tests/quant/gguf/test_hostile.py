@@ -12,7 +12,7 @@ import pytest
 from edgert_models.errors import FileFormatError, UnsupportedError
 from edgert_quant.gguf import GgufFile
 
-from tests.support.budget import run_limited
+from tests.support.budget import open_limited
 from tests.support.hostile import (
     ARRAY,
     BOOL,
@@ -231,24 +231,6 @@ def test_names_from_a_file_cannot_write_to_a_terminal(tmp_path):
     assert len(str(caught.value)) < 300 + len(str(path))
 
 
-LIMITED = """
-from edgert_models.errors import FileFormatError, UnsupportedError
-from edgert_quant.gguf import GgufFile
-
-results = {}
-for path in sys.argv[1:]:
-    limit_memory((64 << 20) + 2 * os.path.getsize(path))
-    start = time.process_time()
-    try:
-        GgufFile.open(path).close()
-        outcome = "loads"
-    except (FileFormatError, UnsupportedError) as error:
-        outcome = str(error)
-    results[path] = [outcome, time.process_time() - start]
-print(json.dumps(results))
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is read and set as Linux has it")
 def test_memory_and_time_are_bounded_while_refusing(tmp_path):
     """Each file makes the reader do the most work for its size, and is refused at its end."""
@@ -267,7 +249,7 @@ def test_memory_and_time_are_bounded_while_refusing(tmp_path):
     for name, data in files.items():
         paths.append(tmp_path / name)
         paths[-1].write_bytes(data)
-    for path, (outcome, seconds) in run_limited(LIMITED, *paths).items():
+    for path, (outcome, seconds) in open_limited(GgufFile, *paths).items():
         assert outcome.startswith(path)
         assert "neither 0 nor 1" in outcome or "overlaps tensor 'fde8'" in outcome
         assert seconds < 1, (path, seconds)
