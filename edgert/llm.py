@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,7 +15,7 @@ import numpy as np
 from edgert_models import build_plan, spec_from_gguf
 from edgert_models.errors import MemoryBudgetError, RequestError, UnsupportedError
 from edgert_quant.gguf import GgufFile, GgufMetadata
-from edgert_runtimes.base import Limits, Progress, Session
+from edgert_runtimes.base import Limits, OpTime, Progress, Session
 from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
@@ -244,6 +245,16 @@ class LLM:
     def statistics(self) -> Statistics:
         """What the engine is doing and has done."""
         return self._engine.statistics()
+
+    @contextmanager
+    def profile(self) -> Iterator[list[OpTime]]:
+        """Measure where the time of steps goes: the list is filled when the `with` ends, what took longest first."""
+        times: list[OpTime] = []
+        self._engine.profile(True)
+        try:
+            yield times
+        finally:
+            times += self._engine.profile(False)
 
     def close(self) -> None:
         """End every request with CancelledError and give everything back; twice is fine."""

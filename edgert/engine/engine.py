@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, QueueFullError, RequestError
-from edgert_runtimes.base import Session
+from edgert_runtimes.base import OpTime, Session
 
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
@@ -62,6 +62,7 @@ class Engine:
         self._queue_limit = queue_limit
         self._context = session.limits.context
         self._process = os.getpid()
+        self._session = session
         self._worker = Worker(session, vocabulary)
         self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
         self._thread.start()
@@ -107,6 +108,10 @@ class Engine:
             reason = f"{len(ids)} tokens do not fit the context of {self._context}"
             raise ContextLengthError(reason, tokens=len(ids), limit=self._context, parameter="prompt")
         return self._start(self._request(Kind.HIDDEN if hidden else Kind.LOGITS, ids, on_event))
+
+    def profile(self, on: bool) -> list[OpTime]:
+        """See Session."""
+        return self._session.profile(on)
 
     def statistics(self) -> Statistics:
         """A glance at the engine; cheap, from any thread."""

@@ -17,9 +17,29 @@ from edgert_runtimes.base import Limits
 from edgert.engine.blocks import BlockPool, Table
 from edgert.engine.request import Kind, Request
 
-_FIRST_ROWS = 64  # of a step, before anything is known of the model's speed
 _FEWEST_ROWS = 16
-_SLOW, _QUICK = 0.5, 0.2  # seconds of a step
+
+
+class Pace:
+    """How many rows a step takes: `rows`, fewer after one that took more than `slow` seconds, more after one that took
+    less than `quick`.
+
+    Requests come and get their next token between steps. What they get does not depend on how prompts are cut:
+    backends give the same bits for every cut.
+    """
+
+    def __init__(self, first: int, fewest: int, most: int, quick: float, slow: float) -> None:
+        self.rows = max(fewest, min(first, most))
+        self._fewest, self._most, self._quick, self._slow = fewest, most, quick, slow
+
+    def note(self, rows: int, seconds: float) -> None:
+        """A step of so many rows took so long."""
+        if rows <= self.rows // 2:
+            return  # not full: it says little of a full one
+        if seconds > self._slow:
+            self.rows = max(self.rows // 2, self._fewest)
+        elif seconds < self._quick:
+            self.rows = min(self.rows * 2, self._most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +78,12 @@ class Scheduler:
         self.running: list[Request] = []  # in order of admission
         self.pool = BlockPool(limits.blocks, limits.block_size)
         self.preemptions = 0
-        self.rows = min(limits.rows, max(_FIRST_ROWS, limits.sequences))  # of the next step
-        self._most_rows, self._sequences = limits.rows, limits.sequences
+        # Prompts take large pieces while nobody decodes; who decodes is not to wait long for the next token.
+        fewest = min(limits.rows, max(_FEWEST_ROWS, limits.sequences))
+        self.alone = Pace(limits.rows, fewest, limits.rows, quick=1.0, slow=3.0)
+        self.shared = Pace(64, fewest, limits.rows, quick=0.2, slow=0.5)
+        self._pace = self.alone
+        self._sequences = limits.sequences
         self._evaluation_rows = evaluation_rows
         self._evaluate = False
 
@@ -73,12 +97,14 @@ class Scheduler:
 
         An evaluation has its steps to itself, and takes turns with the others.
         """
-        step = Step(rows=self.rows)
         generating = [request for request in self.running if request.kind is Kind.GENERATE]
+        decoding = any(request.table.blocks and request.remaining == 1 for request in generating)
+        self._pace = self.shared if decoding else self.alone
+        step = Step(rows=self._pace.rows)
         evaluation = next((request for request in self.running if request.kind is not Kind.GENERATE), None)
         self._evaluate = not self._evaluate
         if evaluation is not None and (self._evaluate or not generating):
-            step.parts.append(Part(evaluation, min(evaluation.remaining, self.rows, self._evaluation_rows)))
+            step.parts.append(Part(evaluation, min(evaluation.remaining, step.rows, self._evaluation_rows)))
             return step
         for request in generating:  # the newest, which may be preempted meanwhile, is last
             if request.table.blocks and request.remaining == 1 and self._make_room(request):
@@ -91,17 +117,8 @@ class Scheduler:
         return step if step.parts else self.plan()
 
     def pace(self, rows: int, seconds: float) -> None:
-        """A step of so many rows took so long: make steps shorter that one waits for, and longer those that are quick.
-
-        Requests come, are cancelled and get their next token between steps. What they get does not depend on how
-        prompts are cut: backends give the same bits for every cut.
-        """
-        if rows <= self.rows // 2:
-            return  # not full: it says little of a full one
-        if seconds > _SLOW:
-            self.rows = max(self.rows // 2, min(self._most_rows, max(_FEWEST_ROWS, self._sequences)))
-        elif seconds < _QUICK:
-            self.rows = min(self.rows * 2, self._most_rows)
+        """The last step that was planned computed so many rows in so long."""
+        self._pace.note(rows, seconds)
 
     def done(self, part: Part) -> None:
         """A part has been computed."""

@@ -34,6 +34,7 @@ class Worker:
         self._inbox: SimpleQueue[tuple[Request, bool] | None] = SimpleQueue()
         self._lock = threading.Lock()  # of `waiting` and `_stopped`, so that nothing enters the inbox after the None
         self._stopped: EdgertError | None = None
+        self._alone: Request | None = None  # the request that has the running step to itself
 
     def submit(self, request: Request, queue_limit: int | None) -> bool:
         """Queue a request; false if `queue_limit` requests wait already. Raises what the engine was stopped with."""
@@ -47,8 +48,10 @@ class Worker:
         return True
 
     def cancel(self, request: Request) -> None:
-        """End a request before the next step."""
+        """End a request before the next step, which comes at once where the running one is only for it."""
         self._inbox.put((request, True))
+        if self._alone is request:
+            self._session.interrupt()
 
     def stop(self, error: EdgertError) -> None:
         """End everything with `error`, and then the thread."""
@@ -107,9 +110,12 @@ class Worker:
     def _compute(self, parts: list[Part]) -> None:
         """Run parts as one batch; if that fails, each by itself, so that only those who are at fault end."""
         begin = time.monotonic()
+        self._alone = parts[0].request if len(parts) == 1 else None
         try:
             hidden = parts[0].request.kind is Kind.HIDDEN
             out = self._session.step(make_batch(parts, self._block_size), hidden=hidden)
+        except CancelledError:
+            return  # interrupted: whoever is not cancelled is planned again
         except Exception as error:
             if len(parts) > 1:
                 for part in parts:
@@ -117,6 +123,8 @@ class Worker:
                 return
             self._end(parts[0].request, Failed(_typed(error)))
             return
+        finally:
+            self._alone = None
         self.steps += 1
         self.scheduler.pace(sum(part.count for part in parts), time.monotonic() - begin)
         row = 0

@@ -122,6 +122,19 @@ class Probe:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """What one kind of work took, summed over layers and steps. `bytes` are those of weights and cache that it read,
+    `operations` its multiplications and additions; 0 where they do not count.
+    """
+
+    name: str
+    calls: int
+    seconds: float
+    bytes: int
+    operations: int
+
+
 class Session(Protocol):
     """A loaded model. One thread at a time may call it."""
 
@@ -130,11 +143,19 @@ class Session(Protocol):
 
     def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
         """Run the plan on the batch: logits [picked, vocabulary], or with `hidden` the last normalised values
-        [picked, width]. BackendError names the layer whose router gave NaN.
+        [picked, width]. BackendError names the layer whose router gave NaN; CancelledError after `interrupt`.
         """
+
+    def interrupt(self) -> None:
+        """Let a step that runs end soon, with CancelledError; without effect between steps. From any thread."""
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy cache blocks of all layers, source to target, in order."""
+
+    def profile(self, on: bool) -> list[OpTime]:
+        """Begin to measure where the time of steps goes, or stop it; what was measured since it began, longest first.
+        Backends that cannot tell measure nothing.
+        """
 
     def close(self) -> None:
         """Give back memory and threads; calling it again does nothing."""

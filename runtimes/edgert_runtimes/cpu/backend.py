@@ -11,13 +11,20 @@ from pathlib import Path
 
 import numpy as np
 from edgert_models import ops
-from edgert_models.errors import BackendError, EdgertError, MemoryBudgetError, RequestError, UnsupportedError
+from edgert_models.errors import (
+    BackendError,
+    CancelledError,
+    EdgertError,
+    MemoryBudgetError,
+    RequestError,
+    UnsupportedError,
+)
 from edgert_models.graph import Plan
 from edgert_quant import jit
 from edgert_quant.blocks import BlockType
 from numpy.typing import NDArray
 
-from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, Probe, Progress, WeightProvider
+from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
 from edgert_runtimes.cpu.cores import core_count
@@ -26,6 +33,7 @@ from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
 from edgert_runtimes.cpu.kernels import attend, checks, executor, linear, moe, rows, table
 from edgert_runtimes.cpu.lower import CACHE_ITEMS, block_bytes, lower
 from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
+from edgert_runtimes.cpu.profile import Profile
 from edgert_runtimes.weights import check_weights
 
 BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, checks.check_batch)
@@ -105,6 +113,7 @@ class CpuSession:
         self._executor = Executor(report.threads, self._linked.words, program.scratch_bytes)
         self._lock = threading.Lock()
         self._closed = False
+        self._profile: Profile | None = None
         # Threads must be gone before the memory is: also when a session is forgotten, or the interpreter ends.
         memory = (self._cache, self._workspace, self._linked, dict(loaded))
         self._finalizer = weakref.finalize(self, _stop, self._executor, memory)
@@ -119,12 +128,21 @@ class CpuSession:
             count = len(batch.pick) if value.picked else len(batch.tokens)
             out = np.empty((count, stride), np.float32)
             self._linked.move(value.id, out.ctypes.data)
-            status = self._executor.run(self._program.ends[value.id])
+            records = self._program.ends[value.id]
+            status = self._executor.run(records)
             self._linked.move(value.id, None)
+            if self._profile is not None and status == 0:
+                self._profile.add(batch, records)
             del arrays
+        if status == table.INTERRUPTED:
+            raise CancelledError("the step was interrupted")
         if status:
             self._raise_router_error(status - 1)
         return out if stride == value.width else np.ascontiguousarray(out[:, : value.width])
+
+    def interrupt(self) -> None:
+        """See Session."""
+        self._executor.state[table.STATUS] = table.INTERRUPTED
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See Session; RequestError for a block that does not exist."""
@@ -142,6 +160,15 @@ class CpuSession:
                     for source, target in pairs:
                         blocks[target] = blocks[source]
                     start += whole
+
+    def profile(self, on: bool) -> list[OpTime]:
+        """See Session."""
+        with self._lock:
+            self._check_open()
+            found = [] if self._profile is None else self._profile.result()
+            self._profile = Profile(self._plan, self._program, self._linked, self._loaded, self.limits) if on else None
+            self._executor.state[table.PROFILE] = self._profile.times.ctypes.data if self._profile is not None else 0
+        return found
 
     def close(self) -> None:
         """See Session. Waits for a step that runs."""

@@ -11,7 +11,17 @@ from edgert_models.errors import BackendError, MemoryBudgetError, UnsupportedErr
 from edgert_models.graph import Plan
 from edgert_quant.blocks import BlockType
 
-from edgert_runtimes.base import Batch, Float32, Limits, LoadedWeight, LoadReport, Probe, Progress, WeightProvider
+from edgert_runtimes.base import (
+    Batch,
+    Float32,
+    Limits,
+    LoadedWeight,
+    LoadReport,
+    OpTime,
+    Probe,
+    Progress,
+    WeightProvider,
+)
 from edgert_runtimes.reference.ops import Cache, Weights, run
 from edgert_runtimes.weights import check_weights
 
@@ -97,6 +107,13 @@ class ReferenceSession:
         for source, target in pairs:
             for cache in self._caches:
                 cache.copy_block(source, target)
+
+    def interrupt(self) -> None:
+        """See Session: steps of this backend run to their end."""
+
+    def profile(self, on: bool) -> list[OpTime]:
+        """See Session: this backend does not measure."""
+        return []
 
     def close(self) -> None:
         """See Session."""

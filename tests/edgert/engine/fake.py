@@ -7,13 +7,12 @@ a forgotten copy changes the tokens, or fails a check.
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 import numpy as np
-from edgert_models.errors import BackendError
-from edgert_runtimes.base import Batch, Limits, LoadReport
+from edgert_models.errors import BackendError, CancelledError
+from edgert_runtimes.base import Batch, Limits, LoadReport, OpTime
 
 from edgert.engine.engine import Engine
 from edgert.engine.params import SamplingParams
@@ -51,6 +50,7 @@ class FakeSession:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+        self.interrupted = threading.Event()
         self.batches: list[Batch] = []
         self.copies = 0
         self.closed = 0
@@ -63,7 +63,10 @@ class FakeSession:
         self.threads.add(threading.get_ident())
         self.entered.set()
         assert self.gate.wait(20)
-        time.sleep(self.delay)
+        if self.delay:
+            self.interrupted.clear()
+            if self.interrupted.wait(self.delay):
+                raise CancelledError("the step was interrupted")
         self._check(batch)
         self.batches.append(batch)
         if self.poison is not None and self.poison in batch.tokens:
@@ -74,6 +77,12 @@ class FakeSession:
         width = WIDTH if hidden else VOCABULARY
         rows = [history_logits(self._history(batch, row), width) for row in batch.pick]
         return np.array(rows, dtype=np.float32).reshape(len(rows), width)
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+    def profile(self, on: bool) -> list[OpTime]:
+        return []
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         size = self.limits.block_size

@@ -13,7 +13,7 @@ from edgert_runtimes.base import Batch
 from edgert.engine.engine import Engine
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Failed, Kind, Request, Token
-from edgert.engine.scheduler import Scheduler
+from edgert.engine.scheduler import Pace, Scheduler
 from tests.edgert.engine.fake import (
     VOCABULARY,
     WIDTH,
@@ -54,35 +54,68 @@ def test_a_long_prompt_is_prefilled_in_pieces() -> None:
 
 
 def test_steps_become_shorter_where_the_model_is_slow_and_longer_where_it_is_quick() -> None:
-    scheduler = Scheduler(limits(rows=512, context=1024, blocks=256), 10**6)
-    assert scheduler.rows == 64
-    scheduler.pace(64, 0.1)
-    assert scheduler.rows == 128
-    scheduler.pace(3, 0.1)  # steps that are not full say nothing
-    scheduler.pace(3, 0.9)
-    assert scheduler.rows == 128
-    scheduler.pace(128, 0.3)
-    assert scheduler.rows == 128
+    pace = Pace(64, 16, 512, quick=0.2, slow=0.5)
+    pace.note(64, 0.1)
+    assert pace.rows == 128
+    pace.note(3, 0.1)  # steps that are not full say nothing
+    pace.note(3, 0.9)
+    assert pace.rows == 128
+    pace.note(128, 0.3)
+    assert pace.rows == 128
     for _ in range(9):
-        scheduler.pace(scheduler.rows, 2.0)
-    assert scheduler.rows == 16
+        pace.note(pace.rows, 2.0)
+    assert pace.rows == 16
     for _ in range(9):
-        scheduler.pace(scheduler.rows, 0.01)
-    assert scheduler.rows == 512
-    few = Scheduler(limits(rows=5, sequences=4), 10**6)
-    few.pace(5, 2.0)
-    assert few.rows == 5
-    many = Scheduler(limits(rows=100, sequences=40), 10**6)
-    many.pace(64, 9.0)
-    assert many.rows == 40
+        pace.note(pace.rows, 0.01)
+    assert pace.rows == 512
+
+
+@pytest.mark.parametrize(("rows", "sequences", "alone", "slow"), [(512, 4, 512, 16), (5, 4, 5, 5), (100, 40, 100, 40)])
+def test_a_step_has_a_row_for_every_sequence(rows: int, sequences: int, alone: int, slow: int) -> None:
+    scheduler = Scheduler(limits(rows=rows, sequences=sequences, context=1024, blocks=256), 10**6)
+    assert scheduler.alone.rows == alone
+    for _ in range(9):
+        scheduler.shared.note(scheduler.shared.rows, 2.0)
+    assert scheduler.shared.rows == slow
+
+
+def test_prompts_take_small_pieces_while_someone_decodes() -> None:
+    session = FakeSession(limits(rows=256, context=1024, blocks=512))
+    session.gate.clear()
+    engine = make_engine(session)
+    _, first = start(engine, list(range(8)), max_tokens=9, temperature=0)
+    assert session.entered.wait(20)
+    _, second = start(engine, [1] * 500, max_tokens=2, temperature=0)
+    session.gate.set()
+    first.tokens(), second.tokens()
+    rows = [len(batch.tokens) for batch in session.batches]
+    assert rows[0] == 8  # nobody else was there yet
+    assert rows[1] == 1 + 60  # pieces end with blocks
+    engine.close()
+
+
+def test_cancelling_interrupts_a_step_that_is_for_nobody_else() -> None:
+    session = FakeSession(limits(rows=16), delay=20.0)
+    engine = make_engine(session)
+    request, collector = start(engine, list(range(12)), max_tokens=3, temperature=0)
+    assert session.entered.wait(20)
+    begin = time.monotonic()
+    request.cancel()
+    with pytest.raises(CancelledError):
+        collector.tokens()
+    assert time.monotonic() - begin < 10
+    session.delay = 0.0
+    _, again = start(engine, list(range(12)), max_tokens=3, temperature=0)
+    assert again.tokens() == expected(list(range(12)), greedy, 3)
+    engine.close()
 
 
 def test_a_slow_model_is_asked_for_less_at_a_time() -> None:
-    session = FakeSession(limits(rows=256, context=256, sequences=1))
+    session = FakeSession(limits(rows=64, context=256, sequences=1))
     plain = session.step
 
     def slow(batch: Batch, *, hidden: bool = False) -> np.ndarray:
-        time.sleep(0.01 * len(batch.tokens))
+        time.sleep(0.05 * len(batch.tokens))
         return plain(batch, hidden=hidden)
 
     session.step = slow  # type: ignore[method-assign]

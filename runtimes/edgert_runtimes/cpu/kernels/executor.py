@@ -29,6 +29,7 @@ from edgert_runtimes.cpu.kernels.table import (
     CHUNKS,
     DONE,
     PREPARE,
+    PROFILE,
     RECORD_WORDS,
     RECORDS,
     RUN,
@@ -40,7 +41,7 @@ from edgert_runtimes.cpu.kernels.table import (
     TICKET,
     WAKE,
 )
-from edgert_runtimes.cpu.kernels.waiting import YIELDS, sleep_while, wake_sleepers
+from edgert_runtimes.cpu.kernels.waiting import YIELDS, nanoseconds, sleep_while, wake_sleepers
 
 INDEX_SHIFT = 44
 CHUNKS_SHIFT = 22
@@ -69,10 +70,18 @@ def publish(state: Any, ticket: Any, wake: Any) -> Any:
 
 
 @device(inline=False)
+def note_time(profile: Any, index: Any) -> Any:
+    """Set down that everything before a record is done."""
+    store_i64(profile, index, nanoseconds())
+
+
+@device(inline=False)
 def advance(state: Any, index: Any, thread: Any) -> Any:
     """Run records from `index` on while they are single chunks, then open the next, or tell that all are done."""
-    records = load_i64(state, RECORDS)
+    records, profile = load_i64(state, RECORDS), load_i64(state, PROFILE)
     while index < records and load_i64(state, STATUS) == 0:
+        if profile != 0:
+            note_time(profile, index)
         record = record_at(state, index)
         chunks = call2(load_i64(record, PREPARE), state, record)
         store_i64(record, CHUNKS, chunks)
@@ -83,6 +92,8 @@ def advance(state: Any, index: Any, thread: Any) -> Any:
         if chunks == 1:
             call4(load_i64(record, RUN), state, record, 0, thread)
         index += 1
+    if profile != 0:
+        note_time(profile, index)
     publish(state, IDLE, thread != 0)  # nobody but thread 0 waits for the end
 
 

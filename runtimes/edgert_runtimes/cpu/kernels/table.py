@@ -19,7 +19,7 @@ DONE = 8  # chunks of the open record that are done
 SLEEPERS = 16  # threads that wait in the kernel
 WAKE = 24  # counts up whenever sleepers should look again
 STOP = 32  # not 0: threads leave
-STATUS = 33  # 0, or 1 + the op at which a router gave NaN
+STATUS = 33  # 0, or what ends the step: INTERRUPTED, or 1 + the op at which a router gave NaN
 ROWS = 40  # rows of the batch
 PICKED = 41  # rows picked
 TABLE = 42  # address of the first record
@@ -35,7 +35,10 @@ PICK = 51
 SCRATCH = 52  # address of the first thread's scratch
 SCRATCH_BYTES = 53  # of each thread
 SPIN = 54  # rounds of waiting before yielding the core
+PROFILE = 55  # 0, or the address of int64 [records + 1]: when each record began, and when the last one ended, in ns
 STATE_WORDS = 64
+
+INTERRUPTED = -1
 
 # A record.
 RECORD_WORDS = 48

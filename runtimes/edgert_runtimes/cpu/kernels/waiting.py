@@ -1,4 +1,4 @@
-"""Sleeping until another thread changes a word: a futex on Linux, short naps elsewhere."""
+"""Time: sleeping until another thread changes a word (a futex on Linux, short naps elsewhere), and the clock."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ def wake_sleepers(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> None:
     zero = emit.integer(64, 0)
     operation = emit.integer(64, WAKE | PRIVATE)
     _system_call(b, emit.integer(64, FUTEX), place, operation, emit.integer(64, EVERYONE), zero, zero, zero)
+
+
+MONOTONIC = 6 if sys.platform == "darwin" else 1
+"""CLOCK_MONOTONIC of the systems' time.h."""
+
+
+@primitive("i64()")
+def nanoseconds(b: ir.IRBuilder) -> ir.Value:
+    """A clock that never goes back, in nanoseconds; 0 on Windows, which has no such function."""
+    from llvmlite import ir
+
+    word = ir.IntType(64)
+    if sys.platform == "win32":
+        return emit.integer(64, 0)
+    with b.goto_entry_block():
+        pair = b.alloca(ir.ArrayType(word, 2))  # seconds, nanoseconds: struct timespec of 64-bit systems
+    emit.call(b, "clock_gettime", ir.IntType(32), [emit.integer(32, MONOTONIC), pair])
+    address = b.ptrtoint(pair, word)
+    seconds, rest = (emit.load(b, address, i, word) for i in range(2))
+    return b.add(b.mul(seconds, emit.integer(64, 1_000_000_000)), rest)

@@ -1,0 +1,89 @@
+"""Where the time of a step goes: the executor notes when each record begins, and what a record reads and multiplies is
+known from its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.graph import Plan
+from edgert_quant.jit import Kernel
+from numpy.typing import NDArray
+
+from edgert_runtimes.base import Batch, Limits, OpTime
+from edgert_runtimes.cpu.kernels import attend, linear, moe, table
+from edgert_runtimes.cpu.lower import block_bytes
+from edgert_runtimes.cpu.program import Linked, Place, Program, Record
+from edgert_runtimes.cpu.weights import Loaded, Matrix
+
+READERS = {kernel.name for kernel in attend.ATTEND.values()}
+"""Kernels that read the cache."""
+
+
+class Profile:
+    """Sums over steps. `times` is what the executor writes: int64 [records + 1], in nanoseconds."""
+
+    def __init__(
+        self, plan: Plan, program: Program, linked: Linked, loaded: Mapping[str, Loaded], limits: Limits
+    ) -> None:
+        self.times = np.zeros(len(program.records) + 1, np.int64)
+        self._plan = plan
+        self._limits = limits
+        self._records = program.records
+        self._labels = [_label(record) for record in program.records]
+        self._words = linked.words
+        self._matrices = [[loaded[name] for name in _weights(record)] for record in program.records]
+        self._totals: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, batch: Batch, records: int) -> None:
+        """Count a step that ran the first `records` records."""
+        seconds = np.diff(self.times[: records + 1]) / 1e9
+        for index in range(records):
+            record = self._records[index]
+            rows = len(batch.pick if record.count == table.PICKED else batch.tokens) * record.per_row
+            read, multiplied = self._work(index, rows, batch)
+            total = self._totals.setdefault(self._labels[index], np.zeros(4))
+            total += (1, seconds[index], read, 2 * multiplied)
+
+    def _work(self, index: int, rows: int, batch: Batch) -> tuple[int, int]:
+        """Bytes read of weights and cache, and multiply-adds."""
+        record = self._records[index]
+        op = self._plan.ops[record.op]
+        if isinstance(op, ops.Attend) and record.run.name in READERS:
+            seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
+            last = np.zeros(len(batch.lengths), np.int64)
+            np.maximum.at(last, batch.sequence, seen)
+            position = 2 * block_bytes(op.k.width, self._limits) // self._limits.block_size
+            return int(last.sum()) * position, int(seen.sum()) * 2 * op.q.width
+        if record.run not in (linear.linear, moe.inward, moe.outward):
+            return 0, 0
+        read = multiplied = 0
+        for matrix in self._matrices[index]:
+            if not isinstance(matrix, Matrix):
+                continue  # a bias
+            active = int(self._words[index, moe.N_ACTIVE]) if matrix.experts > 1 else 1
+            read += matrix.data.nbytes // matrix.experts * active
+            multiplied += rows * matrix.rows * matrix.k
+        return read, multiplied
+
+    def result(self) -> list[OpTime]:
+        """What took longest first."""
+        times = [
+            OpTime(name, int(calls), seconds, int(read), int(operations))
+            for name, (calls, seconds, read, operations) in self._totals.items()
+        ]
+        return sorted(times, key=lambda item: -item.seconds)
+
+
+def _weights(record: Record) -> list[str]:
+    places = [item for item in record.fields.values() if isinstance(item, Place) and item.area == "weight"]
+    return list(dict.fromkeys(str(place.name) for place in places))
+
+
+def _label(record: Record) -> str:
+    """The kernel, the kernel it calls where that depends on a type, and its weights without their layers."""
+    called = [item.name for item in record.fields.values() if isinstance(item, Kernel)]
+    names = [name.removesuffix(".weight").partition(".")[2].partition(".")[2] or name for name in _weights(record)]
+    return " ".join([record.run.name, *dict.fromkeys([*names, *called])])
