@@ -357,7 +357,7 @@ def test_the_queue_has_a_limit() -> None:
 
 @pytest.mark.parametrize("phase", ["queued", "prefill", "decoding"])
 def test_cancel(phase: str) -> None:
-    session = FakeSession(limits(rows=4, sequences=2))
+    session = FakeSession(limits(rows=4, sequences=2), delay=0.02 if phase == "decoding" else 0.0)
     engine = make_engine(session)
     session.gate.clear()
     occupied = [start(engine, [n], max_tokens=40, temperature=0) for n in range(2)] if phase == "queued" else []
