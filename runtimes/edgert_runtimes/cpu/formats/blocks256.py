@@ -4,6 +4,8 @@ lines. Blocks of the file: `block_q*_K` of ggml's `ggml-common.h`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
@@ -20,7 +22,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     add,
-    i64,
     load,
     mask,
     multiply,
@@ -49,7 +50,9 @@ class Q4_K(Layout):  # noqa: N801
 
     type = BlockType.Q4_K
     scales_at = 64
-    codes_at = 256
+    rounds_at = 256
+    words = 8
+    """Of 16 rows, in a round; the last eight are the codes."""
     bytes = 2304
     bits = 4
     groups = 4
@@ -63,7 +66,12 @@ class Q4_K(Layout):  # noqa: N801
         self._pack_scales(b, place, packed)
         for start in (0, 16):
             for i, word in enumerate(raw.columns(self.raw_codes + 4 * start, 16)):
-                store(b, place, self.codes_at + ROW_WORD * (start + i), word, align=64)
+                group, step = divmod(start + i, 8)
+                store(b, place, self.round_at(b, group) + ROW_WORD * (self.words - 8 + step), word, align=64)
+
+    def round_at(self, b: ir.IRBuilder, group: Offset) -> Offset:
+        """Where the words of a round start."""
+        return add(b, multiply(b, group, self.words * ROW_WORD), self.rounds_at)
 
     def _pack_scales(self, b: ir.IRBuilder, place: Value, packed: list[Value]) -> None:
         """The twelve bytes, as words of 16 rows: bytes 0-3 hold sc 0-3 and bytes 4-7 m 0-3 in six bits; byte 8 + j the
@@ -97,7 +105,7 @@ class Q4_K(Layout):  # noqa: N801
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """The low or the high halves of a word."""
-        pair = word(add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at + ROW_WORD * step))
+        pair = word(add(b, self.round_at(b, group), ROW_WORD * (self.words - 8 + step)))
         return mask(b, shift_right(b, pair, 4 * block), 0x0F0F0F0F)
 
 
@@ -107,75 +115,99 @@ def _upper(b: ir.IRBuilder, low: Value, high: Value) -> Value:
 
 
 class Q5_K(Q4_K):  # noqa: N801
-    """As Q4_K with fifth bits, in eight more words of 16 rows: bit j of word g's byte i belongs to code 4 g + i of the
-    j-th block of 32.
+    """As Q4_K with fifth bits, in two words of 16 rows before the eight words of each round: bit 2 q + j of byte i of
+    the p-th belongs to code 4 (4 p + q) + i of the round's block j.
     """
 
     type = BlockType.Q5_K
-    bits_at = 2304
+    words = 10
     bytes = 2816
     bits = 5
     raw_codes = 48
     raw_bits = 16
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """Half d, half dmin, uint8 scales[12], uint8 qh[32], uint8 qs[128]."""
+        """Half d, half dmin, uint8 scales[12], uint8 qh[32], uint8 qs[128]; bit j of a byte of qh is of block j."""
         super().pack(b, raw, place)
-        for i, word in enumerate(raw.columns(self.raw_bits, 8)):
-            store(b, place, self.bits_at + ROW_WORD * i, word, align=64)
+        bits = raw.columns(self.raw_bits, 8)
+        for group in range(4):
+            pairs = [mask(b, shift_right(b, word, 2 * group), 0x03030303) for word in bits]
+            for p in range(2):
+                word = merge(b, [shift_left(b, pair, 2 * q) for q, pair in enumerate(pairs[4 * p : 4 * p + 4])])
+                store(b, place, self.round_at(b, group) + ROW_WORD * p, word, align=64)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Four bits, and the fifth from bit 2 group + block."""
-        bits = shift_right(b, word(self.bits_at + ROW_WORD * step), multiply(b, group, 2))
-        fifth = mask(b, shift_left(b, bits, 4 - block), 0x10101010)
+        """Four bits and the fifth."""
+        p, q = divmod(step, 4)
+        bits = word(add(b, self.round_at(b, group), ROW_WORD * p))
+        fifth = mask(b, shift_left(b, bits, 4 - 2 * q - block), 0x10101010)
         return b.or_(super().codes(b, word, group, block, step), fifth)
 
 
 class Q6_K(Layout):  # noqa: N801
     """w = d sc (q - 32), with int8 sc for every 16 weights.
 
-    Packed: 64 bytes of float d; 16 planes of 16 int8 scales; 32 words of 16 rows with the low four bits of the
-    codes and 16 words with the upper two. Weight 128 h + 32 s + 4 g + i has its low bits in byte i of word
-    16 h + 8 (s % 2) + g (the low half for s < 2), and its upper ones in bits 2 s, 2 s + 1 of byte i of word 8 h + g.
+    Packed: 64 bytes of float d, then four rounds. Round 2 h + p has the 32 weights from 128 h + 32 p on, and those 64
+    behind: 4 planes of 16 int8 scales, 4 words of 16 rows with the upper two bits of the codes and 8 words with the
+    lower four, of the first 32 in the low halves. Bits 4 v + 2 j and above of the g-th upper word's byte i belong to
+    code 4 (4 v + g) + i of the j-th 32.
     """
 
     type = BlockType.Q6_K
-    scales_at = 64
-    low_at = 320
-    high_at = 2368
-    bytes = 3392
+    round_at, round_bytes = 64, 832
+    high_at, low_at = 64, 64 + 4 * ROW_WORD  # in a round
+    bytes = round_at + 4 * round_bytes
     bits = 6
-    groups = 8
+    groups = 4
+    blocks = 2
     halves = 2
     offset_bits = 5
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """uint8 ql[128], uint8 qh[64], int8 scales[16], half d."""
+        """uint8 ql[128], uint8 qh[64], int8 scales[16], half d. For l < 32, byte 64 h + 32 p + l of ql has the lower
+        bits of weights 128 h + 32 p + l and 64 behind, and byte 32 h + l of qh from bit 2 s on the upper bits of weight
+        128 h + 32 s + l.
+        """
         store(b, place, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
-        for i, word in enumerate(raw.columns(192, 4)):
-            for j in range(4):
-                byte = b.trunc(shift_right(b, word, 8 * j), BYTES)
-                store(b, place, self.scales_at + 16 * (4 * i + j), byte, align=16)
-        for start, target in ((0, self.low_at), (64, self.low_at + 1024), (128, self.high_at)):
-            for i, word in enumerate(raw.columns(start, 16)):
-                store(b, place, target + ROW_WORD * i, word, align=64)
+        scales, high = raw.columns(192, 4), raw.columns(128, 16)
+        for h in range(2):
+            low = raw.columns(64 * h, 16)
+            for p in range(2):
+                start = self.round_at + (2 * h + p) * self.round_bytes
+                for i in range(4):
+                    plane = 2 * p + 4 * (i // 2) + i % 2  # of the half's eight
+                    byte = b.trunc(shift_right(b, scales[2 * h + plane // 4], 8 * (plane % 4)), BYTES)
+                    store(b, place, start + 16 * i, byte, align=16)
+                upper = [shift_right(b, word, 2 * p) for word in high[8 * h : 8 * h + 8]]
+                upper = [merge(b, [mask(b, w, 0x03030303), mask(b, shift_right(b, w, 2), 0x0C0C0C0C)]) for w in upper]
+                for g in range(4):
+                    word = merge(b, [upper[g], shift_left(b, upper[4 + g], 4)])
+                    store(b, place, start + self.high_at + ROW_WORD * g, word, align=64)
+                for g, word in enumerate(low[8 * p : 8 * p + 8]):
+                    store(b, place, start + self.low_at + ROW_WORD * g, word, align=64)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
         scale = load(b, place, 0, FLOATS, align=64)
-        start = add(b, multiply(b, group, 32), self.scales_at)
+        start = add(b, multiply(b, group, self.round_bytes), self.round_at + 32 * block)
         factors = [b.sext(load(b, place, add(b, start, 16 * i), BYTES, align=16), WORDS) for i in range(2)]
         return Scales([b.fmul(scale, b.sitofp(factor, FLOATS)) for factor in factors])
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Four bits and two; round 4 h + s has the weights from 128 h + 32 s on."""
-        h, s = b.lshr(group, i64(2)), b.and_(group, i64(3))
-        eight_words = b.add(b.shl(h, i64(1)), b.and_(s, i64(1)))
-        low = word(add(b, multiply(b, eight_words, 8 * ROW_WORD), self.low_at + ROW_WORD * step))
-        high = word(add(b, multiply(b, h, 8 * ROW_WORD), self.high_at + ROW_WORD * step))
-        low = mask(b, shift_right(b, low, b.shl(b.lshr(s, i64(1)), i64(2))), 0x0F0F0F0F)
-        high = mask(b, shift_left(b, shift_right(b, high, b.shl(s, i64(1))), 4), 0x30303030)
-        return b.or_(low, high)
+        """Four bits and two."""
+        start = add(b, multiply(b, group, self.round_bytes), self.round_at)
+        v, g = divmod(step, 4)
+        high = shift_left(b, word(add(b, start, self.high_at + ROW_WORD * g)), 4 - 4 * v - 2 * block)
+        low = shift_right(b, word(add(b, start, self.low_at + ROW_WORD * step)), 4 * block)
+        return b.or_(mask(b, low, 0x0F0F0F0F), mask(b, high, 0x30303030))
+
+
+def merge(b: ir.IRBuilder, parts: Sequence[Value]) -> Value:
+    """Words that have no bits in common, as one."""
+    result = parts[0]
+    for part in parts[1:]:
+        result = b.or_(result, part)
+    return result
 
 
 LAYOUTS: tuple[Layout, ...] = (Q4_K(), Q5_K(), Q6_K())

@@ -84,8 +84,8 @@ PREFETCH_DISTANCE = 6144
 
 
 def prefetches() -> bool:
-    """Whether kernels fetch ahead themselves. Intel's cores read .53 of what their memory gives without, .84 with; AMD's
-    Zen 4 reads all of it by itself, and .75 where told to.
+    """Whether kernels fetch ahead themselves. Intel's cores read .53 of what their memory gives without, .84 with;
+    AMD's Zen reads all of it by itself where panels are walked in order, and .75 where it is told to.
     """
     return not host().cpu.startswith("znver")
 
