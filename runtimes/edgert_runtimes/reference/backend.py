@@ -22,10 +22,11 @@ from edgert_runtimes.base import (
     Progress,
     WeightProvider,
 )
-from edgert_runtimes.reference.ops import Cache, Weights, run
+from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
+from edgert_runtimes.reference.cache import Cache
+from edgert_runtimes.reference.ops import Weights, run
 from edgert_runtimes.weights import check_weights
 
-_CACHE_TYPES: dict[str, type[np.floating]] = {"f16": np.float16, "f32": np.float32}
 _WHOLE_NUMBERS = {BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64}
 
 
@@ -50,8 +51,7 @@ class ReferenceBackend:
         for name in plan.weights:
             if weights.weights[name].type in _WHOLE_NUMBERS:
                 raise UnsupportedError(f"tensor {name}: integers cannot be weights")
-        if limits.kv_type not in _CACHE_TYPES:
-            raise UnsupportedError(f"cache type '{limits.kv_type}' is not supported; there are: f16, f32")
+        check_kv_type(limits.kv_type, plan)
         if progress:
             progress("load", 1, 1)
         return ReferenceSession(plan, weights, limits)
@@ -62,9 +62,8 @@ class ReferenceSession:
 
     def __init__(self, plan: Plan, weights: WeightProvider, limits: Limits) -> None:
         start = time.perf_counter()
-        dtype = _CACHE_TYPES[limits.kv_type]
         slots = limits.blocks * limits.block_size
-        cache_bytes = sum(2 * slots * cache.width * dtype().itemsize for cache in plan.caches)
+        cache_bytes = sum(2 * slots * cache.width * np.dtype(np.float32).itemsize for cache in plan.caches)
         if limits.memory is not None and cache_bytes > limits.memory:
             raise MemoryBudgetError(
                 f"the cache needs {cache_bytes} bytes, {limits.memory} are allowed",
@@ -74,7 +73,7 @@ class ReferenceSession:
         self.limits = limits
         self._plan = plan
         self._weights = Weights(weights)
-        self._caches = [Cache(slots, cache.width, limits.block_size, dtype) for cache in plan.caches]
+        self._caches = [Cache(slots, cache.width, limits.block_size, KV_TYPES[limits.kv_type]) for cache in plan.caches]
         self._closed = False
         self.report = LoadReport(
             backend="reference",

@@ -13,8 +13,8 @@ from edgert_quant.blocks import dequantize
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, WeightProvider
+from edgert_runtimes.reference.cache import Cache, Float64
 
-Float64 = NDArray[np.float64]
 _CHUNK = 1 << 22  # elements of a weight dequantized at once
 
 
@@ -131,30 +131,6 @@ def moe(op: ops.Moe, weights: Weights, x: Float64, logits: Float64) -> Float64:
         y = weights.project(hidden, op.down, int(expert) * op.out.width, op.out.width)
         out[rows] += share[rows, rank][:, None] * y
     return out
-
-
-class Cache:
-    """Keys and values of one layer by slot: [slots, width] of the cache's type."""
-
-    def __init__(self, slots: int, width: int, block_size: int, dtype: type[np.floating]) -> None:
-        self.block_size = block_size
-        self.keys = np.zeros((slots, width), dtype)
-        self.values = np.zeros((slots, width), dtype)
-
-    def store(self, slots: NDArray[np.int32], k: Float64, v: Float64) -> None:
-        """Round to the cache's type and keep."""
-        self.keys[slots], self.values[slots] = k, v
-
-    def fetch(self, table: NDArray[np.int32], first: int, end: int) -> tuple[Float64, Float64]:
-        """Keys and values of positions first … end of a sequence."""
-        positions = np.arange(first, end)
-        slots = table[positions // self.block_size] * self.block_size + positions % self.block_size
-        return self.keys[slots].astype(np.float64), self.values[slots].astype(np.float64)
-
-    def copy_block(self, source: int, target: int) -> None:
-        """Copy one block of positions."""
-        a, b = (slice(i * self.block_size, (i + 1) * self.block_size) for i in (source, target))
-        self.keys[b], self.values[b] = self.keys[a], self.values[a]
 
 
 def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs: list[Float32]) -> Float32:
