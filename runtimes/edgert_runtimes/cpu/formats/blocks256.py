@@ -4,8 +4,6 @@ lines. Blocks of the file: `block_q*_K` of ggml's `ggml-common.h`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
@@ -133,7 +131,9 @@ class Q5_K(Q4_K):  # noqa: N801
         for group in range(4):
             pairs = [mask(b, shift_right(b, word, 2 * group), 0x03030303) for word in bits]
             for p in range(2):
-                word = merge(b, [shift_left(b, pair, 2 * q) for q, pair in enumerate(pairs[4 * p : 4 * p + 4])])
+                word = pairs[4 * p]
+                for q in range(1, 4):
+                    word = b.or_(word, shift_left(b, pairs[4 * p + q], 2 * q))
                 store(b, place, self.round_at(b, group) + ROW_WORD * p, word, align=64)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
@@ -147,10 +147,9 @@ class Q5_K(Q4_K):  # noqa: N801
 class Q6_K(Layout):  # noqa: N801
     """w = d sc (q - 32), with int8 sc for every 16 weights.
 
-    Packed: 64 bytes of float d, then four rounds. Round 2 h + p has the 32 weights from 128 h + 32 p on, and those 64
-    behind: 4 planes of 16 int8 scales, 4 words of 16 rows with the upper two bits of the codes and 8 words with the
-    lower four, of the first 32 in the low halves. Bits 4 v + 2 j and above of the g-th upper word's byte i belong to
-    code 4 (4 v + g) + i of the j-th 32.
+    Packed: 64 bytes of float d, then four rounds of two blocks of 32: 4 planes of 16 int8 scales, 4 words of 16 rows
+    with the upper two bits of the codes and 8 words with the lower four, of the first block in the low halves. Bits
+    4 v + 2 j and above of the g-th upper word's byte i belong to code 4 (4 v + g) + i of block j.
     """
 
     type = BlockType.Q6_K
@@ -164,27 +163,26 @@ class Q6_K(Layout):  # noqa: N801
     offset_bits = 5
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """uint8 ql[128], uint8 qh[64], int8 scales[16], half d. For l < 32, byte 64 h + 32 p + l of ql has the lower
-        bits of weights 128 h + 32 p + l and 64 behind, and byte 32 h + l of qh from bit 2 s on the upper bits of weight
+        """uint8 ql[128], uint8 qh[64], int8 scales[16], half d. For l < 32, byte 64 h + 32 j + l of ql has the lower
+        bits of weights 128 h + 32 j + l and 64 behind, and byte 32 h + l of qh from bit 2 s on the upper bits of weight
         128 h + 32 s + l.
         """
         store(b, place, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
         scales, high = raw.columns(192, 4), raw.columns(128, 16)
-        for h in range(2):
-            low = raw.columns(64 * h, 16)
-            for p in range(2):
-                start = self.round_at + (2 * h + p) * self.round_bytes
-                for i in range(4):
-                    plane = 2 * p + 4 * (i // 2) + i % 2  # of the half's eight
-                    byte = b.trunc(shift_right(b, scales[2 * h + plane // 4], 8 * (plane % 4)), BYTES)
-                    store(b, place, start + 16 * i, byte, align=16)
-                upper = [shift_right(b, word, 2 * p) for word in high[8 * h : 8 * h + 8]]
-                upper = [merge(b, [mask(b, w, 0x03030303), mask(b, shift_right(b, w, 2), 0x0C0C0C0C)]) for w in upper]
-                for g in range(4):
-                    word = merge(b, [upper[g], shift_left(b, upper[4 + g], 4)])
-                    store(b, place, start + self.high_at + ROW_WORD * g, word, align=64)
-                for g, word in enumerate(low[8 * p : 8 * p + 8]):
-                    store(b, place, start + self.low_at + ROW_WORD * g, word, align=64)
+        for group in range(4):
+            h, p = divmod(group, 2)
+            start = self.round_at + group * self.round_bytes
+            for i in range(4):
+                byte = b.trunc(shift_right(b, scales[group], 8 * i), BYTES)
+                store(b, place, start + 16 * i, byte, align=16)
+            upper = [mask(b, shift_right(b, word, 4 * p), 0x0F0F0F0F) for word in high[8 * h : 8 * h + 8]]
+            for g in range(4):
+                word = b.or_(upper[g], shift_left(b, upper[4 + g], 4))
+                store(b, place, start + self.high_at + ROW_WORD * g, word, align=64)
+            low = [mask(b, shift_right(b, word, 4 * p), 0x0F0F0F0F) for word in raw.columns(64 * h, 16)]
+            for g in range(8):
+                word = b.or_(low[g], shift_left(b, low[8 + g], 4))
+                store(b, place, start + self.low_at + ROW_WORD * g, word, align=64)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
@@ -200,14 +198,6 @@ class Q6_K(Layout):  # noqa: N801
         high = shift_left(b, word(add(b, start, self.high_at + ROW_WORD * g)), 4 - 4 * v - 2 * block)
         low = shift_right(b, word(add(b, start, self.low_at + ROW_WORD * step)), 4 * block)
         return b.or_(mask(b, low, 0x0F0F0F0F), mask(b, high, 0x30303030))
-
-
-def merge(b: ir.IRBuilder, parts: Sequence[Value]) -> Value:
-    """Words that have no bits in common, as one."""
-    result = parts[0]
-    for part in parts[1:]:
-        result = b.or_(result, part)
-    return result
 
 
 LAYOUTS: tuple[Layout, ...] = (Q4_K(), Q5_K(), Q6_K())
