@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ from edgert.engine.request import Ending, Event, Failed, OnEvent, Request, Token
 from edgert.text import StopStrings, StreamDecoder
 
 if TYPE_CHECKING:
+    import asyncio
+
     from edgert.engine.sampling import TokenLogprob
     from edgert.text import Tokenizer
 
@@ -167,6 +168,8 @@ class AsyncStream(AsyncIterator[Chunk]):
     """As Stream, for the running event loop; `aclose` or dropping it ends the request."""
 
     def __init__(self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+        import asyncio  # not at the top: with ssl and all it takes long to import, and few need it
+
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         put = self._events.put_nowait

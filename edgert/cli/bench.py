@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import statistics
 import sys
 from typing import Annotated, Any
 
@@ -25,6 +23,9 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Measure prefill, decode and time to first token; medians of several runs after one that does not count."""
+    import resource
+    import statistics
+
     import numpy as np
 
     from edgert import SamplingParams

@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edgert_runtimes.base import Progress
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-
-_TITLES = {"compile": "Compiling kernels for this CPU (once)", "load": "Loading the model"}
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -39,17 +36,3 @@ def bar(quiet: bool = False) -> Iterator[Bar]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Bar(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
         yield progress
-
-
-@contextmanager
-def loading(quiet: bool = False) -> Iterator[Progress]:
-    """A progress callback for loading a model: a bar for each stage, shown once the stage is not done at once."""
-    with bar(quiet) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(_TITLES.get(stage, stage), total=total)
-            progress.update(tasks[stage], completed=done, total=total)
-
-        yield report

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from edgert import __version__
 from edgert.cli import options
@@ -15,6 +14,8 @@ _PACKAGES = ("numpy", "numba", "llvmlite", "gguf", "tokenizers", "fastapi", "uvi
 
 def doctor(as_json: options.Json = False) -> None:
     """Report versions, backends, caches and memory; the exit code is 1 where no backend runs."""
+    from importlib.metadata import PackageNotFoundError, version
+
     from edgert_quant.jit import cache_folder
     from edgert_runtimes.registry import probe_all
 

@@ -45,7 +45,6 @@ def generate(
 ) -> None:
     """Continue a prompt (from the argument or stdin) and print the text as it comes."""
     from edgert import SamplingParams
-    from edgert.cli.console import print_json
 
     text = read_prompt(prompt)
     params = SamplingParams(
@@ -69,6 +68,8 @@ def generate(
     ) as llm:
         messages = [{"role": "user", "content": text}]
         if as_json:
+            from edgert.cli.console import print_json
+
             print_json(asdict(llm.chat(messages, params) if chat else llm.generate(text, params)))
             return
         for chunk in llm.stream_chat(messages, params) if chat else llm.stream(text, params):

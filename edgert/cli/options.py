@@ -71,7 +71,7 @@ def open_model(
 ) -> LLM:
     """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
     from edgert import LLM
-    from edgert.cli.console import loading
+    from edgert.cli.progress import loading
 
     with loading(quiet) as progress:
         return LLM(

@@ -11,7 +11,8 @@ def warmup(as_json: options.Json = False) -> None:
     """Compile the kernels for this CPU and keep them; the first chat then starts at once."""
     from edgert_runtimes.registry import get_backend
 
-    from edgert.cli.console import loading, out, print_json
+    from edgert.cli.console import out, print_json
+    from edgert.cli.progress import loading
 
     start = time.perf_counter()
     backend = get_backend("auto")

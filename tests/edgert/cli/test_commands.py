@@ -23,7 +23,7 @@ QUICK = ("--backend", "reference", "--context", "128")
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
-    from edgert.cli.main import app
+    from edgert.cli.app import app
 
     return CliRunner().invoke(app, list(arguments), input=stdin)
 

@@ -1,0 +1,44 @@
+"""The commands that `edgert` has."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgert import __version__
+from edgert.cli import bench, chat, convert, doctor, generate, inspect, serve, tokenize, warmup
+
+app = typer.Typer(
+    name="edgert",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run Mixture-of-Experts language models on the machine at hand.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run Mixture-of-Experts language models on the machine at hand."""
+
+
+app.command()(chat.chat)
+app.command()(generate.generate)
+app.command()(serve.serve)
+app.command()(convert.convert)
+app.command("inspect")(inspect.inspect_file)
+app.command()(tokenize.tokenize)
+app.command()(bench.bench)
+app.command()(warmup.warmup)
+app.command()(doctor.doctor)
