@@ -32,7 +32,7 @@ from edgert_runtimes.cpu.formats import (
     packed_types,
     vectors,
 )
-from edgert_runtimes.cpu.formats import isa as isa_module
+from edgert_runtimes.cpu.formats.isa import SOURCES
 from edgert_runtimes.cpu.formats.vectors import FLOATS, I32, WORDS
 from llvmlite import ir
 
@@ -66,7 +66,7 @@ def read_memory(b, address, size):
 def peak_kernel(isa: Isa, floats: bool) -> Kernel:
     """(values, rounds): CHAINS independent chains of the instruction that matmuls are made of."""
 
-    @ir_kernel(name=f"peak.{'float' if floats else 'codes'}.{isa.name}", key=(isa_module, isa.name, floats))
+    @ir_kernel(name=f"peak.{'float' if floats else 'codes'}.{isa.name}", key=(SOURCES, isa.name, floats))
     def peak(b, values, rounds):
         base = vectors.pointer(b, values)
         kind = FLOATS if floats else WORDS

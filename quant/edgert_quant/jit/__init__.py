@@ -19,7 +19,7 @@ function returns None. Kernels neither allocate nor raise; one that would is ref
 from edgert_quant.jit.cache import CacheWarning, cache_folder
 from edgert_quant.jit.declare import Device, Kernel, device, ir_kernel, kernel, prepare
 from edgert_quant.jit.operation import Primitive, primitive
-from edgert_quant.jit.target import Target, host
+from edgert_quant.jit.target import Target, compiling_for, host
 
 __all__ = [
     "CacheWarning",
@@ -28,6 +28,7 @@ __all__ = [
     "Primitive",
     "Target",
     "cache_folder",
+    "compiling_for",
     "device",
     "host",
     "ir_kernel",

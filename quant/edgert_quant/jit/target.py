@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,10 +30,30 @@ class Target:
         return 256 if self.has("avx2") else 128
 
 
-@cache
+_other: ContextVar[Target | None] = ContextVar("other target", default=None)
+
+
 def host() -> Target:
-    """The CPU of this process. NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override it, as they do in Numba: so one machine
-    tests what is compiled for another.
+    """The CPU that kernels are compiled for: that of this process, but for `compiling_for`."""
+    return _other.get() or _detected()
+
+
+@contextmanager
+def compiling_for(target: Target) -> Iterator[None]:
+    """Within it, kernels are emitted and assembled (`compiler.compile_kernel`) for another CPU, maybe one of another
+    kind, which this process cannot run: do not load them.
+    """
+    token = _other.set(target)
+    try:
+        yield
+    finally:
+        _other.reset(token)
+
+
+@cache
+def _detected() -> Target:
+    """NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override what LLVM finds, as they do in Numba: so one machine runs what is
+    compiled for a lesser one.
     """
     from llvmlite import binding
 

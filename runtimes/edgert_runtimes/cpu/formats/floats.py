@@ -11,9 +11,9 @@ from edgert_quant.jit import emit, ir_kernel
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats import base, loops, rows, vectors
-from edgert_runtimes.cpu.formats import isa as isa_module
 from edgert_runtimes.cpu.formats.activations import activation
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
+from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
 from edgert_runtimes.cpu.formats.loops import emit_gemm
 from edgert_runtimes.cpu.formats.rows import RawRows
@@ -34,7 +34,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     store,
 )
 
-SOURCES = (base, emit, isa_module, loops, rows, vectors)
+SOURCES = (base, emit, *ISA_SOURCES, loops, rows, vectors)
 """The modules that the kernels are emitted by, beside this one."""
 
 UNROLL = 4

@@ -20,9 +20,9 @@ from edgert_quant.jit import emit, ir_kernel
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats import activations, base, loops, rows, vectors
-from edgert_runtimes.cpu.formats import isa as isa_module
 from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
+from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
 from edgert_runtimes.cpu.formats.loops import emit_gemm
 from edgert_runtimes.cpu.formats.rows import RawRows
@@ -47,7 +47,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     store,
 )
 
-SOURCES = (activations, base, emit, isa_module, loops, rows, vectors)
+SOURCES = (activations, base, emit, *ISA_SOURCES, loops, rows, vectors)
 """The modules that the kernels are emitted by, beside this one and that of the layout."""
 
 STEPS = BLOCK // 4

@@ -5,10 +5,9 @@ import re
 import pytest
 from edgert_models.errors import BackendError, RequestError
 from edgert_quant.blocks import BlockType
-from edgert_quant.jit import Kernel, Target, emit
+from edgert_quant.jit import Kernel, Target, compiling_for
 from edgert_runtimes.cpu.formats import available, format_for, host_isa
-from edgert_runtimes.cpu.formats import isa as isa_module
-from edgert_runtimes.cpu.formats.isa import ISAS, Avx512Vnni, Isa
+from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, Isa
 from edgert_runtimes.cpu.formats.registry import packed_types
 from llvmlite import binding, ir
 
@@ -23,53 +22,48 @@ ARM = Target("aarch64-unknown-linux-gnu", "generic", ())
 
 @pytest.fixture(autouse=True)
 def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(isa_module.VARIABLE, raising=False)
-    isa_module._chosen.cache_clear()
-    yield
-    isa_module._chosen.cache_clear()
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
-    for module in (isa_module, emit):
-        monkeypatch.setattr(module, "host", lambda: target)
-
-
-def test_the_best_that_the_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, PLAIN)
-    assert host_isa().name == "portable"
-    isa_module._chosen.cache_clear()
-    pretend(monkeypatch, VNNI)
-    assert host_isa().name == "avx512-vnni"
+def test_the_best_that_the_cpu_runs() -> None:
+    with compiling_for(PLAIN):
+        assert host_isa().name == "portable"
+    with compiling_for(VNNI):
+        assert host_isa().name == "avx512-vnni"
+    vnni = by_name("avx512-vnni")
     for missing in ("avx512bw", "avx512f", "avx512vl", "avx512vnni"):
         features = tuple(f for f in VNNI.features if f != f"+{missing}")
-        assert not Avx512Vnni().runs_on(Target(VNNI.triple, "znver5", features))
-    assert not Avx512Vnni().runs_on(Target(ARM.triple, "generic", VNNI.features))
+        assert not vnni.runs_on(Target(VNNI.triple, "znver5", features))
+    assert not vnni.runs_on(Target(ARM.triple, "generic", VNNI.features))
 
 
 @pytest.mark.parametrize(
     ("target", "name"), [(PLAIN, "portable"), (ARM, "portable"), (AVX2, "avx2"), (AVX_VNNI, "avx-vnni")]
 )
-def test_other_cpus(target: Target, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, target)
-    assert host_isa().name == name
+def test_other_cpus(target: Target, name: str) -> None:
+    with compiling_for(target):
+        assert host_isa().name == name
 
 
 def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, VNNI)
     monkeypatch.setenv("EDGERT_CPU", "Portable")
-    assert host_isa().name == "portable"
-    found = format_for(BlockType.Q4_K)
+    with compiling_for(VNNI):
+        assert host_isa().name == "portable"
+        found = format_for(BlockType.Q4_K)
     assert found is not None
     assert found.gemm.name.endswith("portable")
 
 
 def test_what_cannot_be_chosen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, PLAIN)
+    refusal = r"EDGERT_CPU=avx512-vnni: this CPU \(x86-64\) has no .*; it runs portable$"
     monkeypatch.setenv("EDGERT_CPU", "avx512-vnni")
-    with pytest.raises(BackendError, match=r"EDGERT_CPU=avx512-vnni: this CPU \(x86-64\) has no .*; it runs portable$"):
+    with compiling_for(PLAIN), pytest.raises(BackendError, match=refusal):
         host_isa()
     monkeypatch.setenv("EDGERT_CPU", "sse9")
-    with pytest.raises(RequestError, match=r"EDGERT_CPU=sse9 is unknown; this CPU runs portable$"):
+    with (
+        compiling_for(PLAIN),
+        pytest.raises(RequestError, match=r"EDGERT_CPU=sse9 is unknown; this CPU runs portable$"),
+    ):
         host_isa()
 
 
@@ -91,7 +85,8 @@ def assembly(kernel: Kernel, target: Target) -> str:
     word = ir.IntType(64)
     function = ir.Function(module, ir.FunctionType(word, [word] * len(kernel.parameters)), "kernel")
     builder = ir.IRBuilder(function.append_basic_block())
-    kernel.function(builder, *function.args)
+    with compiling_for(target):
+        kernel.function(builder, *function.args)
     if not builder.block.is_terminated:
         builder.ret(ir.Constant(word, 0))
     parsed = binding.parse_assembly(str(module))
@@ -114,9 +109,7 @@ CALL = re.compile(r"^\s+(?:callq?|bl)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
     [pytest.param(t, marks=() if t in REPRESENTATIVE else pytest.mark.slow) for t in packed_types()],
     ids=lambda t: t.name.lower(),
 )
-def test_kernels_lower_for_other_cpus(
-    block_type: BlockType, target: Target, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_lower_for_other_cpus(block_type: BlockType, target: Target, name: str) -> None:
     """Without calling a library for what the CPU lacks."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
@@ -124,7 +117,6 @@ def test_kernels_lower_for_other_cpus(
         binding.Target.from_triple(target.triple)
     except RuntimeError:
         pytest.skip(f"this llvmlite cannot compile for {target.triple}")
-    pretend(monkeypatch, target)
     found = format_for(block_type, by_name(name))
     assert found is not None
     for kernel in found.kernels():
@@ -132,11 +124,10 @@ def test_kernels_lower_for_other_cpus(
         assert set(CALL.findall(text)) <= {"memcpy"} | {f"tile_{p}x{t}" for p in (1, 2) for t in range(1, 13)}
 
 
-def test_the_portable_dot_product_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_portable_dot_product_is_recognized() -> None:
     """As pairs of 16-bit products: without that, it would take several times as many instructions."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    pretend(monkeypatch, PLAIN)
     found = format_for(BlockType.Q4_0, by_name("portable"))
     assert found is not None
     text = assembly(found.gemm, PLAIN)

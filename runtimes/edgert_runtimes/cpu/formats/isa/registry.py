@@ -1,0 +1,44 @@
+"""Which instruction sets there are, and which one is used."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from edgert_models.errors import BackendError, RequestError
+from edgert_quant.jit import Target, host
+
+from edgert_runtimes.cpu.formats.isa.base import Isa
+from edgert_runtimes.cpu.formats.isa.portable import Portable
+from edgert_runtimes.cpu.formats.isa.x86 import Avx2, Avx512Vnni, AvxVnni
+
+VARIABLE = "EDGERT_CPU"
+
+ISAS: tuple[Isa, ...] = (Avx512Vnni(), AvxVnni(), Avx2(), Portable())
+"""Best first."""
+
+
+def available() -> tuple[Isa, ...]:
+    """The instruction sets this CPU runs, best first."""
+    return tuple(isa for isa in ISAS if isa.runs_on(host()))
+
+
+def host_isa() -> Isa:
+    """The instruction set to use here: the best, or the one that EDGERT_CPU names."""
+    return _chosen(os.environ.get(VARIABLE, "").strip().lower(), host())
+
+
+@cache
+def _chosen(name: str, target: Target) -> Isa:
+    if not name:
+        return available()[0]
+    for isa in ISAS:
+        if isa.name == name:
+            if not isa.runs_on(target):
+                raise BackendError(f"{VARIABLE}={name}: this CPU ({target.cpu}) has no {name}; it runs {_names()}")
+            return isa
+    raise RequestError(f"{VARIABLE}={name} is unknown; this CPU runs {_names()}", parameter=VARIABLE)
+
+
+def _names() -> str:
+    return ", ".join(isa.name for isa in available())
