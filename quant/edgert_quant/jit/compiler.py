@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
 from functools import cache
-from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgert_quant.jit import loader
@@ -51,7 +53,24 @@ def _compiler_source() -> str:
 
 @cache
 def _versions() -> tuple[str, ...]:
-    return (platform.python_version(), metadata.version("llvmlite"), metadata.version("numba"))
+    import llvmlite
+
+    return (platform.python_version(), llvmlite.__version__, _numba_version())
+
+
+def _numba_version() -> str:
+    """What tells one Numba from another. To import it, or `importlib.metadata`, takes longer than to load all kernels
+    of a model; its file of the version does as well.
+    """
+    spec = find_spec("numba")
+    if spec is None or spec.origin is None:
+        return "none"
+    try:
+        return hashlib.sha256(Path(spec.origin).with_name("_version.py").read_bytes()).hexdigest()
+    except OSError:
+        from importlib import metadata
+
+        return metadata.version("numba")
 
 
 def compile_kernel(kernel: Kernel) -> bytes:

@@ -188,6 +188,19 @@ def bfloat_to_float(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     return b.bitcast(b.shl(b.zext(bits, word), _same(word, 16)), _like(bits.type, ir.FloatType()))
 
 
+def float_to_bfloat(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """Float → the bits (i16) of the nearest bfloat16, ties to even."""
+    from llvmlite import ir
+
+    word = _like(value.type, ir.IntType(32))
+    bits = b.bitcast(value, word)
+    odd = b.and_(b.lshr(bits, _same(word, 16)), _same(word, 1))
+    nearest = b.add(b.add(bits, _same(word, 0x7FFF)), odd)
+    quiet = b.or_(bits, _same(word, 0x400000))
+    kept = b.select(b.fcmp_unordered("uno", value, value), quiet, nearest)
+    return b.trunc(b.lshr(kept, _same(word, 16)), _like(value.type, ir.IntType(16)))
+
+
 def _converts_half() -> bool:
     """Whether the CPU converts halves itself: otherwise LLVM would call a library that may be missing."""
     target = host()

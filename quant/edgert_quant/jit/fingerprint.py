@@ -78,7 +78,7 @@ class _Visitor:
     def _visit_function(self, function: FunctionType) -> None:
         if not _is_ours(function.__module__ or ""):
             return
-        if Path(function.__code__.co_filename).is_file():
+        if _is_file(function.__code__.co_filename):
             self.files.add(function.__code__.co_filename)
         else:  # made by exec, or packed away
             self.constants.append(hashlib.sha256(marshal.dumps(function.__code__)).hexdigest())
@@ -86,7 +86,7 @@ class _Visitor:
         for default in function.__defaults__ or ():
             self.visit(default, function.__qualname__)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        for name in dict.fromkeys(_names(function.__code__)):
+        for name in _all_names(function.__code__):
             if name in cells:
                 self.visit(cells[name].cell_contents, name)
             elif name in function.__globals__:
@@ -103,6 +103,11 @@ def _is_ours(module: str) -> bool:
     return root not in FOREIGN and root not in sys.stdlib_module_names
 
 
+@cache
+def _all_names(code: CodeType) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_names(code)))
+
+
 def _names(code: CodeType) -> Iterator[str]:
     """Every name that the code may look up, those of nested functions included."""
     yield from code.co_names
@@ -115,3 +120,8 @@ def _names(code: CodeType) -> Iterator[str]:
 @cache
 def _file_digest(path: str) -> bytes:
     return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+@cache
+def _is_file(path: str) -> bool:
+    return Path(path).is_file()
