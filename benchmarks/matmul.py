@@ -41,6 +41,7 @@ READ_BYTES = 1 << 28
 WEIGHT_BYTES = 1 << 28
 TOKENS = 96
 PREFILL_ROWS = 1024
+BITS = 4
 CHAINS = 12 if host().vector_bits >= 512 else 5
 """Independent accumulators of 16 lanes: enough to hide the latency of a multiplication, few enough for registers."""
 
@@ -70,18 +71,22 @@ def peak_kernel(isa: Isa, floats: bool) -> Kernel:
     def peak(b, values, rounds):
         base = vectors.pointer(b, values)
         kind = FLOATS if floats else WORDS
-        factors = [vectors.load(b, base, 64 * i, kind) for i in range(CHAINS + 1)]
+        factors = [vectors.load(b, base, 64 * i, kind) for i in range(CHAINS + 2)]
         zero = emit.real(0.0, FLOATS) if floats else ir.Constant(WORDS, [0] * LANES)
         with emit.loop(b, rounds, *[zero] * CHAINS) as each:
-            sums = list(each.values)
+            sums = [value if floats else isa.start(b, value) for value in each.values]
             for i in range(4):
                 if floats:
                     sums = [vectors.fused(b, factors[i], factors[-1], value) for value in sums]
                     continue
                 # Inputs that change, so that no product is invariant: one more instruction for all chains.
                 turn = vectors.splat(b, b.trunc(b.add(each.index, vectors.i64(i)), I32))
-                inputs = isa.inputs(b, b.xor(factors[-1], turn), 4)
-                sums = [isa.dot4(b, value, isa.codes(b, f, 4), inputs) for f, value in zip(factors, sums, strict=False)]
+                words = [b.xor(factors[-1 - j], turn) for j in range(2 if isa.wide(BITS) else 1)]
+                inputs = isa.inputs(b, words, BITS)
+                operands = [isa.codes(b, f, BITS) for f in factors[:CHAINS]]
+                sums = [isa.dot4(b, value, codes, inputs, BITS) for codes, value in zip(operands, sums, strict=True)]
+            if not floats:
+                sums = [isa.total(b, value) for value in sums]
             each.carry(*sums)
         for i, value in enumerate(each.values):
             vectors.store(b, base, 64 * i, value)
@@ -128,7 +133,7 @@ def bandwidth(workers: Workers, buffer: np.ndarray) -> float:
 
 def peak(workers: Workers, kernel: Kernel, operations: int) -> float:
     """Operations per second, `operations` per instruction of 16 lanes."""
-    values = [aligned(64 * (CHAINS + 1)) for _ in range(workers.threads)]
+    values = [aligned(64 * (CHAINS + 2)) for _ in range(workers.threads)]
     rounds = 1_000_000
     calls = [lambda value=value: kernel(value.ctypes.data, rounds) for value in values]
     return workers.threads * rounds * 4 * CHAINS * operations / workers.seconds(calls)

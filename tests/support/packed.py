@@ -106,13 +106,20 @@ def decode_activations(activation: object, data: np.ndarray, k: int) -> np.ndarr
     """What the stored activations mean, in float64: from the module's definition, not from the kernels."""
     if activation.name == "f32":
         return data.view(np.float32).astype(np.float64)
-    planes = {"q8": 1, "q8x2": 2}[activation.name]
-    size = 32 * planes + 20
-    blocks = np.ascontiguousarray(data).reshape(-1, size)
-    codes = blocks[:, : 32 * planes].view(np.int8).reshape(-1, planes, 32).astype(np.int64)
-    whole = codes[:, 0] if planes == 1 else 256 * codes[:, 0] + codes[:, 1]
-    scale = np.ascontiguousarray(blocks[:, 32 * planes : 32 * planes + 4]).view(np.float32).astype(np.float64)
+    size = {"q8": 32, "q8x2": 64, "q8w": 64, "q16w": 64}[activation.name]
+    blocks = np.ascontiguousarray(data).reshape(-1, size + 20)
+    whole = decode_codes(activation.name, blocks[:, :size])
+    scale = np.ascontiguousarray(blocks[:, size : size + 4]).view(np.float32).astype(np.float64)
     return (scale * whole).reshape(len(data), k)
+
+
+def decode_codes(name: str, stored: np.ndarray) -> np.ndarray:
+    """The codes of blocks, int64 [blocks, 32]."""
+    if name.endswith("w"):
+        codes = np.ascontiguousarray(stored).view(np.int16).reshape(-1, 8, 4)[:, :, [0, 2, 1, 3]]
+        return codes.reshape(-1, 32).astype(np.int64)
+    planes = stored.view(np.int8).reshape(len(stored), -1, 32).astype(np.int64)
+    return planes[:, 0] if name == "q8" else 256 * planes[:, 0] + planes[:, 1]
 
 
 REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q5_K, BlockType.Q6_K)

@@ -41,6 +41,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     multiply,
     pointer,
     prefetch,
+    same,
     shift_left,
     splat,
     step,
@@ -257,9 +258,10 @@ class BlockFormat(Format):
         half: int,
     ) -> list[Value]:
         """Σ (code - offset) · input over some words of a block, by panel and token: exact integers."""
-        layout, codes = self.layout, self.codes
-        totals = [[self._start(b, x, half) for _ in places for x in xs]]
-        totals += [[ir.Constant(WORDS, [0] * LANES)] * len(totals[0]) for _ in range(codes.planes - 1)]
+        layout, codes, isa = self.layout, self.codes, self.isa
+        totals = [[isa.start(b, self._start(b, x, half)) for _ in places for x in xs]]
+        zero = ir.Constant(WORDS, [0] * LANES)
+        totals += [[isa.start(b, zero)] * len(totals[0]) for _ in range(codes.planes - 1)]
         for i in steps:
             operands = []
             for place in places:
@@ -267,20 +269,25 @@ class BlockFormat(Format):
                 def word(offset: Offset, place: Value = place) -> Value:
                     return load(b, place, offset, WORDS, align=ALIGNMENT)
 
-                operands.append(self.isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
+                operands.append(isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
-                    inputs = self.isa.inputs(b, splat(b, load(b, x, plane * BLOCK + 4 * i, I32, align=4)), layout.bits)
+                    words = [splat(b, load(b, x, offset, I32, align=4)) for offset in codes.words(plane, i)]
+                    inputs = isa.inputs(b, words, layout.bits)
                     for p, operand in enumerate(operands):
                         at = p * len(xs) + t
-                        plane_totals[at] = self.isa.dot4(b, plane_totals[at], operand, inputs)
-        if codes.planes == 1:
-            return totals[0]
-        return [b.add(low, shift_left(b, high, 8)) for low, high in zip(*totals, strict=True)]
+                        plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, layout.bits)
+        low, *high = [[isa.total(b, sums) for sums in plane_totals] for plane_totals in totals]
+        if not high:
+            return low
+        return [b.add(x, shift_left(b, y, 8)) for x, y in zip(low, *high, strict=True)]
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
-        """The sum to start from: - offset · Σ inputs."""
-        if self.layout.offset_bits is None:
+        """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
+        offset = 0 if self.layout.offset_bits is None else 1 << self.layout.offset_bits
+        offset -= self.isa.bias(self.layout.bits)
+        if offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
-        offset = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
-        return shift_left(b, splat(b, load(b, x, offset, I32, align=4)), self.layout.offset_bits)
+        at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
+        total = splat(b, load(b, x, at, I32, align=4))
+        return b.mul(total, same(total, offset))

@@ -27,6 +27,9 @@ def packed_types() -> tuple[BlockType, ...]:
 ACTIVATIONS = {BlockType.Q8_0: "q8x2"}
 """Q8_0 is chosen to be nearly lossless, so its inputs keep 16 bits; types of fewer bits take 8-bit inputs."""
 
+WIDE = {"q8": "q8w", "q8x2": "q16w"}
+"""The same inputs for instruction sets that multiply 16-bit numbers."""
+
 
 @cache
 def _formats(isa: Isa) -> dict[BlockType, Format]:
@@ -36,7 +39,8 @@ def _formats(isa: Isa) -> dict[BlockType, Format]:
 
     formats: dict[BlockType, Format] = {element.type: FloatFormat(element, isa) for element in ELEMENTS}
     for layout in (*blocks32.LAYOUTS, *blocks256.LAYOUTS):
-        codes = activation(ACTIVATIONS.get(layout.type, "q8"))
+        name = ACTIVATIONS.get(layout.type, "q8")
+        codes = activation(WIDE[name] if isa.wide(layout.bits) else name)
         assert isinstance(codes, Codes)
         formats[layout.type] = BlockFormat(layout, isa, codes)
     return formats

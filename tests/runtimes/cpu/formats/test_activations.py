@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from edgert_runtimes.cpu.formats import activation
 
-from tests.support.packed import decode_activations
+from tests.support.packed import decode_activations, decode_codes
 
 
 def stored(name: str, x: np.ndarray) -> np.ndarray:
@@ -15,7 +15,10 @@ def stored(name: str, x: np.ndarray) -> np.ndarray:
     return out[:, :-8]
 
 
-@pytest.mark.parametrize(("name", "levels"), [("q8", 127), ("q8x2", 127 * 256)])
+NAMES = ["q8", "q8x2", "q8w", "q16w"]
+
+
+@pytest.mark.parametrize(("name", "levels"), [("q8", 127), ("q8w", 127), ("q8x2", 127 * 256), ("q16w", 127 * 256)])
 def test_codes_scales_and_sums(name: str, levels: int) -> None:
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((40, 32)) * 10.0 ** rng.uniform(-20, 20, (40, 1))).astype(np.float32)
@@ -26,11 +29,10 @@ def test_codes_scales_and_sums(name: str, levels: int) -> None:
     largest = np.abs(x).max(axis=1, keepdims=True).astype(np.float64)
     assert np.all(np.abs(values - x) <= largest * (0.5 / levels + 2e-7))
     np.testing.assert_allclose(np.abs(values).max(axis=1, keepdims=True), largest, rtol=2e-7)
-    planes = 1 if name == "q8" else 2
     blocks = data.reshape(40, -1)
-    codes = blocks[:, : 32 * planes].view(np.int8).astype(np.int32).reshape(40, planes, 32)
-    whole = codes[:, 0] if planes == 1 else 256 * codes[:, 0] + codes[:, 1]
-    tail = np.ascontiguousarray(blocks[:, 32 * planes :])
+    whole = decode_codes(name, blocks[:, :-20])
+    assert np.abs(whole).max() == levels
+    tail = np.ascontiguousarray(blocks[:, -20:])
     scale, scaled_sum = tail[:, :8].view(np.float32).T
     total, first, second = tail[:, 8:].view(np.int32).T
     np.testing.assert_array_equal(total, -whole.sum(axis=1))
@@ -39,7 +41,7 @@ def test_codes_scales_and_sums(name: str, levels: int) -> None:
     np.testing.assert_array_equal(scaled_sum, scale * total.astype(np.float32))
 
 
-@pytest.mark.parametrize("name", ["q8", "q8x2"])
+@pytest.mark.parametrize("name", NAMES)
 def test_tiny_inputs_are_zeros_and_huge_ones_survive(name: str) -> None:
     x = np.full(64, 1e-38, np.float32)
     x[32:] = np.float32(3e38)
@@ -48,7 +50,7 @@ def test_tiny_inputs_are_zeros_and_huge_ones_survive(name: str) -> None:
     np.testing.assert_allclose(values[32:], x[32:].astype(np.float64), rtol=2e-7)
 
 
-@pytest.mark.parametrize("name", ["q8", "q8x2"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 def test_what_is_no_number_makes_its_block_nan(name: str, bad: float) -> None:
     x = np.ones(96, np.float32)

@@ -4,11 +4,11 @@ A kernel is written once, over vectors of 16 lanes, and asks its `Isa` for the i
 the tile that fits the registers. EDGERT_CPU chooses one by name.
 """
 
-from edgert_runtimes.cpu.formats.isa import base, portable, x86
+from edgert_runtimes.cpu.formats.isa import arm, base, portable, x86
 from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile
 from edgert_runtimes.cpu.formats.isa.registry import ISAS, VARIABLE, available, host_isa
 
-SOURCES = (base, portable, x86)
+SOURCES = (arm, base, portable, x86)
 """The modules that kernels are emitted by."""
 
 __all__ = ["ISAS", "SOURCES", "VARIABLE", "Isa", "Operand", "Tile", "available", "host_isa"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgert_quant.jit import Target
 from llvmlite import ir
@@ -12,6 +14,9 @@ from edgert_runtimes.cpu.formats.vectors import Value
 
 Operand = tuple[Value, ...]
 """Vectors in the form that an instruction set multiplies; other modules only pass them on."""
+
+Sums = Any
+"""Sums on the way, in the form that an instruction set adds to; other modules only pass them on."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,20 @@ class Isa(ABC):
     """One instruction set. Instances are stateless."""
 
     name: str
+    architecture: str = ""
+    """How the triples of its CPUs start; empty: any CPU."""
+    features: tuple[str, ...] = ()
+    """What a CPU must have, by LLVM's names: every instruction that is asked for by name belongs to one of them."""
 
-    @abstractmethod
+    def lacking(self, target: Target) -> tuple[str, ...]:
+        """What the CPU would need to run this: nothing, its architecture or some features."""
+        if not target.triple.startswith(self.architecture):
+            return (self.architecture,)
+        return tuple(feature for feature in self.features if not target.has(feature))
+
     def runs_on(self, target: Target) -> bool:
         """Whether the CPU has every instruction this emits."""
+        return not self.lacking(target)
 
     @abstractmethod
     def float_tile(self) -> Tile:
@@ -42,14 +57,32 @@ class Isa(ABC):
     def code_tile(self, planes: int) -> Tile:
         """The tile of kernels with one float and `planes` integer accumulators per panel and token."""
 
+    def wide(self, bits: int) -> bool:
+        """Whether it multiplies codes of `bits` with 16-bit inputs: then activations store them as such."""
+        return False
+
+    def bias(self, bits: int) -> int:
+        """What `dot4` takes off each code of `bits`; the kernels add it again, times the sum of the inputs."""
+        return 0
+
     @abstractmethod
     def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """Words of four unsigned bytes, each below 2^bits, as an operand of `dot4`, made once for all tokens."""
 
     @abstractmethod
-    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
-        """Words of four signed bytes as an operand beside codes of `bits`, made once for all panels."""
+    def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
+        """Four inputs as an operand beside codes of `bits`, made once for all panels: a word of four signed bytes, or
+        where `wide`, two of signed 16-bit numbers: inputs 0 and 2, and inputs 1 and 3.
+        """
+
+    def start(self, b: ir.IRBuilder, total: Value) -> Sums:
+        """Sums that are `total` so far."""
+        return total
 
     @abstractmethod
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
-        """`total` + Σ of four products, lane by lane, exactly; the sums fit 32 bits."""
+    def dot4(self, b: ir.IRBuilder, sums: Sums, codes: Operand, inputs: Operand, bits: int) -> Sums:
+        """Add Σ of four products (code - bias) · input, lane by lane, exactly; the sums fit 32 bits."""
+
+    def total(self, b: ir.IRBuilder, sums: Sums) -> Value:
+        """The sums, as words."""
+        return sums

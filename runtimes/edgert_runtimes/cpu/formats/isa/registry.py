@@ -8,13 +8,22 @@ from functools import cache
 from edgert_models.errors import BackendError, RequestError
 from edgert_quant.jit import Target, host
 
+from edgert_runtimes.cpu.formats.isa.arm import NeonDot, NeonMixedDot
 from edgert_runtimes.cpu.formats.isa.base import Isa
 from edgert_runtimes.cpu.formats.isa.portable import Portable
-from edgert_runtimes.cpu.formats.isa.x86 import Avx2, Avx512Vnni, AvxVnni
+from edgert_runtimes.cpu.formats.isa.x86 import Avx2, Avx512, Avx512Vnni, AvxVnni
 
 VARIABLE = "EDGERT_CPU"
 
-ISAS: tuple[Isa, ...] = (Avx512Vnni(), AvxVnni(), Avx2(), Portable())
+ISAS: tuple[Isa, ...] = (
+    Avx512Vnni(),
+    Avx512(),
+    AvxVnni(),
+    Avx2(),
+    NeonMixedDot(),
+    NeonDot(),
+    Portable(),
+)
 """Best first."""
 
 

@@ -1,31 +1,31 @@
-"""x86-64: AVX2 and AVX-512, with and without the dot product of bytes (VNNI). Intrinsics as Intel's guide has them."""
+"""x86-64: AVX2 and AVX-512, each with and without the dot product of bytes (VNNI).
+
+LLVM's intrinsics are named after the instructions, which Intel's Intrinsics Guide defines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from edgert_quant.jit import Target, emit
+from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile
 from edgert_runtimes.cpu.formats.isa.portable import Portable
-from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, shuffle
+from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, split
 
-BYTES = ir.VectorType(I8, 4 * LANES)
-HALF_WORDS = ir.VectorType(I32, LANES // 2)
-HALF_SHORTS = ir.VectorType(I16, LANES)
-HALF_BYTES = ir.VectorType(I8, 2 * LANES)
+AVX2 = ("avx2", "fma")
+AVX512 = ("avx512f", "avx512bw")
 
 
 class Avx512Vnni(Isa):
     """AVX-512 with the dot product of bytes, vpdpbusd: 32 registers of 16 lanes."""
 
     name = "avx512-vnni"
-
-    def runs_on(self, target: Target) -> bool:
-        """x86-64 with AVX-512 F, BW, VL and VNNI."""
-        return target.triple.startswith("x86_64") and target.has("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+    architecture = "x86_64"
+    features = (*AVX512, "avx512vnni")
 
     def float_tile(self) -> Tile:
         """24 accumulators."""
@@ -37,65 +37,23 @@ class Avx512Vnni(Isa):
 
     def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """64 bytes."""
-        return (b.bitcast(words, BYTES),)
+        return _bytes(b, words, 1)
 
-    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+    def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
         """64 bytes."""
-        return (b.bitcast(words, BYTES),)
+        return _bytes(b, words[0], 1)
 
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
+    def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """One vpdpbusd; it does not saturate."""
-        return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, *codes, *inputs])
-
-
-class Avx2(Portable):
-    """AVX2: bytes multiplied and added in pairs, vpmaddubsw; 16 registers of 8 lanes.
-
-    Pairs of eight-bit codes could saturate (2 * 255 * 127 > 32767): they go the portable way.
-    """
-
-    name = "avx2"
-
-    def runs_on(self, target: Target) -> bool:
-        """x86-64 with AVX2 and FMA."""
-        return target.triple.startswith("x86_64") and target.has("avx2", "fma")
-
-    def float_tile(self) -> Tile:
-        """Of 16 registers, 12 accumulate."""
-        return Tile(1, (6, 4, 2, 1))
-
-    def code_tile(self, planes: int) -> Tile:
-        """Of 16 registers, 8 to 12 accumulate."""
-        return Tile(1, (2, 1))
-
-    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
-        """Bytes in two halves."""
-        return super().codes(b, words, bits) if bits == 8 else _halves(b, words, HALF_BYTES)
-
-    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
-        """Bytes in two halves."""
-        return super().inputs(b, words, bits) if bits == 8 else _halves(b, words, HALF_BYTES)
-
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
-        """Pairs, then pairs of pairs."""
-        if codes[0].type != HALF_BYTES:
-            return super().dot4(b, total, codes, inputs)
-        ones = ir.Constant(HALF_SHORTS, [1] * LANES)
-        sums = []
-        for x, y in zip(codes, inputs, strict=True):
-            pairs = emit.call(b, "llvm.x86.avx2.pmadd.ub.sw", HALF_SHORTS, [x, y])
-            sums.append(emit.call(b, "llvm.x86.avx2.pmadd.wd", HALF_WORDS, [pairs, ones]))
-        return b.add(total, _whole(b, sums))
+        return emit.call(b, "llvm.x86.avx512.vpdpbusd.512", WORDS, [sums, *codes, *inputs])
 
 
 class AvxVnni(Isa):
     """The dot product of bytes in 256 bits, as CPUs without AVX-512 have it: 16 registers of 8 lanes."""
 
     name = "avx-vnni"
-
-    def runs_on(self, target: Target) -> bool:
-        """x86-64 with AVX2, FMA and AVX-VNNI."""
-        return target.triple.startswith("x86_64") and target.has("avx2", "fma", "avxvnni")
+    architecture = "x86_64"
+    features = (*AVX2, "avxvnni")
 
     def float_tile(self) -> Tile:
         """Of 16 registers, 12 accumulate."""
@@ -107,26 +65,113 @@ class AvxVnni(Isa):
 
     def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """Bytes in two halves."""
-        return _halves(b, words, HALF_BYTES)
+        return _bytes(b, words, 2)
 
-    def inputs(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+    def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
         """Bytes in two halves."""
-        return _halves(b, words, HALF_BYTES)
+        return _bytes(b, words[0], 2)
 
-    def dot4(self, b: ir.IRBuilder, total: Value, codes: Operand, inputs: Operand) -> Value:
+    def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """Two vpdpbusd."""
-        totals = _halves(b, total, HALF_WORDS)
-        operands = zip(totals, codes, inputs, strict=True)
-        return _whole(b, [emit.call(b, "llvm.x86.avx512.vpdpbusd.256", HALF_WORDS, list(o)) for o in operands])
+        halves = split(b, sums, LANES // 2)
+        operands = zip(halves, codes, inputs, strict=True)
+        return join(b, [emit.call(b, "llvm.x86.avx512.vpdpbusd.256", o[0].type, list(o)) for o in operands])
 
 
-def _halves(b: ir.IRBuilder, words: Value, kind: ir.VectorType) -> Operand:
-    """The lower and the upper eight words, as another type of vector."""
-    half = LANES // 2
-    return tuple(b.bitcast(shuffle(b, words, words, range(first, first + half)), kind) for first in (0, half))
+@dataclass(frozen=True)
+class _PairSums:
+    """`total` in 32 bits, and sums of pairs in 16 bits, if there are any: they have room for `room` more."""
+
+    total: Value
+    pairs: Operand = ()
+    room: int = 0
 
 
-def _whole(b: ir.IRBuilder, halves: Sequence[Value]) -> Value:
-    """Sixteen words out of two times eight."""
-    low, high = halves
-    return shuffle(b, low, high, range(LANES))
+class _Pairs(Portable):
+    """Bytes multiplied and added in pairs of 16 bits, vpmaddubsw, which saturates: pairs of b-bit codes and inputs are
+    at most 256 (2^b - 1) large. As many as fit are added before vpmaddwd widens them. Two products of eight-bit codes
+    do not fit: their inputs are 16-bit numbers, as in the portable form.
+    """
+
+    architecture = "x86_64"
+    parts: int
+    """Registers for 16 rows."""
+    multiply: str
+    widen: str
+
+    def wide(self, bits: int) -> bool:
+        """Eight-bit codes."""
+        return bits == 8
+
+    def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
+        """Bytes, a register each."""
+        return super().codes(b, words, bits) if self.wide(bits) else _bytes(b, words, self.parts)
+
+    def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
+        """Bytes, a register each."""
+        return super().inputs(b, words, bits) if self.wide(bits) else _bytes(b, words[0], self.parts)
+
+    def start(self, b: ir.IRBuilder, total: Value) -> _PairSums:
+        """No pairs."""
+        return _PairSums(total)
+
+    def dot4(self, b: ir.IRBuilder, sums: _PairSums, codes: Operand, inputs: Operand, bits: int) -> _PairSums:
+        """Pairs are added to pairs while they fit."""
+        if self.wide(bits):
+            return _PairSums(super().dot4(b, sums.total, codes, inputs, bits))
+        shorts = ir.VectorType(I16, 2 * LANES // self.parts)
+        operands = zip(codes, inputs, strict=True)
+        pairs = tuple(emit.call(b, self.multiply, shorts, [x, y]) for x, y in operands)
+        if sums.room:
+            pairs = tuple(b.add(x, y) for x, y in zip(sums.pairs, pairs, strict=True))
+            return _PairSums(sums.total, pairs, sums.room - 1)
+        return _PairSums(self.total(b, sums), pairs, 0x7FFF // (256 * (2**bits - 1)) - 1)
+
+    def total(self, b: ir.IRBuilder, sums: _PairSums) -> Value:
+        """Pairs of pairs, in 32 bits."""
+        if not sums.pairs:
+            return sums.total
+        ones = ir.Constant(sums.pairs[0].type, [1] * sums.pairs[0].type.count)
+        words = ir.VectorType(I32, LANES // self.parts)
+        return b.add(sums.total, join(b, [emit.call(b, self.widen, words, [pairs, ones]) for pairs in sums.pairs]))
+
+
+class Avx512(_Pairs):
+    """AVX-512 without the dot product: 32 registers of 16 lanes."""
+
+    name = "avx512"
+    features = AVX512
+    parts = 1
+    multiply = "llvm.x86.avx512.pmaddubs.w.512"
+    widen = "llvm.x86.avx512.pmaddw.d.512"
+
+    def float_tile(self) -> Tile:
+        """24 accumulators."""
+        return Tile(2, (12, 6, 4, 2, 1))
+
+    def code_tile(self, planes: int) -> Tile:
+        """24 accumulators."""
+        return Tile(2, (6, 4, 2, 1))
+
+
+class Avx2(_Pairs):
+    """AVX2: 16 registers of 8 lanes."""
+
+    name = "avx2"
+    features = AVX2
+    parts = 2
+    multiply = "llvm.x86.avx2.pmadd.ub.sw"
+    widen = "llvm.x86.avx2.pmadd.wd"
+
+    def float_tile(self) -> Tile:
+        """Of 16 registers, 12 accumulate."""
+        return Tile(1, (6, 4, 2, 1))
+
+    def code_tile(self, planes: int) -> Tile:
+        """Of 16 registers, 8 to 12 accumulate."""
+        return Tile(1, (2, 1))
+
+
+def _bytes(b: ir.IRBuilder, words: Value, parts: int) -> Operand:
+    """The words' bytes, in some parts."""
+    return tuple(split(b, b.bitcast(words, ir.VectorType(I8, 4 * LANES)), 4 * LANES // parts))
