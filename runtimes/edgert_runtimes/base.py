@@ -83,21 +83,29 @@ class WeightProvider(Protocol):
     def map(self, name: str) -> NDArray[np.uint8] | None:
         """All rows as a read-only view [rows, row_bytes] of memory that outlives the session, or None."""
 
+    def check(self) -> None:
+        """FileFormatError where what was mapped is no longer whole, as when a file has been cut: to touch what is gone
+        would end the process. Cheap enough to be asked before every step.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeight:
-    """What became of one tensor: the layout it runs in, the bytes it takes, and a note where it cost something."""
+    """What became of one tensor: the layout it runs in, the bytes of that, a note where it cost something, and whether
+    those bytes are the file's own, `mapped`.
+    """
 
     name: str
     type: BlockType
     layout: str
     bytes: int
     note: str = ""
+    mapped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What loading did. Bytes are memory held by the session."""
+    """What loading did. Bytes of the cache and the workspace are memory held by the session."""
 
     backend: str
     threads: int
@@ -109,8 +117,13 @@ class LoadReport:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights together."""
+        """Bytes of all weights together, mapped or held."""
         return sum(weight.bytes for weight in self.weights)
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of the weights that stay in the file."""
+        return sum(weight.bytes for weight in self.weights if weight.mapped)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class GgufWeights:
         """See WeightProvider."""
         return self._file.map(name)
 
+    def check(self) -> None:
+        """See WeightProvider."""
+        self._file.check_size()
+
 
 class MemoryWeights:
     """Tensors held in memory: name → (type, shape, rows as uint8 [rows, row_bytes])."""
@@ -50,6 +54,9 @@ class MemoryWeights:
     def map(self, name: str) -> NDArray[np.uint8] | None:
         """See WeightProvider."""
         return self._rows[name]
+
+    def check(self) -> None:
+        """Memory stays."""
 
 
 def check_weights(plan: Plan, provider: WeightProvider, path: str = "weights") -> None:

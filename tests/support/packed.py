@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +57,7 @@ def random_rows(block_type: BlockType, rows: int, k: int, *, extreme: bool = Fal
 
 @dataclass
 class Packed:
-    """A weight in panels."""
+    """A weight, its rows contiguous for `multiply`, and its panels."""
 
     format: Format
     raw: np.ndarray
@@ -63,8 +65,9 @@ class Packed:
 
     def __post_init__(self) -> None:
         self.rows = len(self.raw)
+        self.row_bytes = self.format.type.row_bytes(self.k)
         self.panel_bytes = self.format.panel_bytes(self.k)
-        self.n_panels = self.format.panels(self.rows)
+        self.n_panels = -(-self.rows // LANES)
         self.data = aligned_bytes(self.n_panels * self.panel_bytes, fill=0xA5)
         for panel in range(self.n_panels):
             first = panel * LANES
@@ -91,15 +94,38 @@ class Packed:
         return out
 
     def multiply(self, activations: np.ndarray, first: int = 0, count: int | None = None) -> np.ndarray:
-        """float32 [tokens, 16 * count]: the product with some panels, all by default."""
-        count = self.n_panels if count is None else count
-        guard = np.float32(12345)
-        out = np.full((len(activations), LANES * count + LANES), guard)
+        """float32 [tokens, count]: the product with some rows, all by default."""
+        count = self.rows - first if count is None else count
+        guard, padded = np.float32(12345), -(-count // LANES) * LANES
+        out = np.full((len(activations), padded + LANES), guard)
+        # The rows end where the memory does: a kernel that reads beyond is seen by a page that may not be touched.
+        rows = GuardedBytes(np.ascontiguousarray(self.raw[first : first + count]).reshape(-1))
+        room = self.format.scratch_bytes(self.k)
+        scratch = aligned_bytes(room + LINE, fill=0xA5)
         xs = np.array([row.ctypes.data for row in activations], np.int64)
         ys = np.array([row.ctypes.data for row in out], np.int64)
-        self.format.gemm(self.address(first), count, xs.ctypes.data, ys.ctypes.data, len(activations), self.k)
-        assert (out[:, LANES * count :] == guard).all(), "the kernel wrote behind its outputs"
-        return out[:, : LANES * count]
+        arguments = (xs.ctypes.data, ys.ctypes.data, len(activations), self.k, scratch.ctypes.data)
+        self.format.gemm(rows.address, count, *arguments)
+        assert (out[:, padded:] == guard).all(), "the kernel wrote behind its outputs"
+        assert (scratch[room:] == 0xA5).all(), "the kernel wrote behind its scratch memory"
+        return out[:, :count]
+
+
+LINE = 64
+
+
+class GuardedBytes:
+    """A copy of some bytes that ends where a page begins that kills whoever touches it."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        room = -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+        whole = np.frombuffer(self._memory, np.uint8)
+        self.address = int(whole.ctypes.data) + room - len(data)
+        whole[room - len(data) : room] = data
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mprotect(ctypes.c_void_p(whole.ctypes.data + room), ctypes.c_size_t(mmap.PAGESIZE), 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
 
 
 def decode_activations(activation: object, data: np.ndarray, k: int) -> np.ndarray:

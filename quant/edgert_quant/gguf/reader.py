@@ -107,7 +107,7 @@ class GgufFile:
         """A tensor as a read-only memory map, uint8 `[rows, row_bytes]`; it outlives `close()`.
 
         The file's size is checked on each call, but not afterwards: a file that is cut while it is mapped kills the
-        process with SIGBUS on the next touch of what is gone. `read` has no such weakness.
+        process with SIGBUS on the next touch of what is gone: ask `check_size` before. `read` has no such weakness.
         """
         tensor = self.tensor(name)
         file = self._files[tensor.shard]
@@ -117,6 +117,11 @@ class GgufFile:
         mapped = self._maps[tensor.shard]
         array = np.frombuffer(mapped, np.uint8, count=tensor.nbytes, offset=tensor.offset)
         return array.reshape(tensor.rows, tensor.row_bytes)
+
+    def check_size(self) -> None:
+        """`FileFormatError` when a file has become shorter since it was opened, `RequestError` once it is closed."""
+        for file in self._files:
+            file.check_size()
 
     def close(self) -> None:
         """Closes the files. Maps live on as long as arrays on them do."""

@@ -194,12 +194,10 @@ def call5(
     return _call_address(b, address, a, c, d, e, f)
 
 
-@primitive("i64(i64, i64, i64, i64, i64, i64, i64)")
-def call6(
-    b: ir.IRBuilder, address: ir.Value, a: ir.Value, c: ir.Value, d: ir.Value, e: ir.Value, f: ir.Value, g: ir.Value
-) -> ir.Value:
-    """Call the kernel at an address with six integers."""
-    return _call_address(b, address, a, c, d, e, f, g)
+@primitive("i64(i64, i64, i64, i64, i64, i64, i64, i64)")
+def call7(b: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> ir.Value:
+    """Call the kernel at an address with seven integers."""
+    return _call_address(b, address, *arguments)
 
 
 def _row(b: ir.IRBuilder, address: ir.Value, index: ir.Value, *, half: bool, lanes: int) -> ir.Value:

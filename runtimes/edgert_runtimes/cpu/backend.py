@@ -58,10 +58,10 @@ class CpuBackend:
         """See Backend: the kernels of every op and block type."""
         formats = [form for block_type in packed_types() if (form := format_for(block_type)) is not None]
         kernels = [kernel for form in formats for kernel in form.kernels()]
-        return _prepare([*BASE_KERNELS, loading.pack_panels, *_op_kernels(), *kernels], progress)
+        return _prepare([*BASE_KERNELS, *_op_kernels(), *kernels], progress)
 
     def load(self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None) -> CpuSession:
-        """See Backend. Weights are read piece by piece and packed for the kernels; nothing stays mapped."""
+        """See Backend. Matrices are mapped where the provider can; steps then check that they are whole."""
         start = time.perf_counter()
         check_weights(plan, weights)
         _check_limits(limits)
@@ -69,14 +69,13 @@ class CpuBackend:
         layouts = loading.plan_layouts(plan, weights)
         program = lower(plan, layouts, limits)
         sizes = {
-            "weights": sum(layout.nbytes for layout in layouts.values()),
+            "weights": sum(layout.nbytes for layout in layouts.values() if not layout.mapped),
             "cache": program.cache_bytes,
             "workspace": program.workspace_bytes + threads * program.scratch_bytes,
-            "pieces being read": 2 * threads * loading.PIECE,
         }
         _check_memory(sizes, limits.memory)
-        _prepare([*BASE_KERNELS, *loading.packing_kernels(layouts), *program.kernels()], progress)
-        loaded = _load(layouts, weights, threads, progress)
+        _prepare([*BASE_KERNELS, *program.kernels()], progress)
+        loaded = _load(layouts, weights, progress)
         report = LoadReport(
             backend=self.name,
             threads=threads,
@@ -86,7 +85,7 @@ class CpuBackend:
             workspace_bytes=sizes["workspace"],
             seconds=time.perf_counter() - start,
         )
-        return CpuSession(plan, program, loaded, limits, report)
+        return CpuSession(plan, program, loaded, limits, report, weights)
 
 
 class CpuSession:
@@ -99,9 +98,11 @@ class CpuSession:
         loaded: Mapping[str, loading.Loaded],
         limits: Limits,
         report: LoadReport,
+        weights: WeightProvider,
     ) -> None:
         self.limits = limits
         self.report = report
+        self._weights = weights
         self._plan = plan
         self._program = program
         self._cache = allocate(program.cache_bytes)
@@ -122,6 +123,8 @@ class CpuSession:
         """See Session. Calls from several threads wait for each other."""
         with self._lock:
             self._check_open()
+            if self.report.mapped_bytes:
+                self._weights.check()
             arrays = self._set_batch(batch)
             value = self._plan.hidden if hidden else self._plan.logits
             stride = self._program.strides[value.id]
@@ -239,7 +242,7 @@ def _prepare(kernels: Iterable[jit.Kernel], progress: Progress | None) -> int:
 
 
 def _load(
-    layouts: Mapping[str, loading.Layout], weights: WeightProvider, threads: int, progress: Progress | None
+    layouts: Mapping[str, loading.Layout], weights: WeightProvider, progress: Progress | None
 ) -> dict[str, loading.Loaded]:
     total = sum(_stored_bytes(layout.stored.type, layout.stored.shape) for layout in layouts.values())
     done = 0
@@ -250,7 +253,7 @@ def _load(
         if progress is not None:
             progress("load", done, total)
 
-    return loading.load_weights(layouts, weights, threads, advance)
+    return loading.load_weights(layouts, weights, advance)
 
 
 def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:

@@ -23,7 +23,7 @@ from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, linear, moe, rows, table
 from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
-from edgert_runtimes.cpu.weights import Layout, Loaded, Matrix, Vector
+from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
 
 CACHE_ITEMS = {"f16": 2, "f32": 4}
 Span = tuple[int, int]
@@ -51,7 +51,6 @@ class _Lowering:
 
     def run(self) -> Program:
         program = self.program
-        self._scratch(4 * 8 * table.TOKEN_TILE)
         for index, op in enumerate(self.plan.ops):
             self.op = index
             program.strides[op.out.id] = _stride(op.out.width)
@@ -159,16 +158,15 @@ class _Lowering:
         self._emit(run, self._rows_of(op.out), fields, cost=op.out.width // 8 if cost is None else cost)
 
     def _embed(self, op: ops.Embed) -> None:
-        layout = self.layouts[op.weight]
-        width, form = op.out.width, layout.format
-        fields: dict[int, Field] = {rows.WEIGHT: Place("weight", name=op.weight), rows.UNPACK: form.unpack_row}
-        if layout.kind is Matrix:
-            fields[rows.ROW_BYTES] = form.panel_bytes(width)
-            self._rows(rows.embed_panels, op, [], fields, cost=width)
-        else:
-            fields[rows.ROW_BYTES], fields[rows.PACK] = form.type.row_bytes(width), form.pack
-            self._scratch(form.panel_bytes(width))
-            self._rows(rows.embed_rows, op, [], fields, cost=8 * width)
+        width, form = op.out.width, self.layouts[op.weight].format
+        fields: dict[int, Field] = {
+            rows.WEIGHT: Place("weight", name=op.weight),
+            rows.ROW_BYTES: form.type.row_bytes(width),
+            rows.PACK: form.pack,
+            rows.UNPACK: form.unpack_row,
+        }
+        self._scratch(form.panel_bytes(width))
+        self._rows(rows.embed, op, [], fields, cost=2 * width)
 
     def _rope(self, op: ops.Rope) -> None:
         pairs = len(op.frequencies)
@@ -228,13 +226,14 @@ class _Lowering:
             rows.WIDTH: op.out.width,
             rows.X: x,
             linear.X_BYTES: x_bytes,
-            linear.PANELS: Place("weight", name=op.weight),
-            linear.N_PANELS: form.panels(op.out.width),
-            linear.PANEL_BYTES: form.panel_bytes(op.x.width),
+            linear.MATRIX: Place("weight", name=op.weight),
+            linear.N_PANELS: _panels(op.out.width),
+            linear.ROW_BYTES: form.type.row_bytes(op.x.width),
             linear.K: op.x.width,
             linear.GEMM: form.gemm,
             linear.BIAS: Place("weight", name=op.bias) if op.bias else 0,
         }
+        self._scratch(table.PANELS + form.scratch_bytes(op.x.width))
         self._emit(linear.linear, self._rows_of(op.out), fields, prepare=linear.prepare_linear)
 
     def _moe(self, op: ops.Moe) -> None:
@@ -255,6 +254,8 @@ class _Lowering:
         self._emit(moe.route, count, {**routing, **logits}, cost=op.experts * (op.used + 4))
 
         gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
+        sizes = [gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width), down.scratch_bytes(op.hidden)]
+        self._scratch(table.PANELS + max(sizes))
         hidden, up_out = (self._temporary(4 * pairs * _stride(op.hidden)) for _ in range(2))
         gate_x, gate_x_bytes = self._activation(op.x, gate.activation)
         up_x, up_x_bytes = self._activation(op.x, up.activation)
@@ -263,7 +264,7 @@ class _Lowering:
             **_expert_fields(op.gate, gate, op.x.width, op.hidden, gate_x, gate_x_bytes),
             moe.UP: Place("weight", name=op.up),
             moe.UP_GEMM: up.gemm,
-            moe.UP_PANEL_BYTES: up.panel_bytes(op.x.width),
+            moe.UP_ROW_BYTES: up.type.row_bytes(op.x.width),
             moe.UP_X: up_x,
             moe.UP_X_BYTES: up_x_bytes,
             rows.OUT: hidden,
@@ -361,12 +362,16 @@ def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_byte
     return {
         moe.GATE: Place("weight", name=name),
         moe.GATE_GEMM: form.gemm,
-        moe.GATE_PANEL_BYTES: form.panel_bytes(k),
+        moe.GATE_ROW_BYTES: form.type.row_bytes(k),
         moe.GATE_X: x,
         moe.GATE_X_BYTES: x_bytes,
         moe.K: k,
-        moe.N_PANELS: form.panels(width),
+        moe.N_PANELS: _panels(width),
     }
+
+
+def _panels(width: int) -> int:
+    return -(-width // LANES)
 
 
 def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float64]:

@@ -97,8 +97,9 @@ def test_report(session: CpuSession) -> None:
     assert (report.backend, report.threads) == ("cpu", 2)
     assert {weight.name for weight in report.weights} == set(PLAN.weights)
     layouts = {weight.name: weight.layout for weight in report.weights}
-    assert layouts["token_embd.weight"] == "rows of F32"
-    assert layouts["output.weight"] == "panels of F32"
+    assert layouts["token_embd.weight"] == layouts["output.weight"] == "F32, mapped"
+    assert layouts["output_norm.weight"] == "float32"
+    assert report.mapped_bytes == sum(weight.bytes for weight in report.weights if weight.layout != "float32")
     assert report.cache_bytes == 2 * 2 * 64 * 16 * 32 * 4
     assert report.weight_bytes >= sum(4 * int(np.prod(weight.shape)) for weight in PLAN.weights.values())
 

@@ -1,21 +1,23 @@
-"""What a packed weight format of the CPU runtime is: the contract between the executor and the matmul kernels.
+"""What a weight format of the CPU runtime is: the contract between the executor and the matmul kernels.
 
-A linear weight (out, in) of one block type is repacked when it is loaded into *panels* of 16 output rows: lane i of a
-panel is row i, the inputs k run sequentially, and the last panel is filled up with zero rows. One layout feeds decode
-(one token, bound by memory) and prefill (many tokens, bound by arithmetic).
+A linear weight (out, in) of one block type stays as it is in the file, row after row of `type.row_bytes(k)` bytes, and
+is only read. Kernels turn 16 rows at a time into a *panel* in the calling thread's scratch memory: lane i of a panel is
+row i, the inputs k run sequentially. Panels are what arithmetic is done on, one vector lane to a row.
 
 All kernels take 64-bit integers only (addresses in bytes, counts) and return nothing. They are pure functions of their
 arguments, so they may run on any number of threads at once:
 
-    format.pack(src, row_stride, rows, k, dst)              1..16 raw GGUF rows, `row_stride` bytes apart → one panel
-    format.gemm(panels, n_panels, xs, ys, n_tokens, k)      xs: int64[n_tokens] addresses of activations,
-                                                            ys: int64[n_tokens] addresses of float32[16·n_panels]
+    format.gemm(rows, n_rows, xs, ys, n_tokens, k, scratch) xs: int64[n_tokens] addresses of activations,
+                                                            ys: int64[n_tokens] addresses of float32[n_rows], with
+                                                            room for a multiple of 16; scratch: scratch_bytes(k)
+    format.pack(src, row_stride, rows, k, dst)              1..16 raw GGUF rows, `row_stride` bytes apart → one panel;
+                                                            lanes beyond `rows` are the first row again
     format.unpack_row(panel, lane, k, dst)                  one row back to float32[k], exactly as its type defines it
     format.activation.quantize(x, dst, k)                   float32[k] → `activation.bytes(k)` bytes
 
-Panels lie `panel_bytes(k)` apart, a multiple of 64; their addresses must be multiples of 64. Every
-output element is bit-identical whatever `n_tokens` and `n_panels` it was computed with: each is one sequential sum
-over the blocks of k, in the same order and with the same operations in every tile.
+Rows may start anywhere. Panels take `panel_bytes(k)`, a multiple of 64; their addresses, and that of the scratch
+memory, must be multiples of 64. Every output element is bit-identical whatever `n_tokens` and `n_rows` it was computed
+with: each is one sequential sum over the blocks of k, in the same order and with the same operations in every tile.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ LANES = 16
 """Rows of a panel."""
 
 PANEL_ALIGNMENT = 64
-"""Bytes; `Format.panel_bytes` is a multiple of it, and buffers of panels and activations must start at one."""
+"""Bytes; `Format.panel_bytes` is a multiple of it, and scratch memory must start at one."""
 
 
 class Activation(ABC):
@@ -50,7 +52,7 @@ class Activation(ABC):
 
 
 class Format(ABC):
-    """A packed weight format for one block type and one instruction set."""
+    """How weights of one block type are multiplied with one instruction set."""
 
     type: BlockType
     activation: Activation
@@ -58,13 +60,16 @@ class Format(ABC):
     gemm: Kernel
     unpack_row: Kernel
 
+    panels: int
+    """Most panels in the scratch memory at once."""
+
     @abstractmethod
     def panel_bytes(self, k: int) -> int:
         """Size of one panel of 16 rows of k inputs, a multiple of 64."""
 
-    def panels(self, rows: int) -> int:
-        """Number of panels that hold `rows` rows."""
-        return -(-rows // LANES)
+    def scratch_bytes(self, k: int) -> int:
+        """Size of the scratch memory of `gemm`."""
+        return self.panels * self.panel_bytes(k)
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel of the format, to be compiled ahead."""

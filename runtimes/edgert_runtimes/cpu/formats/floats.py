@@ -15,7 +15,7 @@ from edgert_runtimes.cpu.formats.activations import activation
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
-from edgert_runtimes.cpu.formats.loops import emit_gemm
+from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
@@ -24,11 +24,11 @@ from edgert_runtimes.cpu.formats.vectors import (
     I32,
     LINE,
     Value,
+    fetch,
     fused,
     i64,
     load,
     pointer,
-    prefetch,
     splat,
     step,
     store,
@@ -42,14 +42,11 @@ UNROLL = 4
 
 @dataclass(frozen=True)
 class Element:
-    """A number type: its bits as an integer type, how they become a float, and how many panels decode reads at once
-    (one accumulator per panel: too few would wait for the latency of the addition).
-    """
+    """A number type: its bits as an integer type, and how they become a float."""
 
     type: BlockType
     bits: Any
     widen: Callable[[ir.IRBuilder, Value], Value]
-    decode_panels: int
 
 
 def _same_bits(b: ir.IRBuilder, bits: Value) -> Value:
@@ -58,20 +55,21 @@ def _same_bits(b: ir.IRBuilder, bits: Value) -> Value:
 
 
 ELEMENTS = (
-    Element(BlockType.F32, I32, _same_bits, 2),
-    Element(BlockType.F16, I16, emit.half_to_float, 2),
-    Element(BlockType.BF16, I16, emit.bfloat_to_float, 2),
+    Element(BlockType.F32, I32, _same_bits),
+    Element(BlockType.F16, I16, emit.half_to_float),
+    Element(BlockType.BF16, I16, emit.bfloat_to_float),
 )
 
 
-class FloatFormat(Format):
-    """A float type in panels, for one instruction set."""
+class FloatFormat(Format, Matmul):
+    """A float type, for one instruction set."""
 
     def __init__(self, element: Element, isa: Isa) -> None:
         self.type = element.type
         self.element = element
         self.isa = isa
         self.activation = activation("f32")
+        self.panels = isa.float_tile().panels
         self._k_bytes = LANES * self.type.block_bytes
         name = f"{self.type.name.lower()}.{{}}"
         matmul = f"gemm.{isa.name}"
@@ -83,22 +81,35 @@ class FloatFormat(Format):
         """Any k."""
         return -(-k * self._k_bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
 
-    def _pack_kernel(self) -> Callable[..., None]:
-        size = self.type.block_bytes
+    def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
+        """See Matmul."""
+        return b.mul(k, i64(self.type.block_bytes))
 
+    def emit_panel_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
+        """See Matmul."""
+        size = b.mul(k, i64(self._k_bytes))
+        return b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
+
+    def emit_pack(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
+        """See Matmul."""
+        raw = RawRows(b, first, stride, rows)
+        whole = b.and_(k, i64(-LANES))
+        with emit.loop(b, whole, step=LANES) as each:
+            self._pack_inputs(b, raw, each.index, step(b, panel, b.mul(each.index, i64(self._k_bytes))))
+        with emit.loop(b, k, start=whole) as each:
+            raw.start = b.mul(each.index, i64(self.type.block_bytes))
+            place = step(b, panel, b.mul(each.index, i64(self._k_bytes)))
+            store(b, place, 0, raw.column(0, self.element.bits), align=self._k_bytes)
+
+    def _pack_inputs(self, b: ir.IRBuilder, raw: RawRows, index: Value, place: Value) -> None:
+        """Sixteen inputs from `index` on."""
+        raw.start = b.mul(index, i64(self.type.block_bytes))
+        for i, column in enumerate(raw.columns(0, LANES, self.element.bits)):
+            store(b, place, self._k_bytes * i, column, align=self._k_bytes)
+
+    def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
-            raw = RawRows(b, source, stride, n_rows)
-            panel = pointer(b, out)
-            whole = b.and_(k, i64(-LANES))
-            with emit.loop(b, whole, step=LANES) as each:
-                raw.start = b.mul(each.index, i64(size))
-                place = step(b, panel, b.mul(each.index, i64(self._k_bytes)))
-                for i, column in enumerate(raw.columns(0, LANES, self.element.bits)):
-                    store(b, place, self._k_bytes * i, column, align=self._k_bytes)
-            with emit.loop(b, k, start=whole) as each:
-                raw.start = b.mul(each.index, i64(size))
-                place = step(b, panel, b.mul(each.index, i64(self._k_bytes)))
-                store(b, place, 0, raw.column(0, self.element.bits), align=self._k_bytes)
+            self.emit_pack(b, pointer(b, source), stride, n_rows, k, pointer(b, out))
 
         return pack
 
@@ -113,42 +124,59 @@ class FloatFormat(Format):
 
     def _gemm_kernel(self) -> Callable[..., None]:
         def gemm(
-            b: ir.IRBuilder, panels: Value, n_panels: Value, xs: Value, ys: Value, n_tokens: Value, k: Value
+            b: ir.IRBuilder, rows: Value, n_rows: Value, xs: Value, ys: Value, n_tokens: Value, k: Value, scratch: Value
         ) -> None:
-            size = b.mul(k, i64(self._k_bytes))
-            size = b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
-            tile = self.isa.float_tile()
-            emit_gemm(b, tile, self.element.decode_panels, size, self._tile, panels, n_panels, xs, ys, n_tokens, k)
+            emit_gemm(b, self, self.isa.float_tile(), rows, n_rows, xs, ys, n_tokens, k, scratch)
 
         return gemm
 
-    def _tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
-        """Sums of 16 rows of every panel for every token, k after k."""
+    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        """See Matmul; k after k."""
         sums: list[Value] = [emit.real(0.0, FLOATS)] * (len(panels) * len(xs))
         whole = b.and_(k, i64(-UNROLL))
         with emit.loop(b, whole, *sums, step=UNROLL) as each:
-            offset = b.mul(each.index, i64(self._k_bytes))
-            for panel in panels:
-                prefetch(b, panel, offset, UNROLL * self._k_bytes // LINE)
             sums = list(each.values)
+            places = [step(b, panel, b.mul(each.index, i64(self._k_bytes))) for panel in panels]
             for i in range(UNROLL):
-                self._step(b, panels, xs, b.add(each.index, i64(i)), sums)
+                self._add(b, places, xs, each.index, i, sums)
             each.carry(*sums)
         with emit.loop(b, k, *each.values, start=whole) as rest:
             sums = list(rest.values)
-            self._step(b, panels, xs, rest.index, sums)
+            places = [step(b, panel, b.mul(rest.index, i64(self._k_bytes))) for panel in panels]
+            self._add(b, places, xs, rest.index, 0, sums)
             rest.carry(*sums)
         return [rest.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
-    def _step(
-        self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], index: Value, sums: list[Value]
+    def emit_stream(self, b: ir.IRBuilder, first: Value, stride: Value, x: Value, k: Value, lines: Value) -> Value:
+        """See Matmul; sixteen inputs are a block."""
+        raw = RawRows(b, first, stride)
+        following = b.mul(stride, i64(LANES))
+        whole = b.and_(k, i64(-LANES))
+        size = LANES * LANES * self.type.block_bytes
+        with emit.loop(b, whole, emit.real(0.0, FLOATS), step=LANES) as each:
+            fetch(b, first, b.add(following, b.mul(each.index, i64(size // LANES))), size // LINE)
+            self._pack_inputs(b, raw, each.index, lines)
+            sums = list(each.values)
+            for i in range(LANES):
+                self._add(b, [lines], [x], each.index, i, sums)
+            each.carry(*sums)
+        with emit.loop(b, k, *each.values, start=whole) as rest:
+            raw.start = b.mul(rest.index, i64(self.type.block_bytes))
+            store(b, lines, 0, raw.column(0, self.element.bits), align=self._k_bytes)
+            sums = list(rest.values)
+            self._add(b, [lines], [x], rest.index, 0, sums)
+            rest.carry(*sums)
+        return rest.values[0]
+
+    def _add(
+        self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], index: Value, i: int, sums: list[Value]
     ) -> None:
-        """Add input `index` to the sums, in place."""
+        """Add input `index` + i, which is the i-th at `places`, to the sums, in place."""
         kind = ir.VectorType(self.element.bits, LANES)
-        place = b.mul(index, i64(self._k_bytes))
-        weights = [self.element.widen(b, load(b, panel, place, kind, align=self._k_bytes)) for panel in panels]
+        offset = self._k_bytes * i
+        weights = [self.element.widen(b, load(b, place, offset, kind, align=self._k_bytes)) for place in places]
         for t, x in enumerate(xs):
-            inputs = splat(b, load(b, x, b.shl(index, i64(2)), F32, align=4))
+            inputs = splat(b, load(b, x, b.shl(b.add(index, i64(i)), i64(2)), F32, align=4))
             for p, weight in enumerate(weights):
                 at = p * len(xs) + t
                 sums[at] = fused(b, weight, inputs, sums[at])

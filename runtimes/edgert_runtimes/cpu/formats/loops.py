@@ -1,7 +1,13 @@
-"""The outer loops of every matmul kernel: panels by panels, tokens by tokens, tile by tile."""
+"""The outer loops of every matmul kernel, over rows as they lie in the file.
+
+One token *streams*: block after block of 16 rows is packed into a few cache lines and used at once, while the next 16
+rows are fetched. More tokens go in *tiles*: some panels of 16 rows are packed whole, and stay in the cache for all
+tokens. Rows that fill no panel are packed with a row repeated; what comes of it goes to the padding of the outputs.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from edgert_quant.jit import emit
@@ -14,72 +20,134 @@ from edgert_runtimes.cpu.formats.vectors import I64, POINTER, Value, i64, load, 
 PANEL_OUTPUT = 4 * LANES
 """Bytes of the outputs of one panel for one token."""
 
-TileBody = Callable[[ir.IRBuilder, Sequence[Value], Sequence[Value], Value], list[list[Value]]]
-"""(builder, pointers to panels, pointers to activations, k) → sums[panel][token], vectors of 16 floats."""
+Sums = list[list[Value]]
+"""[panel][token], vectors of 16 floats."""
+
+
+class Matmul(ABC):
+    """What a format does inside of the loops. Pointers are to cache lines where they are to packed data."""
+
+    @abstractmethod
+    def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
+        """Bytes of a row in the file."""
+
+    @abstractmethod
+    def emit_panel_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
+        """Bytes of a packed panel."""
+
+    @abstractmethod
+    def emit_pack(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
+        """Pack 1 to 16 rows."""
+
+    @abstractmethod
+    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> Sums:
+        """Packed panels by tokens."""
+
+    @abstractmethod
+    def emit_stream(self, b: ir.IRBuilder, first: Value, stride: Value, x: Value, k: Value, lines: Value) -> Value:
+        """Sixteen raw rows by one token: the same sums, bit for bit; `lines` is room for a packed block."""
 
 
 def emit_gemm(
     b: ir.IRBuilder,
+    form: Matmul,
     tile: Tile,
-    decode_panels: int,
-    panel_bytes: Value,
-    body: TileBody,
-    panels: Value,
-    n_panels: Value,
+    rows: Value,
+    n_rows: Value,
     xs: Value,
     ys: Value,
     n_tokens: Value,
     k: Value,
+    scratch: Value,
 ) -> None:
-    """The whole kernel: one token runs down the panels, `decode_panels` at once; more run in tiles, where the panels
-    of one tile stay in the cache for all tokens.
-    """
-    first = pointer(b, panels)
+    """The whole kernel; see `base`."""
+    first, lines = pointer(b, rows), pointer(b, scratch)
+    stride = form.emit_row_bytes(b, k)
+    panel_raw, panel_bytes = b.mul(stride, i64(LANES)), form.emit_panel_bytes(b, k)
+    whole = b.lshr(n_rows, i64(4))
 
-    def cover(heights: Sequence[int], at_once: int) -> None:
-        """All panels, `at_once` and then one by one; all tokens, in tiles of these heights."""
-        done = i64(0)
-        for width in (at_once, 1) if at_once > 1 else (1,):
-            with emit.loop(b, b.sub(n_panels, i64(width - 1)), start=done, step=width) as down:
-                place = step(b, first, b.mul(down.index, panel_bytes))
-                column = b.mul(down.index, i64(PANEL_OUTPUT))
-                token = i64(0)
-                for height in heights:
-                    function = _tile_function(b, width, height, body)
-                    with emit.loop(b, b.sub(n_tokens, i64(height - 1)), start=token, step=height) as along:
-                        rows = [b.add(table, b.shl(along.index, i64(3))) for table in (xs, ys)]
-                        b.call(function, [place, panel_bytes, *rows, column, k])
-                    token = along.index
-            done = down.index
+    def place(panel: Value) -> Value:
+        return step(b, first, b.mul(panel, panel_raw))
+
+    def tokens(column: Value, width: int) -> None:
+        """All tokens, in tiles, by the packed panels."""
+        token = i64(0)
+        for height in tile.tokens:
+            function = _tile_function(b, width, height, form)
+            with emit.loop(b, b.sub(n_tokens, i64(height - 1)), start=token, step=height) as along:
+                tables = [b.add(table, b.shl(along.index, i64(3))) for table in (xs, ys)]
+                b.call(function, [lines, panel_bytes, *tables, column, k])
+            token = along.index
+
+    def pack(panel: Value, count: Value, at: int) -> None:
+        target = step(b, lines, b.mul(panel_bytes, i64(at)) if at else 0)
+        b.call(_pack_function(b, form), [place(panel), stride, count, k, target])
 
     with b.if_else(b.icmp_signed("==", n_tokens, i64(1))) as (one, several):
-        with one:
-            cover((1,), decode_panels)
+        with one, emit.loop(b, whole) as down:
+            column = b.mul(down.index, i64(PANEL_OUTPUT))
+            b.call(_stream_function(b, form), [place(down.index), stride, xs, ys, column, k, lines])
         with several:
-            cover(tile.tokens, tile.panels)
+            done = i64(0)
+            for width in range(tile.panels, 0, -1):
+                with emit.loop(b, b.sub(whole, i64(width - 1)), start=done, step=width) as down:
+                    for i in range(width):
+                        pack(b.add(down.index, i64(i)), i64(LANES), i)
+                    tokens(b.mul(down.index, i64(PANEL_OUTPUT)), width)
+                done = down.index
+    rest = b.and_(n_rows, i64(LANES - 1))
+    with b.if_then(b.icmp_signed("!=", rest, i64(0))):
+        pack(whole, rest, 0)
+        tokens(b.mul(whole, i64(PANEL_OUTPUT)), 1)
 
 
-def _tile_function(b: ir.IRBuilder, width: int, height: int, body: TileBody) -> ir.Function:
-    """The function (panel, panel bytes, xs, ys, column, k) for one size of tile, made once in a module."""
-    name = f"tile_{width}x{height}"
+def _function(b: ir.IRBuilder, name: str, kinds: Sequence[ir.Type], body: Callable[..., None]) -> ir.Function:
+    """An internal function, made once in a module."""
     known = b.module.globals.get(name)
     if known is not None:
         return known
-    kind = ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, I64, I64, I64])
-    function = ir.Function(b.module, kind, name)
+    function = ir.Function(b.module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    panel, panel_bytes, xs, ys, column, k = function.args
     inner = ir.IRBuilder(function.append_basic_block("entry"))
-    places = [step(inner, panel, inner.mul(panel_bytes, i64(i)) if i else 0) for i in range(width)]
-    rows = [
-        [pointer(inner, load(inner, pointer(inner, table), 8 * t, I64, align=8)) for t in range(height)]
-        for table in (xs, ys)
-    ]
-    sums = body(inner, places, rows[0], k)
-    for t, row in enumerate(rows[1]):
-        outputs = step(inner, row, column)
-        for i in range(width):
-            store(inner, outputs, PANEL_OUTPUT * i, sums[i][t], align=4)
+    body(inner, *function.args)
     inner.ret_void()
     return function
+
+
+def _pack_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
+    """(first row, stride, rows, k, panel), with a loop of its own for sixteen rows."""
+
+    def body(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
+        form.emit_pack(b, first, stride, rows, k, panel)
+
+    return _function(b, "pack_panel", [POINTER, I64, I64, I64, POINTER], body)
+
+
+def _stream_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
+    """(first row, stride, xs, ys, column, k, lines)"""
+
+    def body(
+        b: ir.IRBuilder, first: Value, stride: Value, xs: Value, ys: Value, column: Value, k: Value, lines: Value
+    ) -> None:
+        x, y = (pointer(b, load(b, pointer(b, table), 0, I64, align=8)) for table in (xs, ys))
+        store(b, step(b, y, column), 0, form.emit_stream(b, first, stride, x, k, lines), align=4)
+
+    return _function(b, "stream", [POINTER, I64, I64, I64, I64, I64, POINTER], body)
+
+
+def _tile_function(b: ir.IRBuilder, width: int, height: int, form: Matmul) -> ir.Function:
+    """(panels, panel bytes, xs, ys, column, k), for one size of tile."""
+
+    def body(b: ir.IRBuilder, panel: Value, panel_bytes: Value, xs: Value, ys: Value, column: Value, k: Value) -> None:
+        places = [step(b, panel, b.mul(panel_bytes, i64(i)) if i else 0) for i in range(width)]
+        rows = [
+            [pointer(b, load(b, pointer(b, table), 8 * t, I64, align=8)) for t in range(height)] for table in (xs, ys)
+        ]
+        sums = form.emit_tile(b, places, rows[0], k)
+        for t, row in enumerate(rows[1]):
+            outputs = step(b, row, column)
+            for i in range(width):
+                store(b, outputs, PANEL_OUTPUT * i, sums[i][t], align=4)
+
+    return _function(b, f"tile_{width}x{height}", [POINTER, I64, I64, I64, I64, I64], body)

@@ -24,7 +24,7 @@ from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
-from edgert_runtimes.cpu.formats.loops import emit_gemm
+from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
@@ -35,12 +35,11 @@ from edgert_runtimes.cpu.formats.vectors import (
     WORDS,
     Offset,
     Value,
+    fetch,
     fused,
     i64,
     load,
-    multiply,
     pointer,
-    prefetch,
     same,
     shift_left,
     splat,
@@ -98,8 +97,8 @@ class Layout(ABC):
         """Codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
 
 
-class BlockFormat(Format):
-    """A block type in panels, for one instruction set."""
+class BlockFormat(Format, Matmul):
+    """A block type, for one instruction set."""
 
     def __init__(self, layout: Layout, isa: Isa, activation: Codes) -> None:
         self.type = layout.type
@@ -107,6 +106,7 @@ class BlockFormat(Format):
         self.isa = isa
         self.activation = activation
         self.codes = activation
+        self.panels = isa.code_tile(activation.planes).panels
         name = f"{self.type.name.lower()}.{{}}"
         sources = (*SOURCES, sys.modules[type(layout).__module__])
         matmul = f"gemm.{activation.name}.{isa.name}"
@@ -126,13 +126,30 @@ class BlockFormat(Format):
         """The pointer to a block of 16 rows."""
         return step(b, panel, b.mul(index, i64(self.layout.bytes)))
 
+    def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
+        """See Matmul."""
+        return b.mul(self._blocks(b, k), i64(self.type.block_bytes))
+
+    def emit_panel_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
+        """See Matmul."""
+        size = b.mul(self._blocks(b, k), i64(self.layout.bytes))
+        return b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
+
+    def emit_pack(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
+        """See Matmul."""
+        blocks = self._blocks(b, k)
+        full = b.icmp_signed("==", rows, i64(LANES))
+        with b.if_else(full) as (regular, irregular):
+            for branch, count in ((regular, None), (irregular, rows)):
+                with branch:
+                    raw = RawRows(b, first, stride, count)
+                    with emit.loop(b, blocks) as each:
+                        raw.start = b.mul(each.index, i64(self.type.block_bytes))
+                        self.layout.pack(b, raw, self._place(b, panel, each.index))
+
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
-            raw = RawRows(b, source, stride, n_rows)
-            panel, blocks = pointer(b, out), self._blocks(b, k)
-            with emit.loop(b, blocks) as each:
-                raw.start = b.mul(each.index, i64(self.type.block_bytes))
-                self.layout.pack(b, raw, self._place(b, panel, each.index))
+            self.emit_pack(b, pointer(b, source), stride, n_rows, k, pointer(b, out))
 
         return pack
 
@@ -179,41 +196,49 @@ class BlockFormat(Format):
 
     def _gemm_kernel(self) -> Callable[..., None]:
         def gemm(
-            b: ir.IRBuilder, panels: Value, n_panels: Value, xs: Value, ys: Value, n_tokens: Value, k: Value
+            b: ir.IRBuilder, rows: Value, n_rows: Value, xs: Value, ys: Value, n_tokens: Value, k: Value, scratch: Value
         ) -> None:
-            layout = self.layout
-            size = b.mul(self._blocks(b, k), i64(layout.bytes))
-            size = b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
-            tile = self.isa.code_tile(self.codes.planes)
-            emit_gemm(b, tile, 1, size, self._tile, panels, n_panels, xs, ys, n_tokens, k)
+            emit_gemm(b, self, self.isa.code_tile(self.codes.planes), rows, n_rows, xs, ys, n_tokens, k, scratch)
 
         return gemm
 
-    def _tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
-        """Sums of 16 rows of every panel for every token."""
-        layout, codes = self.layout, self.codes
-        blocks = self._blocks(b, k)
+    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        """See Matmul."""
         zero = emit.real(0.0, FLOATS)
-        with emit.loop(b, blocks, *[zero] * (len(panels) * len(xs))) as each:
+        with emit.loop(b, self._blocks(b, k), *[zero] * (len(panels) * len(xs))) as each:
             places = [self._place(b, panel, each.index) for panel in panels]
-            offset = b.mul(each.index, i64(layout.groups * layout.blocks * codes.block_bytes))
-            inputs = [step(b, x, offset) for x in xs]
-            if layout.groups == 1:
-                each.carry(*self._group(b, places, inputs, 0, each.values))
-            else:
-                with emit.loop(b, i64(layout.groups), *each.values) as rounds:
-                    offset = b.mul(rounds.index, i64(layout.blocks * codes.block_bytes))
-                    group_inputs = [step(b, x, offset) for x in inputs]
-                    rounds.carry(*self._group(b, places, group_inputs, rounds.index, rounds.values))
-                each.carry(*rounds.values)
+            each.carry(*self._rounds(b, places, xs, each.index, each.values))
         return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
+
+    def emit_stream(self, b: ir.IRBuilder, first: Value, stride: Value, x: Value, k: Value, lines: Value) -> Value:
+        """See Matmul."""
+        raw = RawRows(b, first, stride)
+        following = b.mul(stride, i64(LANES))
+        with emit.loop(b, self._blocks(b, k), emit.real(0.0, FLOATS)) as each:
+            size = LANES * self.type.block_bytes
+            fetch(b, first, b.add(following, b.mul(each.index, i64(size))), -(-size // LINE))
+            raw.start = b.mul(each.index, i64(self.type.block_bytes))
+            self.layout.pack(b, raw, lines)
+            each.carry(*self._rounds(b, [lines], [x], each.index, each.values))
+        return each.values[0]
+
+    def _rounds(
+        self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], index: Value, sums: Sequence[Value]
+    ) -> Sequence[Value]:
+        """Add a block of every panel for every token; `sums` is indexed by panel, then token."""
+        layout, codes = self.layout, self.codes
+        offset = b.mul(index, i64(layout.groups * layout.blocks * codes.block_bytes))
+        inputs = [step(b, x, offset) for x in xs]
+        if layout.groups == 1:
+            return self._group(b, places, inputs, 0, sums)
+        with emit.loop(b, i64(layout.groups), *sums) as rounds:
+            offset = b.mul(rounds.index, i64(layout.blocks * codes.block_bytes))
+            rounds.carry(*self._group(b, places, [step(b, x, offset) for x in inputs], rounds.index, rounds.values))
+        return rounds.values
 
     def _group(
         self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], group: Offset, sums: Sequence[Value]
     ) -> list[Value]:
-        lines = -(-self.layout.bytes // (LINE * self.layout.groups))
-        for place in places:
-            prefetch(b, place, multiply(b, group, lines * LINE), lines)
         sums = list(sums)
         for block in range(self.layout.blocks):
             inputs = [step(b, x, block * self.codes.block_bytes) for x in xs]

@@ -79,9 +79,6 @@ def store(b: ir.IRBuilder, base: Value, offset: Offset, value: Value, align: int
 LINE = 64
 """Bytes of a cache line, near enough."""
 
-PREFETCH_DISTANCE = 6144
-"""Bytes that kernels fetch ahead of where they read: with much less, the memory idles between the streams."""
-
 
 def prefetches() -> bool:
     """Whether kernels fetch ahead themselves. Intel's cores read .53 of what their memory gives without, .84 with;
@@ -90,14 +87,13 @@ def prefetches() -> bool:
     return not host().cpu.startswith("znver")
 
 
-def prefetch(b: ir.IRBuilder, base: Value, offset: Offset, lines: int) -> None:
-    """Fetch some cache lines into all caches, from PREFETCH_DISTANCE behind `offset` on; harmless anywhere."""
+def fetch(b: ir.IRBuilder, base: Value, offset: Offset, lines: int) -> None:
+    """Fetch some cache lines into all caches; harmless anywhere."""
     if not prefetches():
         return
-    first = add(b, offset, PREFETCH_DISTANCE)
     for line in range(lines):
         hints = [emit.integer(32, value) for value in (0, 3, 1)]  # for reading, to keep, data
-        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, base, add(b, first, LINE * line)), *hints])
+        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, base, add(b, offset, LINE * line)), *hints])
 
 
 def splat(b: ir.IRBuilder, value: Value) -> Value:
@@ -141,21 +137,6 @@ def mask(b: ir.IRBuilder, value: Value, bits: int) -> Value:
 def shuffle(b: ir.IRBuilder, x: Value, y: Value, order: Sequence[int]) -> Value:
     """Elements of the two vectors laid end to end."""
     return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), list(order)))
-
-
-def transpose(b: ir.IRBuilder, rows: Sequence[Value]) -> list[Value]:
-    """Rows of one length, a power of two of each → the same elements, column after column, in vectors of that length.
-
-    Interleaving the columns of the even rows with those of the odd rows gives the columns of all; recursion does the
-    rest: log2(rows) shuffles per vector.
-    """
-    if len(rows) == 1:
-        return list(rows)
-    length = rows[0].type.count
-    low = [half * length + i for i in range(length // 2) for half in (0, 1)]
-    high = [half * length + i for i in range(length // 2, length) for half in (0, 1)]
-    even, odd = transpose(b, rows[0::2]), transpose(b, rows[1::2])
-    return [shuffle(b, x, y, order) for x, y in zip(even, odd, strict=True) for order in (low, high)]
 
 
 def join(b: ir.IRBuilder, parts: Sequence[Value]) -> Value:

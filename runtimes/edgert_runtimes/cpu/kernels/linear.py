@@ -1,11 +1,11 @@
-"""Matrix products through panel formats: y = x Wᵀ + bias."""
+"""Matrix products: y = x Wᵀ + bias. A *panel* is 16 rows of a matrix."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from edgert_quant.jit import device, kernel
-from edgert_quant.jit.primitives import call6, load_f32, load_i64, store_f32, store_i64
+from edgert_quant.jit.primitives import call7, load_f32, load_i64, store_f32, store_i64
 
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WIDTH, X
 from edgert_runtimes.cpu.kernels.table import (
@@ -13,6 +13,7 @@ from edgert_runtimes.cpu.kernels.table import (
     MIN_CHUNK,
     MULTIPLIES,
     OPERANDS,
+    PANELS,
     READ_BYTES,
     THREADS,
     TOKEN_TILE,
@@ -22,9 +23,9 @@ from edgert_runtimes.cpu.kernels.table import (
 )
 
 X_BYTES = OPERANDS + 3  # of one row of activations
-PANELS = OPERANDS + 7
+MATRIX = OPERANDS + 7
 N_PANELS = OPERANDS + 8
-PANEL_BYTES = OPERANDS + 9
+ROW_BYTES = OPERANDS + 9  # of the matrix
 K = OPERANDS + 10
 GEMM = OPERANDS + 11
 BIAS = OPERANDS + 12  # address, or 0
@@ -32,12 +33,12 @@ GROUPS = OPERANDS + 13  # set by prepare: into how many parts the panels are div
 
 
 @device
-def panel_groups(panels: Any, panel_bytes: Any, k: Any, rows: Any, threads: Any) -> Any:
+def panel_groups(panels: Any, row_bytes: Any, k: Any, rows: Any, threads: Any) -> Any:
     """Into how many groups, of whole pairs of panels, to divide a matrix for `rows` rows."""
     pairs = (panels + 1) // 2
     if threads == 1:
         return 1
-    cost = panels * (panel_bytes // READ_BYTES + rows * k * 16 // MULTIPLIES)
+    cost = panels * (16 * row_bytes // READ_BYTES + rows * k * 16 // MULTIPLIES)
     return max(1, min(cost // MIN_CHUNK, threads * CHUNKS_PER_THREAD, pairs))
 
 
@@ -56,7 +57,7 @@ def prepare_linear(state: int, record: int) -> int:
     together = min(rows, TOKEN_TILE)
     groups = panel_groups(
         load_i64(record, N_PANELS),
-        load_i64(record, PANEL_BYTES),
+        load_i64(record, ROW_BYTES),
         load_i64(record, K),
         together,
         load_i64(state, THREADS),
@@ -79,11 +80,12 @@ def linear(state: int, record: int, chunk: int, thread: int) -> None:
         row = first_row + t
         store_i64(xs, t, load_i64(record, X) + row * load_i64(record, X_BYTES))
         store_i64(ys, t, load_i64(record, OUT) + 4 * (row * stride + 16 * first))
-    panels = load_i64(record, PANELS) + first * load_i64(record, PANEL_BYTES)
-    call6(load_i64(record, GEMM), panels, end - first, xs, ys, count, load_i64(record, K))
+    columns = min(16 * end, width) - 16 * first
+    matrix = load_i64(record, MATRIX) + 16 * first * load_i64(record, ROW_BYTES)
+    call7(load_i64(record, GEMM), matrix, columns, xs, ys, count, load_i64(record, K), xs + PANELS)
     bias = load_i64(record, BIAS)
     if bias != 0:
         for t in range(count):
             y = load_i64(ys, t)
-            for i in range(min(16 * end, width) - 16 * first):
+            for i in range(columns):
                 store_f32(y, i, load_f32(y, i) + load_f32(bias, 16 * first + i))

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgert_quant.jit import device, kernel
 from edgert_quant.jit.primitives import (
-    call6,
+    call7,
     load_f32,
     load_i32,
     load_i64,
@@ -36,6 +36,7 @@ from edgert_runtimes.cpu.kernels.table import (
     MIN_CHUNK,
     OP,
     OPERANDS,
+    PANELS,
     STATUS,
     THREADS,
     TOKEN_TILE,
@@ -56,14 +57,14 @@ ACTIVE = OPERANDS + 15  # int32 [experts]: the experts that have pairs
 N_ACTIVE = OPERANDS + 16  # set by prepare
 GROUPS = OPERANDS + 17  # set by prepare
 K = OPERANDS + 18
-GATE = OPERANDS + 19  # panels of all experts, gemm, bytes of a panel, activations and the bytes of one row of them
+GATE = OPERANDS + 19  # matrices of all experts, gemm, bytes of a row, activations and the bytes of one row of them
 GATE_GEMM = OPERANDS + 20
-GATE_PANEL_BYTES = OPERANDS + 21
+GATE_ROW_BYTES = OPERANDS + 21
 GATE_X = OPERANDS + 22
 GATE_X_BYTES = OPERANDS + 23
 UP = OPERANDS + 24
 UP_GEMM = OPERANDS + 25
-UP_PANEL_BYTES = OPERANDS + 26
+UP_ROW_BYTES = OPERANDS + 26
 UP_X = OPERANDS + 27
 UP_X_BYTES = OPERANDS + 28
 UP_OUT = OPERANDS + 29  # float32 [pairs, OUT_STRIDE]; OUT has the gates, then the hidden values
@@ -141,17 +142,17 @@ def sort_pairs(state: Any, record: Any) -> Any:
 
 
 @device
-def prepare_experts(state: Any, record: Any, panel_bytes: Any) -> Any:
+def prepare_experts(state: Any, record: Any, row_bytes: Any) -> Any:
     """The number of chunks; N_ACTIVE must be set."""
     active, panels, threads = load_i64(record, N_ACTIVE), load_i64(record, N_PANELS), load_i64(state, THREADS)
     if active == 0:
         return 0
     rows = rows_of(state, record) // active + 1
-    groups = panel_groups(panels, panel_bytes, load_i64(record, K), rows, threads)
+    groups = panel_groups(panels, row_bytes, load_i64(record, K), rows, threads)
     store_i64(record, GROUPS, groups)
     if threads == 1:
         return 1
-    cost = active * panels * (panel_bytes // 16 + rows * load_i64(record, K) // 8)
+    cost = active * panels * (row_bytes + rows * load_i64(record, K) // 8)
     return max(1, min(active * groups, cost // MIN_CHUNK, MOST_CHUNKS))
 
 
@@ -159,7 +160,7 @@ def prepare_experts(state: Any, record: Any, panel_bytes: Any) -> Any:
 def prepare_inward(state: int, record: int) -> int:
     """Sort the rows by expert; chunks are experts times groups of panels."""
     store_i64(record, N_ACTIVE, sort_pairs(state, record))
-    return int(prepare_experts(state, record, load_i64(record, GATE_PANEL_BYTES) + load_i64(record, UP_PANEL_BYTES)))
+    return int(prepare_experts(state, record, load_i64(record, GATE_ROW_BYTES) + load_i64(record, UP_ROW_BYTES)))
 
 
 @kernel
@@ -174,8 +175,8 @@ def inward(state: int, record: int, chunk: int, thread: int) -> None:
         expert = load_i32(load_i64(record, ACTIVE), unit // groups)
         first, end = panels_of_group(panels, unit % groups, groups)
         columns = min(16 * end, width) - 16 * first
-        gate = load_i64(record, GATE) + (expert * panels + first) * load_i64(record, GATE_PANEL_BYTES)
-        up = load_i64(record, UP) + (expert * panels + first) * load_i64(record, UP_PANEL_BYTES)
+        gate = load_i64(record, GATE) + (expert * width + 16 * first) * load_i64(record, GATE_ROW_BYTES)
+        up = load_i64(record, UP) + (expert * width + 16 * first) * load_i64(record, UP_ROW_BYTES)
         last = load_i32(load_i64(record, STARTS), expert + 1)
         for start in range(load_i32(load_i64(record, STARTS), expert), last, TOKEN_TILE):
             count = min(last - start, TOKEN_TILE)
@@ -186,8 +187,8 @@ def inward(state: int, record: int, chunk: int, thread: int) -> None:
                 store_i64(up_xs, t, load_i64(record, UP_X) + row * load_i64(record, UP_X_BYTES))
                 store_i64(ys, t, load_i64(record, OUT) + offset)
                 store_i64(up_ys, t, load_i64(record, UP_OUT) + offset)
-            call6(load_i64(record, GATE_GEMM), gate, end - first, xs, ys, count, k)
-            call6(load_i64(record, UP_GEMM), up, end - first, up_xs, up_ys, count, k)
+            call7(load_i64(record, GATE_GEMM), gate, columns, xs, ys, count, k, xs + PANELS)
+            call7(load_i64(record, UP_GEMM), up, columns, up_xs, up_ys, count, k, xs + PANELS)
             for t in range(count):
                 gate_by_silu(load_i64(ys, t), load_i64(ys, t), load_i64(up_ys, t), columns)
 
@@ -199,21 +200,22 @@ SOURCE = OPERANDS + 29  # of `outward`: the address of N_ACTIVE in the record of
 def prepare_outward(state: int, record: int) -> int:
     """The rows are sorted already."""
     store_i64(record, N_ACTIVE, load_i64(load_i64(record, SOURCE), 0))
-    return int(prepare_experts(state, record, load_i64(record, GATE_PANEL_BYTES)))
+    return int(prepare_experts(state, record, load_i64(record, GATE_ROW_BYTES)))
 
 
 @kernel
 def outward(state: int, record: int, chunk: int, thread: int) -> None:
     """The down product of some experts and panels: GATE… are the down matrices, activations are by pair."""
     groups, k, panels = load_i64(record, GROUPS), load_i64(record, K), load_i64(record, N_PANELS)
-    stride, x_bytes = load_i64(record, OUT_STRIDE), load_i64(record, GATE_X_BYTES)
+    stride, x_bytes, width = load_i64(record, OUT_STRIDE), load_i64(record, GATE_X_BYTES), load_i64(record, WIDTH)
     xs = scratch_of(state, thread)
     ys = xs + 8 * TOKEN_TILE
     first_unit, end_unit = share(load_i64(record, N_ACTIVE) * groups, chunk, load_i64(record, CHUNKS))
     for unit in range(first_unit, end_unit):
         expert = load_i32(load_i64(record, ACTIVE), unit // groups)
         first, end = panels_of_group(panels, unit % groups, groups)
-        down = load_i64(record, GATE) + (expert * panels + first) * load_i64(record, GATE_PANEL_BYTES)
+        down = load_i64(record, GATE) + (expert * width + 16 * first) * load_i64(record, GATE_ROW_BYTES)
+        columns = min(16 * end, width) - 16 * first
         last = load_i32(load_i64(record, STARTS), expert + 1)
         for start in range(load_i32(load_i64(record, STARTS), expert), last, TOKEN_TILE):
             count = min(last - start, TOKEN_TILE)
@@ -221,7 +223,7 @@ def outward(state: int, record: int, chunk: int, thread: int) -> None:
                 pair = load_i32(load_i64(record, SORTED), start + t)
                 store_i64(xs, t, load_i64(record, GATE_X) + pair * x_bytes)
                 store_i64(ys, t, load_i64(record, OUT) + 4 * (pair * stride + 16 * first))
-            call6(load_i64(record, GATE_GEMM), down, end - first, xs, ys, count, k)
+            call7(load_i64(record, GATE_GEMM), down, columns, xs, ys, count, k, xs + PANELS)
 
 
 @kernel

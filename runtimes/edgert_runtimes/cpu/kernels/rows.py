@@ -50,14 +50,14 @@ def prepare_rows(state: int, record: int) -> int:
     return int(divide(state, rows_of(state, record), load_i64(record, UNIT_COST)))
 
 
-ROW_BYTES = OPERANDS + 8  # of a stored row, or of a panel
+ROW_BYTES = OPERANDS + 8
 PACK = OPERANDS + 9
 UNPACK = OPERANDS + 10
 
 
 @kernel
-def embed_rows(state: int, record: int, chunk: int, thread: int) -> None:
-    """Rows kept as in the file: a panel of one row is packed into scratch, and unpacked."""
+def embed(state: int, record: int, chunk: int, thread: int) -> None:
+    """Rows of the matrix: a panel of one row is packed into scratch, and unpacked."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     width, scratch = load_i64(record, WIDTH), scratch_of(state, thread)
     row_bytes, tokens = load_i64(record, ROW_BYTES), load_i64(state, TOKENS)
@@ -66,18 +66,6 @@ def embed_rows(state: int, record: int, chunk: int, thread: int) -> None:
         call5(load_i64(record, PACK), source, row_bytes, 1, width, scratch)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
         call4(load_i64(record, UNPACK), scratch, 0, width, out)
-
-
-@kernel
-def embed_panels(state: int, record: int, chunk: int, thread: int) -> None:
-    """Rows of a matrix that is kept in panels of 16 rows (an embedding that is the output matrix too)."""
-    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
-    tokens = load_i64(state, TOKENS)
-    for row in range(first, end):
-        token = load_i32(tokens, row)
-        panel = load_i64(record, WEIGHT) + (token >> 4) * load_i64(record, ROW_BYTES)
-        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
-        call4(load_i64(record, UNPACK), panel, token & 15, load_i64(record, WIDTH), out)
 
 
 GROUPS = OPERANDS + 8

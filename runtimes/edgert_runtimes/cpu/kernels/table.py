@@ -54,6 +54,9 @@ OPERANDS = 8
 TOKEN_TILE = 128
 """Rows that go through a matrix together, at most: their activations fit into a core's cache beside the weights."""
 
+PANELS = 4 * 8 * TOKEN_TILE
+"""Where in a thread's scratch memory matmuls pack panels; what is before it holds addresses of rows."""
+
 READ_BYTES = 16
 """Bytes of weights a core reads in a nanosecond, roughly."""
 
