@@ -294,6 +294,7 @@ class _Lowering:
             **_expert_fields(op.down, down, op.hidden, op.out.width, down_x, down_x_bytes),
             rows.OUT: y,
             rows.OUT_STRIDE: _stride(op.out.width),
+            rows.WIDTH: op.out.width,
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
