@@ -84,7 +84,7 @@ def prefetches() -> bool:
     """Whether kernels fetch ahead themselves. Intel's cores read .53 of what their memory gives without, .84 with;
     AMD's Zen reads all of it by itself where panels are walked in order, and .75 where it is told to.
     """
-    return not host().cpu.startswith("znver")
+    return True
 
 
 def fetch(b: ir.IRBuilder, base: Value, offset: Offset, lines: int) -> None:
