@@ -4,6 +4,8 @@ lines. Blocks of the file: `block_q*_K` of ggml's `ggml-common.h`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
@@ -37,13 +39,33 @@ def bytes_as_words(b: ir.IRBuilder, place: Value, offset: Offset) -> Value:
     return b.zext(load(b, place, offset, BYTES, align=16), WORDS)
 
 
+SIXES = 48
+"""Bytes of four numbers of six bits of 16 rows: three planes of bytes with one number each in the low six bits and two
+bits of the fourth above them, its lowest first.
+"""
+
+
+def store_sixes(b: ir.IRBuilder, place: Value, start: Offset, values: Sequence[Value]) -> None:
+    """Store four numbers; bits beyond the sixth are ignored."""
+    for plane, value in enumerate(values[:3]):
+        fourth = mask(b, shift_left(b, values[3], 6 - 2 * plane), 0xC0)
+        byte = b.trunc(b.or_(mask(b, value, 63), fourth), BYTES)
+        store(b, place, add(b, start, LANES * plane), byte, align=16)
+
+
+def six(b: ir.IRBuilder, place: Value, start: Offset, index: int) -> Value:
+    """One of four numbers, as words."""
+    if index < 3:
+        return mask(b, bytes_as_words(b, place, add(b, start, LANES * index)), 63)
+    planes = [shift_right(b, bytes_as_words(b, place, add(b, start, LANES * i)), 6) for i in range(3)]
+    return b.or_(b.or_(planes[0], shift_left(b, planes[1], 2)), shift_left(b, planes[2], 4))
+
+
 class Q4_K(Layout):  # noqa: N801
     """w = d sc q - dmin m, with 6-bit sc and m for every 32 weights.
 
-    Packed: 64 bytes of words d | dmin; four rounds of three 16-byte planes of scales; 32 words of codes of 16 rows, the
-    low halves of words 8 g … 8 g + 7 being block 2 g and the high halves block 2 g + 1. The planes of a round
-    hold sc of its first block, sc of its second and m of its first in their low six bits; their upper two bits are bits
-    0-1, 2-3 and 4-5 of m of the second.
+    Packed: 64 bytes of words d | dmin; four rounds of `sixes`: sc of two blocks, m of two blocks; 32 words of codes of
+    16 rows, the low halves of words 8 g … 8 g + 7 being block 2 g and the high halves block 2 g + 1.
     """
 
     type = BlockType.Q4_K
@@ -79,27 +101,17 @@ class Q4_K(Layout):  # noqa: N801
         scales = [mask(b, a, 0x3F3F3F3F), _upper(b, low, a)]
         minima = [mask(b, c, 0x3F3F3F3F), _upper(b, shift_right(b, low, 4), c)]
         for group in range(4):
-            shift = 16 * (group % 2)
-            words, mins = (shift_right(b, v[group // 2], shift) for v in (scales, minima))
-            second = mask(b, shift_right(b, mins, 8), 63)
-            values = [mask(b, words, 63), mask(b, shift_right(b, words, 8), 63), mask(b, mins, 63)]
-            for plane, value in enumerate(values):
-                upper = shift_left(b, mask(b, shift_right(b, second, 2 * plane), 3), 6)
-                byte = b.trunc(b.or_(value, upper), BYTES)
-                store(b, place, self.scales_at + 48 * group + 16 * plane, byte, align=16)
+            words, mins = (shift_right(b, v[group // 2], 16 * (group % 2)) for v in (scales, minima))
+            values = [words, shift_right(b, words, 8), mins, shift_right(b, mins, 8)]
+            store_sixes(b, place, self.scales_at + SIXES * group, values)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m."""
         scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=64))
-        start = add(b, multiply(b, group, 48), self.scales_at)
-        planes = [bytes_as_words(b, place, add(b, start, 16 * i)) for i in range(3)]
-        if block == 0:
-            level = mask(b, planes[2], 63)
-        else:
-            upper = [shift_left(b, shift_right(b, plane, 6), 2 * i) for i, plane in enumerate(planes)]
-            level = b.or_(b.or_(upper[0], upper[1]), upper[2])
-        factor = b.fmul(scale, b.sitofp(mask(b, planes[block], 63), FLOATS))
-        return Scales([factor], b.fmul(minimum, b.sitofp(level, FLOATS)))
+        start = add(b, multiply(b, group, SIXES), self.scales_at)
+        factor = b.fmul(scale, b.sitofp(six(b, place, start, block), FLOATS))
+        level = six(b, place, start, 2 + block)
+        return Scales([factor], [b.fmul(minimum, b.sitofp(level, FLOATS))])
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """The low or the high halves of a word."""
@@ -160,7 +172,7 @@ class Q6_K(Layout):  # noqa: N801
     groups = 4
     blocks = 2
     halves = 2
-    offset_bits = 5
+    offset = 32
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """uint8 ql[128], uint8 qh[64], int8 scales[16], half d. For l < 32, byte 64 h + 32 j + l of ql has the lower

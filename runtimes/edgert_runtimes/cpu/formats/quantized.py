@@ -4,8 +4,9 @@ For output row i and a token, with codes q (unsigned) of the weights and codes c
 
     y_i = Σ_blocks d (Σ_halves f_i Σ (q - offset) c) - d m_i Σ c
 
-where d is the scale of 32 inputs, f_i and m_i factor and minimum of the row's 32 weights (two factors where a type
-scales every 16). Sums over codes are exact integers; the floats are added block after block, in every kernel alike.
+where d is the scale of 32 inputs, f_i and m_i factor and minimum of the row's 32 weights (two of them where a type
+has them for every 16). Where a type has a table, q is what stands in it for the stored code. Sums over codes are exact
+integers; the floats are added block after block, in every kernel alike.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from edgert_runtimes.cpu.formats.vectors import (
     Value,
     fused,
     i64,
+    join,
     load,
+    look_up,
     multiply,
     pointer,
     prefetch,
@@ -53,16 +56,19 @@ SOURCES = (activations, base, emit, *ISA_SOURCES, loops, rows, vectors)
 
 STEPS = BLOCK // 4
 """Words of four codes in a block of 32."""
-ALIGNMENT = 32
-"""Of the blocks and codes in a panel: blocks of half scales and codes are an odd multiple of it."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Of 32 weights of 16 rows: one factor, or one for each 16, and the minimum that is subtracted (or None)."""
+    """Of 32 weights of 16 rows: one factor, or one for each 16, and as many minima to subtract, or none.
+
+    `shift` says that the minima are factor · -shift: unpacked weights are factor · (code - offset + shift), whose zeros
+    have signs of their own.
+    """
 
     factors: Sequence[Value]
-    minimum: Value | None = None
+    minima: Sequence[Value] = ()
+    shift: Value | None = None
 
 
 Word = Callable[[Offset], Value]
@@ -77,13 +83,17 @@ class Layout(ABC):
 
     type: BlockType
     bytes: int
+    alignment: int = 32
+    """Of the blocks and the codes in them; divides `bytes`."""
     bits: int
-    """Of a stored code: all are below 2^bits."""
+    """Of a code that is multiplied: all are below 2^bits."""
     groups: int = 1
     blocks: int = 1
     halves: int = 1
-    offset_bits: int | None = None
-    """The stored codes are 2^offset_bits too large; None: they are not offset."""
+    offset: int = 0
+    """The codes are so much too large."""
+    table: tuple[int, ...] = ()
+    """What the stored codes, indices of four bits, stand for: codes, offset and all; empty: themselves."""
 
     @abstractmethod
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -95,7 +105,7 @@ class Layout(ABC):
 
     @abstractmethod
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+        """Stored codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
 
 
 class BlockFormat(Format):
@@ -108,7 +118,7 @@ class BlockFormat(Format):
         self.activation = activation
         self.codes = activation
         name = f"{self.type.name.lower()}.{{}}"
-        sources = (*SOURCES, sys.modules[type(layout).__module__])
+        sources = (*SOURCES, *dict.fromkeys(sys.modules[c.__module__] for c in type(layout).__mro__[:-3]))
         matmul = f"gemm.{activation.name}.{isa.name}"
         self.pack = ir_kernel(name=name.format("pack"), key=sources)(self._pack_kernel())
         self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(self._unpack_kernel())
@@ -162,20 +172,22 @@ class BlockFormat(Format):
             codes = self.layout.codes(b, word, group, block, i)
             words = b.insert_element(words, codes, ir.Constant(I32, i))
         wide = ir.VectorType(I32, BLOCK)
-        codes = b.zext(b.bitcast(words, ir.VectorType(I8, BLOCK)), wide)
-        if self.layout.offset_bits is not None:
-            codes = b.sub(codes, ir.Constant(wide, [1 << self.layout.offset_bits] * BLOCK))
+        stored = b.bitcast(words, ir.VectorType(I8, BLOCK))
+        if self.layout.table:
+            stored = look_up(b, stored, self.layout.table)
+        codes = b.zext(stored, wide)
+        codes = b.sitofp(b.sub(codes, same(codes, self.layout.offset)), ir.VectorType(F32, BLOCK))
         scales = self.layout.scales(b, place, group, block)
-        factors = [b.extract_element(factor, lane) for factor in scales.factors]
-        vector = emit.splat(b, factors[0], BLOCK)
-        if len(factors) == 2:
-            halves = [ir.Constant(I32, 0)] * 16 + [ir.Constant(I32, BLOCK)] * 16
-            order = ir.Constant(ir.VectorType(I32, BLOCK), halves)
-            vector = b.shuffle_vector(vector, emit.splat(b, factors[1], BLOCK), order)
-        values = b.fmul(vector, b.sitofp(codes, ir.VectorType(F32, BLOCK)))
-        if scales.minimum is None:
-            return values
-        return b.fsub(values, emit.splat(b, b.extract_element(scales.minimum, lane), BLOCK))
+        factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
+        if scales.shift is not None:
+            return b.fmul(factor, b.fadd(codes, self._of_row(b, [scales.shift], lane)))
+        values = b.fmul(factor, codes)
+        return b.fsub(values, minima[0]) if minima else values
+
+    def _of_row(self, b: ir.IRBuilder, values: Sequence[Value], lane: Value) -> Value:
+        """One number, or one for each half, spread over the 32 weights of a row."""
+        parts = [splat(b, b.extract_element(value, lane)) for value in values]
+        return join(b, parts if len(parts) == 2 else parts * 2)
 
     def _gemm_kernel(self) -> Callable[..., None]:
         def gemm(
@@ -242,10 +254,14 @@ class BlockFormat(Format):
                 part = b.fmul(b.sitofp(parts[0][at], FLOATS), scales.factors[0])
                 for more, factor in zip(parts[1:], scales.factors[1:], strict=True):
                     part = fused(b, b.sitofp(more[at], FLOATS), factor, part)
+                if len(scales.minima) == 2:
+                    for minimum, offset in zip(scales.minima, codes.half_sums, strict=True):
+                        total = splat(b, b.sitofp(load(b, x, offset, I32, align=4), F32))
+                        part = fused(b, minimum, total, part)
                 sums[at] = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), sums[at])
-                if scales.minimum is not None:
+                if len(scales.minima) == 1:
                     total = splat(b, load(b, x, codes.scaled_sum, F32, align=4))
-                    sums[at] = fused(b, scales.minimum, total, sums[at])
+                    sums[at] = fused(b, scales.minima[0], total, sums[at])
 
     def _dots(
         self,
@@ -267,9 +283,11 @@ class BlockFormat(Format):
             for place in places:
 
                 def word(offset: Offset, place: Value = place) -> Value:
-                    return load(b, place, offset, WORDS, align=ALIGNMENT)
+                    return load(b, place, offset, WORDS, align=layout.alignment)
 
-                operands.append(isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
+                stored = layout.codes(b, word, group, block, i)
+                words = isa.look_up(b, stored, layout.table) if layout.table else stored
+                operands.append(isa.codes(b, words, layout.bits))
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
                     words = [splat(b, load(b, x, offset, I32, align=4)) for offset in codes.words(plane, i)]
@@ -284,10 +302,9 @@ class BlockFormat(Format):
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
-        offset = 0 if self.layout.offset_bits is None else 1 << self.layout.offset_bits
-        offset -= self.isa.bias(self.layout.bits)
+        offset = self.layout.offset - self.isa.bias(self.layout.bits)
         if offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
         at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
-        total = splat(b, load(b, x, at, I32, align=4))
-        return b.mul(total, same(total, offset))
+        total = load(b, x, at, I32, align=4)
+        return splat(b, b.mul(total, same(total, offset)))

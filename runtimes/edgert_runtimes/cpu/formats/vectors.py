@@ -175,6 +175,18 @@ def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
     return [shuffle(b, value, value, range(i, i + length)) for i in range(0, count, length)]
 
 
+def look_up(b: ir.IRBuilder, codes: Value, table: Sequence[int]) -> Value:
+    """Bytes that are indices of a table → its entries (0 … 255): the steps from entry to entry, added up to the index.
+
+    For CPUs that have no instruction for it.
+    """
+    result = same(codes, table[0])
+    for i in range(1, len(table)):
+        reached = b.sext(b.icmp_signed(">=", codes, same(codes, i)), codes.type)
+        result = b.add(result, mask(b, reached, (table[i] - table[i - 1]) % 256))
+    return result
+
+
 def word_of_halves(b: ir.IRBuilder, words: Value) -> tuple[Value, Value]:
     """The two halves in each word, as floats."""
     low, high = b.trunc(words, HALVES), b.trunc(shift_right(b, words, 16), HALVES)
