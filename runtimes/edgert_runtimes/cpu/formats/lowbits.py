@@ -5,8 +5,6 @@ Blocks of the file: `block_q*` and `block_tq*` of ggml's `ggml-common.h`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
@@ -16,6 +14,7 @@ from edgert_runtimes.cpu.formats.blocks32 import spread_by_step
 from edgert_runtimes.cpu.formats.blocks256 import BYTES, SIXES, bytes_as_words, six, store_sixes
 from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
+from edgert_runtimes.cpu.formats.storage import ThreeBits, TwoBits
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     HALVES,
@@ -35,61 +34,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     store,
     word_of_halves,
 )
-
-
-class TwoBits(Layout):
-    """Codes of two bits, two words of 16 rows for 32 weights: bits 2 q and 2 q + 1 of byte i of the p-th word belong to
-    code 4 (4 p + q) + i.
-    """
-
-    bits = 2
-    words = 2
-    """Of 16 rows, for 32 weights."""
-    codes_at: int
-
-    def block_at(self, b: ir.IRBuilder, group: Offset, block: int) -> Offset:
-        """Where the words of 32 weights start."""
-        size = self.words * ROW_WORD
-        return add(b, multiply(b, group, self.blocks * size), self.codes_at + block * size)
-
-    def store_codes(self, b: ir.IRBuilder, place: Value, group: Offset, block: int, steps: Sequence[Value]) -> None:
-        """Store the codes of 32 weights, eight words with a code a byte."""
-        start = self.block_at(b, group, block)
-        for p in range(2):
-            word = join_bits(b, [mask(b, step, 0x03030303) for step in steps[4 * p : 4 * p + 4]], 2)
-            store(b, place, add(b, start, ROW_WORD * p), word, align=32)
-
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Two bits of every byte."""
-        p, q = divmod(step, 4)
-        pairs = word(add(b, self.block_at(b, group, block), ROW_WORD * p))
-        return mask(b, shift_right(b, pairs, 2 * q), 0x03030303)
-
-
-class ThreeBits(TwoBits):
-    """As TwoBits, with a third word: bit g of its byte i is the upper bit of code 4 g + i."""
-
-    bits = 3
-    words = 3
-
-    def store_codes(self, b: ir.IRBuilder, place: Value, group: Offset, block: int, steps: Sequence[Value]) -> None:
-        """The low bits, and the upper ones."""
-        super().store_codes(b, place, group, block, steps)
-        word = join_bits(b, [mask(b, shift_right(b, step, 2), 0x01010101) for step in steps], 1)
-        store(b, place, add(b, self.block_at(b, group, block), 2 * ROW_WORD), word, align=32)
-
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Two bits and one."""
-        bits = word(add(b, self.block_at(b, group, block), 2 * ROW_WORD))
-        return b.or_(super().codes(b, word, group, block, step), mask(b, shift_left(b, bits, 2 - step), 0x04040404))
-
-
-def join_bits(b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Value:
-    """Words with `bits` in every byte as one, the first lowest."""
-    result = words[0]
-    for i, word in enumerate(words[1:], 1):
-        result = b.or_(result, shift_left(b, word, bits * i))
-    return result
 
 
 def file_pairs(b: ir.IRBuilder, raw: RawRows, start: int, block: int) -> list[Value]:

@@ -118,7 +118,10 @@ class BlockFormat(Format):
         self.activation = activation
         self.codes = activation
         name = f"{self.type.name.lower()}.{{}}"
-        sources = (*SOURCES, *dict.fromkeys(sys.modules[c.__module__] for c in type(layout).__mro__[:-3]))
+        sources = (
+            *SOURCES,
+            *dict.fromkeys(sys.modules[c.__module__] for c in type(layout).__mro__ if issubclass(c, Layout)),
+        )
         matmul = f"gemm.{activation.name}.{isa.name}"
         self.pack = ir_kernel(name=name.format("pack"), key=sources)(self._pack_kernel())
         self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(self._unpack_kernel())

@@ -42,7 +42,7 @@ class RawRows:
         self._keep = b.sext(b.icmp_signed("<", lanes, emit.splat(b, b.trunc(rows, I32), LANES)), WORDS)
         self.start: Offset = 0
 
-    def columns(self, offset: int, count: int, element: Any = I32) -> list[Value]:
+    def columns(self, offset: Offset, count: int, element: Any = I32) -> list[Value]:
         """`count` elements from `offset` on of every row, `count` a power of two up to 16: for each element, the vector
         of its 16 rows.
         """
@@ -54,7 +54,7 @@ class RawRows:
         whole = [join(b, vectors[i : i + each]) for i in range(0, LANES, each)]
         return [self._kept(vector) for long in whole for vector in split(b, long, LANES)]
 
-    def column(self, offset: int, element: Any = I32) -> Value:
+    def column(self, offset: Offset, element: Any = I32) -> Value:
         """One element at `offset` of every row."""
         b = self._b
         vector = ir.Constant(ir.VectorType(element, LANES), ir.Undefined)

@@ -15,6 +15,7 @@ from edgert_runtimes.cpu.formats.blocks32 import Nibbles
 from edgert_runtimes.cpu.formats.blocks256 import BYTES, SIXES, bytes_as_words, six, store_sixes
 from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
+from edgert_runtimes.cpu.formats.storage import FourBits
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     HALVES,
@@ -49,10 +50,10 @@ class IQ4_NL(Nibbles):  # noqa: N801
     table = IQ4_TABLE
 
 
-class IQ4_XS(Layout):  # noqa: N801
+class IQ4_XS(FourBits):  # noqa: N801
     """w = d (sc - 32) table[q], with 6-bit sc for every 32 weights.
 
-    Packed: 16 halves d; for every 128 weights four sixes, the scales; codes, block after block as in IQ4_NL.
+    Packed: 16 halves d; for every 128 weights four sixes, the scales; codes.
     """
 
     type = BlockType.IQ4_XS
@@ -85,13 +86,6 @@ class IQ4_XS(Layout):  # noqa: N801
         scale = emit.half_to_float(b, load(b, place, 0, HALVES, align=32))
         level = six(b, place, add(b, multiply(b, group, SIXES), self.scales_at), block)
         return Scales([b.fmul(scale, b.sitofp(b.sub(level, same(level, 32)), FLOATS))])
-
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Low halves in the first four steps, high halves in the others."""
-        high, index = divmod(step, STEPS // 2)
-        start = add(b, multiply(b, group, self.blocks * STEPS // 2 * ROW_WORD), self.codes_at)
-        pair = word(add(b, start, ROW_WORD * (STEPS // 2 * block + index)))
-        return mask(b, shift_right(b, pair, 4 * high), 0x0F0F0F0F)
 
 
 class MXFP4(Nibbles):
