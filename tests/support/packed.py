@@ -133,7 +133,7 @@ def decode_codes(name: str, stored: np.ndarray) -> np.ndarray:
     return planes[:, 0] if name == "q8" else 256 * planes[:, 0] + planes[:, 1]
 
 
-REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q5_K, BlockType.Q6_K)
+REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q2_K, BlockType.Q5_K, BlockType.Q6_K, BlockType.IQ4_XS)
 """Together they use everything that instruction sets do differently."""
 
 

@@ -114,10 +114,12 @@ class Layout:
         """For the load report."""
         words = {Vector: "float32", Rows: f"rows of {self.format.type.name}"}
         layout = words.get(self.kind, f"panels of {self.format.type.name}")
+        name, growth = self.stored.type.name, self.format.growth
         note = ""
         if self.expand and self.kind is not Vector:
-            plain = self.stored.type.bits_per_weight
-            note = f"{self.stored.type.name} has no kernel yet: expanded to F32, {32 / plain:.1f} times its size"
+            note = f"{name} has no kernel: kept as F32, {32 / self.stored.type.bits_per_weight:.1f} times its size"
+        elif self.kind is Matrix and growth > 1.1:
+            note = f"{name} is kept as codes of single weights, {growth:.1f} times its size"
         return LoadedWeight(self.name, self.stored.type, layout, self.nbytes, note)
 
 

@@ -66,6 +66,12 @@ class Format(ABC):
         """Number of panels that hold `rows` rows."""
         return -(-rows // LANES)
 
+    @property
+    def growth(self) -> float:
+        """Bytes of panels for a byte of the file."""
+        k = 1 << 16
+        return self.panel_bytes(k) / (LANES * self.type.row_bytes(k))
+
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel of the format, to be compiled ahead."""
         return (self.pack, self.gemm, self.unpack_row, self.activation.quantize)

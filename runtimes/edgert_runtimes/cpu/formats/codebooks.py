@@ -207,7 +207,7 @@ class IQ3_XXS(Codebook, FourBits):  # noqa: N801
 
 
 class IQ3_S(Codebook, FourBits):  # noqa: N801
-    """512 entries of four, sc for 32 weights; magnitudes 1, 3, … 15. A code is (w + 15) / 2; its double is multiplied."""
+    """512 entries of four, sc for 32 weights; magnitudes 1, 3, … 15. Codes are (w + 15) / 2, multiplied in double."""
 
     type = BlockType.IQ3_S
     grid = Grid(BlockType.IQ3_S)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit, ir_kernel
@@ -108,6 +109,15 @@ class Layout(ABC):
         """Stored codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
 
 
+def _modules(layout: Layout) -> Iterator[ModuleType]:
+    """The modules that a layout is made of: its own, and those of the package that they take names from."""
+    names = [type(layout).__module__]
+    for name in names:  # it grows
+        yield sys.modules[name]
+        origins = (getattr(value, "__module__", None) or "" for value in vars(sys.modules[name]).values())
+        names += dict.fromkeys(n for n in origins if n.startswith(f"{__package__}.") and n not in names)
+
+
 class BlockFormat(Format):
     """A block type in panels, for one instruction set."""
 
@@ -118,10 +128,7 @@ class BlockFormat(Format):
         self.activation = activation
         self.codes = activation
         name = f"{self.type.name.lower()}.{{}}"
-        sources = (
-            *SOURCES,
-            *dict.fromkeys(sys.modules[c.__module__] for c in type(layout).__mro__ if issubclass(c, Layout)),
-        )
+        sources = (*SOURCES, *_modules(layout))
         matmul = f"gemm.{activation.name}.{isa.name}"
         self.pack = ir_kernel(name=name.format("pack"), key=sources)(self._pack_kernel())
         self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(self._unpack_kernel())
