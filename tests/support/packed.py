@@ -12,16 +12,20 @@ from edgert_quant.blocks import BlockType, dequantize
 from edgert_runtimes.cpu.formats import LANES, PANEL_ALIGNMENT, Format, available, format_for, packed_types
 
 HALVES = {
-    BlockType.Q8_0: (0,),
-    BlockType.Q4_0: (0,),
     BlockType.Q4_1: (0, 2),
-    BlockType.Q5_0: (0,),
     BlockType.Q5_1: (0, 2),
+    BlockType.Q2_K: (80, 82),
+    BlockType.Q3_K: (108,),
     BlockType.Q4_K: (0, 2),
     BlockType.Q5_K: (0, 2),
     BlockType.Q6_K: (208,),
+    BlockType.TQ1_0: (52,),
+    BlockType.TQ2_0: (64,),
+    BlockType.IQ1_M: (),
+    BlockType.MXFP4: (),
+    BlockType.NVFP4: (),
 }
-"""Where a block holds scales as halves; all other bytes may have any value."""
+"""Where a block holds scales as halves, if that is not at its start; all other bytes may have any value."""
 
 
 def aligned_bytes(size: int, fill: int = 0) -> np.ndarray:
@@ -45,7 +49,14 @@ def random_rows(block_type: BlockType, rows: int, k: int, *, extreme: bool = Fal
             (bits if block_type is BlockType.F32 else (bits >> 16).astype(np.uint16)).view(np.uint8).reshape(rows, -1)
         )
     data = rng.integers(0, 256, (n, block_type.block_bytes), dtype=np.uint8)
-    for at in HALVES[block_type]:
+    if block_type is BlockType.MXFP4:  # an exponent, that of 2^-128 and 2^112 among the extremes
+        data[:, 0] = rng.integers(0, 241, n) if extreme else rng.integers(117, 121, n)
+        data[:2, 0] = (0, 1) if extreme else 120
+    if block_type is BlockType.NVFP4 and extreme:
+        data[:2, :4] = (0, 1, 0x7F, 0xFF)
+    if block_type is BlockType.IQ1_M:  # the upper bits of a half: no infinity
+        data[:, 55] = (data[:, 55] & 15) | 16 * (rng.integers(0, 7, n) + 8 * rng.integers(0, 2, n) if extreme else 2)
+    for at in HALVES.get(block_type, (0,)):
         scales = (rng.choice([-1, 1], n) * rng.uniform(0.005, 0.01, n)).astype(np.float16)
         if extreme:
             bits = rng.integers(0, 0x7C00, n, dtype=np.uint16)
@@ -148,7 +159,7 @@ def decode_codes(name: str, stored: np.ndarray) -> np.ndarray:
     return planes[:, 0] if name == "q8" else 256 * planes[:, 0] + planes[:, 1]
 
 
-REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q5_K, BlockType.Q6_K)
+REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q2_K, BlockType.Q5_K, BlockType.Q6_K, BlockType.IQ4_XS)
 """Together they use everything that instruction sets do differently."""
 
 

@@ -72,8 +72,8 @@ class Layout:
         layout = "float32" if self.kind is Vector else f"{self.format.type.name}, {where}"
         note = ""
         if self.expand and self.kind is not Vector:
-            plain = self.stored.type.bits_per_weight
-            note = f"{self.stored.type.name} has no kernel yet: expanded to F32, {32 / plain:.1f} times its size"
+            growth = 32 / self.stored.type.bits_per_weight
+            note = f"{self.stored.type.name} has no kernel: kept as F32, {growth:.1f} times its size"
         return LoadedWeight(self.name, self.stored.type, layout, self.nbytes, note, self.mapped)
 
 

@@ -14,12 +14,13 @@ import pytest
 from edgert_models.errors import BackendError, MemoryBudgetError, RequestError, UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.registry import build_plan
-from edgert_quant.blocks import BlockType, dequantize
+from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Batch
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
+from tests.support.packed import random_rows
 from tests.support.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 
 PLAN = build_plan(tiny_spec())
@@ -70,25 +71,46 @@ def test_any_block_size(block_size: int, kv_type: str, window: int | None) -> No
     ours.close()
 
 
-def test_types_without_a_kernel_are_expanded(tmp_path: Path) -> None:
+def test_types_without_a_kernel_are_expanded() -> None:
     plan = build_plan(tiny_spec(width=256, head_size=64, expert_feed_forward=256))
     weights = random_weights(plan, 1, type_of_role(BlockType.Q8_0))
     rng = np.random.default_rng(0)
     tensors = {name: (stored.type, stored.shape, weights.read(name)) for name, stored in weights.weights.items()}
-    odd = BlockType.IQ4_NL
+    odd = BlockType.F64
     for name in ("token_embd.weight", "output.weight", "blk.0.ffn_down_exps.weight"):
         shape = tensors[name][1]
         rows = int(np.prod(shape[:-1]))
-        raw = rng.integers(0, 256, (rows, odd.row_bytes(shape[-1])), np.uint8)
-        raw.reshape(rows, -1, odd.block_bytes)[:, :, :2] = np.array([0x00, 0x14], np.uint8)  # a scale of 2^-10
-        tensors[name] = (odd, shape, raw)
+        tensors[name] = (odd, shape, rng.normal(0, 0.1, (rows, shape[-1])).view(np.uint8))
     given = MemoryWeights(tensors)
     ours, reference = (each.load(plan, given, limits()) for each in (CpuBackend(), ReferenceBackend()))
     assert normalized_error(ours.step(one()), reference.step(one())) < 1e-7
     notes = {weight.name: weight.note for weight in ours.report.weights if weight.note}
     assert set(notes) == {"token_embd.weight", "output.weight", "blk.0.ffn_down_exps.weight"}
-    assert notes["output.weight"] == "IQ4_NL has no kernel yet: expanded to F32, 7.1 times its size"
-    assert dequantize(given.read("output.weight"), odd).std() > 0
+    assert notes["output.weight"] == "F64 has no kernel: kept as F32, 0.5 times its size"
+    ours.close()
+
+
+@pytest.mark.parametrize(
+    ("block_type", "note"),
+    [
+        (BlockType.IQ4_NL, ""),
+        (BlockType.IQ2_XXS, "IQ2_XXS is kept as codes of single weights, 1.5 times its size"),
+    ],
+)
+def test_types_that_convert_does_not_write(block_type: BlockType, note: str) -> None:
+    plan = build_plan(tiny_spec(width=256, head_size=64, expert_feed_forward=256))
+    weights = random_weights(plan, 1, type_of_role(BlockType.Q8_0))
+    tensors = {name: (stored.type, stored.shape, weights.read(name)) for name, stored in weights.weights.items()}
+    for name in ("token_embd.weight", "output.weight", "blk.0.ffn_down_exps.weight"):
+        shape = tensors[name][1]
+        raw = random_rows(block_type, int(np.prod(shape[:-1])), shape[-1])
+        tensors[name] = (block_type, shape, raw)
+    given = MemoryWeights(tensors)
+    ours, reference = (each.load(plan, given, limits()) for each in (CpuBackend(), ReferenceBackend()))
+    assert normalized_error(ours.step(one()), reference.step(one())) < 5e-4
+    notes = {weight.name: weight.note for weight in ours.report.weights}
+    assert notes["output.weight"] == notes["blk.0.ffn_down_exps.weight"] == note
+    assert notes["token_embd.weight"] == ""
     ours.close()
 
 

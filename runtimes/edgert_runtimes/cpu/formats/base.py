@@ -60,16 +60,13 @@ class Format(ABC):
     gemm: Kernel
     unpack_row: Kernel
 
-    panels: int
-    """Most panels in the scratch memory at once."""
-
     @abstractmethod
     def panel_bytes(self, k: int) -> int:
         """Size of one panel of 16 rows of k inputs, a multiple of 64."""
 
+    @abstractmethod
     def scratch_bytes(self, k: int) -> int:
-        """Size of the scratch memory of `gemm`."""
-        return self.panels * self.panel_bytes(k)
+        """Size of the scratch memory of `gemm`, a multiple of 64."""
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel of the format, to be compiled ahead."""

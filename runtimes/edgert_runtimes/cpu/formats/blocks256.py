@@ -20,9 +20,11 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     add,
+    i64,
     load,
     mask,
     multiply,
+    same,
     shift_left,
     shift_right,
     store,
@@ -37,73 +39,70 @@ def bytes_as_words(b: ir.IRBuilder, place: Value, offset: Offset) -> Value:
     return b.zext(load(b, place, offset, BYTES, align=16), WORDS)
 
 
+def byte_of(b: ir.IRBuilder, word: Value, index: Offset, keep: int = 0xFF) -> Value:
+    """A byte of words of 16 rows, or some low bits of it."""
+    return mask(b, shift_right(b, word, multiply(b, index, 8)), keep)
+
+
+def signed_byte_of(b: ir.IRBuilder, word: Value, index: int) -> Value:
+    """A byte of words of 16 rows, from -128 to 127."""
+    high = shift_left(b, word, 24 - 8 * index)
+    return b.ashr(high, same(high, 24))
+
+
+def store_halves(b: ir.IRBuilder, place: Value, words: Value) -> None:
+    """Words of two halves, as two vectors of floats."""
+    for i, value in enumerate(word_of_halves(b, words)):
+        store(b, place, ROW_WORD * i, value, align=64)
+
+
 class Q4_K(Layout):  # noqa: N801
     """w = d sc q - dmin m, with 6-bit sc and m for every 32 weights.
 
-    Packed: 64 bytes of words d | dmin; four rounds of three 16-byte planes of scales; 32 words of codes of 16 rows, the
-    low halves of words 8 g … 8 g + 7 being block 2 g and the high halves block 2 g + 1. The planes of a round
-    hold sc of its first block, sc of its second and m of its first in their low six bits; their upper two bits are bits
-    0-1, 2-3 and 4-5 of m of the second.
+    Packed: d, dmin; for each round a word with sc of its two blocks and m of its two blocks; the words of the codes: of
+    every eight, the low halves are one block, the high halves the next.
     """
 
     type = BlockType.Q4_K
-    scales_at = 64
-    rounds_at = 256
-    words = 8
-    """Of 16 rows, in a round; the last eight are the codes."""
-    bytes = 2304
+    scales_at, bits_at = 2 * ROW_WORD, 6 * ROW_WORD
+    codes_at = 6 * ROW_WORD
+    bytes = codes_at + 32 * ROW_WORD
+    alignment = 64
     bits = 4
+    minima = 1
     groups = 4
     blocks = 2
     raw_codes = 16
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """Half d, half dmin, uint8 scales[12], uint8 qs[128]."""
-        halves, *packed = raw.columns(0, 4)
-        store(b, place, 0, halves, align=64)
-        self._pack_scales(b, place, packed)
-        for start in (0, 16):
-            for i, word in enumerate(raw.columns(self.raw_codes + 4 * start, 16)):
-                group, step = divmod(start + i, 8)
-                store(b, place, self.round_at(b, group) + ROW_WORD * (self.words - 8 + step), word, align=64)
-
-    def round_at(self, b: ir.IRBuilder, group: Offset) -> Offset:
-        """Where the words of a round start."""
-        return add(b, multiply(b, group, self.words * ROW_WORD), self.rounds_at)
-
-    def _pack_scales(self, b: ir.IRBuilder, place: Value, packed: list[Value]) -> None:
-        """The twelve bytes, as words of 16 rows: bytes 0-3 hold sc 0-3 and bytes 4-7 m 0-3 in six bits; byte 8 + j the
-        low four bits of sc 4 + j and of m 4 + j, whose upper two are the upper two of bytes j and 4 + j.
+        """Half d, half dmin, uint8 scales[12], uint8 qs[128]. Of the twelve bytes, 0-3 hold sc 0-3 and 4-7 m 0-3 in six
+        bits; byte 8 + j the low four bits of sc 4 + j and of m 4 + j, whose upper two are the upper two of bytes j and
+        4 + j.
         """
-        a, c, low = packed
+        halves, a, c, low = raw.columns(0, 4)
+        store_halves(b, place, halves)
         scales = [mask(b, a, 0x3F3F3F3F), _upper(b, low, a)]
         minima = [mask(b, c, 0x3F3F3F3F), _upper(b, shift_right(b, low, 4), c)]
         for group in range(4):
-            shift = 16 * (group % 2)
-            words, mins = (shift_right(b, v[group // 2], shift) for v in (scales, minima))
-            second = mask(b, shift_right(b, mins, 8), 63)
-            values = [mask(b, words, 63), mask(b, shift_right(b, words, 8), 63), mask(b, mins, 63)]
-            for plane, value in enumerate(values):
-                upper = shift_left(b, mask(b, shift_right(b, second, 2 * plane), 3), 6)
-                byte = b.trunc(b.or_(value, upper), BYTES)
-                store(b, place, self.scales_at + 48 * group + 16 * plane, byte, align=16)
+            sc, m = scales[group // 2], minima[group // 2]
+            if group % 2:
+                word = b.or_(shift_right(b, sc, 16), mask(b, m, -0x10000))
+            else:
+                word = b.or_(mask(b, sc, 0xFFFF), shift_left(b, m, 16))
+            store(b, place, self.scales_at + ROW_WORD * group, word, align=64)
+        for i, word in enumerate(raw.columns(self.raw_codes, 32)):
+            store(b, place, self.codes_at + ROW_WORD * i, word, align=64)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m."""
-        scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=64))
-        start = add(b, multiply(b, group, 48), self.scales_at)
-        planes = [bytes_as_words(b, place, add(b, start, 16 * i)) for i in range(3)]
-        if block == 0:
-            level = mask(b, planes[2], 63)
-        else:
-            upper = [shift_left(b, shift_right(b, plane, 6), 2 * i) for i, plane in enumerate(planes)]
-            level = b.or_(b.or_(upper[0], upper[1]), upper[2])
-        factor = b.fmul(scale, b.sitofp(mask(b, planes[block], 63), FLOATS))
-        return Scales([factor], b.fmul(minimum, b.sitofp(level, FLOATS)))
+        word = load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=64)
+        levels = [b.sitofp(byte_of(b, word, index), FLOATS) for index in (block, 2 + block)]
+        scale, minimum = (load(b, place, ROW_WORD * i, FLOATS, align=64) for i in range(2))
+        return Scales([b.fmul(scale, levels[0])], [b.fmul(minimum, levels[1])])
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """The low or the high halves of a word."""
-        pair = word(add(b, self.round_at(b, group), ROW_WORD * (self.words - 8 + step)))
+        pair = word(add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at + ROW_WORD * step))
         return mask(b, shift_right(b, pair, 4 * block), 0x0F0F0F0F)
 
 
@@ -113,54 +112,45 @@ def _upper(b: ir.IRBuilder, low: Value, high: Value) -> Value:
 
 
 class Q5_K(Q4_K):  # noqa: N801
-    """As Q4_K with fifth bits, in two words of 16 rows before the eight words of each round: bit 2 q + j of byte i of
-    the p-th belongs to code 4 (4 p + q) + i of the round's block j.
-    """
+    """As Q4_K with fifth bits, in eight words before the others: bit j of their bytes is of block j."""
 
     type = BlockType.Q5_K
-    words = 10
-    bytes = 2816
+    codes_at = 14 * ROW_WORD
+    bytes = codes_at + 32 * ROW_WORD
     bits = 5
     raw_codes = 48
     raw_bits = 16
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """Half d, half dmin, uint8 scales[12], uint8 qh[32], uint8 qs[128]; bit j of a byte of qh is of block j."""
+        """Half d, half dmin, uint8 scales[12], uint8 qh[32], uint8 qs[128]."""
         super().pack(b, raw, place)
-        bits = raw.columns(self.raw_bits, 8)
-        for group in range(4):
-            pairs = [mask(b, shift_right(b, word, 2 * group), 0x03030303) for word in bits]
-            for p in range(2):
-                word = pairs[4 * p]
-                for q in range(1, 4):
-                    word = b.or_(word, shift_left(b, pairs[4 * p + q], 2 * q))
-                store(b, place, self.round_at(b, group) + ROW_WORD * p, word, align=64)
+        for i, word in enumerate(raw.columns(self.raw_bits, 8)):
+            store(b, place, self.bits_at + ROW_WORD * i, word, align=64)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """Four bits and the fifth."""
-        p, q = divmod(step, 4)
-        bits = word(add(b, self.round_at(b, group), ROW_WORD * p))
-        fifth = mask(b, shift_left(b, bits, 4 - 2 * q - block), 0x10101010)
+        bits = word(self.bits_at + ROW_WORD * step)
+        number = add(b, multiply(b, group, 2), block)
+        fifth = shift_left(b, mask(b, shift_right(b, bits, number), 0x01010101), 4)
         return b.or_(super().codes(b, word, group, block, step), fifth)
 
 
 class Q6_K(Layout):  # noqa: N801
     """w = d sc (q - 32), with int8 sc for every 16 weights.
 
-    Packed: 64 bytes of float d, then four rounds of two blocks of 32: 4 planes of 16 int8 scales, 4 words of 16 rows
-    with the upper two bits of the codes and 8 words with the lower four, of the first block in the low halves. Bits
-    4 v + 2 j and above of the g-th upper word's byte i belong to code 4 (4 v + g) + i of block j.
+    Packed: d; four words of sc; the words of the upper two bits of the codes, and those of the lower four bits, all as
+    in the file.
     """
 
     type = BlockType.Q6_K
-    round_at, round_bytes = 64, 832
-    high_at, low_at = 64, 64 + 4 * ROW_WORD  # in a round
-    bytes = round_at + 4 * round_bytes
+    scales_at, high_at, low_at = ROW_WORD, 5 * ROW_WORD, 21 * ROW_WORD
+    bytes = low_at + 32 * ROW_WORD
+    alignment = 64
     bits = 6
     groups = 4
     blocks = 2
     halves = 2
-    offset_bits = 5
+    offset = 32
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """uint8 ql[128], uint8 qh[64], int8 scales[16], half d. For l < 32, byte 64 h + 32 j + l of ql has the lower
@@ -168,36 +158,32 @@ class Q6_K(Layout):  # noqa: N801
         128 h + 32 s + l.
         """
         store(b, place, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
-        scales, high = raw.columns(192, 4), raw.columns(128, 16)
-        for group in range(4):
-            h, p = divmod(group, 2)
-            start = self.round_at + group * self.round_bytes
-            for i in range(4):
-                byte = b.trunc(shift_right(b, scales[group], 8 * i), BYTES)
-                store(b, place, start + 16 * i, byte, align=16)
-            upper = [mask(b, shift_right(b, word, 4 * p), 0x0F0F0F0F) for word in high[8 * h : 8 * h + 8]]
-            for g in range(4):
-                word = b.or_(upper[g], shift_left(b, upper[4 + g], 4))
-                store(b, place, start + self.high_at + ROW_WORD * g, word, align=64)
-            low = [mask(b, shift_right(b, word, 4 * p), 0x0F0F0F0F) for word in raw.columns(64 * h, 16)]
-            for g in range(8):
-                word = b.or_(low[g], shift_left(b, low[8 + g], 4))
-                store(b, place, start + self.low_at + ROW_WORD * g, word, align=64)
+        words = [*raw.columns(192, 4), *raw.columns(128, 16), *raw.columns(0, 32)]
+        for i, word in enumerate(words):
+            store(b, place, self.scales_at + ROW_WORD * i, word, align=64)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
         scale = load(b, place, 0, FLOATS, align=64)
-        start = add(b, multiply(b, group, self.round_bytes), self.round_at + 32 * block)
-        factors = [b.sext(load(b, place, add(b, start, 16 * i), BYTES, align=16), WORDS) for i in range(2)]
-        return Scales([b.fmul(scale, b.sitofp(factor, FLOATS)) for factor in factors])
+        word = load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=64)
+        levels = [signed_byte_of(b, word, 2 * block + i) for i in range(2)]
+        return Scales([b.fmul(scale, b.sitofp(level, FLOATS)) for level in levels])
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Four bits and two."""
-        start = add(b, multiply(b, group, self.round_bytes), self.round_at)
-        v, g = divmod(step, 4)
-        high = shift_left(b, word(add(b, start, self.high_at + ROW_WORD * g)), 4 - 4 * v - 2 * block)
-        low = shift_right(b, word(add(b, start, self.low_at + ROW_WORD * step)), 4 * block)
-        return b.or_(mask(b, low, 0x0F0F0F0F), mask(b, high, 0x30303030))
+        """Four bits and two. Rounds 2 h and 2 h + 1 are the low and the high halves of the same words."""
+        h, p = half_and_part(b, group)
+        low = word(add(b, multiply(b, h, 16 * ROW_WORD), self.low_at + ROW_WORD * (8 * block + step)))
+        high = word(add(b, multiply(b, h, 8 * ROW_WORD), self.high_at + ROW_WORD * step))
+        low = mask(b, shift_right(b, low, multiply(b, p, 4)), 0x0F0F0F0F)
+        high = mask(b, shift_right(b, high, add(b, multiply(b, p, 4), 2 * block)), 0x03030303)
+        return b.or_(low, shift_left(b, high, 4))
+
+
+def half_and_part(b: ir.IRBuilder, group: Offset) -> tuple[Offset, Offset]:
+    """A round's number divided by two, and the rest."""
+    if isinstance(group, int):
+        return divmod(group, 2)
+    return b.lshr(group, i64(1)), b.and_(group, i64(1))
 
 
 LAYOUTS: tuple[Layout, ...] = (Q4_K(), Q5_K(), Q6_K())

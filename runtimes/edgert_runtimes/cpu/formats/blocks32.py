@@ -33,12 +33,11 @@ from edgert_runtimes.cpu.formats.vectors import (
 class Small(Layout):
     """What the five types share: where scale and minimum are."""
 
-    has_minimum = False
     codes_at: int
 
     def header(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> int:
         """Move scale and minimum; the bytes of the file they took."""
-        if self.has_minimum:
+        if self.minima:
             store(b, place, 0, raw.column(0), align=32)
             return 4
         store(b, place, 0, raw.column(0, I16), align=32)
@@ -46,10 +45,10 @@ class Small(Layout):
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d, and -m: the types add their minimum."""
-        if not self.has_minimum:
+        if not self.minima:
             return Scales([emit.half_to_float(b, load(b, place, 0, HALVES, align=32))])
         scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=32))
-        return Scales([scale], b.fneg(minimum))
+        return Scales([scale], [b.fneg(minimum)])
 
 
 class Q8_0(Small):  # noqa: N801
@@ -59,7 +58,7 @@ class Q8_0(Small):  # noqa: N801
     codes_at = 32
     bytes = codes_at + STEPS * ROW_WORD
     bits = 8
-    offset_bits = 7
+    offset = 128
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, int8 q[32]."""
@@ -82,7 +81,7 @@ class Nibbles(Small):
         """Half d, (half m), uint8 qs[16]."""
         start = self.header(b, raw, place)
         for i, word in enumerate(raw.columns(start, STEPS // 2)):
-            store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
+            store(b, place, self.codes_at + ROW_WORD * i, word, align=self.alignment)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """Low halves in the first four steps, high halves in the others."""
@@ -127,7 +126,7 @@ class Q4_0(Nibbles):  # noqa: N801
     type = BlockType.Q4_0
     codes_at = 32
     bytes = codes_at + STEPS // 2 * ROW_WORD
-    offset_bits = 3
+    offset = 8
 
 
 class Q4_1(Nibbles):  # noqa: N801
@@ -136,7 +135,7 @@ class Q4_1(Nibbles):  # noqa: N801
     type = BlockType.Q4_1
     codes_at = 64
     bytes = codes_at + STEPS // 2 * ROW_WORD
-    has_minimum = True
+    minima = 1
 
 
 class Q5_0(FiveBits):  # noqa: N801
@@ -146,7 +145,7 @@ class Q5_0(FiveBits):  # noqa: N801
     bits_at = 32
     codes_at = 32 + ROW_WORD
     bytes = codes_at + STEPS // 2 * ROW_WORD
-    offset_bits = 4
+    offset = 16
 
 
 class Q5_1(FiveBits):  # noqa: N801
@@ -156,7 +155,7 @@ class Q5_1(FiveBits):  # noqa: N801
     bits_at = 64
     codes_at = 64 + ROW_WORD
     bytes = codes_at + STEPS // 2 * ROW_WORD
-    has_minimum = True
+    minima = 1
 
 
 LAYOUTS: tuple[Layout, ...] = (Q8_0(), Q4_0(), Q4_1(), Q5_0(), Q5_1())

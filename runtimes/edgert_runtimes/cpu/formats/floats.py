@@ -15,7 +15,7 @@ from edgert_runtimes.cpu.formats.activations import activation
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
-from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm
+from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm, for_any_rows
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
@@ -69,8 +69,8 @@ class FloatFormat(Format, Matmul):
         self.element = element
         self.isa = isa
         self.activation = activation("f32")
-        self.panels = isa.float_tile().panels
         self._k_bytes = LANES * self.type.block_bytes
+        self.line_bytes = LANES * self._k_bytes
         name = f"{self.type.name.lower()}.{{}}"
         matmul = f"gemm.{isa.name}"
         self.pack = ir_kernel(name=name.format("pack"), key=SOURCES)(self._pack_kernel())
@@ -81,6 +81,10 @@ class FloatFormat(Format, Matmul):
         """Any k."""
         return -(-k * self._k_bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
 
+    def scratch_bytes(self, k: int) -> int:
+        """Any k."""
+        return self.line_bytes + self.isa.float_tile().panels * self.panel_bytes(k)
+
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
         """See Matmul."""
         return b.mul(k, i64(self.type.block_bytes))
@@ -90,9 +94,8 @@ class FloatFormat(Format, Matmul):
         size = b.mul(k, i64(self._k_bytes))
         return b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
 
-    def emit_pack(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
+    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, k: Value, lines: Value, panel: Value) -> None:
         """See Matmul."""
-        raw = RawRows(b, first, stride, rows)
         whole = b.and_(k, i64(-LANES))
         with emit.loop(b, whole, step=LANES) as each:
             self._pack_inputs(b, raw, each.index, step(b, panel, b.mul(each.index, i64(self._k_bytes))))
@@ -109,7 +112,8 @@ class FloatFormat(Format, Matmul):
 
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
-            self.emit_pack(b, pointer(b, source), stride, n_rows, k, pointer(b, out))
+            panel = pointer(b, out)
+            for_any_rows(b, pointer(b, source), stride, n_rows, lambda raw: self.emit_panel(b, raw, k, panel, panel))
 
         return pack
 
@@ -147,14 +151,12 @@ class FloatFormat(Format, Matmul):
             rest.carry(*sums)
         return [rest.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
-    def emit_stream(self, b: ir.IRBuilder, first: Value, stride: Value, x: Value, k: Value, lines: Value) -> Value:
+    def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
         """See Matmul; sixteen inputs are a block."""
-        raw = RawRows(b, first, stride)
-        following = b.mul(stride, i64(LANES))
         whole = b.and_(k, i64(-LANES))
         size = LANES * LANES * self.type.block_bytes
         with emit.loop(b, whole, emit.real(0.0, FLOATS), step=LANES) as each:
-            fetch(b, first, b.add(following, b.mul(each.index, i64(size // LANES))), size // LINE)
+            fetch(b, ahead, b.mul(each.index, i64(size // LANES)), size // LINE)
             self._pack_inputs(b, raw, each.index, lines)
             sums = list(each.values)
             for i in range(LANES):

@@ -15,6 +15,7 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa import Tile
+from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import I64, POINTER, Value, i64, load, pointer, step, store
 
 PANEL_OUTPUT = 4 * LANES
@@ -27,6 +28,9 @@ Sums = list[list[Value]]
 class Matmul(ABC):
     """What a format does inside of the loops. Pointers are to cache lines where they are to packed data."""
 
+    line_bytes: int
+    """Room for one packed block, a multiple of 64: the scratch memory starts with it, panels are behind."""
+
     @abstractmethod
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
         """Bytes of a row in the file."""
@@ -36,16 +40,16 @@ class Matmul(ABC):
         """Bytes of a packed panel."""
 
     @abstractmethod
-    def emit_pack(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
-        """Pack 1 to 16 rows."""
+    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, k: Value, lines: Value, panel: Value) -> None:
+        """Pack rows; `lines` is room for a block."""
 
     @abstractmethod
     def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> Sums:
         """Packed panels by tokens."""
 
     @abstractmethod
-    def emit_stream(self, b: ir.IRBuilder, first: Value, stride: Value, x: Value, k: Value, lines: Value) -> Value:
-        """Sixteen raw rows by one token: the same sums, bit for bit; `lines` is room for a packed block."""
+    def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
+        """Sixteen raw rows by one token: the same sums, bit for bit. Meanwhile, fetch as many bytes from `ahead` on."""
 
 
 def emit_gemm(
@@ -62,6 +66,7 @@ def emit_gemm(
 ) -> None:
     """The whole kernel; see `base`."""
     first, lines = pointer(b, rows), pointer(b, scratch)
+    panels = step(b, lines, form.line_bytes)
     stride = form.emit_row_bytes(b, k)
     panel_raw, panel_bytes = b.mul(stride, i64(LANES)), form.emit_panel_bytes(b, k)
     whole = b.lshr(n_rows, i64(4))
@@ -76,12 +81,12 @@ def emit_gemm(
             function = _tile_function(b, width, height, form)
             with emit.loop(b, b.sub(n_tokens, i64(height - 1)), start=token, step=height) as along:
                 tables = [b.add(table, b.shl(along.index, i64(3))) for table in (xs, ys)]
-                b.call(function, [lines, panel_bytes, *tables, column, k])
+                b.call(function, [panels, panel_bytes, *tables, column, k])
             token = along.index
 
     def pack(panel: Value, count: Value, at: int) -> None:
-        target = step(b, lines, b.mul(panel_bytes, i64(at)) if at else 0)
-        b.call(_pack_function(b, form), [place(panel), stride, count, k, target])
+        target = step(b, panels, b.mul(panel_bytes, i64(at)) if at else 0)
+        b.call(_pack_function(b, form), [place(panel), stride, count, k, lines, target])
 
     with b.if_else(b.icmp_signed("==", n_tokens, i64(1))) as (one, several):
         with one, emit.loop(b, whole) as down:
@@ -116,12 +121,20 @@ def _function(b: ir.IRBuilder, name: str, kinds: Sequence[ir.Type], body: Callab
 
 
 def _pack_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
-    """(first row, stride, rows, k, panel), with a loop of its own for sixteen rows."""
+    """(first row, stride, rows, k, lines, panel), with a loop of its own for sixteen rows."""
 
-    def body(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
-        form.emit_pack(b, first, stride, rows, k, panel)
+    def body(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, lines: Value, panel: Value) -> None:
+        for_any_rows(b, first, stride, rows, lambda raw: form.emit_panel(b, raw, k, lines, panel))
 
-    return _function(b, "pack_panel", [POINTER, I64, I64, I64, POINTER], body)
+    return _function(b, "pack_panel", [POINTER, I64, I64, I64, POINTER, POINTER], body)
+
+
+def for_any_rows(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, body: Callable[[RawRows], None]) -> None:
+    """Emit a body twice: for sixteen rows, and for fewer."""
+    with b.if_else(b.icmp_signed("==", rows, i64(LANES))) as branches:
+        for branch, count in zip(branches, (None, rows), strict=True):
+            with branch:
+                body(RawRows(b, first, stride, count))
 
 
 def _stream_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
@@ -131,7 +144,9 @@ def _stream_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
         b: ir.IRBuilder, first: Value, stride: Value, xs: Value, ys: Value, column: Value, k: Value, lines: Value
     ) -> None:
         x, y = (pointer(b, load(b, pointer(b, table), 0, I64, align=8)) for table in (xs, ys))
-        store(b, step(b, y, column), 0, form.emit_stream(b, first, stride, x, k, lines), align=4)
+        ahead = step(b, first, b.mul(stride, i64(LANES)))
+        sums = form.emit_stream(b, RawRows(b, first, stride), ahead, x, k, lines)
+        store(b, step(b, y, column), 0, sums, align=4)
 
     return _function(b, "stream", [POINTER, I64, I64, I64, I64, I64, POINTER], body)
 

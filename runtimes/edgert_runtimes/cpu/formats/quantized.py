@@ -4,16 +4,18 @@ For output row i and a token, with codes q (unsigned) of the weights and codes c
 
     y_i = Σ_blocks d (Σ_halves f_i Σ (q - offset) c) - d m_i Σ c
 
-where d is the scale of 32 inputs, f_i and m_i factor and minimum of the row's 32 weights (two factors where a type
-scales every 16). Sums over codes are exact integers; the floats are added block after block, in every kernel alike.
+where d is the scale of 32 inputs, f_i and m_i factor and minimum of the row's 32 weights (two of them where a type
+has them for every 16). Where a type has a table, q is what stands in it for the stored code. Sums over codes are exact
+integers; the floats are added block after block, in every kernel alike.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit, ir_kernel
@@ -24,7 +26,7 @@ from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
-from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm
+from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm, for_any_rows
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
@@ -32,13 +34,17 @@ from edgert_runtimes.cpu.formats.vectors import (
     I8,
     I32,
     LINE,
+    ROW_WORD,
     WORDS,
     Offset,
     Value,
+    add,
     fetch,
     fused,
     i64,
+    join,
     load,
+    look_up,
     pointer,
     same,
     shift_left,
@@ -52,16 +58,19 @@ SOURCES = (activations, base, emit, *ISA_SOURCES, loops, rows, vectors)
 
 STEPS = BLOCK // 4
 """Words of four codes in a block of 32."""
-ALIGNMENT = 32
-"""Of the blocks and codes in a panel: blocks of half scales and codes are an odd multiple of it."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Of 32 weights of 16 rows: one factor, or one for each 16, and the minimum that is subtracted (or None)."""
+    """Of 32 weights of 16 rows: one factor, or one for each 16, and as many minima to subtract, or none.
+
+    `shift` says that the minima are factor · -shift: unpacked weights are factor · (code - offset + shift), whose zeros
+    have signs of their own.
+    """
 
     factors: Sequence[Value]
-    minimum: Value | None = None
+    minima: Sequence[Value] = ()
+    shift: Value | None = None
 
 
 Word = Callable[[Offset], Value]
@@ -76,13 +85,19 @@ class Layout(ABC):
 
     type: BlockType
     bytes: int
+    alignment: int = 32
+    """Of the blocks and the codes in them; divides `bytes`."""
     bits: int
-    """Of a stored code: all are below 2^bits."""
+    """Of a code that is multiplied: all are below 2^bits."""
     groups: int = 1
     blocks: int = 1
     halves: int = 1
-    offset_bits: int | None = None
-    """The stored codes are 2^offset_bits too large; None: they are not offset."""
+    offset: int = 0
+    """The codes are so much too large."""
+    minima: int = 0
+    """Of 32 weights."""
+    table: tuple[int, ...] = ()
+    """What the stored codes, indices of four bits, stand for: codes, offset and all; empty: themselves."""
 
     @abstractmethod
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -94,7 +109,16 @@ class Layout(ABC):
 
     @abstractmethod
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+        """Stored codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+
+
+def _modules(layout: Layout) -> Iterator[ModuleType]:
+    """The modules that a layout is made of: its own, and those of the package that they take names from."""
+    names = [type(layout).__module__]
+    for name in names:  # it grows
+        yield sys.modules[name]
+        origins = (getattr(value, "__module__", None) or "" for value in vars(sys.modules[name]).values())
+        names += dict.fromkeys(n for n in origins if n.startswith(f"{__package__}.") and n not in names)
 
 
 class BlockFormat(Format, Matmul):
@@ -106,9 +130,10 @@ class BlockFormat(Format, Matmul):
         self.isa = isa
         self.activation = activation
         self.codes = activation
-        self.panels = isa.code_tile(activation.planes).panels
+        self.line_bytes = -(-layout.bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
+        self.block_bytes = ROW_WORD * (layout.halves + layout.minima + STEPS)
         name = f"{self.type.name.lower()}.{{}}"
-        sources = (*SOURCES, sys.modules[type(layout).__module__])
+        sources = (*SOURCES, *_modules(layout))
         matmul = f"gemm.{activation.name}.{isa.name}"
         self.pack = ir_kernel(name=name.format("pack"), key=sources)(self._pack_kernel())
         self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(self._unpack_kernel())
@@ -116,8 +141,12 @@ class BlockFormat(Format, Matmul):
 
     def panel_bytes(self, k: int) -> int:
         """`k` is a multiple of the type's block size."""
-        size = self.type.row_bytes(k) // self.type.block_bytes * self.layout.bytes
+        size = k // self.type.block_size * self.layout.bytes
         return -(-size // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
+
+    def scratch_bytes(self, k: int) -> int:
+        """As `panel_bytes`; the panels of `gemm` are those of `emit_panel`."""
+        return self.line_bytes + self.isa.code_tile(self.codes.planes).panels * k // BLOCK * self.block_bytes
 
     def _blocks(self, b: ir.IRBuilder, k: Value) -> Value:
         return b.sdiv(k, i64(self.type.block_size))
@@ -132,24 +161,48 @@ class BlockFormat(Format, Matmul):
 
     def emit_panel_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
         """See Matmul."""
-        size = b.mul(self._blocks(b, k), i64(self.layout.bytes))
-        return b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
+        return b.mul(b.lshr(k, i64(5)), i64(self.block_bytes))
 
-    def emit_pack(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, panel: Value) -> None:
-        """See Matmul."""
-        blocks = self._blocks(b, k)
-        full = b.icmp_signed("==", rows, i64(LANES))
-        with b.if_else(full) as (regular, irregular):
-            for branch, count in ((regular, None), (irregular, rows)):
-                with branch:
-                    raw = RawRows(b, first, stride, count)
-                    with emit.loop(b, blocks) as each:
-                        raw.start = b.mul(each.index, i64(self.type.block_bytes))
-                        self.layout.pack(b, raw, self._place(b, panel, each.index))
+    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, k: Value, lines: Value, panel: Value) -> None:
+        """See Matmul. For every 32 weights the factors and the minima, float32 of 16 rows, then eight words of codes,
+        one a byte: what tile after tile would compute again.
+        """
+        layout = self.layout
+        with emit.loop(b, self._blocks(b, k)) as each:
+            raw.start = b.mul(each.index, i64(self.type.block_bytes))
+            layout.pack(b, raw, lines)
+            first = b.mul(each.index, i64(layout.groups * layout.blocks * self.block_bytes))
+            with emit.loop(b, i64(layout.groups)) as rounds:
+                for block in range(layout.blocks):
+                    number = add(b, b.mul(rounds.index, i64(layout.blocks)), block)
+                    place = step(b, step(b, panel, first), b.mul(number, i64(self.block_bytes)))
+                    scales = layout.scales(b, lines, rounds.index, block)
+                    for i, value in enumerate((*scales.factors, *scales.minima)):
+                        store(b, place, ROW_WORD * i, value, align=ROW_WORD)
+                    words = self._packed_words(b, lines, rounds.index, block)
+                    for i in range(STEPS):
+                        store(b, place, self.block_bytes + ROW_WORD * (i - STEPS), words(i), align=ROW_WORD)
+
+    def _packed_words(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Callable[[int], Value]:
+        """Words of four codes of 32 weights, by their number, out of a packed block."""
+
+        def word(offset: Offset) -> Value:
+            return load(b, place, offset, WORDS, align=self.layout.alignment)
+
+        def codes(number: int) -> Value:
+            stored = self.layout.codes(b, word, group, block, number)
+            return self.isa.look_up(b, stored, self.layout.table) if self.layout.table else stored
+
+        return codes
 
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
-            self.emit_pack(b, pointer(b, source), stride, n_rows, k, pointer(b, out))
+            def blocks(raw: RawRows) -> None:
+                with emit.loop(b, self._blocks(b, k)) as each:
+                    raw.start = b.mul(each.index, i64(self.type.block_bytes))
+                    self.layout.pack(b, raw, self._place(b, pointer(b, out), each.index))
+
+            for_any_rows(b, pointer(b, source), stride, n_rows, blocks)
 
         return pack
 
@@ -179,20 +232,22 @@ class BlockFormat(Format, Matmul):
             codes = self.layout.codes(b, word, group, block, i)
             words = b.insert_element(words, codes, ir.Constant(I32, i))
         wide = ir.VectorType(I32, BLOCK)
-        codes = b.zext(b.bitcast(words, ir.VectorType(I8, BLOCK)), wide)
-        if self.layout.offset_bits is not None:
-            codes = b.sub(codes, ir.Constant(wide, [1 << self.layout.offset_bits] * BLOCK))
+        stored = b.bitcast(words, ir.VectorType(I8, BLOCK))
+        if self.layout.table:
+            stored = look_up(b, stored, self.layout.table)
+        codes = b.zext(stored, wide)
+        codes = b.sitofp(b.sub(codes, same(codes, self.layout.offset)), ir.VectorType(F32, BLOCK))
         scales = self.layout.scales(b, place, group, block)
-        factors = [b.extract_element(factor, lane) for factor in scales.factors]
-        vector = emit.splat(b, factors[0], BLOCK)
-        if len(factors) == 2:
-            halves = [ir.Constant(I32, 0)] * 16 + [ir.Constant(I32, BLOCK)] * 16
-            order = ir.Constant(ir.VectorType(I32, BLOCK), halves)
-            vector = b.shuffle_vector(vector, emit.splat(b, factors[1], BLOCK), order)
-        values = b.fmul(vector, b.sitofp(codes, ir.VectorType(F32, BLOCK)))
-        if scales.minimum is None:
-            return values
-        return b.fsub(values, emit.splat(b, b.extract_element(scales.minimum, lane), BLOCK))
+        factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
+        if scales.shift is not None:
+            return b.fmul(factor, b.fadd(codes, self._of_row(b, [scales.shift], lane)))
+        values = b.fmul(factor, codes)
+        return b.fsub(values, minima[0]) if minima else values
+
+    def _of_row(self, b: ir.IRBuilder, values: Sequence[Value], lane: Value) -> Value:
+        """One number, or one for each half, spread over the 32 weights of a row."""
+        parts = [splat(b, b.extract_element(value, lane)) for value in values]
+        return join(b, parts if len(parts) == 2 else parts * 2)
 
     def _gemm_kernel(self) -> Callable[..., None]:
         def gemm(
@@ -205,100 +260,90 @@ class BlockFormat(Format, Matmul):
     def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
         """See Matmul."""
         zero = emit.real(0.0, FLOATS)
-        with emit.loop(b, self._blocks(b, k), *[zero] * (len(panels) * len(xs))) as each:
-            places = [self._place(b, panel, each.index) for panel in panels]
-            each.carry(*self._rounds(b, places, xs, each.index, each.values))
+        factors, minima = self.layout.halves, self.layout.minima
+        with emit.loop(b, b.lshr(k, i64(5)), *[zero] * (len(panels) * len(xs))) as each:
+            places = [step(b, panel, b.mul(each.index, i64(self.block_bytes))) for panel in panels]
+            inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
+            sums = list(each.values)
+
+            def row(place: Value, number: int, kind: ir.Type) -> Value:
+                return load(b, place, ROW_WORD * number, kind, align=ROW_WORD)
+
+            def words(place: Value) -> Callable[[int], Value]:
+                return lambda number: row(place, factors + minima + number, WORDS)
+
+            def scales(place: Value) -> Scales:
+                values = [row(place, i, FLOATS) for i in range(factors + minima)]
+                return Scales(values[:factors], values[factors:])
+
+            self._add_block(b, inputs, [words(place) for place in places], [scales(place) for place in places], sums)
+            each.carry(*sums)
         return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
-    def emit_stream(self, b: ir.IRBuilder, first: Value, stride: Value, x: Value, k: Value, lines: Value) -> Value:
+    def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
         """See Matmul."""
-        raw = RawRows(b, first, stride)
-        following = b.mul(stride, i64(LANES))
+        layout, codes = self.layout, self.codes
         with emit.loop(b, self._blocks(b, k), emit.real(0.0, FLOATS)) as each:
             size = LANES * self.type.block_bytes
-            fetch(b, first, b.add(following, b.mul(each.index, i64(size))), -(-size // LINE))
+            fetch(b, ahead, b.mul(each.index, i64(size)), -(-size // LINE))
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
-            self.layout.pack(b, raw, lines)
-            each.carry(*self._rounds(b, [lines], [x], each.index, each.values))
+            layout.pack(b, raw, lines)
+            inputs = step(b, x, b.mul(each.index, i64(layout.groups * layout.blocks * codes.block_bytes)))
+            with emit.loop(b, i64(layout.groups), *each.values) as rounds:
+                sums = list(rounds.values)
+                for block in range(layout.blocks):
+                    number = add(b, b.mul(rounds.index, i64(layout.blocks)), block)
+                    place = step(b, inputs, b.mul(number, i64(codes.block_bytes)))
+                    words = self._packed_words(b, lines, rounds.index, block)
+                    scales = layout.scales(b, lines, rounds.index, block)
+                    self._add_block(b, [place], [words], [scales], sums)
+                rounds.carry(*sums)
+            each.carry(*rounds.values)
         return each.values[0]
 
-    def _rounds(
-        self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], index: Value, sums: Sequence[Value]
-    ) -> Sequence[Value]:
-        """Add a block of every panel for every token; `sums` is indexed by panel, then token."""
-        layout, codes = self.layout, self.codes
-        offset = b.mul(index, i64(layout.groups * layout.blocks * codes.block_bytes))
-        inputs = [step(b, x, offset) for x in xs]
-        if layout.groups == 1:
-            return self._group(b, places, inputs, 0, sums)
-        with emit.loop(b, i64(layout.groups), *sums) as rounds:
-            offset = b.mul(rounds.index, i64(layout.blocks * codes.block_bytes))
-            rounds.carry(*self._group(b, places, [step(b, x, offset) for x in inputs], rounds.index, rounds.values))
-        return rounds.values
-
-    def _group(
-        self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], group: Offset, sums: Sequence[Value]
-    ) -> list[Value]:
-        sums = list(sums)
-        for block in range(self.layout.blocks):
-            inputs = [step(b, x, block * self.codes.block_bytes) for x in xs]
-            self._block(b, places, inputs, group, block, sums)
-        return sums
-
-    def _block(
+    def _add_block(
         self,
         b: ir.IRBuilder,
-        places: Sequence[Value],
         xs: Sequence[Value],
-        group: Offset,
-        block: int,
+        words: Sequence[Callable[[int], Value]],
+        scales: Sequence[Scales],
         sums: list[Value],
     ) -> None:
-        """Add 32 inputs to the sums, in place; `sums` is indexed by panel, then token."""
+        """Add 32 inputs to the sums, in place; `sums` is indexed by panel, then token; words and scales by panel."""
         layout, codes = self.layout, self.codes
         parts: list[list[Value]] = []
         for half in range(layout.halves):
             steps = range(half * STEPS // layout.halves, (half + 1) * STEPS // layout.halves)
-            parts.append(self._dots(b, places, xs, group, block, steps, half))
-        for i, place in enumerate(places):
-            scales = layout.scales(b, place, group, block)
+            parts.append(self._dots(b, xs, words, steps, half))
+        for panel, found in enumerate(scales):
             for t, x in enumerate(xs):
-                at = i * len(xs) + t
-                part = b.fmul(b.sitofp(parts[0][at], FLOATS), scales.factors[0])
-                for more, factor in zip(parts[1:], scales.factors[1:], strict=True):
+                at = panel * len(xs) + t
+                part = b.fmul(b.sitofp(parts[0][at], FLOATS), found.factors[0])
+                for more, factor in zip(parts[1:], found.factors[1:], strict=True):
                     part = fused(b, b.sitofp(more[at], FLOATS), factor, part)
+                if len(found.minima) == 2:
+                    for minimum, offset in zip(found.minima, codes.half_sums, strict=True):
+                        total = splat(b, b.sitofp(load(b, x, offset, I32, align=4), F32))
+                        part = fused(b, minimum, total, part)
                 sums[at] = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), sums[at])
-                if scales.minimum is not None:
+                if len(found.minima) == 1:
                     total = splat(b, load(b, x, codes.scaled_sum, F32, align=4))
-                    sums[at] = fused(b, scales.minimum, total, sums[at])
+                    sums[at] = fused(b, found.minima[0], total, sums[at])
 
     def _dots(
-        self,
-        b: ir.IRBuilder,
-        places: Sequence[Value],
-        xs: Sequence[Value],
-        group: Offset,
-        block: int,
-        steps: range,
-        half: int,
+        self, b: ir.IRBuilder, xs: Sequence[Value], words: Sequence[Callable[[int], Value]], steps: range, half: int
     ) -> list[Value]:
         """Σ (code - offset) · input over some words of a block, by panel and token: exact integers."""
         layout, codes, isa = self.layout, self.codes, self.isa
-        totals = [[isa.start(b, self._start(b, x, half)) for _ in places for x in xs]]
+        totals = [[isa.start(b, self._start(b, x, half)) for _ in words for x in xs]]
         zero = ir.Constant(WORDS, [0] * LANES)
         totals += [[isa.start(b, zero)] * len(totals[0]) for _ in range(codes.planes - 1)]
         for i in steps:
-            operands = []
-            for place in places:
-
-                def word(offset: Offset, place: Value = place) -> Value:
-                    return load(b, place, offset, WORDS, align=ALIGNMENT)
-
-                operands.append(isa.codes(b, layout.codes(b, word, group, block, i), layout.bits))
+            operands = [isa.codes(b, word(i), layout.bits) for word in words]
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
-                    words = [splat(b, load(b, x, offset, I32, align=4)) for offset in codes.words(plane, i)]
-                    inputs = isa.inputs(b, words, layout.bits)
+                    places = codes.words(plane, i)
+                    inputs = isa.inputs(b, [splat(b, load(b, x, o, I32, align=4)) for o in places], layout.bits)
                     for p, operand in enumerate(operands):
                         at = p * len(xs) + t
                         plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, layout.bits)
@@ -309,10 +354,9 @@ class BlockFormat(Format, Matmul):
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
-        offset = 0 if self.layout.offset_bits is None else 1 << self.layout.offset_bits
-        offset -= self.isa.bias(self.layout.bits)
+        offset = self.layout.offset - self.isa.bias(self.layout.bits)
         if offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
         at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
-        total = splat(b, load(b, x, at, I32, align=4))
-        return b.mul(total, same(total, offset))
+        total = load(b, x, at, I32, align=4)
+        return splat(b, b.mul(total, same(total, offset)))

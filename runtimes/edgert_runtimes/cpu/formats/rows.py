@@ -45,20 +45,21 @@ class RawRows:
         self._rows = rows
         self.start: Offset = 0
 
-    def columns(self, offset: int, count: int, element: Any = I32) -> list[Value]:
-        """`count` elements (words or halves, some times 16 bytes of them) from `offset` on of every row: for each
-        element, the vector of its 16 rows.
+    def columns(self, offset: Offset, count: int, element: Any = I32) -> list[Value]:
+        """`count` elements (words or halves) from `offset` on of every row: for each, the vector of its 16 rows.
+        Sixteen bytes are read at a time where there are so many.
         """
-        b, per_word = self._b, 32 // element.width
+        b, size = self._b, element.width // 8
+        whole = count * size // (4 * QUARTER)
         words: list[Value] = []
-        for piece in range(count // (QUARTER * per_word)):
-            words += self._quarter(offset + 4 * QUARTER * piece)
-        if per_word == 1:
-            return words
-        kind = ir.VectorType(I16, LANES)
-        return [b.trunc(shift_right(b, word, 16 * half), kind) for word in words for half in range(2)]
+        for piece in range(whole):
+            words += self._quarter(add(b, offset, 4 * QUARTER * piece))
+        if size == 2:
+            kind = ir.VectorType(I16, LANES)
+            words = [b.trunc(shift_right(b, word, 16 * half), kind) for word in words for half in range(2)]
+        return words + [self.column(add(b, offset, size * i), element) for i in range(len(words), count)]
 
-    def column(self, offset: int, element: Any = I32) -> Value:
+    def column(self, offset: Offset, element: Any = I32) -> Value:
         """One element at `offset` of every row."""
         b = self._b
         vector = ir.Constant(ir.VectorType(element, LANES), ir.Undefined)
@@ -66,7 +67,7 @@ class RawRows:
             vector = b.insert_element(vector, load(b, self._row(lane), offset, element), ir.Constant(I32, lane))
         return vector
 
-    def _quarter(self, offset: int) -> list[Value]:
+    def _quarter(self, offset: Offset) -> list[Value]:
         """Four words of 16 rows."""
         b, kind = self._b, ir.VectorType(I32, QUARTER)
         pieces = [load(b, self._row(lane), offset, kind) for lane in range(LANES)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgert_quant.jit import emit, host
+from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
@@ -154,6 +154,18 @@ def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
     if count == length:
         return [value]
     return [shuffle(b, value, value, range(i, i + length)) for i in range(0, count, length)]
+
+
+def look_up(b: ir.IRBuilder, codes: Value, table: Sequence[int]) -> Value:
+    """Bytes that are indices of a table → its entries (0 … 255): the steps from entry to entry, added up to the index.
+
+    For CPUs that have no instruction for it.
+    """
+    result = same(codes, table[0])
+    for i in range(1, len(table)):
+        reached = b.sext(b.icmp_signed(">=", codes, same(codes, i)), codes.type)
+        result = b.add(result, mask(b, reached, (table[i] - table[i - 1]) % 256))
+    return result
 
 
 def word_of_halves(b: ir.IRBuilder, words: Value) -> tuple[Value, Value]:

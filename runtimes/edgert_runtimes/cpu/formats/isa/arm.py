@@ -11,10 +11,11 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile
+from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
 from edgert_runtimes.cpu.formats.vectors import I8, Value, join, same, split
 
 QUARTER = LANES // 4
+TABLE = "llvm.aarch64.neon.tbl1.v16i8"
 
 
 class NeonDot(Isa):
@@ -50,6 +51,10 @@ class NeonDot(Isa):
         """Bytes of one quarter: all lanes are alike."""
         quarter = split(b, words[0], QUARTER)[0]
         return (b.bitcast(quarter, ir.VectorType(I8, LANES)),)
+
+    def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
+        """Four instructions."""
+        return look_up_in_registers(b, words, table, TABLE)
 
     def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """Four instructions."""

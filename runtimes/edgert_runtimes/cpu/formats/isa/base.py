@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgert_quant.jit import Target
+from edgert_quant.jit import Target, emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.vectors import Value
+from edgert_runtimes.cpu.formats.base import LANES
+from edgert_runtimes.cpu.formats.vectors import I8, Value, join, split
 
 Operand = tuple[Value, ...]
 """Vectors in the form that an instruction set multiplies; other modules only pass them on."""
@@ -75,6 +76,10 @@ class Isa(ABC):
         where `wide`, two of signed 16-bit numbers: inputs 0 and 2, and inputs 1 and 3.
         """
 
+    @abstractmethod
+    def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
+        """The entry of a table (up to 16 unsigned bytes) at every byte of the words; they are indices below 16."""
+
     def start(self, b: ir.IRBuilder, total: Value) -> Sums:
         """Sums that are `total` so far."""
         return total
@@ -86,3 +91,14 @@ class Isa(ABC):
     def total(self, b: ir.IRBuilder, sums: Sums) -> Value:
         """The sums, as words."""
         return sums
+
+
+def look_up_in_registers(
+    b: ir.IRBuilder, words: Value, table: Sequence[int], instruction: str, size: int = LANES
+) -> Value:
+    """`Isa.look_up` by an instruction (table, indices) on registers of `size` bytes, with a table for every 16."""
+    kind = ir.VectorType(I8, size)
+    entries = [*table, *[0] * (LANES - len(table))] * (size // LANES)
+    constant = ir.Constant(kind, [ir.Constant(I8, entry) for entry in entries])
+    indices = split(b, b.bitcast(words, ir.VectorType(I8, 4 * LANES)), size)
+    return b.bitcast(join(b, [emit.call(b, instruction, kind, [constant, part]) for part in indices]), words.type)

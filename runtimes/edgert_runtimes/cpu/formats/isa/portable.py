@@ -8,8 +8,8 @@ from edgert_quant.jit import host
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile
-from edgert_runtimes.cpu.formats.vectors import I16, I32, Value, mask, same, shuffle
+from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
+from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, Value, look_up, mask, same, shuffle
 
 SHORTS = ir.VectorType(I16, 2 * LANES)
 PRODUCTS = ir.VectorType(I32, 2 * LANES)
@@ -43,6 +43,15 @@ class Portable(Isa):
     def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
         """Pairs of 16-bit numbers, widened as well."""
         return tuple(b.sext(b.bitcast(word, SHORTS), PRODUCTS) for word in words)
+
+    def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
+        """By the instruction for it where there is one: all but the oldest x86-64 and every aarch64 CPU have it."""
+        target = host()
+        if target.has("ssse3"):
+            return look_up_in_registers(b, words, table, "llvm.x86.ssse3.pshuf.b.128")
+        if target.triple.startswith("aarch64"):
+            return look_up_in_registers(b, words, table, "llvm.aarch64.neon.tbl1.v16i8")
+        return b.bitcast(look_up(b, b.bitcast(words, ir.VectorType(I8, 4 * LANES)), table), words.type)
 
     def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """Neighbouring products are added: (a, b)·(c, d) of 16-bit numbers is one instruction on many CPUs."""

@@ -12,12 +12,15 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile
+from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
 from edgert_runtimes.cpu.formats.isa.portable import Portable
 from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, split
 
 AVX2 = ("avx2", "fma")
 AVX512 = ("avx512f", "avx512bw")
+
+SHUFFLE = {1: ("llvm.x86.avx512.pshuf.b.512", 64), 2: ("llvm.x86.avx2.pshuf.b", 32)}
+"""vpshufb, and the bytes of its registers, by the registers that 16 rows take."""
 
 
 class Avx512Vnni(Isa):
@@ -42,6 +45,10 @@ class Avx512Vnni(Isa):
     def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
         """64 bytes."""
         return _bytes(b, words[0], 1)
+
+    def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
+        """One instruction."""
+        return look_up_in_registers(b, words, table, *SHUFFLE[1])
 
     def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """One vpdpbusd; it does not saturate."""
@@ -70,6 +77,10 @@ class AvxVnni(Isa):
     def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
         """Bytes in two halves."""
         return _bytes(b, words[0], 2)
+
+    def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
+        """Two instructions."""
+        return look_up_in_registers(b, words, table, *SHUFFLE[2])
 
     def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """Two vpdpbusd."""
@@ -110,6 +121,10 @@ class _Pairs(Portable):
     def inputs(self, b: ir.IRBuilder, words: Sequence[Value], bits: int) -> Operand:
         """Bytes, a register each."""
         return super().inputs(b, words, bits) if self.wide(bits) else _bytes(b, words[0], self.parts)
+
+    def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
+        """An instruction a register."""
+        return look_up_in_registers(b, words, table, *SHUFFLE[self.parts])
 
     def start(self, b: ir.IRBuilder, total: Value) -> _PairSums:
         """No pairs."""
