@@ -283,14 +283,16 @@ class BlockFormat(Format, Matmul):
     def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
         """See Matmul."""
         layout, codes = self.layout, self.codes
+        portion = LANES * self.type.block_bytes // layout.groups
         with emit.loop(b, self._blocks(b, k), emit.real(0.0, FLOATS)) as each:
-            size = LANES * self.type.block_bytes
-            fetch(b, ahead, b.mul(each.index, i64(size)), -(-size // LINE))
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
             layout.pack(b, raw, lines)
             inputs = step(b, x, b.mul(each.index, i64(layout.groups * layout.blocks * codes.block_bytes)))
             with emit.loop(b, i64(layout.groups), *each.values) as rounds:
                 sums = list(rounds.values)
+                # Little by little: a CPU has room for one or two dozen lines on their way.
+                portions = b.add(b.mul(each.index, i64(layout.groups)), rounds.index)
+                fetch(b, ahead, b.mul(portions, i64(portion)), -(-portion // LINE))
                 for block in range(layout.blocks):
                     number = add(b, b.mul(rounds.index, i64(layout.blocks)), block)
                     place = step(b, inputs, b.mul(number, i64(codes.block_bytes)))

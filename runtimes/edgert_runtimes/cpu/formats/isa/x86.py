@@ -184,7 +184,7 @@ class Avx2(_Pairs):
 
     def code_tile(self, planes: int) -> Tile:
         """Of 16 registers, 8 to 12 accumulate."""
-        return Tile(1, (2, 1))
+        return Tile(1, (4, 2, 1))
 
 
 def _bytes(b: ir.IRBuilder, words: Value, parts: int) -> Operand:
