@@ -27,6 +27,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     same,
     shift_left,
     shift_right,
+    step,
     store,
     word_of_halves,
 )
@@ -90,8 +91,12 @@ class Q4_K(Layout):  # noqa: N801
             else:
                 word = b.or_(mask(b, sc, 0xFFFF), shift_left(b, m, 16))
             store(b, place, self.scales_at + ROW_WORD * group, word, align=64)
-        for i, word in enumerate(raw.columns(self.raw_codes, 32)):
-            store(b, place, self.codes_at + ROW_WORD * i, word, align=64)
+
+    def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
+        """Eight words of codes."""
+        target = step(b, place, multiply(b, group, 8 * ROW_WORD))
+        for i, word in enumerate(raw.columns(add(b, multiply(b, group, 32), self.raw_codes), 8)):
+            store(b, target, self.codes_at + ROW_WORD * i, word, align=64)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m."""
@@ -100,9 +105,9 @@ class Q4_K(Layout):  # noqa: N801
         scale, minimum = (load(b, place, ROW_WORD * i, FLOATS, align=64) for i in range(2))
         return Scales([b.fmul(scale, levels[0])], [b.fmul(minimum, levels[1])])
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """The low or the high halves of a word."""
-        pair = word(add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at + ROW_WORD * step))
+        pair = word(add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at + ROW_WORD * number))
         return mask(b, shift_right(b, pair, 4 * block), 0x0F0F0F0F)
 
 
@@ -127,28 +132,29 @@ class Q5_K(Q4_K):  # noqa: N801
         for i, word in enumerate(raw.columns(self.raw_bits, 8)):
             store(b, place, self.bits_at + ROW_WORD * i, word, align=64)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Four bits and the fifth."""
-        bits = word(self.bits_at + ROW_WORD * step)
-        number = add(b, multiply(b, group, 2), block)
-        fifth = shift_left(b, mask(b, shift_right(b, bits, number), 0x01010101), 4)
-        return b.or_(super().codes(b, word, group, block, step), fifth)
+        bits = word(self.bits_at + ROW_WORD * number)
+        bit = add(b, multiply(b, group, 2), block)
+        fifth = shift_left(b, mask(b, shift_right(b, bits, bit), 0x01010101), 4)
+        return b.or_(super().codes(b, word, group, block, number), fifth)
 
 
 class Q6_K(Layout):  # noqa: N801
     """w = d sc (q - 32), with int8 sc for every 16 weights.
 
-    Packed: d; four words of sc; the words of the upper two bits of the codes, and those of the lower four bits, all as
-    in the file.
+    Packed: d; four words of sc; for each round the words of the upper two bits of the codes, and those of the lower
+    four bits, as in the file.
     """
 
     type = BlockType.Q6_K
-    scales_at, high_at, low_at = ROW_WORD, 5 * ROW_WORD, 21 * ROW_WORD
-    bytes = low_at + 32 * ROW_WORD
+    scales_at, rounds_at = ROW_WORD, 5 * ROW_WORD
+    low_at = 8 * ROW_WORD  # in a round
+    bytes = rounds_at + 48 * ROW_WORD
     alignment = 64
     bits = 6
-    groups = 4
-    blocks = 2
+    groups = 2
+    blocks = 4
     halves = 2
     offset = 32
 
@@ -158,25 +164,31 @@ class Q6_K(Layout):  # noqa: N801
         128 h + 32 s + l.
         """
         store(b, place, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
-        words = [*raw.columns(192, 4), *raw.columns(128, 16), *raw.columns(0, 32)]
-        for i, word in enumerate(words):
+        for i, word in enumerate(raw.columns(192, 4)):
             store(b, place, self.scales_at + ROW_WORD * i, word, align=64)
+
+    def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
+        """Half a block."""
+        target = step(b, place, multiply(b, group, 24 * ROW_WORD))
+        words = raw.columns(add(b, multiply(b, group, 32), 128), 8) + raw.columns(multiply(b, group, 64), 16)
+        for i, word in enumerate(words):
+            store(b, target, self.rounds_at + ROW_WORD * i, word, align=64)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
         scale = load(b, place, 0, FLOATS, align=64)
-        word = load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=64)
-        levels = [signed_byte_of(b, word, 2 * block + i) for i in range(2)]
+        offset = add(b, multiply(b, group, 2 * ROW_WORD), self.scales_at + ROW_WORD * (block // 2))
+        word = load(b, place, offset, WORDS, align=64)
+        levels = [signed_byte_of(b, word, block % 2 * 2 + i) for i in range(2)]
         return Scales([b.fmul(scale, b.sitofp(level, FLOATS)) for level in levels])
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Four bits and two. Rounds 2 h and 2 h + 1 are the low and the high halves of the same words."""
-        h, p = half_and_part(b, group)
-        low = word(add(b, multiply(b, h, 16 * ROW_WORD), self.low_at + ROW_WORD * (8 * block + step)))
-        high = word(add(b, multiply(b, h, 8 * ROW_WORD), self.high_at + ROW_WORD * step))
-        low = mask(b, shift_right(b, low, multiply(b, p, 4)), 0x0F0F0F0F)
-        high = mask(b, shift_right(b, high, add(b, multiply(b, p, 4), 2 * block)), 0x03030303)
-        return b.or_(low, shift_left(b, high, 4))
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
+        """Four bits and two."""
+        start = add(b, multiply(b, group, 24 * ROW_WORD), self.rounds_at)
+        high = word(add(b, start, ROW_WORD * number))
+        low = word(add(b, start, self.low_at + ROW_WORD * (block % 2 * 8 + number)))
+        low = mask(b, shift_right(b, low, block // 2 * 4), 0x0F0F0F0F)
+        return b.or_(low, mask(b, shift_left(b, high, 4 - 2 * block), 0x30303030))
 
 
 def half_and_part(b: ir.IRBuilder, group: Offset) -> tuple[Offset, Offset]:

@@ -101,15 +101,18 @@ class Layout(ABC):
 
     @abstractmethod
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """Move one block of 16 rows from the file's layout to ours."""
+        """Move one block of 16 rows from the file's layout to ours, but for what `pack_round` moves."""
+
+    def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:  # noqa: B027
+        """Move what only one round needs; long blocks are better not moved in one go."""
 
     @abstractmethod
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """Of the 32 weights `block` in round `group`."""
 
     @abstractmethod
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Stored codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
+        """Stored codes 4 number … 4 number + 3 of those 32 weights, as words of four unsigned bytes."""
 
 
 def _modules(layout: Layout) -> Iterator[ModuleType]:
@@ -173,6 +176,7 @@ class BlockFormat(Format, Matmul):
             layout.pack(b, raw, lines)
             first = b.mul(each.index, i64(layout.groups * layout.blocks * self.block_bytes))
             with emit.loop(b, i64(layout.groups)) as rounds:
+                layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
                     number = add(b, b.mul(rounds.index, i64(layout.blocks)), block)
                     place = step(b, step(b, panel, first), b.mul(number, i64(self.block_bytes)))
@@ -200,7 +204,10 @@ class BlockFormat(Format, Matmul):
             def blocks(raw: RawRows) -> None:
                 with emit.loop(b, self._blocks(b, k)) as each:
                     raw.start = b.mul(each.index, i64(self.type.block_bytes))
-                    self.layout.pack(b, raw, self._place(b, pointer(b, out), each.index))
+                    place = self._place(b, pointer(b, out), each.index)
+                    self.layout.pack(b, raw, place)
+                    with emit.loop(b, i64(self.layout.groups)) as rounds:
+                        self.layout.pack_round(b, raw, place, rounds.index)
 
             for_any_rows(b, pointer(b, source), stride, n_rows, blocks)
 
@@ -283,19 +290,19 @@ class BlockFormat(Format, Matmul):
     def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
         """See Matmul."""
         layout, codes = self.layout, self.codes
-        portion = LANES * self.type.block_bytes // layout.groups
+        portion = LANES * self.type.block_bytes // (layout.groups * layout.blocks)
         with emit.loop(b, self._blocks(b, k), emit.real(0.0, FLOATS)) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
             layout.pack(b, raw, lines)
-            inputs = step(b, x, b.mul(each.index, i64(layout.groups * layout.blocks * codes.block_bytes)))
             with emit.loop(b, i64(layout.groups), *each.values) as rounds:
                 sums = list(rounds.values)
-                # Little by little: a CPU has room for one or two dozen lines on their way.
-                portions = b.add(b.mul(each.index, i64(layout.groups)), rounds.index)
-                fetch(b, ahead, b.mul(portions, i64(portion)), -(-portion // LINE))
+                first = b.mul(b.add(b.mul(each.index, i64(layout.groups)), rounds.index), i64(layout.blocks))
+                layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
-                    number = add(b, b.mul(rounds.index, i64(layout.blocks)), block)
-                    place = step(b, inputs, b.mul(number, i64(codes.block_bytes)))
+                    # Little by little: a CPU has room for one or two dozen lines on their way.
+                    number = b.add(first, i64(block))
+                    fetch(b, ahead, b.mul(number, i64(portion)), -(-portion // LINE))
+                    place = step(b, x, b.mul(number, i64(codes.block_bytes)))
                     words = self._packed_words(b, lines, rounds.index, block)
                     scales = layout.scales(b, lines, rounds.index, block)
                     self._add_block(b, [place], [words], [scales], sums)
