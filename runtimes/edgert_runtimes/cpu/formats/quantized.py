@@ -87,14 +87,14 @@ class Layout(ABC):
     alignment: int = 32
     """Of the blocks and the codes in them; divides `bytes`."""
     bits: int
-    """Of a code that is multiplied: all are below 2^bits."""
+    """Of a code: all are below 2^bits."""
     groups: int = 1
     blocks: int = 1
     halves: int = 1
     offset: int = 0
     """The codes are so much too large."""
     table: tuple[int, ...] = ()
-    """What the stored codes, indices of four bits, stand for: codes, offset and all; empty: themselves."""
+    """What the codes, then indices of up to four bits, stand for; empty: they are numbers themselves."""
 
     @abstractmethod
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -106,7 +106,12 @@ class Layout(ABC):
 
     @abstractmethod
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
-        """Stored codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+        """Codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+
+
+def multiplied_bits(layout: Layout, isa: Isa) -> int:
+    """Of the codes that an instruction set multiplies."""
+    return isa.table_bits(layout.table) if layout.table else layout.bits
 
 
 def _modules(layout: Layout) -> Iterator[ModuleType]:
@@ -127,6 +132,7 @@ class BlockFormat(Format):
         self.isa = isa
         self.activation = activation
         self.codes = activation
+        self.bits = multiplied_bits(layout, isa)
         name = f"{self.type.name.lower()}.{{}}"
         sources = (*SOURCES, *_modules(layout))
         matmul = f"gemm.{activation.name}.{isa.name}"
@@ -184,9 +190,11 @@ class BlockFormat(Format):
         wide = ir.VectorType(I32, BLOCK)
         stored = b.bitcast(words, ir.VectorType(I8, BLOCK))
         if self.layout.table:
-            stored = look_up(b, stored, self.layout.table)
-        codes = b.zext(stored, wide)
-        codes = b.sitofp(b.sub(codes, same(codes, self.layout.offset)), ir.VectorType(F32, BLOCK))
+            codes = b.sext(look_up(b, stored, self.layout.table), wide)
+        else:
+            codes = b.zext(stored, wide)
+            codes = b.sub(codes, same(codes, self.layout.offset))
+        codes = b.sitofp(codes, ir.VectorType(F32, BLOCK))
         scales = self.layout.scales(b, place, group, block)
         factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
         if scales.shift is not None:
@@ -296,15 +304,17 @@ class BlockFormat(Format):
                     return load(b, place, offset, WORDS, align=layout.alignment)
 
                 stored = layout.codes(b, word, group, block, i)
-                words = isa.look_up(b, stored, layout.table) if layout.table else stored
-                operands.append(isa.codes(b, words, layout.bits))
+                if layout.table:
+                    operands.append(isa.entries(b, stored, layout.table))
+                else:
+                    operands.append(isa.codes(b, stored, self.bits))
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
                     words = [splat(b, load(b, x, offset, I32, align=4)) for offset in codes.words(plane, i)]
-                    inputs = isa.inputs(b, words, layout.bits)
+                    inputs = isa.inputs(b, words, self.bits)
                     for p, operand in enumerate(operands):
                         at = p * len(xs) + t
-                        plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, layout.bits)
+                        plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, self.bits)
         low, *high = [[isa.total(b, sums) for sums in plane_totals] for plane_totals in totals]
         if not high:
             return low
@@ -312,7 +322,9 @@ class BlockFormat(Format):
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
-        offset = self.layout.offset - self.isa.bias(self.layout.bits)
+        table = self.layout.table
+        offset = self.isa.table_offset(table) if table else self.layout.offset
+        offset -= self.isa.bias(self.bits)
         if offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
         at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
