@@ -101,9 +101,7 @@ class IQ2(Codebook, ThreeBits):
     """Magnitudes 8, 25 and 43; the upper bit of a code is the sign."""
 
     unit = 1 / 8
-    bits = 7
-    offset = 43
-    table = tuple(sign * value + 43 for sign in (1, -1) for value in (8, 25, 43, 0))
+    table = tuple(sign * value for sign in (1, -1) for value in (8, 25, 43, 0))
     codes_at = 32 + 4 * ROW_WORD
     bytes = codes_at + 8 * 3 * ROW_WORD
     groups = 4
@@ -184,9 +182,7 @@ class IQ3_XXS(Codebook, FourBits):  # noqa: N801
     type = BlockType.IQ3_XXS
     grid = Grid(BlockType.IQ3_XXS)
     unit = 1 / 2
-    bits = 6
-    offset = 31
-    table = tuple(sign * value + 31 for sign in (1, -1) for value in (2, 6, 10, 14, 18, 22, 26, 31))
+    table = tuple(sign * value for sign in (1, -1) for value in (2, 6, 10, 14, 18, 22, 26, 31))
     codes_at = 32 + 4 * ROW_WORD
     bytes = codes_at + 8 * 4 * ROW_WORD
     groups = 4
@@ -284,9 +280,7 @@ class IQ1_M(Codebook, ThreeBits):  # noqa: N801
     type = BlockType.IQ1_M
     grid = Grid(BlockType.IQ1_M)
     unit = 1 / 8
-    bits = 5
-    offset = 9
-    table = tuple(8 * (q - 1) + shift + 9 for shift in (1, -1) for q in (0, 1, 2, 1))
+    table = tuple(8 * (q - 1) + shift for shift in (1, -1) for q in (0, 1, 2, 1))
     codes_at = 32 + 8 * ROW_WORD
     bytes = codes_at + 8 * 3 * ROW_WORD
     groups = 8

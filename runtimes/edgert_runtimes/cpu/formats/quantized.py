@@ -88,7 +88,7 @@ class Layout(ABC):
     alignment: int = 32
     """Of the blocks and the codes in them; divides `bytes`."""
     bits: int
-    """Of a code that is multiplied: all are below 2^bits."""
+    """Of a code: all are below 2^bits."""
     groups: int = 1
     blocks: int = 1
     halves: int = 1
@@ -97,7 +97,7 @@ class Layout(ABC):
     minima: int = 0
     """Of 32 weights."""
     table: tuple[int, ...] = ()
-    """What the stored codes, indices of four bits, stand for: codes, offset and all; empty: themselves."""
+    """What the codes, then indices of up to four bits, stand for; empty: they are numbers themselves."""
 
     @abstractmethod
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -112,7 +112,12 @@ class Layout(ABC):
 
     @abstractmethod
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
-        """Stored codes 4 number … 4 number + 3 of those 32 weights, as words of four unsigned bytes."""
+        """Codes 4 number … 4 number + 3 of those 32 weights, as words of four unsigned bytes."""
+
+
+def multiplied_bits(layout: Layout, isa: Isa) -> int:
+    """Of the codes that an instruction set multiplies."""
+    return isa.table_bits(layout.table) if layout.table else layout.bits
 
 
 def _modules(layout: Layout) -> Iterator[ModuleType]:
@@ -135,6 +140,7 @@ class BlockFormat(Format, Matmul):
         self.codes = activation
         self.line_bytes = -(-layout.bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
         self.block_bytes = ROW_WORD * (layout.halves + layout.minima + STEPS)
+        self.bits = multiplied_bits(layout, isa)
         name = f"{self.type.name.lower()}.{{}}"
         sources = (*SOURCES, *_modules(layout))
         matmul = f"gemm.{activation.name}.{isa.name}"
@@ -193,11 +199,7 @@ class BlockFormat(Format, Matmul):
         def word(offset: Offset) -> Value:
             return load(b, place, offset, WORDS, align=self.layout.alignment)
 
-        def codes(number: int) -> Value:
-            stored = self.layout.codes(b, word, group, block, number)
-            return self.isa.look_up(b, stored, self.layout.table) if self.layout.table else stored
-
-        return codes
+        return lambda number: self.layout.codes(b, word, group, block, number)
 
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
@@ -241,9 +243,11 @@ class BlockFormat(Format, Matmul):
         wide = ir.VectorType(I32, BLOCK)
         stored = b.bitcast(words, ir.VectorType(I8, BLOCK))
         if self.layout.table:
-            stored = look_up(b, stored, self.layout.table)
-        codes = b.zext(stored, wide)
-        codes = b.sitofp(b.sub(codes, same(codes, self.layout.offset)), ir.VectorType(F32, BLOCK))
+            codes = b.sext(look_up(b, stored, self.layout.table), wide)
+        else:
+            codes = b.zext(stored, wide)
+            codes = b.sub(codes, same(codes, self.layout.offset))
+        codes = b.sitofp(codes, ir.VectorType(F32, BLOCK))
         scales = self.layout.scales(b, place, group, block)
         factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
         if scales.shift is not None:
@@ -348,14 +352,17 @@ class BlockFormat(Format, Matmul):
         zero = ir.Constant(WORDS, [0] * LANES)
         totals += [[isa.start(b, zero)] * len(totals[0]) for _ in range(codes.planes - 1)]
         for i in steps:
-            operands = [isa.codes(b, word(i), layout.bits) for word in words]
+            if layout.table:
+                operands = [isa.entries(b, word(i), layout.table) for word in words]
+            else:
+                operands = [isa.codes(b, word(i), self.bits) for word in words]
             for t, x in enumerate(xs):
                 for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
                     places = codes.words(plane, i)
-                    inputs = isa.inputs(b, [splat(b, load(b, x, o, I32, align=4)) for o in places], layout.bits)
+                    inputs = isa.inputs(b, [splat(b, load(b, x, o, I32, align=4)) for o in places], self.bits)
                     for p, operand in enumerate(operands):
                         at = p * len(xs) + t
-                        plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, layout.bits)
+                        plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, self.bits)
         low, *high = [[isa.total(b, sums) for sums in plane_totals] for plane_totals in totals]
         if not high:
             return low
@@ -363,7 +370,9 @@ class BlockFormat(Format, Matmul):
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
-        offset = self.layout.offset - self.isa.bias(self.layout.bits)
+        table = self.layout.table
+        offset = self.isa.table_offset(table) if table else self.layout.offset
+        offset -= self.isa.bias(self.bits)
         if offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
         at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]

@@ -35,12 +35,12 @@ WIDE = {"q8": "q8w", "q8x2": "q16w"}
 def _formats(isa: Isa) -> dict[BlockType, Format]:
     from edgert_runtimes.cpu.formats import blocks32, blocks256, codebooks, lowbits, tables
     from edgert_runtimes.cpu.formats.floats import ELEMENTS, FloatFormat
-    from edgert_runtimes.cpu.formats.quantized import BlockFormat
+    from edgert_runtimes.cpu.formats.quantized import BlockFormat, multiplied_bits
 
     formats: dict[BlockType, Format] = {element.type: FloatFormat(element, isa) for element in ELEMENTS}
     for layout in (layout for module in (blocks32, blocks256, lowbits, tables, codebooks) for layout in module.LAYOUTS):
         name = ACTIVATIONS.get(layout.type, "q8")
-        codes = activation(WIDE[name] if isa.wide(layout.bits) else name)
+        codes = activation(WIDE[name] if isa.wide(multiplied_bits(layout, isa)) else name)
         assert isinstance(codes, Codes)
         formats[layout.type] = BlockFormat(layout, isa, codes)
     return formats

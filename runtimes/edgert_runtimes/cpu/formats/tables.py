@@ -34,10 +34,8 @@ from edgert_runtimes.cpu.formats.vectors import (
     store,
 )
 
-E2M1_OFFSET = 12
-IQ4_OFFSET = 128
-E2M1_TABLE = tuple(int(value) + E2M1_OFFSET for value in E2M1_VALUES)
-IQ4_TABLE = tuple(int(value) + IQ4_OFFSET for value in IQ4_VALUES)
+E2M1_TABLE = tuple(int(value) for value in E2M1_VALUES)
+IQ4_TABLE = tuple(int(value) for value in IQ4_VALUES)
 
 
 class IQ4_NL(Nibbles):  # noqa: N801
@@ -46,8 +44,6 @@ class IQ4_NL(Nibbles):  # noqa: N801
     type = BlockType.IQ4_NL
     codes_at = 32
     bytes = codes_at + STEPS // 2 * ROW_WORD
-    bits = 8
-    offset = IQ4_OFFSET
     table = IQ4_TABLE
 
 
@@ -60,8 +56,6 @@ class IQ4_XS(FourBits):  # noqa: N801
     type = BlockType.IQ4_XS
     scales_at, codes_at = ROW_WORD, 3 * ROW_WORD
     bytes = codes_at + 8 * STEPS // 2 * ROW_WORD
-    bits = 8
-    offset = IQ4_OFFSET
     table = IQ4_TABLE
     groups = 2
     blocks = 4
@@ -100,8 +94,6 @@ class MXFP4(Nibbles):
     alignment = 16
     codes_at = LANES
     bytes = codes_at + STEPS // 2 * ROW_WORD
-    bits = 5
-    offset = E2M1_OFFSET
     table = E2M1_TABLE
 
     def header(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> int:
@@ -112,9 +104,9 @@ class MXFP4(Nibbles):
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """2^(e - 128): an exponent of float, and for e < 2 a number below the normal ones."""
         level = bytes_as_words(b, place, 0)
-        normal = shift_left(b, b.sub(level, same(level, 1)), 23)
-        small = b.shl(same(level, 0x00200000), level)
-        bits = b.select(b.icmp_unsigned("<", level, same(level, 2)), small, normal)
+        power = shift_left(b, b.sub(level, same(level, 1)), 23)
+        small = shift_left(b, b.add(level, same(level, 1)), 21)  # the greater one for 0 and 1 only
+        bits = emit.call(b, "llvm.smax.v16i32", WORDS, [power, small])
         return Scales([b.bitcast(bits, FLOATS)])
 
 
@@ -127,9 +119,8 @@ class NVFP4(Layout):
 
     type = BlockType.NVFP4
     codes_at = 4 * LANES
+    bits = 4
     bytes = codes_at + 8 * ROW_WORD
-    bits = 5
-    offset = E2M1_OFFSET
     table = E2M1_TABLE
     blocks = 2
     halves = 2

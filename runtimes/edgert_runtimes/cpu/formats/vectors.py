@@ -157,7 +157,7 @@ def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
 
 
 def look_up(b: ir.IRBuilder, codes: Value, table: Sequence[int]) -> Value:
-    """Bytes that are indices of a table → its entries (0 … 255): the steps from entry to entry, added up to the index.
+    """Bytes that are indices of a table → its entries (bytes): the steps from entry to entry, added up to the index.
 
     For CPUs that have no instruction for it.
     """

@@ -17,7 +17,10 @@ PLAIN = Target("x86_64-unknown-linux-gnu", "x86-64", ())
 VNNI = Target(PLAIN.triple, "znver5", ("+avx512bw", "+avx512f", "+avx512vl", "+avx512vnni", "+f16c", "+fma"))
 AVX2 = Target(PLAIN.triple, "haswell", ("+avx", "+avx2", "+f16c", "+fma"))
 AVX_VNNI = Target(PLAIN.triple, "alderlake", ("+avx", "+avx2", "+avxvnni", "+f16c", "+fma"))
+AVX512 = Target(PLAIN.triple, "skylake-avx512", ("+avx512bw", "+avx512f", "+avx512vl", "+f16c", "+fma"))
 ARM = Target("aarch64-unknown-linux-gnu", "generic", ())
+DOT = Target(ARM.triple, "generic", ("+dotprod", "+neon"))
+MIXED = Target(ARM.triple, "generic", ("+dotprod", "+i8mm", "+neon"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,16 @@ def test_the_best_that_the_cpu_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "name"), [(PLAIN, "portable"), (ARM, "portable"), (AVX2, "avx2"), (AVX_VNNI, "avx-vnni")]
+    ("target", "name"),
+    [
+        (PLAIN, "portable"),
+        (ARM, "portable"),
+        (AVX2, "avx2"),
+        (AVX_VNNI, "avx-vnni"),
+        (AVX512, "avx512"),
+        (DOT, "neon-dotprod"),
+        (MIXED, "neon-i8mm"),
+    ],
 )
 def test_other_cpus(target: Target, name: str) -> None:
     with compiling_for(target):
@@ -101,8 +113,21 @@ CALL = re.compile(r"^\s+(?:callq?|bl)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(PLAIN, "portable"), (ARM, "portable"), (AVX2, "avx2"), (AVX_VNNI, "avx-vnni"), (VNNI, "avx512-vnni")],
-    ids=["x86-64", "aarch64", "avx2", "avx-vnni", "avx512-vnni"],
+    [
+        pytest.param(PLAIN, "portable", id="x86-64"),
+        pytest.param(ARM, "portable", id="aarch64"),
+        *[
+            pytest.param(target, name, id=name)
+            for target, name in [
+                (AVX2, "avx2"),
+                (AVX_VNNI, "avx-vnni"),
+                (AVX512, "avx512"),
+                (VNNI, "avx512-vnni"),
+                (DOT, "neon-dotprod"),
+                (MIXED, "neon-i8mm"),
+            ]
+        ],
+    ],
 )
 @pytest.mark.parametrize(
     "block_type",
@@ -139,3 +164,20 @@ def test_the_portable_dot_product_is_recognized() -> None:
 
 def test_here() -> None:
     assert available()[-1].name == "portable"
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "instruction"),
+    [
+        (AVX2, "avx2", "vpshufb"),
+        (VNNI, "avx512-vnni", "vpshufb"),
+        (DOT, "neon-dotprod", "tbl"),
+        (Target(PLAIN.triple, "nehalem", ("+ssse3",)), "portable", "pshufb"),
+    ],
+)
+def test_tables_are_looked_up_by_the_instruction_for_it(target: Target, name: str, instruction: str) -> None:
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    found = format_for(BlockType.IQ4_NL, by_name(name))
+    assert found is not None
+    assert instruction in assembly(found.gemm, target)

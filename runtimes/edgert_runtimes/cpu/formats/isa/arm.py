@@ -56,6 +56,14 @@ class NeonDot(Isa):
         """Four instructions."""
         return look_up_in_registers(b, words, table, TABLE)
 
+    def table_offset(self, table: Sequence[int]) -> int:
+        """None: entries are signed bytes, and so multiplied."""
+        return 0
+
+    def table_bits(self, table: Sequence[int]) -> int:
+        """As of signed bytes."""
+        return 7
+
     def dot4(self, b: ir.IRBuilder, sums: Value, codes: Operand, inputs: Operand, bits: int) -> Value:
         """Four instructions."""
         parts = zip(split(b, sums, QUARTER), codes, strict=True)
@@ -78,3 +86,7 @@ class NeonMixedDot(NeonDot):
     def bias(self, bits: int) -> int:
         """None."""
         return 0
+
+    def table_offset(self, table: Sequence[int]) -> int:
+        """Codes are unsigned."""
+        return -min(table)

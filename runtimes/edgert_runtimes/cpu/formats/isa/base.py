@@ -78,7 +78,20 @@ class Isa(ABC):
 
     @abstractmethod
     def look_up(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Value:
-        """The entry of a table (up to 16 unsigned bytes) at every byte of the words; they are indices below 16."""
+        """The entry of a table (up to 16 bytes) at every byte of the words; they are indices below 16."""
+
+    def table_offset(self, table: Sequence[int]) -> int:
+        """What is added to the signed entries of a table to make codes of them."""
+        return -min(table)
+
+    def table_bits(self, table: Sequence[int]) -> int:
+        """Bits of those codes."""
+        return (max(table) + self.table_offset(table)).bit_length()
+
+    def entries(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Operand:
+        """As `codes`, of the entries of a table at every byte of the words."""
+        offset = self.table_offset(table)
+        return self.codes(b, self.look_up(b, words, [entry + offset for entry in table]), self.table_bits(table))
 
     def start(self, b: ir.IRBuilder, total: Value) -> Sums:
         """Sums that are `total` so far."""

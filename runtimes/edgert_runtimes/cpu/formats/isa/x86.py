@@ -14,7 +14,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
 from edgert_runtimes.cpu.formats.isa.portable import Portable
-from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, split
+from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, same, split
 
 AVX2 = ("avx2", "fma")
 AVX512 = ("avx512f", "avx512bw")
@@ -101,7 +101,8 @@ class _PairSums:
 class _Pairs(Portable):
     """Bytes multiplied and added in pairs of 16 bits, vpmaddubsw, which saturates: pairs of b-bit codes and inputs are
     at most 256 (2^b - 1) large. As many as fit are added before vpmaddwd widens them. Two products of eight-bit codes
-    do not fit: their inputs are 16-bit numbers, as in the portable form.
+    do not fit: their inputs are 16-bit numbers, as in the portable form. Those of tables are multiplied as magnitudes
+    of seven bits, with inputs that take over their signs: such operands hold magnitudes, then entries.
     """
 
     architecture = "x86_64"
@@ -126,6 +127,21 @@ class _Pairs(Portable):
         """An instruction a register."""
         return look_up_in_registers(b, words, table, *SHUFFLE[self.parts])
 
+    def table_offset(self, table: Sequence[int]) -> int:
+        """None for those that are multiplied with their signs."""
+        return 0 if _signed(table) else super().table_offset(table)
+
+    def table_bits(self, table: Sequence[int]) -> int:
+        """Those of magnitudes where there are signs."""
+        return 7 if _signed(table) else super().table_bits(table)
+
+    def entries(self, b: ir.IRBuilder, words: Value, table: Sequence[int]) -> Operand:
+        """Magnitudes and entries where there are signs."""
+        if not _signed(table):
+            return super().entries(b, words, table)
+        entries = _bytes(b, self.look_up(b, words, table), self.parts)
+        return (*(_signs_of(b, entry, entry) for entry in entries), *entries)
+
     def start(self, b: ir.IRBuilder, total: Value) -> _PairSums:
         """No pairs."""
         return _PairSums(total)
@@ -135,6 +151,9 @@ class _Pairs(Portable):
         if self.wide(bits):
             return _PairSums(super().dot4(b, sums.total, codes, inputs, bits))
         shorts = ir.VectorType(I16, 2 * LANES // self.parts)
+        codes, signs = codes[: self.parts], codes[self.parts :]
+        if signs:
+            inputs = tuple(_signs_of(b, x, sign) for x, sign in zip(inputs, signs, strict=True))
         operands = zip(codes, inputs, strict=True)
         pairs = tuple(emit.call(b, self.multiply, shorts, [x, y]) for x, y in operands)
         if sums.room:
@@ -185,6 +204,18 @@ class Avx2(_Pairs):
     def code_tile(self, planes: int) -> Tile:
         """Of 16 registers, 8 to 12 accumulate."""
         return Tile(1, (4, 2, 1))
+
+
+def _signed(table: Sequence[int]) -> bool:
+    """Whether the entries are too far apart for seven bits."""
+    return max(table) - min(table) > 127
+
+
+def _signs_of(b: ir.IRBuilder, values: Value, signs: Value) -> Value:
+    """Bytes, negated where those of `signs` are negative; where they are zero, anything. AVX-512 has no vpsignb."""
+    if values.type.count == 32:
+        return emit.call(b, "llvm.x86.avx2.psign.b", values.type, [values, signs])
+    return b.select(b.icmp_signed("<", signs, same(signs, 0)), b.neg(values), values)
 
 
 def _bytes(b: ir.IRBuilder, words: Value, parts: int) -> Operand:
