@@ -15,6 +15,7 @@ from edgert_runtimes.cpu.formats.quantized import Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
+    HALVES,
     I8,
     I16,
     ROW_WORD,
@@ -59,6 +60,13 @@ def six(b: ir.IRBuilder, place: Value, start: Offset, index: int) -> Value:
         return mask(b, bytes_as_words(b, place, add(b, start, LANES * index)), 63)
     planes = [shift_right(b, bytes_as_words(b, place, add(b, start, LANES * i)), 6) for i in range(3)]
     return b.or_(b.or_(planes[0], shift_left(b, planes[1], 2)), shift_left(b, planes[2], 4))
+
+
+def bytes_as_halves(b: ir.IRBuilder, place: Value, offset: Offset, *, signed: bool = False) -> Value:
+    """Two bytes per row, as two 16-bit numbers in a word."""
+    pairs = load(b, place, offset, ir.VectorType(I8, 2 * LANES), align=16)
+    wide = ir.VectorType(I16, 2 * LANES)
+    return b.bitcast(b.sext(pairs, wide) if signed else b.zext(pairs, wide), WORDS)
 
 
 class Q4_K(Layout):  # noqa: N801
@@ -159,9 +167,9 @@ class Q5_K(Q4_K):  # noqa: N801
 class Q6_K(Layout):  # noqa: N801
     """w = d sc (q - 32), with int8 sc for every 16 weights.
 
-    Packed: 64 bytes of float d, then four rounds of two blocks of 32: 4 planes of 16 int8 scales, 4 words of 16 rows
-    with the upper two bits of the codes and 8 words with the lower four, of the first block in the low halves. Bits
-    4 v + 2 j and above of the g-th upper word's byte i belong to code 4 (4 v + g) + i of block j.
+    Packed: 64 bytes of float d, then four rounds of two blocks of 32: two int8 scales of 16 rows for each, 4 words of
+    16 rows with the upper two bits of the codes and 8 words with the lower four, of the first block in the low halves.
+    Bits 4 v + 2 j and above of the g-th upper word's byte i belong to code 4 (4 v + g) + i of block j.
     """
 
     type = BlockType.Q6_K
@@ -184,9 +192,9 @@ class Q6_K(Layout):  # noqa: N801
         for group in range(4):
             h, p = divmod(group, 2)
             start = self.round_at + group * self.round_bytes
-            for i in range(4):
-                byte = b.trunc(shift_right(b, scales[group], 8 * i), BYTES)
-                store(b, place, start + 16 * i, byte, align=16)
+            for i in range(2):
+                pair = b.trunc(shift_right(b, scales[group], 16 * i), HALVES)
+                store(b, place, start + 2 * LANES * i, pair, align=32)
             upper = [mask(b, shift_right(b, word, 4 * p), 0x0F0F0F0F) for word in high[8 * h : 8 * h + 8]]
             for g in range(4):
                 word = b.or_(upper[g], shift_left(b, upper[4 + g], 4))
@@ -199,9 +207,8 @@ class Q6_K(Layout):  # noqa: N801
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
         scale = load(b, place, 0, FLOATS, align=64)
-        start = add(b, multiply(b, group, self.round_bytes), self.round_at + 32 * block)
-        factors = [b.sext(load(b, place, add(b, start, 16 * i), BYTES, align=16), WORDS) for i in range(2)]
-        return Scales([b.fmul(scale, b.sitofp(factor, FLOATS)) for factor in factors])
+        start = add(b, multiply(b, group, self.round_bytes), self.round_at + 2 * LANES * block)
+        return Scales([scale], levels=bytes_as_halves(b, place, start, signed=True))
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
         """Four bits and two."""

@@ -11,12 +11,11 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import spread_by_step
-from edgert_runtimes.cpu.formats.blocks256 import BYTES, SIXES, bytes_as_words, six, store_sixes
+from edgert_runtimes.cpu.formats.blocks256 import BYTES, bytes_as_halves, bytes_as_words
 from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import ThreeBits, TwoBits
 from edgert_runtimes.cpu.formats.vectors import (
-    FLOATS,
     HALVES,
     I8,
     I16,
@@ -47,8 +46,8 @@ def file_pairs(b: ir.IRBuilder, raw: RawRows, start: int, block: int) -> list[Va
 class Q2_K(TwoBits):  # noqa: N801
     """w = d sc q - dmin m, with 4-bit sc and m for every 16 weights.
 
-    Packed: 64 bytes of words d | dmin; for every 16 weights a plane of 16 bytes, sc in the low and m in the high
-    halves; codes.
+    Packed: 64 bytes of words d | dmin; for every 32 weights a plane of two bytes of 16 rows, sc in the low and m in the
+    high halves of each; codes.
     """
 
     type = BlockType.Q2_K
@@ -61,31 +60,30 @@ class Q2_K(TwoBits):  # noqa: N801
         """uint8 scales[16], uint8 qs[64], half d, half dmin."""
         store(b, place, 0, raw.column(80), align=64)
         for i, word in enumerate(raw.columns(0, 4)):
-            for j in range(4):
-                byte = b.trunc(shift_right(b, word, 8 * j), BYTES)
-                store(b, place, self.scales_at + LANES * (4 * i + j), byte, align=16)
+            for j in range(2):
+                pair = b.trunc(shift_right(b, word, 16 * j), HALVES)
+                store(b, place, self.scales_at + 2 * LANES * (2 * i + j), pair, align=32)
         for block in range(8):
             self.store_codes(b, place, block, 0, file_pairs(b, raw, 16, block))
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m of both halves."""
         scale, minimum = word_of_halves(b, load(b, place, 0, WORDS, align=64))
-        start = add(b, multiply(b, group, 2 * LANES), self.scales_at)
-        planes = [bytes_as_words(b, place, add(b, start, LANES * i)) for i in range(2)]
-        return Scales(
-            [b.fmul(scale, b.sitofp(mask(b, plane, 15), FLOATS)) for plane in planes],
-            [b.fmul(minimum, b.sitofp(shift_right(b, plane, 4), FLOATS)) for plane in planes],
-        )
+        pairs = bytes_as_halves(b, place, add(b, multiply(b, group, 2 * LANES), self.scales_at))
+        levels, minima = mask(b, pairs, 0x000F000F), mask(b, shift_right(b, pairs, 4), 0x000F000F)
+        return Scales([scale], [minimum], levels=levels, minimum_levels=minima)
 
 
 class Q3_K(ThreeBits):  # noqa: N801
     """w = d (sc - 32) (q - 4), with 6-bit sc for every 16 weights.
 
-    Packed: 16 halves d; for every 64 weights four sixes, the scales; codes.
+    Packed: 16 halves d; for every 64 weights a plane of two bytes of 16 rows, sc of the first 32 weights in their low
+    six bits and the upper bits of the others above, and a plane of bytes with the lower bits of those; codes.
     """
 
     type = BlockType.Q3_K
-    scales_at, codes_at = 32, 32 + 4 * SIXES
+    scales_at, round_scales = 32, 3 * LANES
+    codes_at = scales_at + 4 * round_scales
     bytes = codes_at + 8 * 3 * ROW_WORD
     groups = 4
     blocks = 2
@@ -102,8 +100,12 @@ class Q3_K(ThreeBits):  # noqa: N801
         for group in range(4):
             bits = mask(b, shift_right(b, low[group % 2], 4 * (group // 2)), 0x0F0F0F0F)
             bits = b.or_(bits, shift_left(b, mask(b, shift_right(b, upper, 2 * group), 0x03030303), 4))
-            values = [shift_right(b, bits, 8 * i) for i in range(4)]
-            store_sixes(b, place, self.scales_at + SIXES * group, values)
+            start = self.scales_at + self.round_scales * group
+            first, second = mask(b, bits, 0x3F3F), shift_right(b, bits, 16)
+            pair = b.or_(first, shift_left(b, mask(b, second, 0x3030), 2))
+            store(b, place, start, b.trunc(pair, HALVES), align=16)
+            lower = b.or_(mask(b, second, 0x0F), mask(b, shift_right(b, second, 4), 0xF0))
+            store(b, place, start + 2 * LANES, b.trunc(lower, BYTES), align=16)
         high = raw.columns(0, STEPS)
         for block in range(8):
             bits = [mask(b, shift_left(b, word, 2 - block), 0x04040404) for word in high]
@@ -114,9 +116,16 @@ class Q3_K(ThreeBits):  # noqa: N801
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (sc - 32) of both halves."""
         scale = emit.half_to_float(b, load(b, place, 0, HALVES, align=32))
-        start = add(b, multiply(b, group, SIXES), self.scales_at)
-        levels = [six(b, place, start, 2 * block + i) for i in range(2)]
-        return Scales([b.fmul(scale, b.sitofp(b.sub(level, same(level, 32)), FLOATS)) for level in levels])
+        start = add(b, multiply(b, group, self.round_scales), self.scales_at)
+        pairs = bytes_as_halves(b, place, start)
+        if block == 0:
+            levels = mask(b, pairs, 0x003F003F)
+        else:
+            lower = bytes_as_words(b, place, add(b, start, 2 * LANES))
+            lower = mask(b, b.or_(lower, shift_left(b, lower, 12)), 0x000F000F)
+            levels = b.or_(lower, mask(b, shift_right(b, pairs, 2), 0x00300030))
+        numbers = b.bitcast(levels, ir.VectorType(I16, 2 * LANES))
+        return Scales([scale], levels=b.bitcast(b.sub(numbers, same(numbers, 32)), WORDS))
 
 
 class Ternary(TwoBits):

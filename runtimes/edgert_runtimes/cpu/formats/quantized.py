@@ -25,7 +25,7 @@ from edgert_runtimes.cpu.formats import activations, base, loops, rows, vectors
 from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
-from edgert_runtimes.cpu.formats.isa import Isa
+from edgert_runtimes.cpu.formats.isa import Isa, Operand
 from edgert_runtimes.cpu.formats.loops import emit_gemm
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
@@ -37,11 +37,14 @@ from edgert_runtimes.cpu.formats.vectors import (
     WORDS,
     Offset,
     Value,
+    dot_halves,
     fused,
+    halves_of,
     i64,
     join,
     load,
     look_up,
+    mask,
     multiply,
     pointer,
     prefetch,
@@ -63,6 +66,7 @@ STEPS = BLOCK // 4
 class Scales:
     """Of 32 weights of 16 rows: one factor, or one for each 16, and as many minima to subtract, or none.
 
+    `levels` and `minimum_levels`, words of two signed 16-bit numbers, make of one factor, or minimum, those of each 16.
     `shift` says that the minima are factor · -shift: unpacked weights are factor · (code - offset + shift), whose zeros
     have signs of their own.
     """
@@ -70,6 +74,16 @@ class Scales:
     factors: Sequence[Value]
     minima: Sequence[Value] = ()
     shift: Value | None = None
+    levels: Value | None = None
+    minimum_levels: Value | None = None
+
+    def spread(self, b: ir.IRBuilder) -> Scales:
+        """The same without levels."""
+        factors, minima = (
+            values if levels is None else [b.fmul(values[0], b.sitofp(level, FLOATS)) for level in halves_of(b, levels)]
+            for values, levels in ((self.factors, self.levels), (self.minima, self.minimum_levels))
+        )
+        return Scales(factors, minima, self.shift)
 
 
 Word = Callable[[Offset], Value]
@@ -133,6 +147,7 @@ class BlockFormat(Format):
         self.activation = activation
         self.codes = activation
         self.bits = multiplied_bits(layout, isa)
+        self.offset = (isa.table_offset(layout.table) if layout.table else layout.offset) - isa.bias(self.bits)
         name = f"{self.type.name.lower()}.{{}}"
         sources = (*SOURCES, *_modules(layout))
         matmul = f"gemm.{activation.name}.{isa.name}"
@@ -195,7 +210,7 @@ class BlockFormat(Format):
             codes = b.zext(stored, wide)
             codes = b.sub(codes, same(codes, self.layout.offset))
         codes = b.sitofp(codes, ir.VectorType(F32, BLOCK))
-        scales = self.layout.scales(b, place, group, block)
+        scales = self.layout.scales(b, place, group, block).spread(b)
         factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
         if scales.shift is not None:
             return b.fmul(factor, b.fadd(codes, self._of_row(b, [scales.shift], lane)))
@@ -260,26 +275,42 @@ class BlockFormat(Format):
         sums: list[Value],
     ) -> None:
         """Add 32 inputs to the sums, in place; `sums` is indexed by panel, then token."""
-        layout, codes = self.layout, self.codes
-        parts: list[list[Value]] = []
-        for half in range(layout.halves):
-            steps = range(half * STEPS // layout.halves, (half + 1) * STEPS // layout.halves)
-            parts.append(self._dots(b, places, xs, group, block, steps, half))
-        for i, place in enumerate(places):
-            scales = layout.scales(b, place, group, block)
+        length = STEPS // self.layout.halves
+        halves = [range(start, start + length) for start in range(0, STEPS, length)]
+        every = [self.layout.scales(b, place, group, block) for place in places]
+        if self.isa.weighs and every[0].levels is not None:
+            totals = [self._weighed_start(b, x, scales.levels) for scales in every for x in xs]
+            for half, steps in enumerate(halves):
+                weights = [self.isa.weights(b, scales.levels, half) for scales in every]
+                totals = self._dots(b, places, xs, group, block, steps, totals, weights)
+            parts = [totals]
+        else:
+            every = [scales.spread(b) for scales in every]
+            parts = []
+            for half, steps in enumerate(halves):
+                starts = [self._start(b, x, half) for x in xs] * len(places)
+                parts.append(self._dots(b, places, xs, group, block, steps, starts, [()] * len(places)))
+        for i, scales in enumerate(every):
             for t, x in enumerate(xs):
                 at = i * len(xs) + t
-                part = b.fmul(b.sitofp(parts[0][at], FLOATS), scales.factors[0])
-                for more, factor in zip(parts[1:], scales.factors[1:], strict=True):
-                    part = fused(b, b.sitofp(more[at], FLOATS), factor, part)
-                if len(scales.minima) == 2:
-                    for minimum, offset in zip(scales.minima, codes.half_sums, strict=True):
-                        total = splat(b, b.sitofp(load(b, x, offset, I32, align=4), F32))
-                        part = fused(b, minimum, total, part)
-                sums[at] = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), sums[at])
-                if len(scales.minima) == 1:
-                    total = splat(b, load(b, x, codes.scaled_sum, F32, align=4))
-                    sums[at] = fused(b, scales.minima[0], total, sums[at])
+                sums[at] = self._add(b, sums[at], [totals[at] for totals in parts], scales, x)
+
+    def _add(self, b: ir.IRBuilder, total: Value, parts: Sequence[Value], scales: Scales, x: Value) -> Value:
+        """`total`, and the dot products of 32 inputs times their scales."""
+        codes = self.codes
+        part = b.fmul(b.sitofp(parts[0], FLOATS), scales.factors[0])
+        for more, factor in zip(parts[1:], scales.factors[1:], strict=True):
+            part = fused(b, b.sitofp(more, FLOATS), factor, part)
+        if scales.minimum_levels is not None:
+            level = dot_halves(b, scales.minimum_levels, self._half_sums(b, x))
+            part = fused(b, b.sitofp(level, FLOATS), scales.minima[0], part)
+        elif len(scales.minima) == 2:
+            for minimum, offset in zip(scales.minima, codes.half_sums, strict=True):
+                part = fused(b, splat(b, b.sitofp(load(b, x, offset, I32, align=4), F32)), minimum, part)
+        total = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), total)
+        if scales.minimum_levels is None and len(scales.minima) == 1:
+            total = fused(b, scales.minima[0], splat(b, load(b, x, codes.scaled_sum, F32, align=4)), total)
+        return total
 
     def _dots(
         self,
@@ -289,11 +320,14 @@ class BlockFormat(Format):
         group: Offset,
         block: int,
         steps: range,
-        half: int,
+        starts: Sequence[Value],
+        weights: Sequence[Operand],
     ) -> list[Value]:
-        """Σ (code - offset) · input over some words of a block, by panel and token: exact integers."""
+        """Σ code · input over some words of a block, times the weights of its panel if any, added to `starts`:
+        exact integers, by panel and token.
+        """
         layout, codes, isa = self.layout, self.codes, self.isa
-        totals = [[isa.start(b, self._start(b, x, half)) for _ in places for x in xs]]
+        totals = [[isa.start(b, start, weights[at // len(xs)]) for at, start in enumerate(starts)]]
         zero = ir.Constant(WORDS, [0] * LANES)
         totals += [[isa.start(b, zero)] * len(totals[0]) for _ in range(codes.planes - 1)]
         for i in steps:
@@ -322,11 +356,20 @@ class BlockFormat(Format):
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
-        table = self.layout.table
-        offset = self.isa.table_offset(table) if table else self.layout.offset
-        offset -= self.isa.bias(self.bits)
-        if offset == 0:
+        if self.offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
         at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
         total = load(b, x, at, I32, align=4)
-        return splat(b, b.mul(total, same(total, offset)))
+        return splat(b, b.mul(total, same(total, self.offset)))
+
+    def _weighed_start(self, b: ir.IRBuilder, x: Value, levels: Value) -> Value:
+        """The same for both halves, with a level for each."""
+        if self.offset == 0:
+            return ir.Constant(WORDS, [0] * LANES)
+        total = dot_halves(b, levels, self._half_sums(b, x))
+        return b.mul(total, same(total, self.offset))
+
+    def _half_sums(self, b: ir.IRBuilder, x: Value) -> Value:
+        """- Σ inputs of both halves as 16-bit numbers in one word."""
+        low, high = (load(b, x, at, I32, align=4) for at in self.codes.half_sums)
+        return splat(b, b.or_(mask(b, low, 0xFFFF), shift_left(b, high, 16)))

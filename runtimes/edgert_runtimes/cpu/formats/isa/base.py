@@ -93,8 +93,15 @@ class Isa(ABC):
         offset = self.table_offset(table)
         return self.codes(b, self.look_up(b, words, [entry + offset for entry in table]), self.table_bits(table))
 
-    def start(self, b: ir.IRBuilder, total: Value) -> Sums:
-        """Sums that are `total` so far."""
+    weighs = False
+    """Whether it multiplies sums by a 16-bit number of each row for nothing: then `start` is given `weights`."""
+
+    def weights(self, b: ir.IRBuilder, levels: Value, half: int) -> Operand:
+        """The lower or the upper of the 16-bit numbers in each word, for `start`."""
+        raise NotImplementedError
+
+    def start(self, b: ir.IRBuilder, total: Value, weights: Operand = ()) -> Sums:
+        """Sums that are `total` so far; what is added is multiplied by the weights."""
         return total
 
     @abstractmethod
