@@ -81,8 +81,10 @@ class Isa(ABC):
         """The entry of a table (up to 16 bytes) at every byte of the words; they are indices below 16."""
 
     def table_offset(self, table: Sequence[int]) -> int:
-        """What is added to the signed entries of a table to make codes of them."""
-        return -min(table)
+        """What is added to the signed entries of a table to make codes of them: a power of two, times which sums are
+        shifted.
+        """
+        return 1 << (-min(table) - 1).bit_length()
 
     def table_bits(self, table: Sequence[int]) -> int:
         """Bits of those codes."""
