@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import Nibbles
-from edgert_runtimes.cpu.formats.blocks256 import BYTES, SIXES, bytes_as_words, six, store_sixes
+from edgert_runtimes.cpu.formats.blocks256 import BYTES, bytes_as_words
 from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits
@@ -25,6 +25,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     add,
+    i64,
     load,
     mask,
     multiply,
@@ -50,15 +51,17 @@ class IQ4_NL(Nibbles):  # noqa: N801
 class IQ4_XS(FourBits):  # noqa: N801
     """w = d (sc - 32) table[q], with 6-bit sc for every 32 weights.
 
-    Packed: 16 halves d; for every 128 weights four sixes, the scales; codes.
+    Packed: 16 halves d; for every 64 weights a plane of 16 bytes with the lower four bits of two sc; for every 128 one
+    with the upper two bits of four; codes. Rounds are short, because CPUs fetch ahead by the distance of a load from
+    that of the round before: a kilobyte is too far.
     """
 
     type = BlockType.IQ4_XS
-    scales_at, codes_at = 32, 32 + 2 * SIXES
+    low_at, high_at, codes_at = 32, 96, 128
     bytes = codes_at + 8 * STEPS // 2 * ROW_WORD
     table = IQ4_TABLE
-    groups = 2
-    blocks = 4
+    groups = 4
+    blocks = 2
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, uint16 scales_h, uint8 scales_l[4], uint8 qs[128]. The low bits of scale g are in half g % 2 of
@@ -66,12 +69,11 @@ class IQ4_XS(FourBits):  # noqa: N801
         """
         first, low = raw.columns(0, 2)
         store(b, place, 0, b.trunc(first, HALVES), align=32)
-        scales = []
-        for g in range(8):
-            upper = shift_left(b, mask(b, shift_right(b, first, 16 + 2 * g), 3), 4)
-            scales.append(b.or_(mask(b, shift_right(b, low, 4 * g), 15), upper))
-        for group in range(2):
-            store_sixes(b, place, self.scales_at + SIXES * group, scales[4 * group : 4 * group + 4])
+        for group in range(4):
+            store(b, place, self.low_at + LANES * group, b.trunc(shift_right(b, low, 8 * group), BYTES), align=16)
+        for pair in range(2):
+            upper = b.trunc(shift_right(b, first, 16 + 8 * pair), BYTES)
+            store(b, place, self.high_at + LANES * pair, upper, align=16)
         for start in (0, 16):
             for i, word in enumerate(raw.columns(8 + 4 * start, 16), start):
                 store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
@@ -79,7 +81,11 @@ class IQ4_XS(FourBits):  # noqa: N801
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (sc - 32)."""
         scale = emit.half_to_float(b, load(b, place, 0, HALVES, align=32))
-        level = six(b, place, add(b, multiply(b, group, SIXES), self.scales_at), block)
+        low = bytes_as_words(b, place, add(b, multiply(b, group, LANES), self.low_at))
+        high = bytes_as_words(b, place, add(b, multiply(b, b.lshr(group, i64(1)), LANES), self.high_at))
+        high = shift_right(b, high, multiply(b, b.and_(group, i64(1)), 4))
+        level = mask(b, shift_right(b, low, 4 * block), 15)
+        level = b.or_(level, shift_left(b, mask(b, shift_right(b, high, 2 * block), 3), 4))
         return Scales([b.fmul(scale, b.sitofp(b.sub(level, same(level, 32)), FLOATS))])
 
 
