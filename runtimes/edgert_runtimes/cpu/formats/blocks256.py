@@ -9,7 +9,7 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.quantized import Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
@@ -45,10 +45,17 @@ def byte_of(b: ir.IRBuilder, word: Value, index: Offset, keep: int = 0xFF) -> Va
     return mask(b, shift_right(b, word, multiply(b, index, 8)), keep)
 
 
-def signed_byte_of(b: ir.IRBuilder, word: Value, index: int) -> Value:
-    """A byte of words of 16 rows, from -128 to 127."""
-    high = shift_left(b, word, 24 - 8 * index)
-    return b.ashr(high, same(high, 24))
+def bytes_of(b: ir.IRBuilder, word: Value, pair: Offset) -> Value:
+    """Two bytes of words of 16 rows as 16-bit numbers in a word."""
+    both = shift_right(b, word, multiply(b, pair, 16))
+    return b.or_(mask(b, both, 0xFF), shift_left(b, mask(b, both, 0xFF00), 8))
+
+
+def signed_bytes_of(b: ir.IRBuilder, word: Value, pair: int) -> Value:
+    """Two bytes, from -128 to 127, as 16-bit numbers in a word."""
+    pairs = ir.VectorType(I16, 2 * LANES)
+    numbers = b.bitcast(shift_left(b, bytes_of(b, word, pair), 8), pairs)
+    return b.bitcast(b.ashr(numbers, same(numbers, 8)), WORDS)
 
 
 def store_halves(b: ir.IRBuilder, place: Value, words: Value) -> None:
@@ -156,6 +163,7 @@ class Q6_K(Layout):  # noqa: N801
     groups = 2
     blocks = 4
     halves = 2
+    leveled = True
     offset = 32
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -176,11 +184,9 @@ class Q6_K(Layout):  # noqa: N801
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""
-        scale = load(b, place, 0, FLOATS, align=64)
         offset = add(b, multiply(b, group, 2 * ROW_WORD), self.scales_at + ROW_WORD * (block // 2))
         word = load(b, place, offset, WORDS, align=64)
-        levels = [signed_byte_of(b, word, block % 2 * 2 + i) for i in range(2)]
-        return Scales([b.fmul(scale, b.sitofp(level, FLOATS)) for level in levels])
+        return Scales([load(b, place, 0, FLOATS, align=64)], levels=signed_bytes_of(b, word, block % 2))
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Four bits and two."""

@@ -11,7 +11,7 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     HALVES,
@@ -67,9 +67,9 @@ class Q8_0(Small):  # noqa: N801
             flipped = b.xor(word, same(word, -0x7F7F7F80))  # 0x80 in every byte
             store(b, place, self.codes_at + ROW_WORD * i, flipped, align=32)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """A word as it is."""
-        return word(self.codes_at + ROW_WORD * step)
+        return word(self.codes_at + ROW_WORD * number)
 
 
 class Nibbles(Small):
@@ -83,9 +83,9 @@ class Nibbles(Small):
         for i, word in enumerate(raw.columns(start, STEPS // 2)):
             store(b, place, self.codes_at + ROW_WORD * i, word, align=self.alignment)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Low halves in the first four steps, high halves in the others."""
-        high, index = divmod(step, STEPS // 2)
+        high, index = divmod(number, STEPS // 2)
         return mask(b, shift_right(b, word(self.codes_at + ROW_WORD * index), 4 * high), 0x0F0F0F0F)
 
 
@@ -102,10 +102,10 @@ class FiveBits(Nibbles):
         for i, word in enumerate(raw.columns(start + 4, STEPS // 2)):
             store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Nibble and fifth bit."""
-        fifth = mask(b, shift_left(b, word(self.bits_at), 4 - step), 0x10101010)
-        return b.or_(super().codes(b, word, group, block, step), fifth)
+        fifth = mask(b, shift_left(b, word(self.bits_at), 4 - number), 0x10101010)
+        return b.or_(super().codes(b, word, group, block, number), fifth)
 
 
 def spread_by_step(b: ir.IRBuilder, bits: Value) -> Value:

@@ -15,7 +15,7 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.grids import Grid, spread_signs, with_parity
-from edgert_runtimes.cpu.formats.quantized import Scales, Word
+from edgert_runtimes.cpu.formats.layout import Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits, ThreeBits, TwoBits, Words, join_bits
 from edgert_runtimes.cpu.formats.vectors import (
@@ -73,23 +73,24 @@ class Codebook(Words):
     def read(self, b: ir.IRBuilder, raw: RawRows, number: Value) -> Read:
         """The 32 weights `number` of a block of the file."""
 
-    def levels(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> list[Value]:
-        """Four bits for the 32 weights, or twice four for their halves."""
-        plane = load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=32)
-        low, high = mask(b, plane, 15), shift_right(b, plane, 4)
-        return [low, high] if self.halves == 2 else [(low, high)[block]]
+    def plane(self, b: ir.IRBuilder, place: Value, group: Offset) -> Value:
+        """Two levels of a round, as words."""
+        return load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=32)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (2 sc + 1) unit."""
         scale = emit.half_to_float(b, load(b, place, 0, HALVES, align=32))
         scale = b.fmul(scale, emit.real(self.unit, FLOATS))
-        odd = [mask_odd(b, level) for level in self.levels(b, place, group, block)]
-        return Scales([b.fmul(scale, b.sitofp(level, FLOATS)) for level in odd])
+        plane = self.plane(b, place, group)
+        if self.halves == 2:
+            pairs = mask(b, b.or_(plane, shift_left(b, plane, 12)), 0x000F000F)
+            return Scales([scale], levels=b.or_(shift_left(b, pairs, 1), same(pairs, 0x00010001)))
+        return Scales([b.fmul(scale, odd_number(b, mask(b, shift_right(b, plane, 4 * block), 15)))])
 
 
-def mask_odd(b: ir.IRBuilder, level: Value) -> Value:
-    """2 sc + 1."""
-    return b.or_(shift_left(b, level, 1), same(level, 1))
+def odd_number(b: ir.IRBuilder, level: Value) -> Value:
+    """2 sc + 1, a float."""
+    return b.sitofp(b.or_(shift_left(b, level, 1), same(level, 1)), FLOATS)
 
 
 def in_byte(b: ir.IRBuilder, word: Value, index: int) -> Value:
@@ -141,6 +142,7 @@ class IQ2_XS(IQ2):  # noqa: N801
     groups = 8
     blocks = 1
     halves = 2
+    leveled = True
 
     def read(self, b: ir.IRBuilder, raw: RawRows, number: Value) -> Read:
         """Half d, uint16 qs[32] of nine bits of index and seven signs, uint8 scales[8] of two sc each."""
@@ -230,9 +232,9 @@ class IQ3_S(Codebook, FourBits):  # noqa: N801
         shift = multiply(b, b.and_(number, i64(1)), 4)
         return steps, [mask(b, shift_right(b, plane, shift), 15)]
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Twice the four bits."""
-        high, index = divmod(step, 4)
+        high, index = divmod(number, 4)
         pair = word(add(b, self.block_at(b, group, block), ROW_WORD * index))
         return mask(b, shift_left(b, pair, 1 - 4 * high), 0x1E1E1E1E)
 
@@ -264,9 +266,9 @@ class IQ1_S(Codebook, TwoBits):  # noqa: N801
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (2 sc + 1), and ± 1/8: the bits of -1/8 are those of 1/8 and the sign."""
-        (level,) = self.levels(b, place, group, block)
+        level = shift_right(b, self.plane(b, place, group), 4 * block)
         scale = emit.half_to_float(b, load(b, place, 0, HALVES, align=32))
-        factor = b.fmul(scale, b.sitofp(mask_odd(b, mask(b, level, 7)), FLOATS))
+        factor = b.fmul(scale, odd_number(b, mask(b, level, 7)))
         sign = shift_left(b, shift_right(b, level, 3), 31)
         shift = b.bitcast(b.or_(sign, same(sign, 0x3E000000)), FLOATS)
         return Scales([factor], [b.fneg(b.fmul(factor, shift))], shift)
@@ -285,6 +287,7 @@ class IQ1_M(Codebook, ThreeBits):  # noqa: N801
     bytes = codes_at + 8 * 3 * ROW_WORD
     groups = 8
     halves = 2
+    leveled = True
 
     def read_scale(self, b: ir.IRBuilder, raw: RawRows) -> Value:
         """Four bits in each of the four numbers of scales, lowest first."""

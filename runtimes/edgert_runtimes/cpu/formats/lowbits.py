@@ -11,10 +11,10 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import spread_by_step
-from edgert_runtimes.cpu.formats.blocks256 import byte_of, half_and_part, store_halves
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.blocks256 import bytes_of, store_halves
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
-from edgert_runtimes.cpu.formats.storage import ThreeBits, TwoBits
+from edgert_runtimes.cpu.formats.storage import TwoBits
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     HALVES,
@@ -31,6 +31,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     same,
     shift_left,
     shift_right,
+    step,
     store,
 )
 
@@ -43,51 +44,66 @@ def file_pairs(b: ir.IRBuilder, raw: RawRows, start: int, block: int) -> list[Va
     return [shift_right(b, word, 2 * s) for word in raw.columns(start + 32 * h, STEPS)]
 
 
-class Q2_K(TwoBits):  # noqa: N801
+class Q2_K(Layout):  # noqa: N801
     """w = d sc q - dmin m, with 4-bit sc and m for every 16 weights.
 
-    Packed: d, dmin; four words whose bytes have sc in the low and m in the high halves; codes.
+    Packed: d, dmin; four words whose bytes have sc in the low and m in the high halves; codes as in the file.
     """
 
     type = BlockType.Q2_K
     scales_at, codes_at = 2 * ROW_WORD, 6 * ROW_WORD
-    bytes = codes_at + 8 * 2 * ROW_WORD
-    minima = 2
-    groups = 8
+    raw_codes = 16
+    bytes = codes_at + 16 * ROW_WORD
+    bits = 2
+    minima = 1
+    groups = 2
+    blocks = 4
     halves = 2
+    leveled = minimum_leveled = True
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """uint8 scales[16], uint8 qs[64], half d, half dmin."""
         store_halves(b, place, raw.column(80))
         for i, word in enumerate(raw.columns(0, 4)):
-            store(b, place, self.scales_at + ROW_WORD * i, word, align=64)
-        for block in range(8):
-            self.store_codes(b, place, block, 0, file_pairs(b, raw, 16, block))
+            store(b, place, self.scales_at + ROW_WORD * i, word, align=32)
+
+    def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
+        """Half of the codes: bits 2 s and 2 s + 1 of byte 32 h + l belong to weight 128 h + 32 s + l."""
+        target = step(b, place, multiply(b, group, 8 * ROW_WORD))
+        for i, word in enumerate(raw.columns(add(b, multiply(b, group, 32), self.raw_codes), 8)):
+            store(b, target, self.codes_at + ROW_WORD * i, word, align=32)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m of both halves."""
-        number, part = half_and_part(b, group)
-        word = load(b, place, add(b, multiply(b, number, ROW_WORD), self.scales_at), WORDS, align=64)
-        pairs = [byte_of(b, word, add(b, multiply(b, part, 2), i)) for i in range(2)]
-        scale, minimum = (load(b, place, ROW_WORD * i, FLOATS, align=64) for i in range(2))
-        return Scales(
-            [b.fmul(scale, b.sitofp(mask(b, pair, 15), FLOATS)) for pair in pairs],
-            [b.fmul(minimum, b.sitofp(shift_right(b, pair, 4), FLOATS)) for pair in pairs],
-        )
+        scale, minimum = (load(b, place, ROW_WORD * i, FLOATS, align=32) for i in range(2))
+        pairs = bytes_of(b, self._level_word(b, place, group, block), block % 2)
+        levels, minima = mask(b, pairs, 0x000F000F), mask(b, shift_right(b, pairs, 4), 0x000F000F)
+        return Scales([scale], [minimum], levels=levels, minimum_levels=minima)
+
+    def _level_word(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Value:
+        """Four bytes of scales, of which two are those of the block."""
+        offset = add(b, multiply(b, group, 2 * ROW_WORD), self.scales_at + ROW_WORD * (block // 2))
+        return load(b, place, offset, WORDS, align=32)
+
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
+        """Two bits of every byte."""
+        pairs = word(add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at + ROW_WORD * number))
+        return mask(b, shift_right(b, pairs, 2 * block), 0x03030303)
 
 
-class Q3_K(ThreeBits):  # noqa: N801
+class Q3_K(Q2_K):  # noqa: N801
     """w = d (sc - 32) (q - 4), with 6-bit sc for every 16 weights.
 
-    Packed: d; for every 64 weights a word of scales; codes.
+    Packed: d; four words of sc; eight words of the upper bits of the codes; their lower bits; both as in the file.
     """
 
     type = BlockType.Q3_K
-    scales_at, codes_at = ROW_WORD, 5 * ROW_WORD
-    bytes = codes_at + 8 * 3 * ROW_WORD
-    groups = 4
-    blocks = 2
-    halves = 2
+    scales_at, bits_at, codes_at = ROW_WORD, 5 * ROW_WORD, 13 * ROW_WORD
+    raw_codes = 32
+    bytes = codes_at + 16 * ROW_WORD
+    bits = 3
+    minima = 0
+    minimum_leveled = False
     offset = 4
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
@@ -101,19 +117,21 @@ class Q3_K(ThreeBits):  # noqa: N801
             bits = mask(b, shift_right(b, low[group % 2], 4 * (group // 2)), 0x0F0F0F0F)
             bits = b.or_(bits, shift_left(b, mask(b, shift_right(b, upper, 2 * group), 0x03030303), 4))
             store(b, place, self.scales_at + ROW_WORD * group, bits, align=32)
-        high = raw.columns(0, STEPS)
-        for block in range(8):
-            bits = [mask(b, shift_left(b, word, 2 - block), 0x04040404) for word in high]
-            pairs = [mask(b, word, 0x03030303) for word in file_pairs(b, raw, 32, block)]
-            steps = [b.or_(x, y) for x, y in zip(pairs, bits, strict=True)]
-            self.store_codes(b, place, block // 2, block % 2, steps)
+        for i, word in enumerate(raw.columns(0, 8)):
+            store(b, place, self.bits_at + ROW_WORD * i, word, align=32)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (sc - 32) of both halves."""
-        scale = load(b, place, 0, FLOATS, align=32)
-        word = load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=32)
-        levels = [byte_of(b, word, 2 * block + i) for i in range(2)]
-        return Scales([b.fmul(scale, b.sitofp(b.sub(level, same(level, 32)), FLOATS)) for level in levels])
+        pairs = bytes_of(b, self._level_word(b, place, group, block), block % 2)
+        numbers = b.bitcast(pairs, ir.VectorType(I16, 2 * LANES))
+        levels = b.bitcast(b.sub(numbers, same(numbers, 32)), WORDS)
+        return Scales([load(b, place, 0, FLOATS, align=32)], levels=levels)
+
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
+        """Two bits and one."""
+        bits = word(self.bits_at + ROW_WORD * number)
+        upper = mask(b, shift_right(b, bits, add(b, multiply(b, group, 4), block)), 0x01010101)
+        return b.or_(super().codes(b, word, group, block, number), shift_left(b, upper, 2))
 
 
 class Ternary(TwoBits):
@@ -208,9 +226,9 @@ class Q1_0(Ternary):  # noqa: N801
         for i, word in enumerate(raw.columns(2, 4)):
             store(b, place, self.codes_at + ROW_WORD * i, spread_by_step(b, word), align=32)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Twice the bit."""
-        return mask(b, shift_left(b, word(self.codes_at + ROW_WORD * block), 1 - step), 0x02020202)
+        return mask(b, shift_left(b, word(self.codes_at + ROW_WORD * block), 1 - number), 0x02020202)
 
 
 LAYOUTS: tuple[Layout, ...] = (Q1_0(), Q2_0(), Q2_K(), Q3_K(), TQ1_0(), TQ2_0())

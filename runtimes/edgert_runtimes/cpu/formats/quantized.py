@@ -12,12 +12,9 @@ integers; the floats are added block after block, in every kernel alike.
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 
-from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit, ir_kernel
 from llvmlite import ir
 
@@ -25,7 +22,8 @@ from edgert_runtimes.cpu.formats import activations, base, loops, rows, vectors
 from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
-from edgert_runtimes.cpu.formats.isa import Isa
+from edgert_runtimes.cpu.formats.isa import Isa, Operand
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales
 from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm, for_any_rows
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
@@ -39,12 +37,14 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     add,
+    dot_halves,
     fetch,
     fused,
     i64,
     join,
     load,
     look_up,
+    mask,
     pointer,
     same,
     shift_left,
@@ -55,64 +55,6 @@ from edgert_runtimes.cpu.formats.vectors import (
 
 SOURCES = (activations, base, emit, *ISA_SOURCES, loops, rows, vectors)
 """The modules that the kernels are emitted by, beside this one and that of the layout."""
-
-STEPS = BLOCK // 4
-"""Words of four codes in a block of 32."""
-
-
-@dataclass(frozen=True)
-class Scales:
-    """Of 32 weights of 16 rows: one factor, or one for each 16, and as many minima to subtract, or none.
-
-    `shift` says that the minima are factor · -shift: unpacked weights are factor · (code - offset + shift), whose zeros
-    have signs of their own.
-    """
-
-    factors: Sequence[Value]
-    minima: Sequence[Value] = ()
-    shift: Value | None = None
-
-
-Word = Callable[[Offset], Value]
-"""Reads the word(s) at an offset of the block: of all 16 rows in a matmul, of one row when unpacking."""
-
-
-class Layout(ABC):
-    """How the blocks of one type lie in a panel: one behind the other, each `bytes` for 16 rows, scales first.
-
-    A block of the file is walked in `groups` rounds of `blocks` times 32 weights.
-    """
-
-    type: BlockType
-    bytes: int
-    alignment: int = 32
-    """Of the blocks and the codes in them; divides `bytes`."""
-    bits: int
-    """Of a code: all are below 2^bits."""
-    groups: int = 1
-    blocks: int = 1
-    halves: int = 1
-    offset: int = 0
-    """The codes are so much too large."""
-    minima: int = 0
-    """Of 32 weights."""
-    table: tuple[int, ...] = ()
-    """What the codes, then indices of up to four bits, stand for; empty: they are numbers themselves."""
-
-    @abstractmethod
-    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
-        """Move one block of 16 rows from the file's layout to ours, but for what `pack_round` moves."""
-
-    def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:  # noqa: B027
-        """Move what only one round needs; long blocks are better not moved in one go."""
-
-    @abstractmethod
-    def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
-        """Of the 32 weights `block` in round `group`."""
-
-    @abstractmethod
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
-        """Codes 4 number … 4 number + 3 of those 32 weights, as words of four unsigned bytes."""
 
 
 def multiplied_bits(layout: Layout, isa: Isa) -> int:
@@ -139,8 +81,14 @@ class BlockFormat(Format, Matmul):
         self.activation = activation
         self.codes = activation
         self.line_bytes = -(-layout.bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
-        self.block_bytes = ROW_WORD * (layout.halves + layout.minima + STEPS)
         self.bits = multiplied_bits(layout, isa)
+        self.offset = (isa.table_offset(layout.table) if layout.table else layout.offset) - isa.bias(self.bits)
+        self.weighs = isa.weighs and layout.leveled
+        self.scale_counts = (layout.halves, layout.minima * (1 + layout.minimum_leveled), 0, 0)
+        if self.weighs:
+            self.scale_counts = (1, layout.minima, 1, int(layout.minimum_leveled))
+        """Of the factors, the minima, and the levels of both, that a panel has for 32 weights."""
+        self.block_bytes = ROW_WORD * (sum(self.scale_counts) + STEPS)
         name = f"{self.type.name.lower()}.{{}}"
         sources = (*SOURCES, *_modules(layout))
         matmul = f"gemm.{activation.name}.{isa.name}"
@@ -186,8 +134,7 @@ class BlockFormat(Format, Matmul):
                 for block in range(layout.blocks):
                     number = add(b, b.mul(rounds.index, i64(layout.blocks)), block)
                     place = step(b, step(b, panel, first), b.mul(number, i64(self.block_bytes)))
-                    scales = layout.scales(b, lines, rounds.index, block)
-                    for i, value in enumerate((*scales.factors, *scales.minima)):
+                    for i, value in enumerate(self._scales(b, lines, rounds.index, block).flat()):
                         store(b, place, ROW_WORD * i, value, align=ROW_WORD)
                     words = self._packed_words(b, lines, rounds.index, block)
                     for i in range(STEPS):
@@ -248,7 +195,7 @@ class BlockFormat(Format, Matmul):
             codes = b.zext(stored, wide)
             codes = b.sub(codes, same(codes, self.layout.offset))
         codes = b.sitofp(codes, ir.VectorType(F32, BLOCK))
-        scales = self.layout.scales(b, place, group, block)
+        scales = self.layout.scales(b, place, group, block).spread(b)
         factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
         if scales.shift is not None:
             return b.fmul(factor, b.fadd(codes, self._of_row(b, [scales.shift], lane)))
@@ -271,7 +218,6 @@ class BlockFormat(Format, Matmul):
     def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
         """See Matmul."""
         zero = emit.real(0.0, FLOATS)
-        factors, minima = self.layout.halves, self.layout.minima
         with emit.loop(b, b.lshr(k, i64(5)), *[zero] * (len(panels) * len(xs))) as each:
             places = [step(b, panel, b.mul(each.index, i64(self.block_bytes))) for panel in panels]
             inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
@@ -281,11 +227,12 @@ class BlockFormat(Format, Matmul):
                 return load(b, place, ROW_WORD * number, kind, align=ROW_WORD)
 
             def words(place: Value) -> Callable[[int], Value]:
-                return lambda number: row(place, factors + minima + number, WORDS)
+                return lambda number: row(place, sum(self.scale_counts) + number, WORDS)
 
             def scales(place: Value) -> Scales:
-                values = [row(place, i, FLOATS) for i in range(factors + minima)]
-                return Scales(values[:factors], values[factors:])
+                kinds = [FLOATS, FLOATS, WORDS, WORDS]
+                each_kind = [kind for kind, count in zip(kinds, self.scale_counts, strict=True) for _ in range(count)]
+                return Scales.of([row(place, i, kind) for i, kind in enumerate(each_kind)], self.scale_counts)
 
             self._add_block(b, inputs, [words(place) for place in places], [scales(place) for place in places], sums)
             each.carry(*sums)
@@ -308,11 +255,16 @@ class BlockFormat(Format, Matmul):
                     fetch(b, ahead, b.mul(number, i64(portion)), -(-portion // LINE))
                     place = step(b, x, b.mul(number, i64(codes.block_bytes)))
                     words = self._packed_words(b, lines, rounds.index, block)
-                    scales = layout.scales(b, lines, rounds.index, block)
+                    scales = self._scales(b, lines, rounds.index, block)
                     self._add_block(b, [place], [words], [scales], sums)
                 rounds.carry(*sums)
             each.carry(*rounds.values)
         return each.values[0]
+
+    def _scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
+        """As they are multiplied."""
+        scales = self.layout.scales(b, place, group, block)
+        return scales if self.weighs else scales.spread(b)
 
     def _add_block(
         self,
@@ -323,32 +275,55 @@ class BlockFormat(Format, Matmul):
         sums: list[Value],
     ) -> None:
         """Add 32 inputs to the sums, in place; `sums` is indexed by panel, then token; words and scales by panel."""
-        layout, codes = self.layout, self.codes
-        parts: list[list[Value]] = []
-        for half in range(layout.halves):
-            steps = range(half * STEPS // layout.halves, (half + 1) * STEPS // layout.halves)
-            parts.append(self._dots(b, xs, words, steps, half))
-        for panel, found in enumerate(scales):
+        length = STEPS // self.layout.halves
+        halves = [range(start, start + length) for start in range(0, STEPS, length)]
+        if self.weighs:
+            totals = [self._weighed_start(b, x, each.levels) for each in scales for x in xs]
+            for half, steps in enumerate(halves):
+                weights = [self.isa.weights(b, each.levels, half) for each in scales]
+                totals = self._dots(b, xs, words, steps, totals, weights)
+            parts = [totals]
+        else:
+            parts = []
+            for half, steps in enumerate(halves):
+                starts = [self._start(b, x, half) for x in xs] * len(words)
+                parts.append(self._dots(b, xs, words, steps, starts, [()] * len(words)))
+        for panel, each in enumerate(scales):
             for t, x in enumerate(xs):
                 at = panel * len(xs) + t
-                part = b.fmul(b.sitofp(parts[0][at], FLOATS), found.factors[0])
-                for more, factor in zip(parts[1:], found.factors[1:], strict=True):
-                    part = fused(b, b.sitofp(more[at], FLOATS), factor, part)
-                if len(found.minima) == 2:
-                    for minimum, offset in zip(found.minima, codes.half_sums, strict=True):
-                        total = splat(b, b.sitofp(load(b, x, offset, I32, align=4), F32))
-                        part = fused(b, minimum, total, part)
-                sums[at] = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), sums[at])
-                if len(found.minima) == 1:
-                    total = splat(b, load(b, x, codes.scaled_sum, F32, align=4))
-                    sums[at] = fused(b, found.minima[0], total, sums[at])
+                sums[at] = self._add(b, sums[at], [totals[at] for totals in parts], each, x)
+
+    def _add(self, b: ir.IRBuilder, total: Value, parts: Sequence[Value], scales: Scales, x: Value) -> Value:
+        """`total`, and the dot products of 32 inputs times their scales."""
+        codes = self.codes
+        part = b.fmul(b.sitofp(parts[0], FLOATS), scales.factors[0])
+        for more, factor in zip(parts[1:], scales.factors[1:], strict=True):
+            part = fused(b, b.sitofp(more, FLOATS), factor, part)
+        if scales.minimum_levels is not None:
+            level = dot_halves(b, scales.minimum_levels, self._half_sums(b, x))
+            part = fused(b, b.sitofp(level, FLOATS), scales.minima[0], part)
+        elif len(scales.minima) == 2:
+            for minimum, offset in zip(scales.minima, codes.half_sums, strict=True):
+                part = fused(b, splat(b, b.sitofp(load(b, x, offset, I32, align=4), F32)), minimum, part)
+        total = fused(b, part, splat(b, load(b, x, codes.scale, F32, align=4)), total)
+        if scales.minimum_levels is None and len(scales.minima) == 1:
+            total = fused(b, scales.minima[0], splat(b, load(b, x, codes.scaled_sum, F32, align=4)), total)
+        return total
 
     def _dots(
-        self, b: ir.IRBuilder, xs: Sequence[Value], words: Sequence[Callable[[int], Value]], steps: range, half: int
+        self,
+        b: ir.IRBuilder,
+        xs: Sequence[Value],
+        words: Sequence[Callable[[int], Value]],
+        steps: range,
+        starts: Sequence[Value],
+        weights: Sequence[Operand],
     ) -> list[Value]:
-        """Σ (code - offset) · input over some words of a block, by panel and token: exact integers."""
+        """Σ code · input over some words of a block, times the weights of its panel if any, added to `starts`:
+        exact integers, by panel and token.
+        """
         layout, codes, isa = self.layout, self.codes, self.isa
-        totals = [[isa.start(b, self._start(b, x, half)) for _ in words for x in xs]]
+        totals = [[isa.start(b, start, weights[at // len(xs)]) for at, start in enumerate(starts)]]
         zero = ir.Constant(WORDS, [0] * LANES)
         totals += [[isa.start(b, zero)] * len(totals[0]) for _ in range(codes.planes - 1)]
         for i in steps:
@@ -370,11 +345,20 @@ class BlockFormat(Format, Matmul):
 
     def _start(self, b: ir.IRBuilder, x: Value, half: int) -> Value:
         """The sum to start from: - offset · Σ inputs, as far as the instruction set does not take it off itself."""
-        table = self.layout.table
-        offset = self.isa.table_offset(table) if table else self.layout.offset
-        offset -= self.isa.bias(self.bits)
-        if offset == 0:
+        if self.offset == 0:
             return ir.Constant(WORDS, [0] * LANES)
         at = self.codes.sum if self.layout.halves == 1 else self.codes.half_sums[half]
         total = load(b, x, at, I32, align=4)
-        return splat(b, b.mul(total, same(total, offset)))
+        return splat(b, b.mul(total, same(total, self.offset)))
+
+    def _weighed_start(self, b: ir.IRBuilder, x: Value, levels: Value) -> Value:
+        """The same for both halves, with a level for each."""
+        if self.offset == 0:
+            return ir.Constant(WORDS, [0] * LANES)
+        total = dot_halves(b, levels, self._half_sums(b, x))
+        return b.mul(total, same(total, self.offset))
+
+    def _half_sums(self, b: ir.IRBuilder, x: Value) -> Value:
+        """- Σ inputs of both halves as 16-bit numbers in one word."""
+        low, high = (load(b, x, at, I32, align=4) for at in self.codes.half_sums)
+        return splat(b, b.or_(mask(b, low, 0xFFFF), shift_left(b, high, 16)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Word
 from edgert_runtimes.cpu.formats.vectors import (
     ROW_WORD,
     Offset,
@@ -51,9 +51,9 @@ class TwoBits(Words):
             word = join_bits(b, [mask(b, step, 0x03030303) for step in steps[4 * p : 4 * p + 4]], 2)
             store(b, place, add(b, start, ROW_WORD * p), word, align=32)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Two bits of every byte."""
-        p, q = divmod(step, 4)
+        p, q = divmod(number, 4)
         pairs = word(add(b, self.block_at(b, group, block), ROW_WORD * p))
         return mask(b, shift_right(b, pairs, 2 * q), 0x03030303)
 
@@ -70,10 +70,10 @@ class ThreeBits(TwoBits):
         word = join_bits(b, [mask(b, shift_right(b, step, 2), 0x01010101) for step in steps], 1)
         store(b, place, add(b, self.block_at(b, group, block), 2 * ROW_WORD), word, align=32)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Two bits and one."""
         bits = word(add(b, self.block_at(b, group, block), 2 * ROW_WORD))
-        return b.or_(super().codes(b, word, group, block, step), mask(b, shift_left(b, bits, 2 - step), 0x04040404))
+        return b.or_(super().codes(b, word, group, block, number), mask(b, shift_left(b, bits, 2 - number), 0x04040404))
 
 
 class FourBits(Words):
@@ -88,9 +88,9 @@ class FourBits(Words):
         for g in range(4):
             store(b, place, add(b, start, ROW_WORD * g), join_bits(b, [steps[g], steps[g + 4]], 4), align=32)
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Low halves in the first four steps, high halves in the others."""
-        high, index = divmod(step, STEPS // 2)
+        high, index = divmod(number, STEPS // 2)
         pair = word(add(b, self.block_at(b, group, block), ROW_WORD * index))
         return mask(b, shift_right(b, pair, 4 * high), 0x0F0F0F0F)
 

@@ -12,8 +12,8 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import Nibbles
-from edgert_runtimes.cpu.formats.blocks256 import BYTES, byte_of, bytes_as_words
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.blocks256 import BYTES, byte_of, bytes_as_words, half_and_part
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits, join_bits
 from edgert_runtimes.cpu.formats.vectors import (
@@ -31,6 +31,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     same,
     shift_left,
     shift_right,
+    step,
     store,
 )
 
@@ -50,15 +51,15 @@ class IQ4_NL(Nibbles):  # noqa: N801
 class IQ4_XS(FourBits):  # noqa: N801
     """w = d (sc - 32) table[q], with 6-bit sc for every 32 weights.
 
-    Packed: d; for every 128 weights a word of scales; codes.
+    Packed: d; two words of four scales; codes.
     """
 
     type = BlockType.IQ4_XS
     scales_at, codes_at = ROW_WORD, 3 * ROW_WORD
     bytes = codes_at + 8 * STEPS // 2 * ROW_WORD
     table = IQ4_TABLE
-    groups = 2
-    blocks = 4
+    groups = 4
+    blocks = 2
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, uint16 scales_h, uint8 scales_l[4], uint8 qs[128]. The low bits of scale g are in half g % 2 of
@@ -70,17 +71,21 @@ class IQ4_XS(FourBits):  # noqa: N801
         for g in range(8):
             upper = shift_left(b, mask(b, shift_right(b, first, 16 + 2 * g), 3), 4)
             scales.append(b.or_(mask(b, shift_right(b, low, 4 * g), 15), upper))
-        for group in range(2):
-            word = join_bits(b, scales[4 * group : 4 * group + 4], 8)
-            store(b, place, self.scales_at + ROW_WORD * group, word, align=32)
-        for start in (0, 16):
-            for i, word in enumerate(raw.columns(8 + 4 * start, 16), start):
-                store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
+        for i in range(2):
+            store(b, place, self.scales_at + ROW_WORD * i, join_bits(b, scales[4 * i : 4 * i + 4], 8), align=32)
+
+    def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
+        """Eight words of codes."""
+        target = step(b, place, multiply(b, group, 8 * ROW_WORD))
+        for i, word in enumerate(raw.columns(add(b, multiply(b, group, 32), 8), 8)):
+            store(b, target, self.codes_at + ROW_WORD * i, word, align=32)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (sc - 32)."""
+        number, part = half_and_part(b, group)
+        word = load(b, place, add(b, multiply(b, number, ROW_WORD), self.scales_at), WORDS, align=32)
+        level = byte_of(b, word, add(b, multiply(b, part, 2), block))
         scale = load(b, place, 0, FLOATS, align=32)
-        level = byte_of(b, load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=32), block)
         return Scales([b.fmul(scale, b.sitofp(b.sub(level, same(level, 32)), FLOATS))])
 
 
@@ -141,9 +146,9 @@ class NVFP4(Layout):
         halves = [emit.half_to_float(b, shift_left(b, b.zext(plane, HALVES), 7)) for plane in planes]
         return Scales([b.fmul(half, emit.real(2.0 ** (15 - 7 - 1), FLOATS)) for half in halves])
 
-    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Of four steps, two low and two high halves."""
-        half, part = divmod(step, 4)
+        half, part = divmod(number, 4)
         pair = word(self.codes_at + ROW_WORD * (4 * block + 2 * half + part % 2))
         return mask(b, shift_right(b, pair, 4 * (part // 2)), 0x0F0F0F0F)
 

@@ -156,6 +156,19 @@ def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
     return [shuffle(b, value, value, range(i, i + length)) for i in range(0, count, length)]
 
 
+def halves_of(b: ir.IRBuilder, words: Value) -> list[Value]:
+    """The lower and the upper of the signed 16-bit numbers in each word, as words."""
+    return [b.ashr(shift_left(b, words, 16), same(words, 16)), b.ashr(words, same(words, 16))]
+
+
+def dot_halves(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+    """The product of the lower 16-bit numbers in each word plus that of the upper ones, as LLVM recognizes pmaddwd."""
+    length = 2 * x.type.count
+    shorts, wide = ir.VectorType(I16, length), ir.VectorType(I32, length)
+    products = b.mul(*(b.sext(b.bitcast(value, shorts), wide) for value in (x, y)))
+    return b.add(*(shuffle(b, products, products, range(first, length, 2)) for first in (0, 1)))
+
+
 def look_up(b: ir.IRBuilder, codes: Value, table: Sequence[int]) -> Value:
     """Bytes that are indices of a table → its entries (bytes): the steps from entry to entry, added up to the index.
 

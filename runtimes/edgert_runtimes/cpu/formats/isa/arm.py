@@ -89,4 +89,4 @@ class NeonMixedDot(NeonDot):
 
     def table_offset(self, table: Sequence[int]) -> int:
         """Codes are unsigned."""
-        return -min(table)
+        return Isa.table_offset(self, table)

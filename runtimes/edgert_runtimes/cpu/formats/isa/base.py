@@ -81,8 +81,10 @@ class Isa(ABC):
         """The entry of a table (up to 16 bytes) at every byte of the words; they are indices below 16."""
 
     def table_offset(self, table: Sequence[int]) -> int:
-        """What is added to the signed entries of a table to make codes of them."""
-        return -min(table)
+        """What is added to the signed entries of a table to make codes of them: a power of two, times which sums are
+        shifted.
+        """
+        return 1 << (-min(table) - 1).bit_length()
 
     def table_bits(self, table: Sequence[int]) -> int:
         """Bits of those codes."""
@@ -93,8 +95,15 @@ class Isa(ABC):
         offset = self.table_offset(table)
         return self.codes(b, self.look_up(b, words, [entry + offset for entry in table]), self.table_bits(table))
 
-    def start(self, b: ir.IRBuilder, total: Value) -> Sums:
-        """Sums that are `total` so far."""
+    weighs = False
+    """Whether it multiplies sums by a 16-bit number of each row for nothing: then `start` is given `weights`."""
+
+    def weights(self, b: ir.IRBuilder, levels: Value, half: int) -> Operand:
+        """The lower or the upper of the 16-bit numbers in each word, for `start`."""
+        raise NotImplementedError
+
+    def start(self, b: ir.IRBuilder, total: Value, weights: Operand = ()) -> Sums:
+        """Sums that are `total` so far; what is added is multiplied by the weights."""
         return total
 
     @abstractmethod

@@ -13,8 +13,8 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
-from edgert_runtimes.cpu.formats.isa.portable import Portable
-from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, same, split
+from edgert_runtimes.cpu.formats.isa.portable import SHORTS, Portable
+from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, same, shuffle, split
 
 AVX2 = ("avx2", "fma")
 AVX512 = ("avx512f", "avx512bw")
@@ -91,9 +91,12 @@ class AvxVnni(Isa):
 
 @dataclass(frozen=True)
 class _PairSums:
-    """`total` in 32 bits, and sums of pairs in 16 bits, if there are any: they have room for `room` more."""
+    """`total` in 32 bits, and sums of pairs in 16 bits, if there are any: they have room for `room` more. `weights` is
+    what they are multiplied by when they are widened.
+    """
 
     total: Value
+    weights: Operand
     pairs: Operand = ()
     room: int = 0
 
@@ -142,14 +145,24 @@ class _Pairs(Portable):
         entries = _bytes(b, self.look_up(b, words, table), self.parts)
         return (*(_signs_of(b, entry, entry) for entry in entries), *entries)
 
-    def start(self, b: ir.IRBuilder, total: Value) -> _PairSums:
+    weighs = True
+
+    def weights(self, b: ir.IRBuilder, levels: Value, half: int) -> Operand:
+        """Both 16-bit numbers of each word alike, a register each."""
+        numbers = b.bitcast(levels, SHORTS)
+        both = shuffle(b, numbers, numbers, [i // 2 * 2 + half for i in range(2 * LANES)])
+        return tuple(split(b, both, 2 * LANES // self.parts))
+
+    def start(self, b: ir.IRBuilder, total: Value, weights: Operand = ()) -> _PairSums:
         """No pairs."""
-        return _PairSums(total)
+        length = 2 * LANES // self.parts
+        ones = ir.Constant(ir.VectorType(I16, length), [1] * length)
+        return _PairSums(total, weights or (ones,) * self.parts)
 
     def dot4(self, b: ir.IRBuilder, sums: _PairSums, codes: Operand, inputs: Operand, bits: int) -> _PairSums:
         """Pairs are added to pairs while they fit."""
         if self.wide(bits):
-            return _PairSums(super().dot4(b, sums.total, codes, inputs, bits))
+            return _PairSums(super().dot4(b, sums.total, codes, inputs, bits), sums.weights)
         shorts = ir.VectorType(I16, 2 * LANES // self.parts)
         codes, signs = codes[: self.parts], codes[self.parts :]
         if signs:
@@ -158,16 +171,16 @@ class _Pairs(Portable):
         pairs = tuple(emit.call(b, self.multiply, shorts, [x, y]) for x, y in operands)
         if sums.room:
             pairs = tuple(b.add(x, y) for x, y in zip(sums.pairs, pairs, strict=True))
-            return _PairSums(sums.total, pairs, sums.room - 1)
-        return _PairSums(self.total(b, sums), pairs, 0x7FFF // (256 * (2**bits - 1)) - 1)
+            return _PairSums(sums.total, sums.weights, pairs, sums.room - 1)
+        return _PairSums(self.total(b, sums), sums.weights, pairs, 0x7FFF // (256 * (2**bits - 1)) - 1)
 
     def total(self, b: ir.IRBuilder, sums: _PairSums) -> Value:
         """Pairs of pairs, in 32 bits."""
         if not sums.pairs:
             return sums.total
-        ones = ir.Constant(sums.pairs[0].type, [1] * sums.pairs[0].type.count)
         words = ir.VectorType(I32, LANES // self.parts)
-        return b.add(sums.total, join(b, [emit.call(b, self.widen, words, [pairs, ones]) for pairs in sums.pairs]))
+        operands = zip(sums.pairs, sums.weights, strict=True)
+        return b.add(sums.total, join(b, [emit.call(b, self.widen, words, [x, y]) for x, y in operands]))
 
 
 class Avx512(_Pairs):
