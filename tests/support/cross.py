@@ -53,10 +53,10 @@ def run_kernels(machine: Machine, form: Format, raw: np.ndarray, x: np.ndarray, 
     program = _build(machine, form, folder)
     rows, (tokens, k) = len(raw), x.shape
     panel, activation = form.panel_bytes(k), form.activation.bytes(k)
-    sizes = np.array([rows, k, tokens, raw.shape[1], panel, activation], np.int64)
+    sizes = np.array([rows, k, tokens, raw.shape[1], panel, activation, form.scratch_bytes(k)], np.int64)
     given = sizes.tobytes() + raw.tobytes() + x.tobytes()
     done = subprocess.run([*machine.emulator, str(program)], input=given, capture_output=True, timeout=250, check=True)
-    count = form.panels(rows)
+    count = -(-rows // LANES)
     lengths = [count * panel, tokens * activation, *[4 * LANES * count * tokens] * 2, 4 * rows * k]
     assert len(done.stdout) == sum(lengths)
     parts = np.split(np.frombuffer(done.stdout, np.uint8), np.cumsum(lengths)[:-1])
