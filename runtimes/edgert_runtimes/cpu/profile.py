@@ -18,9 +18,6 @@ from edgert_runtimes.cpu.lower import block_bytes
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
 from edgert_runtimes.cpu.weights import Loaded, Matrix
 
-READERS = {kernel.name for kernel in attend.ATTEND.values()}
-"""Kernels that read the cache."""
-
 
 class Profile:
     """Sums over steps. `times` is what the executor writes: int64 [records + 1], in nanoseconds."""
@@ -51,7 +48,7 @@ class Profile:
         """Bytes read of weights and cache, and multiply-adds."""
         record = self._records[index]
         op = self._plan.ops[record.op]
-        if isinstance(op, ops.Attend) and record.run.name in READERS:
+        if isinstance(op, ops.Attend) and record.run is attend.attend:
             seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
             last = np.zeros(len(batch.lengths), np.int64)
             np.maximum.at(last, batch.sequence, seen)

@@ -1,0 +1,356 @@
+"""How keys and values of each type lie in the cache, and the IR that reads and writes them.
+
+A block of the cache has, for every kv head, keys and values of the same size. Keys come in *panels* of 16 positions,
+element after element, so that a score needs no sum across lanes: 16 numbers [element][16 positions], or for Q8_0 and
+Q4_0, group after group of 32 elements, 16 half scales and then the codes, [32][16] bytes or [16][16] bytes whose low
+and high nibbles are elements 2i and 2i + 1. Values are rows [positions][head size]; those of Q8_0 and Q4_0 begin with
+a half scale for each group, and the nibbles of byte i of a group are elements i and i + 16.
+
+What is read is exact in float32: a code has at most 8 bits, a half 11. So it makes no difference where it is read.
+How numbers are rounded is said in `edgert_runtimes.reference.cache`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from edgert_quant.blocks import BlockType
+from edgert_quant.jit import emit
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats.activations import ROUNDER
+from edgert_runtimes.cpu.formats.base import LANES
+from edgert_runtimes.cpu.formats.vectors import (
+    F32,
+    FLOATS,
+    HALVES,
+    I8,
+    I16,
+    I32,
+    Offset,
+    Value,
+    add,
+    i64,
+    load,
+    mask,
+    same,
+    shift_left,
+    shuffle,
+    splat,
+    step,
+    store,
+)
+
+GROUP = 32
+"""Elements that share a scale."""
+SCALES = 2 * LANES
+"""Bytes of the scales of a group of keys."""
+
+
+class CacheLayout(ABC):
+    """One type of cache."""
+
+    type: BlockType
+    span: int
+    """Elements of a key that are read in one go: a group, or a few."""
+    columns: int
+    """Vectors of values that are read in one go."""
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of `span` elements of 16 keys."""
+        return LANES * self.type.row_bytes(self.span)
+
+    def row_bytes(self, b: ir.IRBuilder, width: Value) -> Value:
+        """Bytes of the values of one position."""
+        return b.sdiv(b.mul(width, i64(self.type.block_bytes)), i64(self.type.block_size))
+
+    @abstractmethod
+    def key_offset(self, b: ir.IRBuilder, first: Offset) -> Offset:
+        """Where element `first` (a multiple of 4) of a span begins."""
+
+    @abstractmethod
+    def key_scale(self, b: ir.IRBuilder, span: Value) -> Value | None:
+        """The scales of a span of 16 keys, if it has any."""
+
+    @abstractmethod
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+        """16 keys' element i behind the one that begins at `place`."""
+
+    @abstractmethod
+    def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
+        """`count` vectors of the values of one position, from element `column` on; a multiple of `columns`."""
+
+    @abstractmethod
+    def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
+        """Round float32[width] and store it as one of 16 keys."""
+
+    @abstractmethod
+    def store_value(self, b: ir.IRBuilder, x: Value, row: Value, width: Value) -> None:
+        """Round float32[width] and store it as the values of one position."""
+
+
+class Numbers(CacheLayout):
+    """Floats as they are, or in 16 bits."""
+
+    span = 4
+    columns = 1
+
+    def __init__(self, kind: BlockType, bits: Any, widen: Callable[..., Value], narrow: Callable[..., Value]) -> None:
+        self.type = kind
+        self._bits = bits
+        self._size = kind.block_bytes
+        self._widen = widen
+        self._narrow = narrow
+
+    def key_offset(self, b: ir.IRBuilder, first: Offset) -> Offset:
+        """Elements lie one behind the other."""
+        return b.mul(i64(first), i64(LANES * self._size))
+
+    def key_scale(self, b: ir.IRBuilder, span: Value) -> Value | None:
+        """None."""
+        return None
+
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+        """Widened."""
+        kind = ir.VectorType(self._bits, LANES)
+        return self._widen(b, load(b, place, i * LANES * self._size, kind, align=self._size))
+
+    def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
+        """Widened. The last vector of a head size that is no multiple of 16 reaches over its end."""
+        kind = ir.VectorType(self._bits, LANES)
+        place = step(b, row, b.mul(column, i64(self._size)))
+        return [self._widen(b, load(b, place, i * LANES * self._size, kind, align=self._size)) for i in range(count)]
+
+    def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
+        """Sixteen elements at once, then one by one."""
+        column = step(b, panel, b.mul(lane, i64(self._size)))
+
+        def some(first: Value, count: int) -> None:
+            numbers = self._read(b, x, first, count)
+            place = step(b, column, b.mul(first, i64(LANES * self._size)))
+            for i in range(count):
+                number = numbers if count == 1 else b.extract_element(numbers, ir.Constant(I32, i))
+                store(b, place, i * LANES * self._size, number, align=self._size)
+
+        _in_parts(b, width, some)
+
+    def store_value(self, b: ir.IRBuilder, x: Value, row: Value, width: Value) -> None:
+        """Sixteen elements at once, then one by one."""
+
+        def some(first: Value, count: int) -> None:
+            place = step(b, row, b.mul(first, i64(self._size)))
+            store(b, place, 0, self._read(b, x, first, count), align=self._size)
+
+        _in_parts(b, width, some)
+
+    def _read(self, b: ir.IRBuilder, x: Value, first: Value, count: int) -> Value:
+        return self._narrow(b, load(b, x, b.shl(first, i64(2)), FLOATS if count > 1 else F32, align=4))
+
+
+def _in_parts(b: ir.IRBuilder, width: Value, some: Callable[[Value, int], None]) -> None:
+    """some(first element, how many): sixteen at once, then one by one."""
+    done = i64(0)
+    for count in (LANES, 1):
+        with emit.loop(b, b.sub(width, i64(count - 1)), start=done, step=count) as each:
+            some(each.index, count)
+        done = each.index
+
+
+class Groups(CacheLayout):
+    """Groups of 32 codes with a half scale."""
+
+    span = GROUP
+    columns = 2
+
+    def key_scale(self, b: ir.IRBuilder, span: Value) -> Value | None:
+        """Sixteen."""
+        return emit.half_to_float(b, load(b, span, 0, HALVES, align=32))
+
+    def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
+        """Group by group."""
+        assert count % 2 == 0, "groups are read whole"
+        found = []
+        for number in range(0, count, 2):
+            group = b.add(b.lshr(column, i64(5)), i64(number // 2))
+            half = load(b, row, b.shl(group, i64(1)), I16, align=2)
+            scale = emit.half_to_float(b, splat(b, half))
+            found += [b.fmul(code, scale) for code in self._value_codes(b, self._codes(b, row, width, group))]
+        return found
+
+    def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
+        """Group by group."""
+        with emit.loop(b, b.lshr(width, i64(5))) as each:
+            scale, codes = self._quantize(b, _group(b, x, each.index))
+            place = step(b, panel, b.mul(each.index, i64(self.key_bytes)))
+            store(b, place, b.shl(lane, i64(1)), scale, align=2)
+            column = step(b, place, add(b, lane, SCALES))
+            code_bytes = self._key_codes(b, codes)
+            for i in range(code_bytes.type.count):
+                store(b, column, LANES * i, b.extract_element(code_bytes, ir.Constant(I32, i)))
+
+    def store_value(self, b: ir.IRBuilder, x: Value, row: Value, width: Value) -> None:
+        """Group by group."""
+        with emit.loop(b, b.lshr(width, i64(5))) as each:
+            scale, codes = self._quantize(b, _group(b, x, each.index))
+            store(b, row, b.shl(each.index, i64(1)), scale, align=2)
+            store(b, self._codes(b, row, width, each.index), 0, self._packed_values(b, codes))
+
+    def _codes(self, b: ir.IRBuilder, row: Value, width: Value, group: Value) -> Value:
+        """The pointer to the codes of a group of values: behind all scales of the row."""
+        scales = b.lshr(width, i64(4))
+        return step(b, row, b.add(scales, b.mul(group, i64(self.type.block_bytes - 2))))
+
+    @abstractmethod
+    def _quantize(self, b: ir.IRBuilder, x: Value) -> tuple[Value, Value]:
+        """32 floats → the bits of their scale, and 32 codes as bytes."""
+
+    @abstractmethod
+    def _key_codes(self, b: ir.IRBuilder, codes: Value) -> Value:
+        """The bytes of a key's codes, which lie 16 bytes apart."""
+
+    @abstractmethod
+    def _packed_values(self, b: ir.IRBuilder, codes: Value) -> Value:
+        """The bytes of a value's codes."""
+
+    @abstractmethod
+    def _value_codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
+        """Two vectors of codes, as floats."""
+
+
+BYTES = ir.VectorType(I8, LANES)
+WORDS = ir.VectorType(I32, LANES)
+GROUP_FLOATS = ir.VectorType(F32, GROUP)
+GROUP_WORDS = ir.VectorType(I32, GROUP)
+GROUP_BYTES = ir.VectorType(I8, GROUP)
+
+
+class Q8(Groups):
+    """Signed bytes."""
+
+    type = BlockType.Q8_0
+
+    def key_offset(self, b: ir.IRBuilder, first: Offset) -> Offset:
+        """Behind the scales."""
+        return add(b, b.mul(i64(first), i64(LANES)), SCALES)
+
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+        """Scaled."""
+        return b.fmul(_signed(b, place, LANES * i), scale)
+
+    def _value_codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
+        return [_signed(b, place, offset) for offset in (0, LANES)]
+
+    def _quantize(self, b: ir.IRBuilder, x: Value) -> tuple[Value, Value]:
+        largest = b.bitcast(_largest(b, x), F32)
+        scale = b.fdiv(largest, emit.real(127.0))
+        scaled = _limited(b, b.fmul(x, _inverse(b, scale)), -127.0, 127.0)
+        rounder = emit.real(ROUNDER, GROUP_FLOATS)
+        codes = b.fptosi(b.fsub(b.fadd(scaled, rounder), rounder), GROUP_WORDS)
+        return _stored(b, scale), b.trunc(codes, GROUP_BYTES)
+
+    def _key_codes(self, b: ir.IRBuilder, codes: Value) -> Value:
+        return codes
+
+    def _packed_values(self, b: ir.IRBuilder, codes: Value) -> Value:
+        return codes
+
+
+class Q4(Groups):
+    """Nibbles, 8 more than the code."""
+
+    type = BlockType.Q4_0
+
+    def key_offset(self, b: ir.IRBuilder, first: Offset) -> Offset:
+        """Behind the scales; `first` is even."""
+        return add(b, b.mul(i64(first), i64(LANES // 2)), SCALES)
+
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+        """Scaled."""
+        codes = load(b, place, LANES * (i // 2), BYTES)
+        return b.fmul(_nibble(b, codes, high=i % 2 == 1), scale)
+
+    def _value_codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
+        codes = load(b, place, 0, BYTES)
+        return [_nibble(b, codes, high=high) for high in (False, True)]
+
+    def _quantize(self, b: ir.IRBuilder, x: Value) -> tuple[Value, Value]:
+        magnitudes = mask(b, b.bitcast(x, GROUP_WORDS), 0x7FFFFFFF)
+        largest = b.icmp_unsigned("==", magnitudes, emit.splat(b, _largest(b, x), GROUP))
+        first = emit.call(b, "llvm.cttz.i32", I32, [b.bitcast(largest, I32), ir.Constant(ir.IntType(1), 0)])
+        scale = b.fdiv(b.extract_element(x, first), emit.real(-8.0))
+        shifted = b.fadd(b.fmul(x, _inverse(b, scale)), emit.real(8.5, GROUP_FLOATS))
+        codes = b.fptosi(_limited(b, shifted, 0.0, 15.0), GROUP_WORDS)
+        return _stored(b, scale), b.trunc(codes, GROUP_BYTES)
+
+    def _key_codes(self, b: ir.IRBuilder, codes: Value) -> Value:
+        return _paired(b, *(shuffle(b, codes, codes, range(first, GROUP, 2)) for first in (0, 1)))
+
+    def _packed_values(self, b: ir.IRBuilder, codes: Value) -> Value:
+        return _paired(b, *(shuffle(b, codes, codes, range(first, first + LANES)) for first in (0, LANES)))
+
+
+def _group(b: ir.IRBuilder, x: Value, group: Value) -> Value:
+    return load(b, x, b.mul(group, i64(4 * GROUP)), GROUP_FLOATS, align=4)
+
+
+def _signed(b: ir.IRBuilder, place: Value, offset: Offset) -> Value:
+    """16 signed bytes as floats."""
+    return b.sitofp(b.sext(load(b, place, offset, BYTES), WORDS), FLOATS)
+
+
+def _nibble(b: ir.IRBuilder, codes: Value, *, high: bool) -> Value:
+    """The low or the high nibbles of 16 bytes, less 8, as floats."""
+    wide = b.zext(codes, WORDS)
+    wide = b.lshr(wide, same(wide, 4)) if high else mask(b, wide, 15)
+    return b.sitofp(b.sub(wide, same(wide, 8)), FLOATS)
+
+
+def _paired(b: ir.IRBuilder, low: Value, high: Value) -> Value:
+    return b.or_(low, shift_left(b, high, 4))
+
+
+def _largest(b: ir.IRBuilder, x: Value) -> Value:
+    """The bits of the largest magnitude; of a NaN or an infinity if there is one: as integers they are larger still."""
+    return emit.call(b, "llvm.vector.reduce.umax.v32i32", I32, [mask(b, b.bitcast(x, GROUP_WORDS), 0x7FFFFFFF)])
+
+
+def _inverse(b: ir.IRBuilder, scale: Value) -> Value:
+    """1 / scale in 32 lanes; 0 for 0."""
+    zero = b.fcmp_ordered("==", scale, emit.real(0.0))
+    return emit.splat(b, b.select(zero, emit.real(0.0), b.fdiv(emit.real(1.0), scale)), GROUP)
+
+
+def _limited(b: ir.IRBuilder, x: Value, low: float, high: float) -> Value:
+    """Between two bounds, NaN at the lower one: so that it can become an integer."""
+    above = b.select(b.fcmp_ordered(">", x, emit.real(low, x.type)), x, emit.real(low, x.type))
+    return b.select(b.fcmp_ordered("<", above, emit.real(high, x.type)), above, emit.real(high, x.type))
+
+
+def _stored(b: ir.IRBuilder, scale: Value) -> Value:
+    """The bits of a scale as a half: NaN for one that is not finite, which makes its block NaN."""
+    return emit.float_to_half(b, b.fadd(scale, b.fsub(scale, scale)))
+
+
+LAYOUTS: dict[str, CacheLayout] = {
+    layout.type.name.lower(): layout
+    for layout in (
+        Numbers(
+            BlockType.F32,
+            I32,
+            lambda b, x: b.bitcast(x, _like(x, F32)),
+            lambda b, x: b.bitcast(x, _like(x, I32)),
+        ),
+        Numbers(BlockType.F16, I16, emit.half_to_float, emit.float_to_half),
+        Numbers(BlockType.BF16, I16, emit.bfloat_to_float, emit.float_to_bfloat),
+        Q8(),
+        Q4(),
+    )
+}
+"""By name, as users type it."""
+
+
+def _like(x: Value, element: Any) -> Any:
+    return ir.VectorType(element, x.type.count) if isinstance(x.type, ir.VectorType) else element
