@@ -100,5 +100,5 @@ def test_groups_that_do_not_divide_a_head_are_refused(backend: Backend, kv_type:
 
 def test_unknown_types_are_refused(backend: Backend) -> None:
     plan = plan_of(attention)
-    with pytest.raises(UnsupportedError, match="'q3' is not supported; there are: f32, f16, bf16, q8_0, q4_0$"):
+    with pytest.raises(UnsupportedError, match=r"'q3' is not supported; there are: f32, f16, bf16, q8_0, q4_0$"):
         backend.load(plan, random_weights(plan), limits(kv_type="q3"))
