@@ -32,11 +32,13 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     add,
+    fused,
     i64,
     load,
     mask,
-    same,
+    multiply,
     shift_left,
+    shift_right,
     shuffle,
     splat,
     step,
@@ -55,8 +57,6 @@ class CacheLayout(ABC):
     type: BlockType
     span: int
     """Elements of a key that are read in one go: a group, or a few."""
-    columns: int
-    """Vectors of values that are read in one go."""
 
     @property
     def key_bytes(self) -> int:
@@ -72,16 +72,18 @@ class CacheLayout(ABC):
         """Where element `first` (a multiple of 4) of a span begins."""
 
     @abstractmethod
-    def key_scale(self, b: ir.IRBuilder, span: Value) -> Value | None:
-        """The scales of a span of 16 keys, if it has any."""
+    def key_scale(self, b: ir.IRBuilder, span: Value) -> Any:
+        """What `key` needs of a span of 16 keys to scale them."""
 
     @abstractmethod
-    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Any) -> Value:
         """16 keys' element i behind the one that begins at `place`."""
 
     @abstractmethod
     def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
-        """`count` vectors of the values of one position, from element `column` on; a multiple of `columns`."""
+        """`count` vectors of the values of one position, from element `column` on; `count` is 1 or even, and then so is
+        the number of vectors before.
+        """
 
     @abstractmethod
     def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
@@ -96,7 +98,6 @@ class Numbers(CacheLayout):
     """Floats as they are, or in 16 bits."""
 
     span = 4
-    columns = 1
 
     def __init__(self, kind: BlockType, bits: Any, widen: Callable[..., Value], narrow: Callable[..., Value]) -> None:
         self.type = kind
@@ -109,11 +110,11 @@ class Numbers(CacheLayout):
         """Elements lie one behind the other."""
         return b.mul(i64(first), i64(LANES * self._size))
 
-    def key_scale(self, b: ir.IRBuilder, span: Value) -> Value | None:
-        """None."""
+    def key_scale(self, b: ir.IRBuilder, span: Value) -> Any:
+        """Nothing."""
         return None
 
-    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Any) -> Value:
         """Widened."""
         kind = ir.VectorType(self._bits, LANES)
         return self._widen(b, load(b, place, i * LANES * self._size, kind, align=self._size))
@@ -163,21 +164,21 @@ class Groups(CacheLayout):
     """Groups of 32 codes with a half scale."""
 
     span = GROUP
-    columns = 2
 
-    def key_scale(self, b: ir.IRBuilder, span: Value) -> Value | None:
-        """Sixteen."""
-        return emit.half_to_float(b, load(b, span, 0, HALVES, align=32))
+    def key_scale(self, b: ir.IRBuilder, span: Value) -> Any:
+        """Those of sixteen keys."""
+        return self._scaling(b, emit.half_to_float(b, load(b, span, 0, HALVES, align=32)))
 
     def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
-        """Group by group."""
-        assert count % 2 == 0, "groups are read whole"
+        """Group by group, or half of one."""
         found = []
         for number in range(0, count, 2):
             group = b.add(b.lshr(column, i64(5)), i64(number // 2))
             half = load(b, row, b.shl(group, i64(1)), I16, align=2)
-            scale = emit.half_to_float(b, splat(b, half))
-            found += [b.fmul(code, scale) for code in self._value_codes(b, self._codes(b, row, width, group))]
+            scaling = self._scaling(b, emit.half_to_float(b, splat(b, half)))
+            place = self._codes(b, row, width, group)
+            halves: list[Value] = [0, 1] if count > 1 else [mask(b, b.lshr(column, i64(4)), 1)]
+            found += [self._value(b, place, which, scaling) for which in halves]
         return found
 
     def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
@@ -216,8 +217,12 @@ class Groups(CacheLayout):
         """The bytes of a value's codes."""
 
     @abstractmethod
-    def _value_codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
-        """Two vectors of codes, as floats."""
+    def _scaling(self, b: ir.IRBuilder, scale: Value) -> Any:
+        """What it takes to scale codes by 16 scales."""
+
+    @abstractmethod
+    def _value(self, b: ir.IRBuilder, place: Value, half: Offset, scaling: Any) -> Value:
+        """The first or the second 16 values of a group."""
 
 
 BYTES = ir.VectorType(I8, LANES)
@@ -236,12 +241,15 @@ class Q8(Groups):
         """Behind the scales."""
         return add(b, b.mul(i64(first), i64(LANES)), SCALES)
 
-    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Any) -> Value:
         """Scaled."""
         return b.fmul(_signed(b, place, LANES * i), scale)
 
-    def _value_codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
-        return [_signed(b, place, offset) for offset in (0, LANES)]
+    def _scaling(self, b: ir.IRBuilder, scale: Value) -> Any:
+        return scale
+
+    def _value(self, b: ir.IRBuilder, place: Value, half: Offset, scaling: Any) -> Value:
+        return b.fmul(_signed(b, place, multiply(b, half, LANES)), scaling)
 
     def _quantize(self, b: ir.IRBuilder, x: Value) -> tuple[Value, Value]:
         largest = b.bitcast(_largest(b, x), F32)
@@ -267,14 +275,15 @@ class Q4(Groups):
         """Behind the scales; `first` is even."""
         return add(b, b.mul(i64(first), i64(LANES // 2)), SCALES)
 
-    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Value | None) -> Value:
+    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Any) -> Value:
         """Scaled."""
-        codes = load(b, place, LANES * (i // 2), BYTES)
-        return b.fmul(_nibble(b, codes, high=i % 2 == 1), scale)
+        return fused(b, _nibble(b, step(b, place, LANES * (i // 2)), i % 2), *scale)
 
-    def _value_codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
-        codes = load(b, place, 0, BYTES)
-        return [_nibble(b, codes, high=high) for high in (False, True)]
+    def _scaling(self, b: ir.IRBuilder, scale: Value) -> Any:
+        return scale, b.fmul(scale, emit.real(-8.0, FLOATS))
+
+    def _value(self, b: ir.IRBuilder, place: Value, half: Offset, scaling: Any) -> Value:
+        return fused(b, _nibble(b, place, half), *scaling)
 
     def _quantize(self, b: ir.IRBuilder, x: Value) -> tuple[Value, Value]:
         magnitudes = mask(b, b.bitcast(x, GROUP_WORDS), 0x7FFFFFFF)
@@ -301,11 +310,10 @@ def _signed(b: ir.IRBuilder, place: Value, offset: Offset) -> Value:
     return b.sitofp(b.sext(load(b, place, offset, BYTES), WORDS), FLOATS)
 
 
-def _nibble(b: ir.IRBuilder, codes: Value, *, high: bool) -> Value:
-    """The low or the high nibbles of 16 bytes, less 8, as floats."""
-    wide = b.zext(codes, WORDS)
-    wide = b.lshr(wide, same(wide, 4)) if high else mask(b, wide, 15)
-    return b.sitofp(b.sub(wide, same(wide, 8)), FLOATS)
+def _nibble(b: ir.IRBuilder, place: Value, high: Offset) -> Value:
+    """The low (0) or the high (1) nibbles of 16 bytes, as floats."""
+    codes = b.zext(load(b, place, 0, BYTES), WORDS)
+    return b.sitofp(mask(b, shift_right(b, codes, multiply(b, high, 4)), 15), FLOATS)
 
 
 def _paired(b: ir.IRBuilder, low: Value, high: Value) -> Value:

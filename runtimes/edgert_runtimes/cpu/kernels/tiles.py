@@ -55,7 +55,7 @@ TILE = 256
 TOKENS = 48
 """Most tokens that share a tile."""
 
-AHEAD = 4
+AHEAD = 2
 """Entries between what is read and what is fetched."""
 
 MARGIN = LANES
@@ -75,7 +75,7 @@ SCORES = -(-(ENTRIES + ENTRY * MAX_ENTRIES) // LINE) * LINE
 SCRATCH = SCORES + 4 * TOKENS * SCORE_STRIDE
 """Bytes from the start to the parts."""
 
-STRIP = 64
+STRIP = 32
 """Positions whose values stay in the cache while all their columns are added."""
 
 UNROLL = 4
@@ -86,20 +86,24 @@ Shapes = Sequence[tuple[int, Sequence[int]]]
 """(tokens, vectors) of the tiles: as many tokens at once as possible, and for each, as many vectors."""
 
 
-def _score_shapes() -> Shapes:
+def _score_shapes(layout: CacheLayout) -> Shapes:
     """Sized for 32 registers of 512 bits, 16 of 256, or 32 of 128; few tokens need several panels to hide the latency
-    of the addition.
+    of the addition. Scales take registers too.
     """
     if host().vector_bits >= 512:
         return [(12, (2, 1)), (8, (2, 1)), (4, (2, 1)), (2, (4, 1)), (1, (4, 1))]
-    return [(6, (1,)), (4, (1,)), (2, (2, 1)), (1, (4, 1))] if host().vector_bits == 256 else [(4, (1,)), (1, (1,))]
+    if host().vector_bits == 256:
+        return [(6, (1,)), (4, (1,)), (2, (2, 1)), (1, (2 if layout.span == GROUP else 4, 1))]
+    return [(4, (1,)), (1, (1,))]
 
 
 def _value_shapes() -> Shapes:
-    """As `_score_shapes`; a pair of vectors is a group of a quantized cache."""
+    """As `_score_shapes`. A single token takes more of a row than fits
+    into 16 registers: memory that is read from end to end is worth more.
+    """
     if host().vector_bits >= 512:
         return [(12, (2, 1)), (8, (2, 1)), (4, (4, 2, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))]
-    return [(2, (2, 1)), (1, (4, 2, 1))]
+    return [(6, (1,)), (4, (1,)), (2, (2, 1)), (1, (8, 4, 2, 1))]
 
 
 def _cover(
@@ -134,10 +138,9 @@ def _function(b: ir.IRBuilder, name: str, arguments: int, body: Callable[..., No
 
 def _fetch(b: ir.IRBuilder, place: Value, size: int) -> None:
     """Fetch `size` bytes, or the line they are in."""
-    if prefetches():
-        for line in range(max(1, size // LINE)):
-            hints = [emit.integer(32, value) for value in (0, 3, 1)]  # for reading, to keep, data
-            emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, place, LINE * line), *hints])
+    for line in range(max(1, size // LINE)):
+        hints = [emit.integer(32, value) for value in (0, 3, 1)]
+        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, place, LINE * line), *hints])
 
 
 def _entry(b: ir.IRBuilder, entries: Value, index: Value | int) -> Value:
@@ -149,7 +152,7 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
         def body(b: ir.IRBuilder, entries: Value, queries: Value, out: Value, pitch: Value, size: Value) -> None:
             panels, ahead = (
                 [pointer(b, load(b, _entry(b, entries, i + far), 0, I64, align=8)) for i in range(width)]
-                for far in (0, AHEAD)
+                for far in (0, width)
             )
 
             def add(sums: Sequence[Value], offset: Value, first: Value, i: int, scales: Sequence[Value]) -> list[Value]:
@@ -164,8 +167,10 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
 
             def several(sums: Sequence[Value], start: Value, span: Value, first: Value, scales: list[Value]) -> Value:
                 offset = b.add(start, layout.key_offset(b, first))
-                for place in ahead:
-                    _fetch(b, step(b, place, offset), layout.key_bytes * UNROLL // layout.span)
+                if prefetches() or height > 1 or layout.span == GROUP:
+                    # Where much is done for what is read, no CPU fetches it by itself in time.
+                    for place in ahead:
+                        _fetch(b, step(b, place, offset), layout.key_bytes * UNROLL // layout.span)
                 for i in range(UNROLL):
                     sums = add(sums, offset, b.add(b.mul(span, i64(layout.span)), first), i, scales)
                 return sums
@@ -209,7 +214,7 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
             out = step(b, step(b, memory, SCORES + 4 * MARGIN), out)
             b.call(function, [entries, step(b, queries, b.shl(token, i64(2))), out, pitch, size])
 
-        _cover(b, tokens, panels, _score_shapes(), run)
+        _cover(b, tokens, panels, _score_shapes(layout), run)
 
     return scores
 
@@ -223,6 +228,7 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
             out: Value,
             begin: Value,
             end: Value,
+            count: Value,
             column: Value,
             size: Value,
             block_size: Value,
@@ -232,9 +238,7 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
             sums = [load(b, place, 4 * LANES * i, FLOATS, align=4) for place in outs for i in range(width)]
             row_bytes, column_bytes = layout.row_bytes(b, size), layout.row_bytes(b, column)
             origin = load(b, entries, 8, I64, align=8)
-            first, stop = (b.sub(position, origin) for position in (begin, b.add(end, b.sub(block_size, i64(1)))))
-            stop = b.sdiv(stop, block_size)
-            with emit.loop(b, stop, *sums, start=b.sdiv(first, block_size)) as blocks:
+            with emit.loop(b, count, *sums) as blocks:
                 place = _entry(b, entries, blocks.index)
                 block = pointer(b, load(b, place, 0, I64, align=8))
                 ahead = pointer(b, load(b, place, ENTRY * AHEAD, I64, align=8))
@@ -244,7 +248,10 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
                 high = b.select(b.icmp_signed("<", high, block_size), high, block_size)
                 with emit.loop(b, high, *blocks.values, start=low) as rows:
                     offset = b.mul(rows.index, row_bytes)
-                    _fetch(b, step(b, ahead, b.add(offset, column_bytes)), layout.type.row_bytes(GROUP) * width // 2)
+                    # All tiles of columns together fetch a block from end to end.
+                    size_ahead = layout.type.row_bytes(GROUP) * width // 2
+                    offset_ahead = b.add(b.mul(column_bytes, block_size), b.mul(rows.index, i64(size_ahead)))
+                    _fetch(b, step(b, ahead, offset_ahead), size_ahead)
                     values = layout.values(b, step(b, block, offset), size, column, width)
                     place = step(b, weights, b.shl(b.add(position, rows.index), i64(2)))
                     found = []
@@ -271,19 +278,24 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
         parts = step(b, memory, load(b, fields, 8 * PARTS, I64, align=8))
         outs = step(b, step(b, parts, 4 * PART_HEADER), b.mul(first, part))
         columns = b.sdiv(b.add(size, i64(LANES - 1)), i64(LANES))
-        shapes = [(height, [w for w in widths if w >= layout.columns]) for height, widths in _value_shapes()]
         with emit.loop(b, end, start=begin, step=STRIP) as strips:
             stop = b.add(strips.index, i64(STRIP))
             stop = b.select(b.icmp_signed("<", stop, end), stop, end)
+            origin = load(b, entries, 8, I64, align=8)
+            block = b.sdiv(b.sub(strips.index, origin), block_size)
+            place = _entry(b, entries, block)
+            passed = b.add(origin, b.mul(block, block_size))
+            count = b.sdiv(b.add(b.sub(stop, passed), b.sub(block_size, i64(1))), block_size)
 
             def run(token: Value, height: int, column: Value, width: int) -> None:
-                function = _function(b, f"tile_{height}x{width}", 9, tile(height, width))
+                function = _function(b, f"tile_{height}x{width}", 10, tile(height, width))
                 weight = step(b, weights, b.mul(token, i64(4 * SCORE_STRIDE)))
                 out = step(b, outs, b.add(b.mul(token, part), b.mul(column, i64(4 * LANES))))
-                place = b.mul(column, i64(LANES))
-                b.call(function, [entries, weight, out, strips.index, stop, place, size, block_size, part])
+                element = b.mul(column, i64(LANES))
+                numbers = [strips.index, stop, count, element, size, block_size, part]
+                b.call(function, [place, weight, out, *numbers])
 
-            _cover(b, tokens, columns, shapes, run)
+            _cover(b, tokens, columns, _value_shapes(), run)
 
     return values
 
