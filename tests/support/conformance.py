@@ -49,3 +49,10 @@ def check(pairs: list[tuple[np.ndarray, np.ndarray]], bound: float) -> None:
         assert ours.shape == reference.shape
         assert ours.dtype == np.float32
         assert normalized_error(ours, reference) <= bound
+
+
+def attention(g: Graph, x: Value) -> Value:
+    """Nothing but queries, keys, values and attention."""
+    s = g.spec
+    q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.kv_width)))
+    return g.attend(q, k, v)

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 from edgert_models.errors import UnsupportedError
-from edgert_models.graph import Graph
-from edgert_models.ops import Value
 from edgert_runtimes.base import Backend
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.registry import backend_names, get_backend
 
-from tests.support.conformance import check, one_sequence, plan_of, run_both, tokens
+from tests.support.conformance import attention, check, one_sequence, plan_of, run_both, tokens
 from tests.support.tiny import batch, limits, random_weights
 
 BOUNDS = {"f32": 1e-7, "f16": 1e-6, "bf16": 1e-5, "q8_0": 1e-5, "q4_0": 1e-3}
@@ -21,12 +19,6 @@ float64.
 @pytest.fixture(params=[name for name in backend_names() if name != "reference"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     return get_backend(request.param)
-
-
-def attention(g: Graph, x: Value) -> Value:
-    s = g.spec
-    q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.kv_width)))
-    return g.attend(q, k, v)
 
 
 @pytest.mark.parametrize(
