@@ -29,7 +29,19 @@ from edgert_runtimes.cpu import weights as loading
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
-from edgert_runtimes.cpu.kernels import attend, checks, division, executor, linear, moe, rows, storing, table, tiles
+from edgert_runtimes.cpu.kernels import (
+    attend,
+    checks,
+    division,
+    executor,
+    linear,
+    moe,
+    rows,
+    softmax,
+    storing,
+    table,
+    tiles,
+)
 from edgert_runtimes.cpu.lower import CACHE_SLACK, block_bytes, lower
 from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
 from edgert_runtimes.cpu.profile import Profile
@@ -228,7 +240,7 @@ def _stop(running: Executor, memory: object) -> None:
 
 
 def _op_kernels() -> list[jit.Kernel]:
-    modules = (attend, division, linear, moe, rows)
+    modules = (attend, division, linear, moe, rows, softmax)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
     by_type = (storing.STORE_KERNELS, tiles.SCORE_KERNELS, tiles.VALUE_KERNELS)
     return list(dict.fromkeys([*found, *(kernel for kernels in by_type for kernel in kernels.values())]))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, table, tiles
+from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, softmax, table, tiles
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
 from edgert_runtimes.cpu.weights import Layout, Loaded, Matrix, Vector
@@ -366,11 +366,14 @@ class _Lowering:
             attend.KEPT_PARTS: self._temporary(4 * room * part),
             division.KEPT_ROOM: room,
             tiles.PART: part,
+            attend.MERGE_PART: softmax.merge_part,
+            attend.FINISH_PART: softmax.finish_part,
         }
         multiply: dict[int, Field] = {
             rows.X: self._place(op.q),
             rows.X_STRIDE: _stride(op.q.width),
             attend.SCALE: float(op.scale),
+            attend.WEIGH: softmax.weigh,
             tiles.PARTS: parts,
             attend.TOTALS: totals,
             tiles.QUERIES: queries,

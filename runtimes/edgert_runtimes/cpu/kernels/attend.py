@@ -15,6 +15,7 @@ from typing import Any
 
 from edgert_quant.jit import device, kernel
 from edgert_quant.jit.primitives import (
+    call3,
     call4,
     call6,
     copy_bytes,
@@ -24,7 +25,6 @@ from edgert_quant.jit.primitives import (
     load_i64,
     store_f32,
     store_i64,
-    zero_bytes,
 )
 from numpy import float32
 
@@ -49,7 +49,6 @@ from edgert_runtimes.cpu.kernels.division import (
     lanes_of,
 )
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, X_STRIDE, Y_STRIDE, X, Y
-from edgert_runtimes.cpu.kernels.softmax import exponentiate, finish_part, merge_part
 from edgert_runtimes.cpu.kernels.table import (
     BLOCK_TABLES,
     CHUNKS,
@@ -91,6 +90,9 @@ KEPT_PARTS = OPERANDS + 24  # address of the parts that `merge` merges
 MULTIPLY_KEYS = OPERANDS + 25
 MULTIPLY_VALUES = OPERANDS + 26
 STORE_ONE = OPERANDS + 27
+WEIGH = OPERANDS + 28  # the kernels of `softmax`
+MERGE_PART = OPERANDS + 29
+FINISH_PART = OPERANDS + 30
 
 STAIR = 8
 """Tokens that wait for each other's last positions, about, where rows end one after another."""
@@ -188,12 +190,10 @@ def end_of(position: Any, start: Any) -> Any:
 @device(inline=False)
 def weigh(record: Any, scratch: Any, token: Any, heads: Any, begin: Any, end: Any) -> Any:
     """Scores → weights, and parts without their outputs, of the tokens of one row."""
-    size = 4 * load_i64(record, PART)
     for i in range(token, token + heads):
-        part = scratch + load_i64(record, PARTS) + i * size
-        zero_bytes(part, size)
+        part = scratch + load_i64(record, PARTS) + 4 * i * load_i64(record, PART)
         scores = scratch + SCORES + 4 * (MARGIN + i * SCORE_STRIDE + begin)
-        exponentiate(scores, end - begin, part)
+        call4(load_i64(record, WEIGH), scores, end - begin, part, vectors_of(record))
 
 
 @device
@@ -259,11 +259,13 @@ def attend_unit(state: Any, record: Any, scratch: Any, group: Any, lane: Any, fi
                 copy_bytes(totals, parts, heads * part_bytes)
             else:
                 for head in range(heads):
-                    merge_part(totals + head * part_bytes, parts + head * part_bytes, vectors_of(record))
+                    total, part = totals + head * part_bytes, parts + head * part_bytes
+                    call3(load_i64(record, MERGE_PART), total, part, vectors_of(record))
             if position + i < start + TILE:
                 for head in range(heads):
                     out = out_of(record, first_row + i, first_head + head)
-                    finish_part(totals + head * part_bytes, out, load_i64(record, HEAD_SIZE))
+                    total = totals + head * part_bytes
+                    call3(load_i64(record, FINISH_PART), total, out, load_i64(record, HEAD_SIZE))
 
 
 @kernel
@@ -312,6 +314,7 @@ def merge(state: int, record: int, chunk: int, thread: int) -> None:
             end = position // TILE + 1 - load_i64(group, FIRST_TILE)
             part = load_i64(record, KEPT_PARTS) + part_bytes * (kept + (first * rows + i) * heads + head)
             for tile in range(1, end - first):
-                merge_part(part, part + tile * rows * heads * part_bytes, vectors_of(record))
-            finish_part(part, out_of(record, row, head), load_i64(record, HEAD_SIZE))
+                other = part + tile * rows * heads * part_bytes
+                call3(load_i64(record, MERGE_PART), part, other, vectors_of(record))
+            call3(load_i64(record, FINISH_PART), part, out_of(record, row, head), load_i64(record, HEAD_SIZE))
         before += rows * heads

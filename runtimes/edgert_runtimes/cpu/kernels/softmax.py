@@ -10,17 +10,17 @@ The result is o / l. It depends on a row's own scores and values only, however t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from edgert_quant.jit import emit, ir_kernel
+from llvmlite import ir
 
-from edgert_quant.jit import emit, primitive
-
+from edgert_runtimes.cpu.kernels import vectors as rows
 from edgert_runtimes.cpu.kernels.vectors import LANES, emit_exp, vector_types
-
-if TYPE_CHECKING:
-    from llvmlite import ir
 
 HEADER = LANES
 """Floats of a part before its output."""
+
+SOURCES = (emit, rows)
+"""The modules that the kernels are emitted by, beside this one."""
 
 LOWEST = -3.4028234663852886e38
 """The maximum of nothing: finite, so that scores of minus infinity have the weight 0."""
@@ -31,20 +31,15 @@ def _floats(b: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     return b.add(address, b.shl(index, emit.integer(64, 2)))
 
 
-@primitive("void(i64, i64)")
-def empty_part(b: ir.IRBuilder, part: ir.Value, vectors: ir.Value) -> None:
-    """The part of no positions; `vectors` of output."""
-    single, wide = vector_types()
-    emit.store(b, part, 0, emit.real(LOWEST, single))
-    emit.store(b, part, 1, emit.real(0.0, single))
-    with emit.loop(b, vectors) as each:
-        place = _floats(b, part, b.mul(b.add(each.index, emit.integer(64, 1)), emit.integer(64, LANES)))
-        emit.store(b, place, 0, emit.real(0.0, wide), align=4)
+def _output(b: ir.IRBuilder, part: ir.Value, vector: ir.Value) -> ir.Value:
+    """The address of a vector of output."""
+    return _floats(b, part, b.add(b.mul(vector, emit.integer(64, LANES)), emit.integer(64, HEADER)))
 
 
-@primitive("void(i64, i64, i64)")
-def exponentiate(b: ir.IRBuilder, x: ir.Value, n: ir.Value, part: ir.Value) -> None:
-    """x[i] = e^(x[i] - m) for n scores, and m and l of the part; up to 15 floats behind the scores become 0.
+@ir_kernel(name="attend.weigh", key=SOURCES)
+def weigh(b: ir.IRBuilder, x: ir.Value, n: ir.Value, part: ir.Value, vectors: ir.Value) -> None:
+    """x[i] = e^(x[i] - m) for n scores, and a part with m, l and `vectors` of zeros as output; up to 15 floats behind
+    the scores become 0.
 
     NaNs are passed over in m, and so get into l. l is 16 partial sums, folded by halves.
     """
@@ -62,9 +57,11 @@ def exponentiate(b: ir.IRBuilder, x: ir.Value, n: ir.Value, part: ir.Value) -> N
         body.carry(b.fadd(body.values[0], weights))
     emit.store(b, part, 0, highest)
     emit.store(b, part, 1, _fold(b, body.values[0]))
+    with emit.loop(b, vectors) as each:
+        emit.store(b, _output(b, part, each.index), 0, emit.real(0.0, wide), align=4)
 
 
-@primitive("void(i64, i64, i64)")
+@ir_kernel(name="attend.merge_part", key=SOURCES)
 def merge_part(b: ir.IRBuilder, total: ir.Value, part: ir.Value, vectors: ir.Value) -> None:
     """Merge a part into the total of those before it; `vectors` of output."""
     single, wide = vector_types()
@@ -77,14 +74,13 @@ def merge_part(b: ir.IRBuilder, total: ir.Value, part: ir.Value, vectors: ir.Val
     emit.store(b, total, 1, b.fadd(*sums))
     spread = [emit.splat(b, factor, LANES) for factor in factors]
     with emit.loop(b, vectors) as each:
-        offset = b.mul(b.add(each.index, emit.integer(64, 1)), emit.integer(64, LANES))
-        outputs = [emit.load(b, _floats(b, address, offset), 0, wide, align=4) for address in parts]
+        outputs = [emit.load(b, _output(b, address, each.index), 0, wide, align=4) for address in parts]
         scaled = b.fmul(outputs[0], spread[0])
         merged = emit.call(b, "llvm.fmuladd.v16f32", wide, [outputs[1], spread[1], scaled])
-        emit.store(b, _floats(b, total, offset), 0, merged, align=4)
+        emit.store(b, _output(b, total, each.index), 0, merged, align=4)
 
 
-@primitive("void(i64, i64, i64)")
+@ir_kernel(name="attend.finish_part", key=SOURCES)
 def finish_part(b: ir.IRBuilder, total: ir.Value, out: ir.Value, n: ir.Value) -> None:
     """out = o / l, n floats."""
     single, wide = vector_types()
@@ -101,8 +97,6 @@ def finish_part(b: ir.IRBuilder, total: ir.Value, out: ir.Value, n: ir.Value) ->
 
 def _fold(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """The sum of 16 lanes, by halves."""
-    from llvmlite import ir
-
     width = LANES
     while width > 1:
         width //= 2

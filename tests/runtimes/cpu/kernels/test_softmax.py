@@ -2,29 +2,10 @@
 
 import numpy as np
 import pytest
-from edgert_quant.jit import kernel
-from edgert_runtimes.cpu.kernels.softmax import HEADER, exponentiate, finish_part, merge_part
+from edgert_runtimes.cpu.kernels.softmax import HEADER, finish_part, merge_part, weigh
 
 WIDTH = 20
 PART = HEADER + 32
-
-
-@kernel
-def weigh(scores: int, count: int, part: int) -> None:
-    """Scores → weights, and a part's header."""
-    exponentiate(scores, count, part)
-
-
-@kernel
-def merge(total: int, part: int) -> None:
-    """A part into those before it."""
-    merge_part(total, part, 2)
-
-
-@kernel
-def finish(total: int, out: int, width: int) -> None:
-    """The result."""
-    finish_part(total, out, width)
 
 
 def in_parts(scores: np.ndarray, values: np.ndarray, ends: list[int]) -> np.ndarray:
@@ -34,18 +15,19 @@ def in_parts(scores: np.ndarray, values: np.ndarray, ends: list[int]) -> np.ndar
     for end in ends:
         weights = np.zeros(end - start + 2 * HEADER, np.float32)
         weights[: end - start] = scores[start:end]
-        part = np.zeros(PART, np.float32)
-        weigh(weights.ctypes.data, end - start, part.ctypes.data)
+        part = np.full(PART, np.nan, np.float32)
+        weigh(weights.ctypes.data, end - start, part.ctypes.data, 2)
+        assert not part[HEADER:].any()
         assert not weights[end - start : -(-(end - start) // HEADER) * HEADER].any()
         with np.errstate(invalid="ignore"):
             part[HEADER : HEADER + WIDTH] = weights[: end - start] @ values[start:end]
         if start:
-            merge(total.ctypes.data, part.ctypes.data)
+            merge_part(total.ctypes.data, part.ctypes.data, 2)
         else:
             total[:] = part
         start = end
     out = np.zeros(WIDTH, np.float32)
-    finish(total.ctypes.data, out.ctypes.data, WIDTH)
+    finish_part(total.ctypes.data, out.ctypes.data, WIDTH)
     return out
 
 
