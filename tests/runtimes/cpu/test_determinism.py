@@ -100,9 +100,10 @@ def test_hidden_values_and_picked_rows() -> None:
     session.close()
 
 
-def test_copied_blocks_are_the_same_cache() -> None:
+@pytest.mark.parametrize("kv_type", ["f16", "q4_0"])
+def test_copied_blocks_are_the_same_cache(kv_type: str) -> None:
     plan, weights = model(BlockType.F32)
-    session = CpuBackend().load(plan, weights, limits(kv_type="f16"))
+    session = CpuBackend().load(plan, weights, limits(kv_type=kv_type))
     tokens = prompt(48, 3)
     session.step(batch([(tokens, 0, [3, 1, 2])]))
     expected = session.step(batch([(prompt(1, 4), 48, [3, 1, 2, 9])]))
@@ -121,7 +122,10 @@ def divided_rows(session: CpuSession) -> list[int]:
     return [int(memory[(words[i, division.DIVISION] - start) // 8 + division.DIVIDED]) for i in records]
 
 
-@pytest.mark.parametrize(("kv_type", "window", "heads"), [("f16", None, 4), ("q8_0", 600, 2), ("f32", 300, 53)])
+@pytest.mark.parametrize(
+    ("kv_type", "window", "heads"),
+    [("f16", None, 4), ("q8_0", 600, 2), ("f32", 300, 53), ("bf16", 1100, 3), ("q4_0", None, 8)],
+)
 def test_a_long_context_divided_among_threads_is_the_same(kv_type: str, window: int | None, heads: int) -> None:
     """Alone or beside other sequences; decoding, and some rows at once across the end of a tile; blocks of any size."""
     plan = plan_of(attention, heads=heads, kv_heads=1, head_size=64, window=window, context=2048)

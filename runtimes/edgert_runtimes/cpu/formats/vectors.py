@@ -94,10 +94,14 @@ def prefetch(b: ir.IRBuilder, base: Value, offset: Offset, lines: int) -> None:
     """Fetch some cache lines into all caches, from PREFETCH_DISTANCE behind `offset` on; harmless anywhere."""
     if not prefetches():
         return
-    first = add(b, offset, PREFETCH_DISTANCE)
-    for line in range(lines):
+    fetch(b, step(b, base, add(b, offset, PREFETCH_DISTANCE)), LINE * lines)
+
+
+def fetch(b: ir.IRBuilder, place: Value, size: int) -> None:
+    """Fetch `size` bytes from a pointer on, or the line they are in, into all caches; harmless anywhere."""
+    for line in range(max(1, size // LINE)):
         hints = [emit.integer(32, value) for value in (0, 3, 1)]  # for reading, to keep, data
-        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, base, add(b, first, LINE * line)), *hints])
+        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, place, LINE * line), *hints])
 
 
 def splat(b: ir.IRBuilder, value: Value) -> Value:

@@ -94,6 +94,9 @@ WEIGH = OPERANDS + 28  # the kernels of `softmax`
 MERGE_PART = OPERANDS + 29
 FINISH_PART = OPERANDS + 30
 
+WEIGHED_AHEAD = 4
+"""Blocks of values that are fetched while scores become weights."""
+
 STAIR = 8
 """Tokens that wait for each other's last positions, about, where rows end one after another."""
 
@@ -189,11 +192,15 @@ def end_of(position: Any, start: Any) -> Any:
 
 @device(inline=False)
 def weigh(record: Any, scratch: Any, token: Any, heads: Any, begin: Any, end: Any) -> Any:
-    """Scores → weights, and parts without their outputs, of the tokens of one row."""
+    """Scores → weights, and parts without their outputs, of the tokens of one row. The first tokens fetch the first
+    blocks of values.
+    """
+    values = load_i64(scratch, VALUE_ENTRIES)
     for i in range(token, token + heads):
+        block, size = load_i64(values, 2 * i), load_i64(record, BLOCK_BYTES) if i < WEIGHED_AHEAD else 0
         part = scratch + load_i64(record, PARTS) + 4 * i * load_i64(record, PART)
         scores = scratch + SCORES + 4 * (MARGIN + i * SCORE_STRIDE + begin)
-        call4(load_i64(record, WEIGH), scores, end - begin, part, vectors_of(record))
+        call6(load_i64(record, WEIGH), scores, end - begin, part, vectors_of(record), block, size)
 
 
 @device

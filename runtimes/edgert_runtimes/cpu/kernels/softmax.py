@@ -13,14 +13,19 @@ from __future__ import annotations
 from edgert_quant.jit import emit, ir_kernel
 from llvmlite import ir
 
+from edgert_runtimes.cpu.formats import vectors
+from edgert_runtimes.cpu.formats.vectors import fetch
 from edgert_runtimes.cpu.kernels import vectors as rows
 from edgert_runtimes.cpu.kernels.vectors import LANES, emit_exp, vector_types
 
 HEADER = LANES
 """Floats of a part before its output."""
 
-SOURCES = (emit, rows)
+SOURCES = (emit, rows, vectors)
 """The modules that the kernels are emitted by, beside this one."""
+
+FETCHED = 256
+"""Bytes that are fetched for every 16 scores, while the memory would idle."""
 
 LOWEST = -3.4028234663852886e38
 """The maximum of nothing: finite, so that scores of minus infinity have the weight 0."""
@@ -37,9 +42,19 @@ def _output(b: ir.IRBuilder, part: ir.Value, vector: ir.Value) -> ir.Value:
 
 
 @ir_kernel(name="attend.weigh", key=SOURCES)
-def weigh(b: ir.IRBuilder, x: ir.Value, n: ir.Value, part: ir.Value, vectors: ir.Value) -> None:
+def weigh(
+    b: ir.IRBuilder,
+    x: ir.Value,
+    n: ir.Value,
+    part: ir.Value,
+    vectors: ir.Value,
+    ahead: ir.Value,
+    size: ir.Value,
+) -> None:
     """x[i] = e^(x[i] - m) for n scores, and a part with m, l and `vectors` of zeros as output; up to 15 floats behind
     the scores become 0.
+
+    The first `size` bytes at `ahead` are fetched meanwhile, 16 for a score at most.
 
     NaNs are passed over in m, and so get into l. l is 16 partial sums, folded by halves.
     """
@@ -51,6 +66,9 @@ def weigh(b: ir.IRBuilder, x: ir.Value, n: ir.Value, part: ir.Value, vectors: ir
     highest = emit.call(b, "llvm.vector.reduce.fmax.v16f32", single, [body.values[0]])
     shift = emit.splat(b, highest, LANES)
     with emit.loop(b, n, emit.real(0.0, wide), step=LANES) as body:
+        offset = b.mul(body.index, emit.integer(64, FETCHED // LANES))
+        with b.if_then(b.icmp_signed("<", offset, size)):
+            fetch(b, b.inttoptr(b.add(ahead, offset), ir.PointerType()), FETCHED)
         place = _floats(b, x, body.index)
         weights = emit_exp(b, b.fsub(emit.load(b, place, 0, wide, align=4), shift))
         emit.store(b, place, 0, weights, align=4)

@@ -30,6 +30,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     LINE,
     POINTER,
     Value,
+    fetch,
     fused,
     i64,
     load,
@@ -136,13 +137,6 @@ def _function(b: ir.IRBuilder, name: str, arguments: int, body: Callable[..., No
     return function
 
 
-def _fetch(b: ir.IRBuilder, place: Value, size: int) -> None:
-    """Fetch `size` bytes, or the line they are in."""
-    for line in range(max(1, size // LINE)):
-        hints = [emit.integer(32, value) for value in (0, 3, 1)]
-        emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, place, LINE * line), *hints])
-
-
 def _entry(b: ir.IRBuilder, entries: Value, index: Value | int) -> Value:
     return step(b, entries, b.mul(i64(index), i64(ENTRY)))
 
@@ -170,7 +164,7 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
                 if prefetches() or height > 1 or layout.span == GROUP:
                     # Where much is done for what is read, no CPU fetches it by itself in time.
                     for place in ahead:
-                        _fetch(b, step(b, place, offset), layout.key_bytes * UNROLL // layout.span)
+                        fetch(b, step(b, place, offset), layout.key_bytes * UNROLL // layout.span)
                 for i in range(UNROLL):
                     sums = add(sums, offset, b.add(b.mul(span, i64(layout.span)), first), i, scales)
                 return sums
@@ -251,7 +245,7 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
                     # All tiles of columns together fetch a block from end to end.
                     size_ahead = layout.type.row_bytes(GROUP) * width // 2
                     offset_ahead = b.add(b.mul(column_bytes, block_size), b.mul(rows.index, i64(size_ahead)))
-                    _fetch(b, step(b, ahead, offset_ahead), size_ahead)
+                    fetch(b, step(b, ahead, offset_ahead), size_ahead)
                     values = layout.values(b, step(b, block, offset), size, column, width)
                     place = step(b, weights, b.shl(b.add(position, rows.index), i64(2)))
                     found = []

@@ -16,7 +16,7 @@ def in_parts(scores: np.ndarray, values: np.ndarray, ends: list[int]) -> np.ndar
         weights = np.zeros(end - start + 2 * HEADER, np.float32)
         weights[: end - start] = scores[start:end]
         part = np.full(PART, np.nan, np.float32)
-        weigh(weights.ctypes.data, end - start, part.ctypes.data, 2)
+        weigh(weights.ctypes.data, end - start, part.ctypes.data, 2, 0, 0)
         assert not part[HEADER:].any()
         assert not weights[end - start : -(-(end - start) // HEADER) * HEADER].any()
         with np.errstate(invalid="ignore"):
