@@ -4,7 +4,7 @@
     attend   per unit (see `division`): the tiles of positions that its rows see, one after another
     merge    per row and head of divided groups: the parts of its tiles
 
-`cache_layouts` says how keys and values lie in a block, `tiles` multiplies, and `softmax` says what a part is. A row's
+`caches` says how keys and values lie in a block, `tiles` multiplies, and `softmax` says what a part is. A row's
 result depends on its own sequence only: tiles begin at multiples of TILE, and parts are merged in their order, whoever
 made them.
 """

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from edgert_quant.jit import Kernel, emit, ir_kernel
+from edgert_quant.jit import Kernel, ir_kernel
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats import activations, base, vectors
+from edgert_runtimes.cpu.formats import base
 from edgert_runtimes.cpu.formats.vectors import Value, pointer
-from edgert_runtimes.cpu.kernels import cache_layouts
-from edgert_runtimes.cpu.kernels.cache_layouts import LAYOUTS, CacheLayout
+from edgert_runtimes.cpu.kernels.caches import LAYOUTS, SOURCES, CacheLayout
 
 
 def _store_kernel(name: str, layout: CacheLayout) -> Kernel:
-    @ir_kernel(name=name, key=(activations, base, cache_layouts, emit, vectors))
+    @ir_kernel(name=name, key=(base, *SOURCES))
     def store(b: ir.IRBuilder, key: Value, value: Value, panel: Value, lane: Value, row: Value, width: Value) -> None:
         layout.store_key(b, pointer(b, key), pointer(b, panel), lane, width)
         layout.store_value(b, pointer(b, value), pointer(b, row), width)

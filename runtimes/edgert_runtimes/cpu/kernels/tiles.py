@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from edgert_quant.jit import Kernel, emit, host, ir_kernel
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats import base, vectors
+from edgert_runtimes.cpu.formats import base
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
@@ -40,8 +40,8 @@ from edgert_runtimes.cpu.formats.vectors import (
     step,
     store,
 )
-from edgert_runtimes.cpu.kernels import cache_layouts, table
-from edgert_runtimes.cpu.kernels.cache_layouts import GROUP, LAYOUTS, CacheLayout
+from edgert_runtimes.cpu.kernels import caches, table
+from edgert_runtimes.cpu.kernels.caches import GROUP, LAYOUTS, CacheLayout
 from edgert_runtimes.cpu.kernels.table import OPERANDS
 
 HEAD_SIZE = OPERANDS + 10
@@ -56,8 +56,11 @@ TILE = 256
 TOKENS = 48
 """Most tokens that share a tile."""
 
-AHEAD = 2
-"""Entries between what is read and what is fetched."""
+AHEAD = 4
+"""Entries behind those of a tile: as many as panels go together."""
+
+BLOCKS_AHEAD = 2
+"""Blocks between the values that are read and those that are fetched."""
 
 MARGIN = LANES
 """Scores before the first and behind the last of a tile: panels reach over the ends."""
@@ -80,7 +83,7 @@ STRIP = 32
 """Positions whose values stay in the cache while all their columns are added."""
 
 UNROLL = 4
-SOURCES = (base, cache_layouts, emit, table, vectors)
+SOURCES = (base, *caches.SOURCES, table)
 """The modules that the kernels are emitted by, beside this one."""
 
 Shapes = Sequence[tuple[int, Sequence[int]]]
@@ -235,7 +238,7 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
             with emit.loop(b, count, *sums) as blocks:
                 place = _entry(b, entries, blocks.index)
                 block = pointer(b, load(b, place, 0, I64, align=8))
-                ahead = pointer(b, load(b, place, ENTRY * AHEAD, I64, align=8))
+                ahead = pointer(b, load(b, place, ENTRY * BLOCKS_AHEAD, I64, align=8))
                 position = b.add(origin, b.mul(blocks.index, block_size))
                 low, high = b.sub(begin, position), b.sub(end, position)
                 low = b.select(b.icmp_signed(">", low, i64(0)), low, i64(0))

@@ -1,19 +1,8 @@
-"""How keys and values of each type lie in the cache, and the IR that reads and writes them.
-
-A block of the cache has, for every kv head, keys and values of the same size. Keys come in *panels* of 16 positions,
-element after element, so that a score needs no sum across lanes: 16 numbers [element][16 positions], or for Q8_0 and
-Q4_0, group after group of 32 elements, 16 half scales and then the codes, [32][16] bytes or [16][16] bytes whose low
-and high nibbles are elements 2i and 2i + 1. Values are rows [positions][head size]; those of Q8_0 and Q4_0 begin with
-a half scale for each group, and the nibbles of byte i of a group are elements i and i + 16.
-
-What is read is exact in float32: a code has at most 8 bits, a half 11. So it makes no difference where it is read.
-How numbers are rounded is said in `edgert_runtimes.reference.cache`.
-"""
+"""Caches of 8 or 4 bits, in groups with a scale."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from typing import Any
 
 from edgert_quant.blocks import BlockType
@@ -44,120 +33,10 @@ from edgert_runtimes.cpu.formats.vectors import (
     step,
     store,
 )
+from edgert_runtimes.cpu.kernels.caches.base import GROUP, CacheLayout
 
-GROUP = 32
-"""Elements that share a scale."""
 SCALES = 2 * LANES
 """Bytes of the scales of a group of keys."""
-
-
-class CacheLayout(ABC):
-    """One type of cache."""
-
-    type: BlockType
-    span: int
-    """Elements of a key that are read in one go: a group, or a few."""
-
-    @property
-    def key_bytes(self) -> int:
-        """Bytes of `span` elements of 16 keys."""
-        return LANES * self.type.row_bytes(self.span)
-
-    def row_bytes(self, b: ir.IRBuilder, width: Value) -> Value:
-        """Bytes of the values of one position."""
-        return b.sdiv(b.mul(width, i64(self.type.block_bytes)), i64(self.type.block_size))
-
-    @abstractmethod
-    def key_offset(self, b: ir.IRBuilder, first: Offset) -> Offset:
-        """Where element `first` (a multiple of 4) of a span begins."""
-
-    @abstractmethod
-    def key_scale(self, b: ir.IRBuilder, span: Value) -> Any:
-        """What `key` needs of a span of 16 keys to scale them."""
-
-    @abstractmethod
-    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Any) -> Value:
-        """16 keys' element i behind the one that begins at `place`."""
-
-    @abstractmethod
-    def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
-        """`count` vectors of the values of one position, from element `column` on; `count` is 1 or even, and then so is
-        the number of vectors before.
-        """
-
-    @abstractmethod
-    def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
-        """Round float32[width] and store it as one of 16 keys."""
-
-    @abstractmethod
-    def store_value(self, b: ir.IRBuilder, x: Value, row: Value, width: Value) -> None:
-        """Round float32[width] and store it as the values of one position."""
-
-
-class Numbers(CacheLayout):
-    """Floats as they are, or in 16 bits."""
-
-    span = 4
-
-    def __init__(self, kind: BlockType, bits: Any, widen: Callable[..., Value], narrow: Callable[..., Value]) -> None:
-        self.type = kind
-        self._bits = bits
-        self._size = kind.block_bytes
-        self._widen = widen
-        self._narrow = narrow
-
-    def key_offset(self, b: ir.IRBuilder, first: Offset) -> Offset:
-        """Elements lie one behind the other."""
-        return b.mul(i64(first), i64(LANES * self._size))
-
-    def key_scale(self, b: ir.IRBuilder, span: Value) -> Any:
-        """Nothing."""
-        return None
-
-    def key(self, b: ir.IRBuilder, place: Value, i: int, scale: Any) -> Value:
-        """Widened."""
-        kind = ir.VectorType(self._bits, LANES)
-        return self._widen(b, load(b, place, i * LANES * self._size, kind, align=self._size))
-
-    def values(self, b: ir.IRBuilder, row: Value, width: Value, column: Value, count: int) -> list[Value]:
-        """Widened. The last vector of a head size that is no multiple of 16 reaches over its end."""
-        kind = ir.VectorType(self._bits, LANES)
-        place = step(b, row, b.mul(column, i64(self._size)))
-        return [self._widen(b, load(b, place, i * LANES * self._size, kind, align=self._size)) for i in range(count)]
-
-    def store_key(self, b: ir.IRBuilder, x: Value, panel: Value, lane: Value, width: Value) -> None:
-        """Sixteen elements at once, then one by one."""
-        column = step(b, panel, b.mul(lane, i64(self._size)))
-
-        def some(first: Value, count: int) -> None:
-            numbers = self._read(b, x, first, count)
-            place = step(b, column, b.mul(first, i64(LANES * self._size)))
-            for i in range(count):
-                number = numbers if count == 1 else b.extract_element(numbers, ir.Constant(I32, i))
-                store(b, place, i * LANES * self._size, number, align=self._size)
-
-        _in_parts(b, width, some)
-
-    def store_value(self, b: ir.IRBuilder, x: Value, row: Value, width: Value) -> None:
-        """Sixteen elements at once, then one by one."""
-
-        def some(first: Value, count: int) -> None:
-            place = step(b, row, b.mul(first, i64(self._size)))
-            store(b, place, 0, self._read(b, x, first, count), align=self._size)
-
-        _in_parts(b, width, some)
-
-    def _read(self, b: ir.IRBuilder, x: Value, first: Value, count: int) -> Value:
-        return self._narrow(b, load(b, x, b.shl(first, i64(2)), FLOATS if count > 1 else F32, align=4))
-
-
-def _in_parts(b: ir.IRBuilder, width: Value, some: Callable[[Value, int], None]) -> None:
-    """some(first element, how many): sixteen at once, then one by one."""
-    done = i64(0)
-    for count in (LANES, 1):
-        with emit.loop(b, b.sub(width, i64(count - 1)), start=done, step=count) as each:
-            some(each.index, count)
-        done = each.index
 
 
 class Groups(CacheLayout):
@@ -340,25 +219,3 @@ def _limited(b: ir.IRBuilder, x: Value, low: float, high: float) -> Value:
 def _stored(b: ir.IRBuilder, scale: Value) -> Value:
     """The bits of a scale as a half: NaN for one that is not finite, which makes its block NaN."""
     return emit.float_to_half(b, b.fadd(scale, b.fsub(scale, scale)))
-
-
-LAYOUTS: dict[str, CacheLayout] = {
-    layout.type.name.lower(): layout
-    for layout in (
-        Numbers(
-            BlockType.F32,
-            I32,
-            lambda b, x: b.bitcast(x, _like(x, F32)),
-            lambda b, x: b.bitcast(x, _like(x, I32)),
-        ),
-        Numbers(BlockType.F16, I16, emit.half_to_float, emit.float_to_half),
-        Numbers(BlockType.BF16, I16, emit.bfloat_to_float, emit.float_to_bfloat),
-        Q8(),
-        Q4(),
-    )
-}
-"""By name, as users type it."""
-
-
-def _like(x: Value, element: Any) -> Any:
-    return ir.VectorType(element, x.type.count) if isinstance(x.type, ir.VectorType) else element

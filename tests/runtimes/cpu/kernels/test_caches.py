@@ -8,7 +8,7 @@ import pytest
 from edgert_quant.jit import Kernel, Target, emit, ir_kernel
 from edgert_runtimes.cpu.formats import LANES
 from edgert_runtimes.cpu.formats.vectors import add, i64, pointer, step, store
-from edgert_runtimes.cpu.kernels.cache_layouts import LAYOUTS
+from edgert_runtimes.cpu.kernels.caches import LAYOUTS
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.kernels.tiles import SCORE_KERNELS, VALUE_KERNELS
 from edgert_runtimes.cpu.memory import allocate
