@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
+from edgert_runtimes.cpu.attention import CACHE_SLACK, block_bytes
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
@@ -42,7 +43,7 @@ from edgert_runtimes.cpu.kernels import (
     table,
     tiles,
 )
-from edgert_runtimes.cpu.lower import CACHE_SLACK, block_bytes, lower
+from edgert_runtimes.cpu.lower import lower
 from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
 from edgert_runtimes.cpu.profile import Profile
 from edgert_runtimes.kv_types import check_kv_type

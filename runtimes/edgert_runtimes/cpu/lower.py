@@ -20,18 +20,11 @@ from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Limits
+from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, softmax, table, tiles
-from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
+from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, table
 from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
 from edgert_runtimes.cpu.weights import Layout, Loaded, Matrix, Vector
-from edgert_runtimes.kv_types import KV_TYPES
-
-DIVIDED_CONTEXTS = 2
-"""Sequences of the longest context that can be divided among threads in one step: with more, each takes its heads."""
-
-CACHE_SLACK = 64
-"""Bytes behind the cache that may be read: the last vector of a head size that is no multiple of 16."""
 
 Span = tuple[int, int]
 
@@ -324,64 +317,40 @@ class _Lowering:
         """Offsets of the keys and of the values of every layer."""
         places, end = [], 0
         for cache in self.plan.caches:
-            size = _aligned(self.limits.blocks * block_bytes(cache.width, self.limits))
+            size = _aligned(self.limits.blocks * attention.block_bytes(cache.width, self.limits))
             places.append((end, end + size))
             end += 2 * size
         self.program.cache_bytes = end
         return places
 
     def _attend(self, op: ops.Attend) -> None:
-        kind, block_size = KV_TYPES[self.limits.kv_type], self.limits.block_size
         keys, values = self.caches[op.layer]
-        group, row_bytes = op.heads // op.kv_heads, kind.row_bytes(op.head_size)
         common: dict[int, Field] = {
             attend.KEYS: Place("cache", keys),
             attend.VALUES: Place("cache", values),
-            division.KV_HEADS: op.kv_heads,
-            tiles.HEAD_SIZE: op.head_size,
-            tiles.BLOCK_SIZE: block_size,
-            attend.BLOCK_BYTES: row_bytes * _whole(block_size),
-            attend.PANEL_BYTES: row_bytes * LANES,
-            attend.ROW_BYTES: row_bytes,
+            **attention.cache_fields(op, self.limits),
         }
         stored: dict[int, Field] = {
             rows.X: self._place(op.k),
             rows.X_STRIDE: _stride(op.k.width),
             rows.Y: self._place(op.v),
             rows.Y_STRIDE: _stride(op.v.width),
-            attend.STORE_ONE: STORE_KERNELS[self.limits.kv_type],
         }
         self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
-        part = tiles.PART_HEADER + _whole(op.head_size)
-        parts, totals, queries = (tiles.SCRATCH + 4 * tiles.TOKENS * part * i for i in range(3))
-        self._scratch(queries + 4 * tiles.TOKENS * op.head_size)
-        room = DIVIDED_CONTEXTS * op.heads * (self.limits.context // tiles.TILE + 1)
+        self._scratch(attention.scratch_bytes(op))
         self._out(op)
-        read: dict[int, Field] = {
-            rows.OUT: self._place(op.out),
-            rows.OUT_STRIDE: _stride(op.out.width),
-            division.GROUP: group,
-            division.WINDOW: op.window or 0,
-            division.DIVISION: self._temporary(8 * division.division_words(self.limits.rows)),
-            attend.KEPT_PARTS: self._temporary(4 * room * part),
-            division.KEPT_ROOM: room,
-            tiles.PART: part,
-            attend.MERGE_PART: softmax.merge_part,
-            attend.FINISH_PART: softmax.finish_part,
-        }
-        multiply: dict[int, Field] = {
+        kept_bytes, division_bytes = attention.temporary_bytes(op, self.limits)
+        fields: dict[int, Field] = {
+            **common,
+            **attention.attend_fields(op, self.limits),
             rows.X: self._place(op.q),
             rows.X_STRIDE: _stride(op.q.width),
-            attend.SCALE: float(op.scale),
-            attend.WEIGH: softmax.weigh,
-            tiles.PARTS: parts,
-            attend.TOTALS: totals,
-            tiles.QUERIES: queries,
-            attend.MULTIPLY_KEYS: tiles.SCORE_KERNELS[self.limits.kv_type],
-            attend.MULTIPLY_VALUES: tiles.VALUE_KERNELS[self.limits.kv_type],
+            rows.OUT: self._place(op.out),
+            rows.OUT_STRIDE: _stride(op.out.width),
+            attend.KEPT_PARTS: self._temporary(kept_bytes),
+            division.DIVISION: self._temporary(division_bytes),
         }
-        fields = {**common, **read}
-        self._emit(attend.attend, table.ROWS, {**fields, **multiply}, prepare=division.prepare_attend)
+        self._emit(attend.attend, table.ROWS, fields, prepare=division.prepare_attend)
         self._emit(attend.merge, table.ROWS, fields, prepare=attend.prepare_merge)
 
 
@@ -406,19 +375,9 @@ def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float
     return frequencies
 
 
-def block_bytes(width: int, limits: Limits) -> int:
-    """Bytes of the keys (or of the values) of one block of one layer."""
-    return KV_TYPES[limits.kv_type].row_bytes(width) * _whole(limits.block_size)
-
-
-def _whole(count: int) -> int:
-    """`count` rounded up to whole vectors."""
-    return -(-count // LANES) * LANES
-
-
 def _stride(width: int) -> int:
     """Floats from one row to the next: whole panels."""
-    return _whole(width)
+    return -(-width // LANES) * LANES
 
 
 def _aligned(size: int) -> int:

@@ -13,8 +13,8 @@ from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Limits, OpTime
+from edgert_runtimes.cpu.attention import block_bytes
 from edgert_runtimes.cpu.kernels import attend, linear, moe, table
-from edgert_runtimes.cpu.lower import block_bytes
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
 from edgert_runtimes.cpu.weights import Loaded, Matrix
 
