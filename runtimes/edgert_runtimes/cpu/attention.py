@@ -7,7 +7,6 @@ from edgert_models import ops
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu.formats import LANES
 from edgert_runtimes.cpu.kernels import attend, division, softmax, tiles
-from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Field
 from edgert_runtimes.kv_types import KV_TYPES
 
@@ -33,17 +32,24 @@ def cache_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
         attend.BLOCK_BYTES: block_bytes(op.head_size, limits),
         attend.PANEL_BYTES: row_bytes * LANES,
         attend.ROW_BYTES: row_bytes,
-        attend.STORE_ONE: STORE_KERNELS[limits.kv_type],
     }
 
 
-def attend_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
+def merge_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
     """Sizes and kernels, for attending and merging."""
     return {
         division.GROUP: op.heads // op.kv_heads,
         division.WINDOW: op.window or 0,
         division.KEPT_ROOM: _kept_parts(op, limits),
         tiles.PART: _part(op),
+        attend.MERGE_PART: softmax.merge_part,
+        attend.FINISH_PART: softmax.finish_part,
+    }
+
+
+def attend_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
+    """What attending needs beside."""
+    return {
         tiles.PARTS: _parts(op, 0),
         attend.TOTALS: _parts(op, 1),
         tiles.QUERIES: _parts(op, 2),
@@ -51,8 +57,6 @@ def attend_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
         attend.MULTIPLY_KEYS: tiles.SCORE_KERNELS[limits.kv_type],
         attend.MULTIPLY_VALUES: tiles.VALUE_KERNELS[limits.kv_type],
         attend.WEIGH: softmax.weigh,
-        attend.MERGE_PART: softmax.merge_part,
-        attend.FINISH_PART: softmax.finish_part,
     }
 
 

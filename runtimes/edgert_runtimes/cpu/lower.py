@@ -23,6 +23,7 @@ from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, table
+from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
 from edgert_runtimes.cpu.weights import Layout, Loaded, Matrix, Vector
 
@@ -335,6 +336,7 @@ class _Lowering:
             rows.X_STRIDE: _stride(op.k.width),
             rows.Y: self._place(op.v),
             rows.Y_STRIDE: _stride(op.v.width),
+            attend.STORE_ONE: STORE_KERNELS[self.limits.kv_type],
         }
         self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
         self._scratch(attention.scratch_bytes(op))
@@ -342,15 +344,18 @@ class _Lowering:
         kept_bytes, division_bytes = attention.temporary_bytes(op, self.limits)
         fields: dict[int, Field] = {
             **common,
-            **attention.attend_fields(op, self.limits),
-            rows.X: self._place(op.q),
-            rows.X_STRIDE: _stride(op.q.width),
+            **attention.merge_fields(op, self.limits),
             rows.OUT: self._place(op.out),
             rows.OUT_STRIDE: _stride(op.out.width),
             attend.KEPT_PARTS: self._temporary(kept_bytes),
             division.DIVISION: self._temporary(division_bytes),
         }
-        self._emit(attend.attend, table.ROWS, fields, prepare=division.prepare_attend)
+        multiplied: dict[int, Field] = {
+            **attention.attend_fields(op, self.limits),
+            rows.X: self._place(op.q),
+            rows.X_STRIDE: _stride(op.q.width),
+        }
+        self._emit(attend.attend, table.ROWS, {**fields, **multiplied}, prepare=division.prepare_attend)
         self._emit(attend.merge, table.ROWS, fields, prepare=attend.prepare_merge)
 
 
