@@ -8,13 +8,13 @@ from edgert_models.errors import RequestError
 from edgert_models.graph import Plan, Role
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Limits, WeightProvider
+from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
 
 DEFAULT_CONTEXT = 4096
 DEFAULT_ROWS = 512  # a piece of a prompt: large enough for matrix kernels, short enough to stop between two
 DEFAULT_SEQUENCES = 8
 POOL_BYTES = 1 << 30  # the cache's size where no `memory` is given and one context does not need more
 _FLOATS = (BlockType.F32, BlockType.F16, BlockType.BF16)
-_KV_BYTES = {"f16": 2, "f32": 4}
 
 
 def choose_limits(
@@ -51,11 +51,12 @@ def choose_limits(
         raise RequestError(reason, parameter="rows")
     if kv_type == "auto":
         kv_type = "f32" if _all_floats(plan, weights) else "f16"
-    if kv_type not in _KV_BYTES:
-        raise RequestError(f"kv_type must be auto, f16 or f32, not {kv_type!r}", parameter="kv_type")
+    if kv_type not in KV_TYPES:
+        raise RequestError(f"kv_type must be one of auto, {', '.join(KV_TYPES)}, not {kv_type!r}", parameter="kv_type")
+    check_kv_type(kv_type, plan)
     block_size = Limits.block_size
     least = -(-context // block_size)
-    block_bytes = block_size * _KV_BYTES[kv_type] * sum(2 * cache.width for cache in plan.caches)
+    block_bytes = block_size * sum(2 * KV_TYPES[kv_type].row_bytes(cache.width) for cache in plan.caches)
     blocks = least * sequences
     if memory is None:
         blocks = max(least, min(blocks, POOL_BYTES // max(1, block_bytes)))

@@ -39,7 +39,7 @@ Context = Annotated[
     ),
 ]
 Memory = Annotated[str | None, typer.Option(envvar="EDGERT_MEMORY", help="Most memory to take, such as 4GiB.")]
-KvType = Annotated[str, typer.Option("--kv-type", help="Type of the cache: auto, f16 or f32.")]
+KvType = Annotated[str, typer.Option("--kv-type", help="Type of the cache: auto, f32, f16, bf16, q8_0 or q4_0.")]
 Seed = Annotated[int | None, typer.Option(envvar="EDGERT_SEED", min=0, help="Seed; same seed, same answer.")]
 Temperature = Annotated[
     float | None, typer.Option(envvar="EDGERT_TEMPERATURE", min=0.0, help="0 always takes the likeliest token.")

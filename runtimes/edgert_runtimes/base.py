@@ -22,8 +22,8 @@ class Limits:
     """What a session must hold, fixed at load.
 
     `rows` a step at most, of at most `sequences` sequences, each of at most `context` positions. The cache is a pool of
-    `blocks` blocks of `block_size` positions. `kv_type` is "f16" or "f32". `threads` None: all cores. `memory` None or
-    the most bytes the session may take.
+    `blocks` blocks of `block_size` positions. `kv_type` is a name of `kv_types.KV_TYPES`. `threads` None: all cores.
+    `memory` None or the most bytes the session may take.
     """
 
     context: int

@@ -21,5 +21,5 @@ def check_kv_type(kv_type: str, plan: Plan) -> None:
         if cache.head_size % size:
             raise UnsupportedError(
                 f"layer {layer}: a cache of type '{kv_type}' needs a head size that is a multiple of {size}, "
-                f"this one is {cache.head_size}"
+                f"this one is {cache.head_size}; use f16"
             )

@@ -70,7 +70,7 @@ def test_the_cache_is_f32_where_the_weights_are_floats() -> None:
         ({"rows": 3}, "rows is 3: a step needs a row for each of the 4 sequences"),
         ({"threads": -1}, "threads must be an integer from 1"),
         ({"memory": 1.5}, "memory must be an integer from 1"),
-        ({"kv_type": "q8_0"}, "kv_type must be auto, f16 or f32, not 'q8_0'"),
+        ({"kv_type": "q3"}, "kv_type must be one of auto, f32, f16, bf16, q8_0, q4_0, not 'q3'"),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_name(options: dict[str, Any], match: str) -> None:

@@ -448,7 +448,7 @@ def test_a_program_may_end_without_closing(tiny_path: Path, backend_name: str) -
 def test_options_that_are_refused(tiny_path: Path, tmp_path: Path) -> None:
     for options, match in (
         ({"backend": "gpu"}, "unknown backend 'gpu'; there are: auto"),
-        ({"kv_type": "q4"}, "kv_type must be auto, f16 or f32"),
+        ({"kv_type": "q4"}, "kv_type must be one of auto, f32, f16, bf16, q8_0, q4_0, not 'q4'"),
         ({"threads": 0}, "threads must be an integer from 1"),
         ({"seed": -1}, "seed must be an integer from 0"),
     ):

@@ -17,7 +17,6 @@ from edgert_models.errors import (
     EdgertError,
     MemoryBudgetError,
     RequestError,
-    UnsupportedError,
 )
 from edgert_models.graph import Plan
 from edgert_quant import jit
@@ -27,13 +26,27 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
+from edgert_runtimes.cpu.attention import CACHE_SLACK, block_bytes
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
-from edgert_runtimes.cpu.kernels import attend, checks, executor, linear, moe, rows, table
-from edgert_runtimes.cpu.lower import CACHE_ITEMS, block_bytes, lower
+from edgert_runtimes.cpu.kernels import (
+    attend,
+    checks,
+    division,
+    executor,
+    linear,
+    moe,
+    rows,
+    softmax,
+    storing,
+    table,
+    tiles,
+)
+from edgert_runtimes.cpu.lower import lower
 from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
 from edgert_runtimes.cpu.profile import Profile
+from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.weights import check_weights
 
 BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, checks.check_batch)
@@ -65,6 +78,7 @@ class CpuBackend:
         start = time.perf_counter()
         check_weights(plan, weights)
         _check_limits(limits)
+        check_kv_type(limits.kv_type, plan)
         threads = limits.threads or core_count()
         layouts = loading.plan_layouts(plan, weights)
         program = lower(plan, layouts, limits)
@@ -105,7 +119,7 @@ class CpuSession:
         self._weights = weights
         self._plan = plan
         self._program = program
-        self._cache = allocate(program.cache_bytes)
+        self._cache = allocate(program.cache_bytes + CACHE_SLACK)
         self._workspace = allocate(program.workspace_bytes)
         self._loaded = loaded
         addresses = {"cache": self._cache.ctypes.data, "workspace": self._workspace.ctypes.data}
@@ -230,9 +244,10 @@ def _stop(running: Executor, memory: object) -> None:
 
 
 def _op_kernels() -> list[jit.Kernel]:
-    modules = (attend, linear, moe, rows)
+    modules = (attend, division, linear, moe, rows, softmax)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
-    return list(dict.fromkeys([*found, *attend.STORE.values(), *attend.ATTEND.values()]))
+    by_type = (storing.STORE_KERNELS, tiles.SCORE_KERNELS, tiles.VALUE_KERNELS)
+    return list(dict.fromkeys([*found, *(kernel for kernels in by_type for kernel in kernels.values())]))
 
 
 def _prepare(kernels: Iterable[jit.Kernel], progress: Progress | None) -> int:
@@ -266,8 +281,6 @@ def _check_limits(limits: Limits) -> None:
             raise RequestError(f"{name} is {getattr(limits, name)}; at least 1 is needed", parameter=name)
     if limits.threads is not None and not 1 <= limits.threads <= 1024:
         raise RequestError(f"threads is {limits.threads}; 1 to 1024 can be used", parameter="threads")
-    if limits.kv_type not in CACHE_ITEMS:
-        raise UnsupportedError(f"cache type '{limits.kv_type}' is not supported; there are: {', '.join(CACHE_ITEMS)}")
 
 
 def _check_memory(sizes: Mapping[str, int], allowed: int | None) -> None:

@@ -20,12 +20,13 @@ from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Limits
+from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, linear, moe, rows, table
+from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, table
+from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
 
-CACHE_ITEMS = {"f16": 2, "f32": 4}
 Span = tuple[int, int]
 
 
@@ -319,44 +320,45 @@ class _Lowering:
         """Offsets of the keys and of the values of every layer."""
         places, end = [], 0
         for cache in self.plan.caches:
-            size = _aligned(self.limits.blocks * block_bytes(cache.width, self.limits))
+            size = _aligned(self.limits.blocks * attention.block_bytes(cache.width, self.limits))
             places.append((end, end + size))
             end += 2 * size
         self.program.cache_bytes = end
         return places
 
     def _attend(self, op: ops.Attend) -> None:
-        kv_type, block_size = self.limits.kv_type, self.limits.block_size
         keys, values = self.caches[op.layer]
-        group = op.heads // op.kv_heads
         common: dict[int, Field] = {
             attend.KEYS: Place("cache", keys),
             attend.VALUES: Place("cache", values),
-            attend.KV_HEADS: op.kv_heads,
-            attend.HEAD_SIZE: op.head_size,
-            attend.BLOCK_SIZE: block_size,
-            attend.LANES: _lanes(block_size),
+            **attention.cache_fields(op, self.limits),
         }
         stored: dict[int, Field] = {
             rows.X: self._place(op.k),
             rows.X_STRIDE: _stride(op.k.width),
             rows.Y: self._place(op.v),
             rows.Y_STRIDE: _stride(op.v.width),
+            attend.STORE_ONE: STORE_KERNELS[self.limits.kv_type],
         }
-        self._emit(attend.STORE[kv_type], table.ROWS, {**common, **stored}, cost=op.k.width)
-        room = self.limits.table_width * block_size + attend.SCORE_SLACK
-        self._scratch(4 * attend.ROW_TILE * group * room)
+        self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
+        self._scratch(attention.scratch_bytes(op))
         self._out(op)
-        read: dict[int, Field] = {
-            rows.X: self._place(op.q),
-            rows.X_STRIDE: _stride(op.q.width),
+        kept_bytes, division_bytes = attention.temporary_bytes(op, self.limits)
+        fields: dict[int, Field] = {
+            **common,
+            **attention.merge_fields(op, self.limits),
             rows.OUT: self._place(op.out),
             rows.OUT_STRIDE: _stride(op.out.width),
-            attend.GROUP: group,
-            attend.SCALE: float(op.scale),
-            attend.WINDOW: op.window or 0,
+            attend.KEPT_PARTS: self._temporary(kept_bytes),
+            division.DIVISION: self._temporary(division_bytes),
         }
-        self._emit(attend.ATTEND[kv_type], table.ROWS, {**common, **read}, prepare=attend.prepare_attend)
+        multiplied: dict[int, Field] = {
+            **attention.attend_fields(op, self.limits),
+            rows.X: self._place(op.q),
+            rows.X_STRIDE: _stride(op.q.width),
+        }
+        self._emit(attend.attend, table.ROWS, {**fields, **multiplied}, prepare=division.prepare_attend)
+        self._emit(attend.merge, table.ROWS, fields, prepare=attend.prepare_merge)
 
 
 def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_bytes: int) -> dict[int, Field]:
@@ -382,15 +384,6 @@ def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float
         assert isinstance(factors, Vector)
         frequencies = frequencies / factors.data
     return frequencies
-
-
-def block_bytes(width: int, limits: Limits) -> int:
-    """Bytes of the keys (or of the values) of one block of one layer."""
-    return width * _lanes(limits.block_size) * CACHE_ITEMS[limits.kv_type]
-
-
-def _lanes(block_size: int) -> int:
-    return -(-block_size // LANES) * LANES
 
 
 def _stride(width: int) -> int:

@@ -13,13 +13,13 @@ from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Limits, OpTime
-from edgert_runtimes.cpu.kernels import attend, linear, moe, table
-from edgert_runtimes.cpu.lower import block_bytes
+from edgert_runtimes.cpu.attention import block_bytes
+from edgert_runtimes.cpu.kernels import attend, linear, moe, softmax, table
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
 from edgert_runtimes.cpu.weights import Loaded, Matrix
 
-READERS = {kernel.name for kernel in attend.ATTEND.values()}
-"""Kernels that read the cache."""
+ALWAYS = (softmax.weigh, softmax.merge_part, softmax.finish_part)
+"""Kernels that attention calls whatever the types."""
 
 
 class Profile:
@@ -51,7 +51,7 @@ class Profile:
         """Bytes read of weights and cache, and multiply-adds."""
         record = self._records[index]
         op = self._plan.ops[record.op]
-        if isinstance(op, ops.Attend) and record.run.name in READERS:
+        if isinstance(op, ops.Attend) and record.run is attend.attend:
             seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
             last = np.zeros(len(batch.lengths), np.int64)
             np.maximum.at(last, batch.sequence, seen)
@@ -84,6 +84,6 @@ def _weights(record: Record) -> list[str]:
 
 def _label(record: Record) -> str:
     """The kernel, the kernel it calls where that depends on a type, and its weights without their layers."""
-    called = [item.name for item in record.fields.values() if isinstance(item, Kernel)]
+    called = [item.name for item in record.fields.values() if isinstance(item, Kernel) and item not in ALWAYS]
     names = [name.removesuffix(".weight").partition(".")[2].partition(".")[2] or name for name in _weights(record)]
     return " ".join([record.run.name, *dict.fromkeys([*names, *called])])

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-from edgert_models.graph import Graph, Plan, Role, Weight
+from edgert_models.graph import Graph, Role, Weight
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import Backend, Batch, Session
-from edgert_runtimes.reference.backend import ReferenceBackend
+from edgert_runtimes.base import Backend
 from edgert_runtimes.registry import backend_names, get_backend
 
-from tests.support.tiny import ALL_F32, batch, limits, normalized_error, random_weights, tiny_spec
+from tests.support.conformance import check, one_sequence, plan_of, run_both, tokens
+from tests.support.tiny import batch
 
 FLOATS = [BlockType.F32, BlockType.F16, BlockType.BF16]
 QUANTIZED = [BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K]
@@ -23,44 +22,6 @@ ROWS = [1, 2, 7, 33]
 @pytest.fixture(params=[name for name in backend_names() if name != "reference"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     return get_backend(request.param)
-
-
-def plan_of(wire: Callable[[Graph, Value], Value], **changes: Any) -> Plan:
-    """embed → wire → pick the rows."""
-    graph = Graph(tiny_spec(**changes))
-    result = graph.pick_rows(wire(graph, graph.embed()))
-    return graph.plan(result, result)
-
-
-def tokens(count: int, seed: int = 1) -> list[int]:
-    return [int(token) for token in np.random.default_rng(seed).integers(0, 96, count)]
-
-
-def one_sequence(rows: int) -> Batch:
-    return batch([(tokens(rows), 0, range(16))])
-
-
-def run_both(
-    backend: Backend,
-    plan: Plan,
-    batches: list[Batch],
-    type_of: Callable[[Weight], BlockType] = ALL_F32,
-    **changes: Any,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    weights = random_weights(plan, 3, type_of)
-    results = []
-    for each in (backend, ReferenceBackend()):
-        session: Session = each.load(plan, weights, limits(**changes))
-        results.append([session.step(one) for one in batches])
-        session.close()
-    return list(zip(*results, strict=True))
-
-
-def check(pairs: list[tuple[np.ndarray, np.ndarray]], bound: float) -> None:
-    for ours, reference in pairs:
-        assert ours.shape == reference.shape
-        assert ours.dtype == np.float32
-        assert normalized_error(ours, reference) <= bound
 
 
 def only(role: Role, block_type: BlockType) -> Callable[[Weight], BlockType]:
@@ -122,33 +83,6 @@ def test_rope(backend: Backend, layout: RopeLayout, dims: int, changes: dict[str
 def test_rope_magnitude(backend: Backend) -> None:
     rope = Rope(dims=16, layout=RopeLayout.HALVES, scaling="yarn", factor=4.0, original_context=32)
     check(run_both(backend, plan_of(lambda g, x: g.rope(x, 4), rope=rope), [one_sequence(33)]), 1e-7)
-
-
-def attention(g: Graph, x: Value) -> Value:
-    s = g.spec
-    q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.kv_width)))
-    return g.attend(q, k, v)
-
-
-@pytest.mark.parametrize("kv_type", ["f32", "f16"])
-@pytest.mark.parametrize("head_size", [16, 20, 64, 80, 128])
-@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
-def test_attend(backend: Backend, kv_type: str, head_size: int, heads: int, kv_heads: int) -> None:
-    plan = plan_of(attention, head_size=head_size, heads=heads, kv_heads=kv_heads)
-    check(run_both(backend, plan, [one_sequence(45)], kv_type=kv_type), 1e-6 if kv_type == "f16" else 1e-7)
-
-
-@pytest.mark.parametrize("window", [None, 1, 5, 16, 40])
-def test_attend_across_steps(backend: Backend, window: int | None) -> None:
-    """Several sequences, in chunks, decoding together, with blocks out of order and rows picked in any order."""
-    first, second, third = [5, 3, 9, 1], [2, 8, 0, 4], [7, 10, 6, 11]
-    steps = [
-        batch([(tokens(37, 1), 0, first)]),
-        batch([(tokens(1, 2), 37, first), (tokens(20, 3), 0, second)]),
-        batch([(tokens(1, 4), 38, first), (tokens(21, 5), 20, second), (tokens(1, 6), 0, third)], pick=[22, 0, 5]),
-        batch([(tokens(1, 7), 39, first), (tokens(1, 8), 41, second), (tokens(1, 9), 1, third)]),
-    ]
-    check(run_both(backend, plan_of(attention, window=window), steps), 1e-7)
 
 
 @pytest.mark.parametrize("block_type", [BlockType.F32, BlockType.BF16, *QUANTIZED])

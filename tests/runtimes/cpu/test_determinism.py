@@ -8,8 +8,10 @@ from edgert_models.graph import Plan
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
+from edgert_runtimes.cpu.kernels import attend, division
 from edgert_runtimes.weights import MemoryWeights
 
+from tests.support.conformance import attention, plan_of
 from tests.support.tiny import batch, limits, random_weights, tiny_spec, type_of_role
 
 TYPES = [BlockType.F32, BlockType.Q8_0, BlockType.Q4_K]
@@ -98,9 +100,10 @@ def test_hidden_values_and_picked_rows() -> None:
     session.close()
 
 
-def test_copied_blocks_are_the_same_cache() -> None:
+@pytest.mark.parametrize("kv_type", ["f16", "q4_0"])
+def test_copied_blocks_are_the_same_cache(kv_type: str) -> None:
     plan, weights = model(BlockType.F32)
-    session = CpuBackend().load(plan, weights, limits(kv_type="f16"))
+    session = CpuBackend().load(plan, weights, limits(kv_type=kv_type))
     tokens = prompt(48, 3)
     session.step(batch([(tokens, 0, [3, 1, 2])]))
     expected = session.step(batch([(prompt(1, 4), 48, [3, 1, 2, 9])]))
@@ -108,4 +111,79 @@ def test_copied_blocks_are_the_same_cache() -> None:
     session.step(batch([(prompt(48, 5), 0, [3, 1, 2])]))  # overwrite the originals
     found = session.step(batch([(prompt(1, 4), 48, [20, 21, 22, 10])]))
     assert found.tobytes() == expected.tobytes()
+    session.close()
+
+
+def divided_rows(session: CpuSession) -> list[int]:
+    """Rows of every attention of the last step whose tiles were divided among threads."""
+    words, start = session._linked.words, session._workspace.ctypes.data
+    memory = session._workspace.view(np.int64)
+    records = [i for i, record in enumerate(session._program.records) if record.run is attend.attend]
+    return [int(memory[(words[i, division.DIVISION] - start) // 8 + division.DIVIDED]) for i in records]
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "window", "heads"),
+    [("f16", None, 4), ("q8_0", 600, 2), ("f32", 300, 53), ("bf16", 1100, 3), ("q4_0", None, 8)],
+)
+def test_a_long_context_divided_among_threads_is_the_same(kv_type: str, window: int | None, heads: int) -> None:
+    """Alone or beside other sequences; decoding, and some rows at once across the end of a tile; blocks of any size."""
+    plan = plan_of(attention, heads=heads, kv_heads=1, head_size=64, window=window, context=2048)
+    weights = random_weights(plan, 3)
+    tokens = [token % 96 for token in prompt(1540, 1)]
+    expected: dict[str, np.ndarray] = {}
+    for threads, block_size in ((1, 16), (2, 16), (3, 16), (3, 32), (2, 3), (3, 1)):
+        count = -(-1600 // block_size)
+        order = np.random.default_rng(threads).permutation(2 * count).tolist()
+        mine, other = order[:count], order[count:]
+        sizes = {"context": 1600, "rows": 600, "blocks": 2 * count, "block_size": block_size}
+        session = CpuBackend().load(plan, weights, limits(threads=threads, kv_type=kv_type, **sizes))
+        steps = {
+            "first": [(tokens[:600], 0, mine)],
+            "more": [(tokens[600:1100], 600, mine), (tokens[:50], 0, other)],
+            "most": [(tokens[1100:1530], 1100, mine)],
+            "alone": [(tokens[1530:1531], 1530, mine)],
+            "beside": [(tokens[:1], 50, other), (tokens[1531:1532], 1531, mine)],
+            "across": [(tokens[1532:1540], 1532, mine), (tokens[1:2], 51, other)],
+        }
+        for name, parts in steps.items():
+            found = session.step(batch(parts, block_size=block_size))
+            assert found.tobytes() == expected.setdefault(name, found).tobytes(), (name, threads, block_size)
+            if name in ("alone", "beside"):
+                assert divided_rows(session) == [int(threads > 1)]
+        session.close()
+
+
+def test_more_long_contexts_than_can_be_divided() -> None:
+    plan = plan_of(attention, heads=4, kv_heads=1, head_size=64, context=1024)
+    weights = random_weights(plan, 3)
+    tokens = [token % 96 for token in prompt(900, 1)]
+    expected = None
+    for threads in (1, 3):
+        session = CpuBackend().load(plan, weights, limits(threads=threads, context=900, rows=900, blocks=4 * 57))
+        blocks = [list(range(57 * i, 57 * i + 57)) for i in range(4)]
+        for i in range(4):
+            session.step(batch([(tokens[: 899 - i], 0, blocks[i])]))
+        found = session.step(batch([(tokens[i : i + 1], 899 - i, blocks[i]) for i in range(4)]))
+        expected = found if expected is None else expected
+        assert found.tobytes() == expected.tobytes()
+        assert divided_rows(session) == [2 if threads > 1 else 0]
+        session.close()
+
+
+def test_later_rows_that_are_not_finite_change_nothing() -> None:
+    """Rows of a chunk go through a tile together, but each sees its own positions only."""
+    plan = plan_of(attention, heads=4, kv_heads=2, head_size=20)
+    weights = random_weights(plan, 3)
+    raw = weights.read("token_embd.weight")
+    raw.view(np.float32)[95] = np.inf
+    stored = {name: (weight.type, weight.shape, weights.read(name)) for name, weight in weights.weights.items()}
+    stored["token_embd.weight"] = (*stored["token_embd.weight"][:2], raw)
+    tokens = [token % 95 for token in prompt(60, 1)]
+    session = CpuBackend().load(plan, MemoryWeights(stored), limits())
+    expected = alone(session, tokens)
+    assert np.isfinite(expected).all()
+    found = alone(session, [*tokens[:50], 95, *tokens[51:]])
+    assert found[:50].tobytes() == expected[:50].tobytes()
+    assert np.isnan(found[50:]).any(axis=1).all()
     session.close()

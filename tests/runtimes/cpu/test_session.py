@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgert_models.errors import BackendError, MemoryBudgetError, RequestError, UnsupportedError
+from edgert_models.errors import BackendError, MemoryBudgetError, RequestError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
@@ -140,11 +140,6 @@ def test_limits_are_checked(changes: dict[str, int]) -> None:
     (name,) = changes
     with pytest.raises(RequestError, match=f"{name} is {changes[name]}"):
         CpuBackend().load(PLAN, WEIGHTS, limits(**changes))
-
-
-def test_an_unknown_cache_type_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="cache type 'q8_0' is not supported; there are: f16, f32"):
-        CpuBackend().load(PLAN, WEIGHTS, limits(kv_type="q8_0"))
 
 
 def changed(field: str, index: int | tuple[int, int], value: int) -> Batch:

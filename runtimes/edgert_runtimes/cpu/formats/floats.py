@@ -22,7 +22,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     I16,
     I32,
-    LINE,
     Value,
     fetch,
     fused,
@@ -156,7 +155,7 @@ class FloatFormat(Format, Matmul):
         whole = b.and_(k, i64(-LANES))
         size = LANES * LANES * self.type.block_bytes
         with emit.loop(b, whole, emit.real(0.0, FLOATS), step=LANES) as each:
-            fetch(b, ahead, b.mul(each.index, i64(size // LANES)), size // LINE)
+            fetch(b, step(b, ahead, b.mul(each.index, i64(size // LANES))), size)
             self._pack_inputs(b, raw, each.index, lines)
             sums = list(each.values)
             for i in range(LANES):

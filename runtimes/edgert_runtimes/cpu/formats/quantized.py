@@ -31,7 +31,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
     I8,
     I32,
-    LINE,
     ROW_WORD,
     WORDS,
     Offset,
@@ -252,7 +251,7 @@ class BlockFormat(Format, Matmul):
                 for block in range(layout.blocks):
                     # Little by little: a CPU has room for one or two dozen lines on their way.
                     number = b.add(first, i64(block))
-                    fetch(b, ahead, b.mul(number, i64(portion)), -(-portion // LINE))
+                    fetch(b, step(b, ahead, b.mul(number, i64(portion))), portion)
                     place = step(b, x, b.mul(number, i64(codes.block_bytes)))
                     words = self._packed_words(b, lines, rounds.index, block)
                     scales = self._scales(b, lines, rounds.index, block)

@@ -1,204 +1,327 @@
-"""Attention with a paged cache.
+"""Attention with a paged cache, as three records:
 
-Each layer's cache has, for every block and kv head, a tile of keys [head_size, lanes] and one of values [lanes,
-head_size], where lanes is the block size rounded up to 16: sixteen positions of a key element lie side by side, so that
-scores need no sums across lanes. Elements are float32 or IEEE halves.
+    store    per row: its keys and values, rounded to the cache's type, into its slot
+    attend   per unit (see `division`): the tiles of positions that its rows see, one after another
+    merge    per row and head of divided groups: the parts of its tiles
 
-A row's result depends on its own sequence only. Scores of all positions are computed, then their maximum, exponentials
-and sum, then the values are added position after position.
+`caches` says how keys and values lie in a block, `tiles` multiplies, and `softmax` says what a part is. A row's
+result depends on its own sequence only: tiles begin at multiples of TILE, and parts are merged in their order, whoever
+made them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from edgert_quant.jit import Kernel, Primitive, device, kernel
+from edgert_quant.jit import device, kernel
 from edgert_quant.jit.primitives import (
+    call3,
+    call4,
+    call6,
+    copy_bytes,
     load_f32,
     load_f64,
     load_i32,
     load_i64,
-    store_f16,
     store_f32,
-    zero_bytes,
+    store_i64,
 )
 from numpy import float32
 
+from edgert_runtimes.cpu.formats.base import LANES
+from edgert_runtimes.cpu.kernels.division import (
+    BEFORE,
+    COST,
+    DIVIDED,
+    DIVISION,
+    FIRST_ROW,
+    FIRST_TILE,
+    GROUP,
+    GROUPS,
+    KEPT,
+    KV_HEADS,
+    ROWS,
+    TILE_COST,
+    TILES,
+    WINDOW,
+    first_seen,
+    group_at,
+    lanes_of,
+)
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, X_STRIDE, Y_STRIDE, X, Y
 from edgert_runtimes.cpu.kernels.table import (
     BLOCK_TABLES,
     CHUNKS,
-    CHUNKS_PER_THREAD,
-    MIN_CHUNK,
     OPERANDS,
     POSITIONS,
     SEQUENCE,
     SLOTS,
     TABLE_WIDTH,
-    THREADS,
+    divide,
     rows_of,
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import (
-    add_values_f16,
-    add_values_f32,
-    exponentials,
-    largest,
-    scores_f16,
-    scores_f32,
-    total,
+from edgert_runtimes.cpu.kernels.tiles import (
+    AHEAD,
+    BLOCK_SIZE,
+    ENTRIES,
+    HEAD_SIZE,
+    MARGIN,
+    PART,
+    PART_HEADER,
+    PARTS,
+    QUERIES,
+    SCORE_STRIDE,
+    SCORES,
+    TILE,
+    TOKENS,
+    VALUE_ENTRIES,
 )
 
 KEYS = OPERANDS + 7
 VALUES = OPERANDS + 8
-KV_HEADS = OPERANDS + 9
-HEAD_SIZE = OPERANDS + 10
-BLOCK_SIZE = OPERANDS + 11
-LANES = OPERANDS + 12  # block size, rounded up to 16
-GROUP = OPERANDS + 13  # query heads of one kv head
-SCALE = OPERANDS + 14  # a float64
-WINDOW = OPERANDS + 15  # positions seen, or 0
+SCALE = OPERANDS + 19  # a float64
+BLOCK_BYTES = OPERANDS + 20  # of the keys, or the values, of one kv head in a block
+PANEL_BYTES = OPERANDS + 21  # of 16 keys
+ROW_BYTES = OPERANDS + 22  # of one position's values
+TOTALS = OPERANDS + 23  # bytes from the start of the scratch memory to parts merged so far
+KEPT_PARTS = OPERANDS + 24  # address of the parts that `merge` merges
+MULTIPLY_KEYS = OPERANDS + 25
+MULTIPLY_VALUES = OPERANDS + 26
+STORE_ONE = OPERANDS + 27
+WEIGH = OPERANDS + 28  # the kernels of `softmax`
+MERGE_PART = OPERANDS + 29
+FINISH_PART = OPERANDS + 30
 
-ROW_TILE = 4
-"""Rows that go through the cache together."""
+WEIGHED_AHEAD = 4
+"""Blocks of values that are fetched while scores become weights."""
 
-SCORE_SLACK = 32
-"""Floats of scratch beyond the scores of whole blocks: the last 16 lanes of a block may reach over its end."""
-
-
-@device
-def first_seen(position: Any, window: Any) -> Any:
-    """The first position that a row attends to."""
-    return max(0, position - window + 1) if window > 0 else 0
+STAIR = 8
+"""Tokens that wait for each other's last positions, about, where rows end one after another."""
 
 
-@device
-def block_of(state: Any, row: Any, index: Any) -> Any:
-    """The block that holds the positions from index · block size on of a row's sequence."""
-    sequence = load_i32(load_i64(state, SEQUENCE), row)
-    return load_i32(load_i64(state, BLOCK_TABLES) + 4 * sequence * load_i64(state, TABLE_WIDTH), index)
+@kernel
+def store(state: int, record: int, chunk: int, thread: int) -> None:
+    """X are the keys, Y the values."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    heads, width = load_i64(record, KV_HEADS), load_i64(record, HEAD_SIZE)
+    for row in range(first, end):
+        slot = load_i32(load_i64(state, SLOTS), row)
+        block, place = slot // load_i64(record, BLOCK_SIZE), slot % load_i64(record, BLOCK_SIZE)
+        for head in range(heads):
+            base = (block * heads + head) * load_i64(record, BLOCK_BYTES)
+            key = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * width)
+            value = load_i64(record, Y) + 4 * (row * load_i64(record, Y_STRIDE) + head * width)
+            panel = load_i64(record, KEYS) + base + place // LANES * load_i64(record, PANEL_BYTES)
+            target = load_i64(record, VALUES) + base + place * load_i64(record, ROW_BYTES)
+            call6(load_i64(record, STORE_ONE), key, value, panel, place % LANES, target, width)
 
 
 @device
 def out_of(record: Any, row: Any, head: Any) -> Any:
-    """Where the results of a row's heads go that share kv head `head`."""
-    offset = head * load_i64(record, GROUP) * load_i64(record, HEAD_SIZE)
-    return load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + offset)
+    """Where the result of a row's head goes."""
+    return load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * load_i64(record, HEAD_SIZE))
 
 
 @device
-def softmax(p: Any, count: Any) -> Any:
-    """In place."""
-    highest = largest(p, count)
-    exponentials(p, count, highest)
-    factor = float32(1.0) / total(p, count)
-    for i in range(count):
-        store_f32(p, i, load_f32(p, i) * factor)
+def vectors_of(record: Any) -> Any:
+    """Vectors of output in a part."""
+    return (load_i64(record, PART) - PART_HEADER) // LANES
+
+
+@device(inline=False)
+def take_queries(record: Any, scratch: Any, first_row: Any, rows: Any, first_head: Any, heads: Any) -> Any:
+    """The scaled queries of the tokens, element by element."""
+    width, tokens, scale = load_i64(record, HEAD_SIZE), rows * heads, float32(load_f64(record, SCALE))
+    target = scratch + load_i64(record, QUERIES)
+    for token in range(tokens):
+        row, head = first_row + token // heads, first_head + token % heads
+        query = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * width)
+        for i in range(width):
+            store_f32(target, i * tokens + token, load_f32(query, i) * scale)
+
+
+@device
+def place_entry(scratch: Any, index: Any, address: Any, position: Any) -> Any:
+    """Set down an entry of `tiles`."""
+    store_i64(scratch + ENTRIES, 2 * index, address)
+    store_i64(scratch + ENTRIES, 2 * index + 1, position)
+
+
+@device(inline=False)
+def list_entries(record: Any, scratch: Any, blocks: Any, head: Any, start: Any, low: Any, high: Any, seen: Any) -> Any:
+    """List what holds positions low … high of the tile that begins at `start`: of a sequence whose block table is
+    `blocks` and of which `seen` positions will be read. How many panels that are.
+    """
+    heads, size, step = load_i64(record, KV_HEADS), load_i64(record, BLOCK_SIZE), load_i64(record, BLOCK_BYTES)
+    panel_bytes = load_i64(record, PANEL_BYTES)
+    first, end = (start + low) // size, (start + high - 1) // size + 1
+    count = 0
+    for block in range(first, end):
+        keys = load_i64(record, KEYS) + (load_i32(blocks, block) * heads + head) * step
+        for lane in range(0, size, LANES):
+            position = block * size + lane - start
+            if position + LANES > low and position < high:
+                place_entry(scratch, count, keys + lane // LANES * panel_bytes, position)
+                count += 1
+    panels = count
+    store_i64(scratch, VALUE_ENTRIES, scratch + ENTRIES + 16 * panels)
+    for block in range(first, end):
+        values = load_i64(record, VALUES) + (load_i32(blocks, block) * heads + head) * step
+        place_entry(scratch, count, values, block * size - start)
+        count += 1
+    for i in range(AHEAD):
+        next_one = min(start + high + LANES * i, seen - 1)
+        keys = load_i64(record, KEYS) + (load_i32(blocks, next_one // size) * heads + head) * step
+        place_entry(scratch, count + i, keys + next_one % size // LANES * panel_bytes, TILE)
+    return panels
+
+
+@device
+def begin_of(position: Any, window: Any, start: Any) -> Any:
+    """The first position of a tile that a row sees, or TILE."""
+    return min(max(first_seen(position, window) - start, 0), TILE)
+
+
+@device
+def end_of(position: Any, start: Any) -> Any:
+    """Behind the last position of a tile that a row sees; not positive if it sees none."""
+    return min(position + 1 - start, TILE)
+
+
+@device(inline=False)
+def weigh(record: Any, scratch: Any, token: Any, heads: Any, begin: Any, end: Any) -> Any:
+    """Scores → weights, and parts without their outputs, of the tokens of one row. The first tokens fetch the first
+    blocks of values.
+    """
+    values = load_i64(scratch, VALUE_ENTRIES)
+    for i in range(token, token + heads):
+        block, size = load_i64(values, 2 * i), load_i64(record, BLOCK_BYTES) if i < WEIGHED_AHEAD else 0
+        part = scratch + load_i64(record, PARTS) + 4 * i * load_i64(record, PART)
+        scores = scratch + SCORES + 4 * (MARGIN + i * SCORE_STRIDE + begin)
+        call6(load_i64(record, WEIGH), scores, end - begin, part, vectors_of(record), block, size)
+
+
+@device
+def add_values(record: Any, scratch: Any, token: Any, tokens: Any, begin: Any, end: Any) -> Any:
+    """Add the values of some positions to the parts of some tokens."""
+    if begin < end:
+        call6(load_i64(record, MULTIPLY_VALUES), record, scratch, token, tokens, begin, end)
+
+
+@device(inline=False)
+def add_all_values(record: Any, scratch: Any, position: Any, rows: Any, heads: Any, start: Any) -> Any:
+    """Every row its own positions, in order, as many rows together as possible. `position` is that of the first row."""
+    window = load_i64(record, WINDOW)
+    done = begin_of(position + rows - 1, window, start)
+    for i in range(rows):
+        begin, end = begin_of(position + i, window, start), end_of(position + i, start)
+        if begin >= done:
+            break
+        add_values(record, scratch, i * heads, heads, begin, min(end, done))
+    stair = max(1, STAIR // heads)
+    for i in range(0, rows, stair):
+        end = end_of(position + i, start)
+        add_values(record, scratch, i * heads, (rows - i) * heads, done, end)
+        done = max(done, end)
+        for j in range(i + 1, min(i + stair, rows)):
+            add_values(record, scratch, j * heads, heads, done, end_of(position + j, start))
+
+
+@device(inline=False)
+def attend_unit(state: Any, record: Any, scratch: Any, group: Any, lane: Any, first: Any, end: Any) -> Any:
+    """Tiles first … end of a group's, for the heads of a lane."""
+    window, part_bytes = load_i64(record, WINDOW), 4 * load_i64(record, PART)
+    per_head = (load_i64(record, GROUP) + TOKENS - 1) // TOKENS
+    kv_head, passed = lane // per_head, lane % per_head * TOKENS
+    first_head, heads = kv_head * load_i64(record, GROUP) + passed, min(load_i64(record, GROUP) - passed, TOKENS)
+    first_row, rows = load_i64(group, FIRST_ROW), load_i64(group, ROWS)
+    position = load_i32(load_i64(state, POSITIONS), first_row)
+    sequence = load_i32(load_i64(state, SEQUENCE), first_row)
+    blocks = load_i64(state, BLOCK_TABLES) + 4 * sequence * load_i64(state, TABLE_WIDTH)
+    all_heads, kept = load_i64(record, KV_HEADS) * load_i64(record, GROUP), load_i64(group, KEPT)
+    take_queries(record, scratch, first_row, rows, first_head, heads)
+    for tile in range(first, end):
+        start = (load_i64(group, FIRST_TILE) + tile) * TILE
+        low, high = begin_of(position, window, start), end_of(position + rows - 1, start)
+        panels = list_entries(record, scratch, blocks, kv_head, start, low, high, position + rows)
+        call4(load_i64(record, MULTIPLY_KEYS), record, scratch, panels, rows * heads)
+        for i in range(rows):
+            begin, stop = begin_of(position + i, window, start), end_of(position + i, start)
+            if begin < stop:
+                weigh(record, scratch, i * heads, heads, begin, stop)
+        add_all_values(record, scratch, position, rows, heads, start)
+        for i in range(rows):
+            begin, stop = begin_of(position + i, window, start), end_of(position + i, start)
+            if begin >= stop:
+                continue
+            parts = scratch + load_i64(record, PARTS) + i * heads * part_bytes
+            totals = scratch + load_i64(record, TOTALS) + i * heads * part_bytes
+            if kept >= 0:
+                number = kept + (tile * rows + i) * all_heads + first_head
+                copy_bytes(load_i64(record, KEPT_PARTS) + number * part_bytes, parts, heads * part_bytes)
+                continue
+            if first_seen(position + i, window) >= start:
+                copy_bytes(totals, parts, heads * part_bytes)
+            else:
+                for head in range(heads):
+                    total, part = totals + head * part_bytes, parts + head * part_bytes
+                    call3(load_i64(record, MERGE_PART), total, part, vectors_of(record))
+            if position + i < start + TILE:
+                for head in range(heads):
+                    out = out_of(record, first_row + i, first_head + head)
+                    total = totals + head * part_bytes
+                    call3(load_i64(record, FINISH_PART), total, out, load_i64(record, HEAD_SIZE))
 
 
 @kernel
-def prepare_attend(state: int, record: int) -> int:
-    """Chunks of kv heads and tiles of rows, by the length of what the rows see."""
-    rows, threads = rows_of(state, record), load_i64(state, THREADS)
-    if threads == 1:
-        return 1
-    seen = 0
-    for row in range(rows):
-        position = load_i32(load_i64(state, POSITIONS), row)
-        seen += position + 1 - first_seen(position, load_i64(record, WINDOW))
-    units = (rows + ROW_TILE - 1) // ROW_TILE * load_i64(record, KV_HEADS)
-    work = seen * load_i64(record, KV_HEADS) * load_i64(record, GROUP) * load_i64(record, HEAD_SIZE) // 32
-    return int(max(1, min(work // MIN_CHUNK, threads * CHUNKS_PER_THREAD, units)))
+def attend(state: int, record: int, chunk: int, thread: int) -> None:
+    """X are the queries. A chunk has the tiles, or groups that are not divided, that begin in its share of the cost."""
+    division, chunks, scratch = load_i64(record, DIVISION), load_i64(record, CHUNKS), scratch_of(state, thread)
+    cost = load_i64(division, COST)
+    low, high = share(cost * lanes_of(record), chunk, chunks)
+    for lane in range(low // cost, (high + cost - 1) // cost):
+        for index in range(load_i64(division, GROUPS)):
+            group = group_at(record, index)
+            before, step, tiles = load_i64(group, BEFORE), load_i64(group, TILE_COST), load_i64(group, TILES)
+            begin, units = lane * cost + before, tiles
+            if load_i64(group, KEPT) < 0:
+                step, units = step * tiles, 1
+            first = min(max((low - begin + step - 1) // step, 0), units)
+            end = min(max((high - begin + step - 1) // step, 0), units)
+            if first < end:
+                attend_unit(state, record, scratch, group, lane, first, end if units == tiles else tiles)
 
 
-def _store_kernel(name: str, size: int, store: Primitive) -> Kernel:
-    """X are the keys, Y the values."""
-
-    @kernel(name=name)
-    def store_keys_and_values(state: int, record: int, chunk: int, thread: int) -> None:
-        first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
-        heads, width, lanes = load_i64(record, KV_HEADS), load_i64(record, HEAD_SIZE), load_i64(record, LANES)
-        for row in range(first, end):
-            slot = load_i32(load_i64(state, SLOTS), row)
-            block, offset = slot // load_i64(record, BLOCK_SIZE), slot % load_i64(record, BLOCK_SIZE)
-            for head in range(heads):
-                tile = (block * heads + head) * width * lanes * size
-                key = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * width)
-                value = load_i64(record, Y) + 4 * (row * load_i64(record, Y_STRIDE) + head * width)
-                keys, values = load_i64(record, KEYS) + tile, load_i64(record, VALUES) + tile
-                for i in range(width):
-                    store(keys, i * lanes + offset, load_f32(key, i))
-                    store(values, offset * width + i, load_f32(value, i))
-
-    return store_keys_and_values
+@kernel
+def prepare_merge(state: int, record: int) -> int:
+    """Rows of divided groups, and all their heads, in equal chunks; often there are none."""
+    heads = load_i64(record, KV_HEADS) * load_i64(record, GROUP)
+    units = load_i64(load_i64(record, DIVISION), DIVIDED) * heads
+    return int(divide(state, units, load_i64(record, PART))) if units > 0 else 0
 
 
-def _attend_kernel(name: str, size: int, scores: Primitive, add_values: Primitive) -> Kernel:
-    """X are the queries."""
-
-    @device(inline=False)
-    def attend_tile(state: Any, record: Any, first_row: Any, end_row: Any, head: Any, scratch: Any) -> Any:
-        """Rows that are likely to see the same blocks, block by block together: all else is each row's own."""
-        heads, width, lanes = load_i64(record, KV_HEADS), load_i64(record, HEAD_SIZE), load_i64(record, LANES)
-        block_size, group, window = load_i64(record, BLOCK_SIZE), load_i64(record, GROUP), load_i64(record, WINDOW)
-        tile_bytes, scale = width * lanes * size, float32(load_f64(record, SCALE))
-        room, first_block, end_block = 0, 1 << 40, 0
-        for row in range(first_row, end_row):
+@kernel
+def merge(state: int, record: int, chunk: int, thread: int) -> None:
+    """A row's head is a unit; its parts are merged in the order of the tiles."""
+    division, heads = load_i64(record, DIVISION), load_i64(record, KV_HEADS) * load_i64(record, GROUP)
+    low, high = share(load_i64(division, DIVIDED) * heads, chunk, load_i64(record, CHUNKS))
+    part_bytes, before = 4 * load_i64(record, PART), 0
+    for index in range(load_i64(division, GROUPS)):
+        group = group_at(record, index)
+        rows, kept = load_i64(group, ROWS), load_i64(group, KEPT)
+        if kept < 0:
+            continue
+        for unit in range(max(low, before), min(high, before + rows * heads)):
+            i, head = (unit - before) // heads, (unit - before) % heads
+            row = load_i64(group, FIRST_ROW) + i
             position = load_i32(load_i64(state, POSITIONS), row)
-            start_block = first_seen(position, window) // block_size
-            first_block, end_block = min(first_block, start_block), max(end_block, position // block_size + 1)
-            room = max(room, (position // block_size + 1 - start_block) * block_size + SCORE_SLACK)
-        for block in range(first_block, end_block):
-            for row in range(first_row, end_row):
-                position = load_i32(load_i64(state, POSITIONS), row)
-                start_block = first_seen(position, window) // block_size
-                if start_block <= block and block * block_size <= position:
-                    query = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * group * width)
-                    keys = load_i64(record, KEYS) + (block_of(state, row, block) * heads + head) * tile_bytes
-                    p = scratch + 4 * ((row - first_row) * group * room + (block - start_block) * block_size)
-                    for lane in range(0, min(block_size, position + 1 - block * block_size), 16):
-                        scores(query, group, keys + lane * size, lanes, width, scale, p + 4 * lane, room)
-        for row in range(first_row, end_row):
-            position = load_i32(load_i64(state, POSITIONS), row)
-            first = first_seen(position, window)
-            zero_bytes(out_of(record, row, head), 4 * group * width)
-            for g in range(group):
-                p = scratch + 4 * (((row - first_row) * group + g) * room + first % block_size)
-                softmax(p, position + 1 - first)
-        for block in range(first_block, end_block):
-            for row in range(first_row, end_row):
-                position = load_i32(load_i64(state, POSITIONS), row)
-                first = first_seen(position, window)
-                begin = max(first - block * block_size, 0)
-                count = min(position + 1 - block * block_size, block_size) - begin
-                if count > 0 and begin < block_size:
-                    values = load_i64(record, VALUES) + (block_of(state, row, block) * heads + head) * tile_bytes
-                    at = (block - first // block_size) * block_size + begin
-                    p = scratch + 4 * ((row - first_row) * group * room + at)
-                    add_values(out_of(record, row, head), group, p, room, values + begin * width * size, count, width)
-
-    @kernel(name=name)
-    def attend(state: int, record: int, chunk: int, thread: int) -> None:
-        rows = rows_of(state, record)
-        tiles = (rows + ROW_TILE - 1) // ROW_TILE
-        first, end = share(tiles * load_i64(record, KV_HEADS), chunk, load_i64(record, CHUNKS))
-        scratch = scratch_of(state, thread)
-        for unit in range(first, end):  # tiles of one head after another: they read the same keys
-            row = unit % tiles * ROW_TILE
-            attend_tile(state, record, row, min(row + ROW_TILE, rows), unit // tiles, scratch)
-
-    return attend
-
-
-STORE = {
-    "f16": _store_kernel("attend.store_f16", 2, store_f16),
-    "f32": _store_kernel("attend.store_f32", 4, store_f32),
-}
-"""Kernels that store the keys and values of the batch's rows, by type of cache."""
-
-ATTEND = {
-    "f16": _attend_kernel("attend.f16", 2, scores_f16, add_values_f16),
-    "f32": _attend_kernel("attend.f32", 4, scores_f32, add_values_f32),
-}
-"""Kernels of `ops.Attend`, once the keys and values are stored."""
+            first = first_seen(position, load_i64(record, WINDOW)) // TILE - load_i64(group, FIRST_TILE)
+            end = position // TILE + 1 - load_i64(group, FIRST_TILE)
+            part = load_i64(record, KEPT_PARTS) + part_bytes * (kept + (first * rows + i) * heads + head)
+            for tile in range(1, end - first):
+                other = part + tile * rows * heads * part_bytes
+                call3(load_i64(record, MERGE_PART), part, other, vectors_of(record))
+            call3(load_i64(record, FINISH_PART), part, out_of(record, row, head), load_i64(record, HEAD_SIZE))
+        before += rows * heads

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import factorial
 from typing import TYPE_CHECKING, Any
 
-from edgert_quant.jit import emit, host, primitive
+from edgert_quant.jit import emit, primitive
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -16,63 +16,11 @@ if TYPE_CHECKING:
 LANES = 16
 
 
-def _types() -> Any:
+def vector_types() -> Any:
+    """float, and 16 of them."""
     from llvmlite import ir
 
     return ir.FloatType(), ir.VectorType(ir.FloatType(), LANES)
-
-
-def _fold(b: ir.IRBuilder, value: ir.Value, combine: Any) -> ir.Value:
-    """Combine the lanes by halves."""
-    from llvmlite import ir
-
-    width = LANES
-    while width > 1:
-        width //= 2
-        none = ir.Constant(value.type, ir.Undefined)
-        masks = [
-            ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width))) for start in (0, width)
-        ]
-        value = combine(*(b.shuffle_vector(value, none, mask) for mask in masks))
-    return b.extract_element(value, emit.integer(32, 0))
-
-
-@primitive("f32(i64, i64)")
-def largest(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
-    """The largest of n floats; NaNs are passed over, -inf if there is nothing else."""
-    single, wide = _types()
-    whole = b.and_(n, emit.integer(64, -LANES))
-    with emit.loop(b, whole, emit.real(float("-inf"), wide), step=LANES) as body:
-        row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
-        body.carry(emit.call(b, "llvm.maxnum.v16f32", wide, [body.values[0], row]))
-    first = _fold(b, body.values[0], lambda x, y: emit.call(b, f"llvm.maxnum.v{x.type.count}f32", x.type, [x, y]))
-    with emit.loop(b, n, first, start=whole) as rest:
-        rest.carry(emit.call(b, "llvm.maxnum.f32", single, [rest.values[0], emit.load(b, x, rest.index, single)]))
-    return rest.values[0]
-
-
-@primitive("f32(i64, i64)")
-def total(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
-    """The sum of n floats: 16 partial sums, folded by halves, then the rest one by one."""
-    single, wide = _types()
-    whole = b.and_(n, emit.integer(64, -LANES))
-    with emit.loop(b, whole, emit.real(0.0, wide), step=LANES) as body:
-        row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
-        body.carry(b.fadd(body.values[0], row))
-    first = _fold(b, body.values[0], b.fadd)
-    with emit.loop(b, n, first, start=whole) as rest:
-        rest.carry(b.fadd(rest.values[0], emit.load(b, x, rest.index, single)))
-    return rest.values[0]
-
-
-def _lanes(b: ir.IRBuilder, address: ir.Value, *, half: bool, count: int = LANES) -> ir.Value:
-    from llvmlite import ir
-
-    if half:
-        kind = ir.VectorType(ir.IntType(16), count) if count > 1 else ir.IntType(16)
-        return emit.half_to_float(b, emit.load(b, address, 0, kind, align=2))
-    kind = ir.VectorType(ir.FloatType(), count) if count > 1 else ir.FloatType()
-    return emit.load(b, address, 0, kind, align=4)
 
 
 LOG2E = 1.4426950408889634
@@ -84,7 +32,7 @@ SMALLEST = -87.3365447505531
 COEFFICIENTS = tuple(1.0 / factorial(n) for n in range(7, -1, -1))
 
 
-def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def emit_exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """e^x of a float or a vector of them, with a relative error of 1e-7; saturates at e^88.37, is 0 below -87.33, and
     NaN for NaN. Cody-Waite reduction to |r| ≤ ln 2 / 2 and the Taylor polynomial of degree 7, whose error is 5e-9.
     """
@@ -118,30 +66,18 @@ def _exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 @primitive("f32(f32)")
 def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """e^x; see `_exp`."""
-    return _exp(b, x)
+    """e^x; see `emit_exp`."""
+    return emit_exp(b, x)
 
 
 def _each(b: ir.IRBuilder, n: ir.Value, run: Callable[[ir.Value, Any], None]) -> None:
     """run(index, type) for 16 elements at once, and then for one."""
-    single, wide = _types()
+    single, wide = vector_types()
     done: Any = emit.integer(64, 0)
     for kind, width in ((wide, LANES), (single, 1)):
         with emit.loop(b, b.sub(n, emit.integer(64, width - 1)), start=done, step=width) as each:
             run(b.shl(each.index, emit.integer(64, 2)), kind)
         done = each.index
-
-
-@primitive("void(i64, i64, f32)")
-def exponentials(b: ir.IRBuilder, x: ir.Value, n: ir.Value, shift: ir.Value) -> None:
-    """x[i] = e^(x[i] - shift) for n floats."""
-
-    def run(offset: ir.Value, kind: Any) -> None:
-        place = b.add(x, offset)
-        amount = shift if kind == shift.type else emit.splat(b, shift, LANES)
-        emit.store(b, place, 0, _exp(b, b.fsub(emit.load(b, place, 0, kind, align=4), amount)), align=4)
-
-    _each(b, n, run)
 
 
 @primitive("void(i64, i64, i64, i64)")
@@ -150,152 +86,7 @@ def gate_by_silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n
 
     def run(offset: ir.Value, kind: Any) -> None:
         z, y = (emit.load(b, b.add(row, offset), 0, kind, align=4) for row in (gate, up))
-        below = b.fadd(emit.real(1.0, kind), _exp(b, b.fneg(z)))
+        below = b.fadd(emit.real(1.0, kind), emit_exp(b, b.fneg(z)))
         emit.store(b, b.add(out, offset), 0, b.fmul(b.fdiv(z, below), y), align=4)
 
     _each(b, n, run)
-
-
-def _heads_at_once() -> int:
-    """Heads that share a pass over keys or values: their accumulators must stay in registers."""
-    return 4 if host().vector_bits >= 512 else 1
-
-
-def _by_heads(b: ir.IRBuilder, heads: ir.Value, emit_some: Callable[[ir.Value, int], None]) -> None:
-    """All heads, several at once and then one by one: emit_some(first head, how many)."""
-    done: Any = emit.integer(64, 0)
-    for count in dict.fromkeys((_heads_at_once(), 1)):
-        with emit.loop(b, b.sub(heads, emit.integer(64, count - 1)), start=done, step=count) as each:
-            emit_some(each.index, count)
-        done = each.index
-
-
-def _row_of(b: ir.IRBuilder, address: ir.Value, stride: ir.Value, head: ir.Value, i: int) -> ir.Value:
-    """The address of the floats of head + i."""
-    return b.add(address, b.shl(b.mul(stride, b.add(head, emit.integer(64, i))), emit.integer(64, 2)))
-
-
-def _scores(
-    b: ir.IRBuilder,
-    q: ir.Value,
-    heads: ir.Value,
-    keys: ir.Value,
-    stride: ir.Value,
-    n: ir.Value,
-    scale: ir.Value,
-    out: ir.Value,
-    out_stride: ir.Value,
-    *,
-    half: bool,
-) -> None:
-    """Each score is four partial sums, by i mod 4."""
-    single, wide = _types()
-    whole = b.and_(n, emit.integer(64, -4))
-    step = b.mul(stride, emit.integer(64, 2 if half else 4))
-
-    def some(first: ir.Value, count: int) -> None:
-        queries = [_row_of(b, q, n, first, i) for i in range(count)]
-
-        def products(index: ir.Value, before: list[ir.Value]) -> list[ir.Value]:
-            row = _lanes(b, b.add(keys, b.mul(index, step)), half=half)
-            factors = [emit.splat(b, emit.load(b, query, index, single), LANES) for query in queries]
-            pairs = zip(factors, before, strict=True)
-            return [emit.call(b, "llvm.fmuladd.v16f32", wide, [factor, row, value]) for factor, value in pairs]
-
-        with emit.loop(b, whole, *[emit.real(0.0, wide)] * (4 * count), step=4) as body:
-            parts = [
-                products(b.add(body.index, emit.integer(64, i)), body.values[i * count : (i + 1) * count])
-                for i in range(4)
-            ]
-            body.carry(*(value for part in parts for value in part))
-        sums = []
-        for i in range(count):
-            x, y, z, w = body.values[i::count]
-            sums.append(b.fadd(b.fadd(x, y), b.fadd(z, w)))
-        with emit.loop(b, n, *sums, start=whole) as rest:
-            rest.carry(*products(rest.index, rest.values))
-        for i, value in enumerate(rest.values):
-            target = _row_of(b, out, out_stride, first, i)
-            emit.store(b, target, 0, b.fmul(value, emit.splat(b, scale, LANES)), align=4)
-
-    _by_heads(b, heads, some)
-
-
-@primitive("void(i64, i64, i64, i64, i64, f32, i64, i64)")
-def scores_f32(b: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """Scores of 16 positions for several heads: (q, heads, keys, stride, n, scale, out, out stride):
-
-    out[h, 0:16] = scale · Σ_i q[h, i] · keys[i · stride + 0:16] for i < n.
-    """
-    _scores(b, *arguments, half=False)
-
-
-@primitive("void(i64, i64, i64, i64, i64, f32, i64, i64)")
-def scores_f16(b: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """`scores_f32` with keys in halves."""
-    _scores(b, *arguments, half=True)
-
-
-def _add_values(
-    b: ir.IRBuilder,
-    out: ir.Value,
-    heads: ir.Value,
-    p: ir.Value,
-    p_stride: ir.Value,
-    values: ir.Value,
-    count: ir.Value,
-    n: ir.Value,
-    *,
-    half: bool,
-) -> None:
-    """Every element is one chain of additions, position after position."""
-    single, wide = _types()
-    size = 2 if half else 4
-    row_bytes = b.mul(n, emit.integer(64, size))
-
-    def some(first: ir.Value, at_once: int) -> None:
-        outs = [_row_of(b, out, n, first, i) for i in range(at_once)]
-        factors = [_row_of(b, p, p_stride, first, i) for i in range(at_once)]
-        done: Any = emit.integer(64, 0)
-        for vectors, lanes in ((4, LANES), (1, LANES), (1, 1)):
-            with emit.loop(
-                b, b.sub(n, emit.integer(64, vectors * lanes - 1)), start=done, step=vectors * lanes
-            ) as each:
-                columns(each.index, outs, factors, vectors, lanes)
-            done = each.index
-
-    def columns(first: ir.Value, outs: list[ir.Value], factors: list[ir.Value], vectors: int, lanes: int) -> None:
-        kind, name = (wide, "llvm.fmuladd.v16f32") if lanes > 1 else (single, "llvm.fmuladd.f32")
-        places = [b.add(first, emit.integer(64, lanes * i)) for i in range(vectors)]
-        targets = [b.add(row, b.shl(place, emit.integer(64, 2))) for row in outs for place in places]
-        sources = [b.add(values, b.mul(place, emit.integer(64, size))) for place in places]
-        before = [emit.load(b, target, 0, kind, align=4) for target in targets]
-        with emit.loop(b, count, *before) as positions:
-            weights = [emit.load(b, factor, positions.index, single) for factor in factors]
-            weights = [emit.splat(b, weight, lanes) if lanes > 1 else weight for weight in weights]
-            offset = b.mul(positions.index, row_bytes)
-            rows = [_lanes(b, b.add(source, offset), half=half, count=lanes) for source in sources]
-            pairs = [(weight, row) for weight in weights for row in rows]
-            after = [
-                emit.call(b, name, kind, [*pair, value]) for pair, value in zip(pairs, positions.values, strict=True)
-            ]
-            positions.carry(*after)
-        for target, value in zip(targets, positions.values, strict=True):
-            emit.store(b, target, 0, value, align=4)
-
-    _by_heads(b, heads, some)
-
-
-@primitive("void(i64, i64, i64, i64, i64, i64, i64)")
-def add_values_f32(b: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """Weighted values of some positions for several heads: (out, heads, p, p stride, values, count, n):
-
-    out[h, 0:n] += Σ_t p[h, t] · values[t · n + 0:n] for t < count.
-    """
-    _add_values(b, *arguments, half=False)
-
-
-@primitive("void(i64, i64, i64, i64, i64, i64, i64)")
-def add_values_f16(b: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """`add_values_f32` with values in halves."""
-    _add_values(b, *arguments, half=True)

@@ -1,26 +1,15 @@
 """Which instruction set is chosen, and that every kernel lowers for other CPUs."""
 
-import re
-
 import pytest
 from edgert_models.errors import BackendError, RequestError
 from edgert_quant.blocks import BlockType
-from edgert_quant.jit import Kernel, Target, compiling_for
+from edgert_quant.jit import Target, compiling_for
 from edgert_runtimes.cpu.formats import available, format_for, host_isa
 from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, Isa
 from edgert_runtimes.cpu.formats.registry import packed_types
-from llvmlite import binding, ir
 
+from tests.support.lowering import ARM, AVX2, AVX512, AVX_VNNI, DOT, MIXED, PLAIN, VNNI, assembly, calls
 from tests.support.packed import REPRESENTATIVE
-
-PLAIN = Target("x86_64-unknown-linux-gnu", "x86-64", ())
-VNNI = Target(PLAIN.triple, "znver5", ("+avx512bw", "+avx512f", "+avx512vl", "+avx512vnni", "+f16c", "+fma"))
-AVX2 = Target(PLAIN.triple, "haswell", ("+avx", "+avx2", "+f16c", "+fma"))
-AVX_VNNI = Target(PLAIN.triple, "alderlake", ("+avx", "+avx2", "+avxvnni", "+f16c", "+fma"))
-AVX512 = Target(PLAIN.triple, "skylake-avx512", ("+avx512bw", "+avx512f", "+avx512vl", "+f16c", "+fma"))
-ARM = Target("aarch64-unknown-linux-gnu", "generic", ())
-DOT = Target(ARM.triple, "generic", ("+dotprod", "+neon"))
-MIXED = Target(ARM.triple, "generic", ("+dotprod", "+i8mm", "+neon"))
 
 
 @pytest.fixture(autouse=True)
@@ -91,26 +80,6 @@ def by_name(name: str) -> Isa:
     return next(isa for isa in ISAS if isa.name == name)
 
 
-def assembly(kernel: Kernel, target: Target) -> str:
-    module = ir.Module(name=kernel.name, context=ir.Context())
-    module.triple = target.triple
-    word = ir.IntType(64)
-    function = ir.Function(module, ir.FunctionType(word, [word] * len(kernel.parameters)), "kernel")
-    builder = ir.IRBuilder(function.append_basic_block())
-    with compiling_for(target):
-        kernel.function(builder, *function.args)
-    if not builder.block.is_terminated:
-        builder.ret(ir.Constant(word, 0))
-    parsed = binding.parse_assembly(str(module))
-    machine = binding.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=",".join(target.features), opt=1, reloc="pic"
-    )
-    return str(machine.emit_assembly(parsed))
-
-
-CALL = re.compile(r"^\s+(?:callq?|bl)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
-
-
 @pytest.mark.parametrize(
     ("target", "name"),
     [
@@ -136,25 +105,17 @@ CALL = re.compile(r"^\s+(?:callq?|bl)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
 )
 def test_kernels_lower_for_other_cpus(block_type: BlockType, target: Target, name: str) -> None:
     """Without calling a library for what the CPU lacks."""
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
-    try:
-        binding.Target.from_triple(target.triple)
-    except RuntimeError:
-        pytest.skip(f"this llvmlite cannot compile for {target.triple}")
     found = format_for(block_type, by_name(name))
     assert found is not None
     for kernel in found.kernels():
         text = assembly(kernel, target)
-        assert set(CALL.findall(text)) <= {"memcpy", "pack_panel", "stream"} | {
+        assert calls(text) <= {"memcpy", "pack_panel", "stream"} | {
             f"tile_{p}x{t}" for p in (1, 2) for t in range(1, 13)
         }
 
 
 def test_the_portable_dot_product_is_recognized() -> None:
     """As pairs of 16-bit products: without that, it would take several times as many instructions."""
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
     found = format_for(BlockType.Q4_0, by_name("portable"))
     assert found is not None
     text = assembly(found.gemm, PLAIN)
@@ -176,8 +137,6 @@ def test_here() -> None:
     ],
 )
 def test_tables_are_looked_up_by_the_instruction_for_it(target: Target, name: str, instruction: str) -> None:
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
     found = format_for(BlockType.IQ4_NL, by_name(name))
     assert found is not None
     assert instruction in assembly(found.gemm, target)

@@ -1,0 +1,89 @@
+"""How much memory attention takes, and the fields of its records that depend on sizes and types alone."""
+
+from __future__ import annotations
+
+from edgert_models import ops
+
+from edgert_runtimes.base import Limits
+from edgert_runtimes.cpu.formats import LANES
+from edgert_runtimes.cpu.kernels import attend, division, softmax, tiles
+from edgert_runtimes.cpu.program import Field
+from edgert_runtimes.kv_types import KV_TYPES
+
+DIVIDED_CONTEXTS = 2
+"""Sequences of the longest context that can be divided among threads in one step: with more, each takes its heads."""
+
+CACHE_SLACK = 64
+"""Bytes behind the cache that may be read: the last vector of a head size that is no multiple of 16."""
+
+
+def block_bytes(width: int, limits: Limits) -> int:
+    """Bytes of the keys (or of the values) of one block: of a layer, or of one head of it."""
+    return KV_TYPES[limits.kv_type].row_bytes(width) * _whole(limits.block_size)
+
+
+def cache_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
+    """How keys and values lie, for all records."""
+    row_bytes = KV_TYPES[limits.kv_type].row_bytes(op.head_size)
+    return {
+        division.KV_HEADS: op.kv_heads,
+        tiles.HEAD_SIZE: op.head_size,
+        tiles.BLOCK_SIZE: limits.block_size,
+        attend.BLOCK_BYTES: block_bytes(op.head_size, limits),
+        attend.PANEL_BYTES: row_bytes * LANES,
+        attend.ROW_BYTES: row_bytes,
+    }
+
+
+def merge_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
+    """Sizes and kernels, for attending and merging."""
+    return {
+        division.GROUP: op.heads // op.kv_heads,
+        division.WINDOW: op.window or 0,
+        division.KEPT_ROOM: _kept_parts(op, limits),
+        tiles.PART: _part(op),
+        attend.MERGE_PART: softmax.merge_part,
+        attend.FINISH_PART: softmax.finish_part,
+    }
+
+
+def attend_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
+    """What attending needs beside."""
+    return {
+        tiles.PARTS: _parts(op, 0),
+        attend.TOTALS: _parts(op, 1),
+        tiles.QUERIES: _parts(op, 2),
+        attend.SCALE: float(op.scale),
+        attend.MULTIPLY_KEYS: tiles.SCORE_KERNELS[limits.kv_type],
+        attend.MULTIPLY_VALUES: tiles.VALUE_KERNELS[limits.kv_type],
+        attend.WEIGH: softmax.weigh,
+    }
+
+
+def scratch_bytes(op: ops.Attend) -> int:
+    """Of each thread: a tile's scores, parts, parts merged so far, and queries."""
+    return _parts(op, 2) + 4 * tiles.TOKENS * op.head_size
+
+
+def temporary_bytes(op: ops.Attend, limits: Limits) -> tuple[int, int]:
+    """Of all threads: the parts that wait to be merged, and the division."""
+    return 4 * _kept_parts(op, limits) * _part(op), 8 * division.division_words(limits.rows)
+
+
+def _part(op: ops.Attend) -> int:
+    """Floats of a part."""
+    return tiles.PART_HEADER + _whole(op.head_size)
+
+
+def _parts(op: ops.Attend, number: int) -> int:
+    """Bytes before the first, second … array of parts in a thread's scratch memory."""
+    return tiles.SCRATCH + 4 * tiles.TOKENS * _part(op) * number
+
+
+def _kept_parts(op: ops.Attend, limits: Limits) -> int:
+    return DIVIDED_CONTEXTS * op.heads * (limits.context // tiles.TILE + 1)
+
+
+def _whole(count: int) -> int:
+    """`count` rounded up to whole vectors."""
+    return -(-count // LANES) * LANES
