@@ -29,7 +29,7 @@ from edgert_runtimes.cpu import weights as loading
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
-from edgert_runtimes.cpu.kernels import attend, checks, executor, linear, moe, rows, table
+from edgert_runtimes.cpu.kernels import attend, checks, executor, linear, moe, route, rows, table
 from edgert_runtimes.cpu.lower import CACHE_ITEMS, block_bytes, lower
 from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
 from edgert_runtimes.cpu.profile import Profile
@@ -236,7 +236,7 @@ def _stop(running: Executor, memory: object) -> None:
 
 
 def _op_kernels() -> list[jit.Kernel]:
-    modules = (attend, linear, moe, rows)
+    modules = (attend, linear, moe, route, rows)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
     return list(dict.fromkeys([*found, *attend.STORE.values(), *attend.ATTEND.values()]))
 
@@ -268,7 +268,7 @@ def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:
 
 def _input_sizes(limits: Limits) -> dict[str, int]:
     """Numbers that each array of a batch has at most."""
-    return {name: limits.rows for name in INPUTS} | {"tables": limits.sequences * limits.table_width}
+    return dict.fromkeys(INPUTS, limits.rows) | {"tables": limits.sequences * limits.table_width}
 
 
 def _check_limits(limits: Limits) -> None:

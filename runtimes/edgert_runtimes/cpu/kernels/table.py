@@ -57,7 +57,7 @@ TOKEN_TILE = 128
 READ_BYTES = 16
 """Bytes of weights a core reads in a nanosecond, roughly."""
 
-MULTIPLIES = 128
+MULTIPLIES = 64
 """Products a core adds up in a nanosecond, roughly."""
 
 MIN_CHUNK = 4000
