@@ -15,31 +15,35 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
     """Rows of all parts one after the other. Picked: of an evaluation every row, of a prompt that is complete with this
     step the last row. Part i is sequence i; tables are padded with 0.
     """
-    counts = [part.count for part in parts]
-    ends = [part.request.computed + part.count for part in parts]
-    positions = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
-    tables = np.zeros((len(parts), max(-(-end // block_size) for end in ends)), dtype=np.int32)
-    slots, pick, first = [], [], 0
-    for index, (part, end) in enumerate(zip(parts, ends, strict=True)):
-        blocks = part.request.table.blocks[: -(-end // block_size)]
+    # Lists, each made an array once: most parts are a single row, and NumPy takes a microsecond for whatever it does.
+    tokens: list[int] = []
+    positions: list[int] = []
+    sequence: list[int] = []
+    slots: list[int] = []
+    lengths: list[int] = []
+    pick: list[int] = []
+    for index, part in enumerate(parts):
+        request, blocks = part.request, part.request.table.blocks
+        start, end = request.computed, request.computed + part.count
+        tokens += request.tokens[start:end]
+        positions += range(start, end)
+        sequence += [index] * part.count
+        slots += [blocks[p // block_size] * block_size + p % block_size for p in range(start, end)]
+        lengths.append(end)
+        if request.kind is not Kind.GENERATE:
+            pick += range(len(tokens) - part.count, len(tokens))
+        elif end == len(request.tokens):
+            pick.append(len(tokens) - 1)
+    tables = np.zeros((len(parts), -(-max(lengths) // block_size)), dtype=np.int32)
+    for index, (part, length) in enumerate(zip(parts, lengths, strict=True)):
+        blocks = part.request.table.blocks[: -(-length // block_size)]
         tables[index, : len(blocks)] = blocks
-        slots.append(tables[index, positions[index] // block_size] * block_size + positions[index] % block_size)
-        if part.request.kind is not Kind.GENERATE:
-            pick.append(np.arange(first, first + part.count))
-        elif end == len(part.request.tokens):
-            pick.append(np.array([first + part.count - 1]))
-        first += part.count
-    tokens = [part.request.tokens[end - part.count : end] for part, end in zip(parts, ends, strict=True)]
     return Batch(
-        tokens=_int32(tokens),
-        positions=_int32(positions),
-        sequence=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
-        slots=_int32(slots),
+        tokens=np.array(tokens, dtype=np.int32),
+        positions=np.array(positions, dtype=np.int32),
+        sequence=np.array(sequence, dtype=np.int32),
+        slots=np.array(slots, dtype=np.int32),
         tables=tables,
-        lengths=np.array(ends, dtype=np.int32),
-        pick=_int32(pick),
+        lengths=np.array(lengths, dtype=np.int32),
+        pick=np.array(pick, dtype=np.int32),
     )
-
-
-def _int32(pieces: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
-    return np.concatenate([*pieces, np.empty(0, dtype=np.int32)]).astype(np.int32)

@@ -8,6 +8,7 @@ company nor chunks nor a restart can change it.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,20 +71,24 @@ class Sampler:
         self._window = last_n if penalised else 0
         self._biased = np.array(list(params.logit_bias), dtype=np.int64)
         self._bias = np.array(list(params.logit_bias.values()), dtype=np.float32)
-        self._forbidden = np.array(sorted(end_ids) if params.ignore_eos else [], dtype=np.int64)
+        self._forbidden = sorted(end_ids) if params.ignore_eos else []
+        # The largest logit wins, unless it is forbidden: nothing has to be copied.
+        self._greedy = self.temperature == 0.0 and not penalised and not params.logit_bias
 
     def choose(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> TokenLogprob:
         """The token after `tokens`, given float32 logits [vocabulary], which are left as they are.
 
         The log-probability is 0.0 unless it was asked for. BackendError if the logits are NaN or all minus infinity.
         """
-        best = float(logits.max())
-        if not np.isfinite(best):
+        token = int(logits.argmax())  # of the first NaN, if there is one
+        best = float(logits[token])
+        if not math.isfinite(best):
             raise BackendError(f"the model's logits at position {len(tokens)} are not finite (largest: {best})")
-        adjusted = self._adjust(logits, tokens)
-        if adjusted is not logits and adjusted.max() == -np.inf:
-            raise BackendError(f"no token is left to choose at position {len(tokens)}: all others are forbidden")
-        token = self._draw(adjusted, len(tokens))
+        if not self._greedy or token in self._forbidden:
+            adjusted = self._adjust(logits, tokens)
+            if adjusted is not logits and adjusted.max() == -np.inf:
+                raise BackendError(f"no token is left to choose at position {len(tokens)}: all others are forbidden")
+            token = self._draw(adjusted, len(tokens))
         if self.logprobs is None:
             return TokenLogprob(token, 0.0)
         normaliser = best + np.log(np.exp(logits.astype(np.float64) - best).sum())
@@ -94,7 +99,7 @@ class Sampler:
 
     def _adjust(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> NDArray[np.float32]:
         """Bias, end tokens and penalties; a copy where anything changes."""
-        if not (self._biased.size or self._forbidden.size or self._window):
+        if not (self._biased.size or self._forbidden or self._window):
             return logits
         logits = logits.copy()
         logits[self._biased] += self._bias

@@ -145,10 +145,11 @@ class Scheduler:
             count -= excess if excess < count else 0
         if count == 0:
             return
-        key = self.pool.next_key(request.table, request.tokens)
-        if request.remaining > 1 and len(key[1]) == self.pool.block_size:
-            step.coming.add(key)
-        step.filling |= request.remaining > 1
+        if request.remaining > 1:
+            step.filling = True
+            key = self.pool.next_key(request.table, request.tokens)
+            if len(key[1]) == self.pool.block_size:
+                step.coming.add(key)
         step.parts.append(Part(request, count))
         step.rows -= count
 

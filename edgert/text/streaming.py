@@ -62,6 +62,8 @@ class StopStrings:
         Of several hits the one that starts first counts, then the one that comes first in the list. After a hit nothing
         more is passed on.
         """
+        if not self._stops:
+            return text, None
         if self.hit is not None:
             return "", self.hit
         self._held += text

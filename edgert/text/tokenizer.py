@@ -148,6 +148,8 @@ class Tokenizer:
 
     def check_id(self, index: int, name: str) -> None:
         """Raise `RequestError` where `index` is no token id; `name` says in the message which id it is."""
+        if type(index) is int and 0 <= index < self.vocab_size:
+            return
         try:
             valid = not isinstance(index, bool) and 0 <= index < self.vocab_size and index == int(index)
         except (TypeError, ValueError):

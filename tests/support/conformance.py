@@ -7,7 +7,7 @@ import numpy as np
 from edgert_models.graph import Graph, Plan, Weight
 from edgert_models.ops import Value
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import Backend, Batch, Session
+from edgert_runtimes.base import Backend, Batch, Session, WeightProvider
 from edgert_runtimes.reference.backend import ReferenceBackend
 
 from tests.support.tiny import ALL_F32, batch, limits, normalized_error, random_weights, tiny_spec
@@ -35,7 +35,12 @@ def run_both(
     type_of: Callable[[Weight], BlockType] = ALL_F32,
     **changes: Any,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    weights = random_weights(plan, 3, type_of)
+    return run_with(backend, plan, batches, random_weights(plan, 3, type_of), **changes)
+
+
+def run_with(
+    backend: Backend, plan: Plan, batches: list[Batch], weights: WeightProvider, **changes: Any
+) -> list[tuple[np.ndarray, np.ndarray]]:
     results = []
     for each in (backend, ReferenceBackend()):
         session: Session = each.load(plan, weights, limits(**changes))

@@ -194,6 +194,12 @@ def call5(
     return _call_address(b, address, a, c, d, e, f)
 
 
+@primitive("i64(i64, i64, i64, i64, i64, i64, i64)")
+def call6(b: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> ir.Value:
+    """Call the kernel at an address with six integers."""
+    return _call_address(b, address, *arguments)
+
+
 @primitive("i64(i64, i64, i64, i64, i64, i64, i64, i64)")
 def call7(b: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> ir.Value:
     """Call the kernel at an address with seven integers."""

@@ -21,7 +21,6 @@ from edgert_models.errors import (
 from edgert_models.graph import Plan
 from edgert_quant import jit
 from edgert_quant.blocks import BlockType
-from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
 from edgert_runtimes.cpu import program as linking
@@ -37,6 +36,7 @@ from edgert_runtimes.cpu.kernels import (
     executor,
     linear,
     moe,
+    route,
     rows,
     softmax,
     storing,
@@ -50,6 +50,16 @@ from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.weights import check_weights
 
 BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, checks.check_batch)
+
+INPUTS = {
+    "tokens": table.TOKENS,
+    "positions": table.POSITIONS,
+    "sequence": table.SEQUENCE,
+    "slots": table.SLOTS,
+    "tables": table.BLOCK_TABLES,
+    "pick": table.PICK,
+}
+"""The arrays of a batch, and where the state has their addresses."""
 
 
 class CpuBackend:
@@ -126,11 +136,14 @@ class CpuSession:
         targets = {plan.logits.id, plan.hidden.id}
         self._linked = linking.link(program, addresses, loaded, targets)
         self._executor = Executor(report.threads, self._linked.words, program.scratch_bytes)
+        self._inputs = {name: np.zeros(size, np.int32) for name, size in _input_sizes(limits).items()}
+        for name, number in INPUTS.items():
+            self._executor.state[number] = self._inputs[name].ctypes.data
         self._lock = threading.Lock()
         self._closed = False
         self._profile: Profile | None = None
         # Threads must be gone before the memory is: also when a session is forgotten, or the interpreter ends.
-        memory = (self._cache, self._workspace, self._linked, dict(loaded))
+        memory = (self._cache, self._workspace, self._inputs, self._linked, dict(loaded))
         self._finalizer = weakref.finalize(self, _stop, self._executor, memory)
 
     def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
@@ -139,7 +152,7 @@ class CpuSession:
             self._check_open()
             if self.report.mapped_bytes:
                 self._weights.check()
-            arrays = self._set_batch(batch)
+            self._set_batch(batch)
             value = self._plan.hidden if hidden else self._plan.logits
             stride = self._program.strides[value.id]
             count = len(batch.pick) if value.picked else len(batch.tokens)
@@ -150,7 +163,6 @@ class CpuSession:
             self._linked.move(value.id, None)
             if self._profile is not None and status == 0:
                 self._profile.add(batch, records)
-            del arrays
         if status == table.INTERRUPTED:
             raise CancelledError("the step was interrupted")
         if status:
@@ -202,35 +214,33 @@ class CpuSession:
             raise BackendError("the session is closed")
         self._executor.check_process()
 
-    def _set_batch(self, batch: Batch) -> list[NDArray[np.int32]]:
-        """Put the batch into the state; the arrays must live as long as the step."""
-        fields = ("tokens", "positions", "sequence", "slots", "tables", "pick")
-        arrays = [np.ascontiguousarray(getattr(batch, name), np.int32) for name in fields]
-        count = len(arrays[0])
+    def _set_batch(self, batch: Batch) -> None:
+        """Copy the batch to where the state says it is, and check it."""
         limits = self.limits
+        count, picked, shape = len(batch.tokens), len(batch.pick), batch.tables.shape
         if count > limits.rows:
             raise RequestError(f"the batch has {count} rows, the session takes {limits.rows}", parameter="tokens")
-        for name, array in zip(fields[:4], arrays[:4], strict=True):
+        for name in ("tokens", "positions", "sequence", "slots"):
+            array = getattr(batch, name)
             if array.shape != (count,):
                 raise RequestError(f"{name} has shape {array.shape}, tokens has {count} rows", parameter=name)
-        if arrays[4].ndim != 2 or arrays[4].shape[0] > limits.sequences:
-            raise RequestError(f"tables has shape {arrays[4].shape}; at most {limits.sequences} sequences fit")
-        if arrays[5].ndim != 1 or len(arrays[5]) > limits.rows:
-            raise RequestError(f"pick has shape {arrays[5].shape}; at most {limits.rows} rows fit", parameter="pick")
+            self._inputs[name][:count] = array
+        if len(shape) != 2 or shape[0] > limits.sequences:
+            raise RequestError(f"tables has shape {shape}; at most {limits.sequences} sequences fit")
+        if batch.pick.ndim != 1 or picked > limits.rows:
+            raise RequestError(f"pick has shape {batch.pick.shape}; at most {limits.rows} rows fit", parameter="pick")
+        self._inputs["pick"][:picked] = batch.pick
+        width = min(shape[1], limits.table_width)  # positions stay within the context
+        self._inputs["tables"][: shape[0] * width] = batch.tables[:, :width].ravel()
         state = self._executor.state
-        state[table.ROWS], state[table.PICKED] = count, len(arrays[5])
-        numbers = (table.TOKENS, table.POSITIONS, table.SEQUENCE, table.SLOTS, table.BLOCK_TABLES, table.PICK)
-        for number, array in zip(numbers, arrays, strict=True):
-            state[number] = array.ctypes.data
-        state[table.TABLE_WIDTH] = arrays[4].shape[1]
-        sizes = (self._plan.spec.vocabulary, limits.context, limits.blocks, limits.block_size, arrays[4].shape[0])
+        state[table.ROWS], state[table.PICKED], state[table.TABLE_WIDTH] = count, picked, width
+        sizes = (self._plan.spec.vocabulary, limits.context, limits.blocks, limits.block_size, shape[0])
         fault = checks.check_batch(self._executor.address, *sizes)
         if fault:
             name = checks.FAULTS[(fault & 255) - 1]
             index = fault >> 8
-            found = arrays[fields.index(name)][index]
+            found = getattr(batch, name)[index]
             raise RequestError(f"{name}[{index}] is out of range: {found}", parameter=name)
-        return arrays
 
     def _raise_router_error(self, index: int) -> None:
         op = self._plan.ops[index]
@@ -244,7 +254,7 @@ def _stop(running: Executor, memory: object) -> None:
 
 
 def _op_kernels() -> list[jit.Kernel]:
-    modules = (attend, division, linear, moe, rows, softmax)
+    modules = (attend, division, linear, moe, route, rows, softmax)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
     by_type = (storing.STORE_KERNELS, tiles.SCORE_KERNELS, tiles.VALUE_KERNELS)
     return list(dict.fromkeys([*found, *(kernel for kernels in by_type for kernel in kernels.values())]))
@@ -273,6 +283,11 @@ def _load(
 
 def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:
     return int(np.prod(shape[:-1], dtype=np.int64)) * block_type.row_bytes(shape[-1])
+
+
+def _input_sizes(limits: Limits) -> dict[str, int]:
+    """Numbers that each array of a batch has at most."""
+    return dict.fromkeys(INPUTS, limits.rows) | {"tables": limits.sequences * limits.table_width}
 
 
 def _check_limits(limits: Limits) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, linear, moe, rows, table
+from edgert_runtimes.cpu.kernels import attend, division, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
@@ -48,6 +48,8 @@ class _Lowering:
         self.caches = self._place_caches()
         self.op = 0
         self.temporary: list[Span] = []
+        # What experts gave, where it is summed up by the op that adds it to something: how many, fields, memory held.
+        self.sums: dict[int, tuple[int, dict[int, Field], list[Span]]] = {}
         self.last_use = {value.id: i for i, op in enumerate(plan.ops) for value in op.inputs}
 
     def run(self) -> Program:
@@ -63,7 +65,7 @@ class _Lowering:
                     norm[rows.WEIGHT] = Place("weight", name=op.weight)
                     self._rows(rows.rms_norm, op, [op.x], norm)
                 case ops.Add():
-                    self._rows(rows.add, op, [op.a, op.b])
+                    self._add(op)
                 case ops.GatedActivation():
                     self._check_activation(op.kind)
                     self._rows(rows.gate_silu, op, [op.gate, op.up], cost=op.out.width // 4)
@@ -240,24 +242,26 @@ class _Lowering:
     def _moe(self, op: ops.Moe) -> None:
         self._check_activation(op.kind)
         pairs, count = self.limits.rows * op.used, self._rows_of(op.out)
-        routing: dict[int, Field] = {moe.EXPERTS: op.experts, moe.USED: op.used}
+        routing: dict[int, Field] = {route.EXPERTS: op.experts, route.USED: op.used}
         for number, size in (
-            (moe.IDS, pairs),
-            (moe.SHARES, pairs),
-            (moe.SORTED, pairs),
-            (moe.STARTS, op.experts + 1),
-            (moe.ACTIVE, op.experts),
+            (route.IDS, 4 * pairs),
+            (route.SHARES, 4 * pairs),
+            (route.SORTED, 4 * pairs),
+            (route.STARTS, 4 * (op.experts + 1)),
+            (route.ACTIVE, 4 * op.experts),
+            (moe.COSTS, 8 * (op.experts + 1)),
         ):
-            routing[number] = self._temporary(4 * size)
-        self._scratch(op.experts)
+            routing[number] = self._temporary(size)
+        self._scratch(2 * 4 * op.experts)
         logits: dict[int, Field] = {rows.X: self._place(op.logits), rows.X_STRIDE: _stride(op.logits.width)}
-        logits[moe.NORMALIZE] = int(op.normalize)
-        self._emit(moe.route, count, {**routing, **logits}, cost=op.experts * (op.used + 4))
+        logits[route.NORMALIZE] = int(op.normalize)
+        self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
 
         gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
-        sizes = [gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width), down.scratch_bytes(op.hidden)]
-        self._scratch(table.PANELS + max(sizes))
-        hidden, up_out = (self._temporary(4 * pairs * _stride(op.hidden)) for _ in range(2))
+        inward_bytes = max(gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width))
+        self._scratch(max(moe.SCRATCH + inward_bytes, table.PANELS + down.scratch_bytes(op.hidden)))
+        hidden_bytes = _aligned(down.activation.bytes(op.hidden))
+        hidden = self._temporary(pairs * hidden_bytes)
         gate_x, gate_x_bytes = self._activation(op.x, gate.activation)
         up_x, up_x_bytes = self._activation(op.x, up.activation)
         fields: dict[int, Field] = {
@@ -269,46 +273,56 @@ class _Lowering:
             moe.UP_X: up_x,
             moe.UP_X_BYTES: up_x_bytes,
             rows.OUT: hidden,
-            moe.UP_OUT: up_out,
-            rows.OUT_STRIDE: _stride(op.hidden),
+            rows.OUT_STRIDE: hidden_bytes,
             rows.WIDTH: op.hidden,
+            moe.QUANTIZE: down.activation.quantize,
+            moe.STRIP_BYTES: down.activation.bytes(2 * LANES),
         }
         inward = len(self.program.records)
         self._emit(moe.inward, count, fields, prepare=moe.prepare_inward, per_row=op.used)
 
-        down_x, down_x_bytes = hidden, 4 * _stride(op.hidden)
-        if not down.activation.direct:
-            down_x_bytes = _aligned(down.activation.bytes(op.hidden))
-            down_x = self._temporary(pairs * down_x_bytes)
-            fields = {
-                rows.OUT: down_x,
-                rows.OUT_STRIDE: down_x_bytes,
-                rows.X: hidden,
-                rows.X_STRIDE: _stride(op.hidden),
-                rows.WIDTH: op.hidden,
-                rows.QUANTIZE: down.activation.quantize,
-            }
-            self._emit(rows.quantize, count, fields, cost=op.hidden // 4, per_row=op.used)
         y = self._temporary(4 * pairs * _stride(op.out.width))
         fields = {
             **routing,
-            **_expert_fields(op.down, down, op.hidden, op.out.width, down_x, down_x_bytes),
+            **_expert_fields(op.down, down, op.hidden, op.out.width, hidden, hidden_bytes),
             rows.OUT: y,
             rows.OUT_STRIDE: _stride(op.out.width),
             rows.WIDTH: op.out.width,
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
-        self._out(op)
-        fields = {
-            **routing,
-            rows.X: y,
-            rows.X_STRIDE: _stride(op.out.width),
-            rows.OUT: self._place(op.out),
-            rows.OUT_STRIDE: _stride(op.out.width),
-            rows.WIDTH: op.out.width,
-        }
-        self._emit(moe.combine, count, fields, cost=op.used * op.out.width // 8)
+        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: _stride(op.out.width)}
+        if self._only_added(op.out):
+            self.sums[op.out.id] = op.used, sums, self.temporary
+            self.temporary = []
+        else:
+            self._combine(op, op.used, sums)
+
+    def _only_added(self, value: Value) -> bool:
+        """Whether all that becomes of a value is that it is added to one that will be there."""
+        users = [op for op in self.plan.ops if value in op.inputs]
+        if len(users) != 1 or not isinstance(users[0], ops.Add) or value.id == self.plan.hidden.id:
+            return False
+        (other,) = (each for each in users[0].inputs if each != value) if users[0].a != users[0].b else (value,)
+        return other != value and other.id not in self.sums
+
+    def _add(self, op: ops.Add) -> None:
+        """Where one side is what experts gave, the addition is part of summing them up."""
+        for experts, other in ((op.a, op.b), (op.b, op.a)):
+            if experts.id in self.sums:
+                used, sums, spans = self.sums.pop(experts.id)
+                self.temporary += spans
+                self._combine(op, used, sums, other)
+                return
+        self._rows(rows.add, op, [op.a, op.b])
+
+    def _combine(self, op: ops.Op, used: int, sums: Mapping[int, Field], other: Value | None = None) -> None:
+        fields = {**sums, rows.WIDTH: op.out.width}
+        if other is not None:
+            fields[rows.Y], fields[rows.Y_STRIDE] = self._place(other), _stride(other.width)
+        self._out(op, () if other is None else (other,))
+        fields[rows.OUT], fields[rows.OUT_STRIDE] = self._place(op.out), _stride(op.out.width)
+        self._emit(moe.combine, self._rows_of(op.out), fields, cost=used * op.out.width // 8)
 
     def _check_activation(self, kind: str) -> None:
         if kind != "silu":

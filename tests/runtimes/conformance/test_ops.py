@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from edgert_models.graph import Graph, Role, Weight
 from edgert_models.ops import Value
@@ -10,9 +11,10 @@ from edgert_models.rope import Rope, RopeLayout
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Backend
 from edgert_runtimes.registry import backend_names, get_backend
+from edgert_runtimes.weights import MemoryWeights
 
-from tests.support.conformance import check, one_sequence, plan_of, run_both, tokens
-from tests.support.tiny import batch
+from tests.support.conformance import check, one_sequence, plan_of, run_both, run_with, tokens
+from tests.support.tiny import batch, random_weights
 
 FLOATS = [BlockType.F32, BlockType.F16, BlockType.BF16]
 QUANTIZED = [BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K]
@@ -95,6 +97,53 @@ def test_moe(backend: Backend, block_type: BlockType, rows: int, normalize: bool
     plan = plan_of(wire, width=256, expert_feed_forward=256, normalize_experts=normalize)
     pairs = run_both(backend, plan, [one_sequence(rows)], only(Role.EXPERTS, block_type))
     check(pairs, 5e-4 if block_type in QUANTIZED else 1e-7)
+
+
+def test_moe_of_many_rows_for_few_experts(backend: Backend) -> None:
+    """All rows choose the same experts (a tie), which have more rows than go through a matrix together."""
+
+    def wire(g: Graph, x: Value) -> Value:
+        return g.moe(x, g.rms_norm(g.linear(x, "router", 8, role=Role.ROUTER), "zeros.weight"), "blk.0")
+
+    plan = plan_of(wire, width=256, expert_feed_forward=320)
+    weights = random_weights(plan, 3, only(Role.EXPERTS, BlockType.Q8_0))
+    tensors = {name: (s.type, s.shape, weights.read(name)) for name, s in weights.weights.items()}
+    tensors["zeros.weight"] = (BlockType.F32, (8,), np.zeros(8, np.float32).view(np.uint8))
+    check(run_with(backend, plan, [one_sequence(256)], MemoryWeights(tensors)), 5e-4)
+
+
+@pytest.mark.parametrize("block_type", [BlockType.F32, BlockType.Q4_K])
+@pytest.mark.parametrize("rows", [1, 33])
+@pytest.mark.parametrize("order", ["experts first", "shared first", "two mixtures", "twice"])
+def test_experts_and_what_is_added_to_them(backend: Backend, block_type: BlockType, rows: int, order: str) -> None:
+    """A shared expert beside the routed ones, and the residual."""
+
+    def wire(g: Graph, x: Value) -> Value:
+        y = g.rms_norm(x, "norm.weight")
+
+        def routed(name: str = "blk.0") -> Value:
+            return g.moe(y, g.linear(y, f"{name}.router", 8, role=Role.ROUTER), name)
+
+        def shared() -> Value:
+            hidden = g.gated(g.linear(y, "gate", 512), g.linear(y, "up", 512))
+            return g.linear(hidden, "down", 256)
+
+        if order == "experts first":
+            return g.add(x, g.add(routed(), shared()))
+        if order == "shared first":
+            return g.add(g.add(shared(), routed()), x)
+        if order == "two mixtures":
+            return g.add(x, g.add(routed(), routed("blk.1")))
+        twice = routed()
+        return g.add(g.add(twice, twice), x)
+
+    plan = plan_of(wire, width=256, expert_feed_forward=256)
+
+    def type_of(weight: Weight) -> BlockType:
+        return block_type if weight.role in (Role.EXPERTS, Role.MATRIX) else BlockType.F32
+
+    pairs = run_both(backend, plan, [one_sequence(rows)], type_of)
+    check(pairs, 1e-7 if block_type is BlockType.F32 else 5e-4)
 
 
 @pytest.mark.parametrize(("experts", "used"), [(1, 1), (5, 5), (64, 8), (128, 6)])

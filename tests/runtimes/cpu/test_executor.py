@@ -1,14 +1,21 @@
 """The walk through the table: every chunk once, records in order, whatever the number of threads."""
 
+import statistics
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from edgert_quant.jit import kernel
 from edgert_quant.jit.primitives import fetch_add, load_i64, store_i64
 from edgert_runtimes.cpu.executor import Executor
-from edgert_runtimes.cpu.kernels import table
+from edgert_runtimes.cpu.kernels import table, waiting
 from edgert_runtimes.cpu.kernels.table import CHUNKS, OPERANDS, STATUS
+from edgert_runtimes.cpu.kernels.waiting import sleep_while
 
 COUNTS = OPERANDS  # int64 [chunks]
 WANTED = OPERANDS + 1
@@ -89,3 +96,67 @@ def test_closing_joins_the_threads() -> None:
     executor.close()
     executor.close()
     assert threading.active_count() == before
+
+
+@contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """Processes that do nothing but burn time."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    time.sleep(0.2)
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_busy_neighbours_slow_steps_in_proportion() -> None:
+    """Not a thousandfold, as where threads wait for one that does not run. CPU time shows spinning; wall-clock time is
+    only bounded coarsely, as it depends on what else runs here.
+    """
+    program = Program([12] * 160)
+    executor = Executor(2, program.words, 64)
+
+    def measure() -> tuple[float, float]:
+        """Seconds of CPU time of a step, and the median of wall-clock seconds."""
+        times, begin = [], time.process_time()
+        for _ in range(400):
+            start = time.perf_counter()
+            program.step(executor)
+            times.append(time.perf_counter() - start)
+        return (time.process_time() - begin) / 400, statistics.median(times)
+
+    measure()
+    quiet_cpu, quiet = measure()
+    with hogs(2):
+        busy_cpu, busy = measure()
+    executor.close()
+    assert program.faults[0] == 0
+    assert busy_cpu < 3 * quiet_cpu + 1e-4
+    assert busy < 50 * quiet
+
+
+def test_idle_threads_use_no_cpu() -> None:
+    executor = Executor(4, (program := Program([12] * 20)).words, 64)
+    program.step(executor)
+    time.sleep(0.05)  # they spin for a moment
+    before = time.process_time()
+    time.sleep(0.5)
+    used = time.process_time() - before
+    executor.close()
+    assert used < 0.005
+
+
+def test_naps_where_nobody_can_wake_sleepers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "FUTEX", None)
+
+    @kernel(name="test.nap")
+    def nap(address: int, microseconds: int) -> None:
+        sleep_while(address, 0, 0, microseconds)
+
+    word = np.zeros(1, np.int64)
+    start = time.perf_counter()
+    nap(word.ctypes.data, 20_000)
+    assert time.perf_counter() - start >= 0.02

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,16 +234,6 @@ def test_calls_from_several_threads_wait_for_each_other(session: CpuSession) -> 
     for caller in callers:
         caller.join()
     assert not wrong
-
-
-def test_workers_sleep_between_steps() -> None:
-    idle = CpuBackend().load(PLAN, WEIGHTS, limits(threads=4))
-    idle.step(one())
-    time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.05
-    idle.close()
 
 
 def _step_in_child(session: CpuSession, queue: "multiprocessing.Queue[str]") -> None:

@@ -41,7 +41,14 @@ from edgert_runtimes.cpu.kernels.table import (
     TICKET,
     WAKE,
 )
-from edgert_runtimes.cpu.kernels.waiting import YIELDS, nanoseconds, sleep_while, wake_sleepers
+from edgert_runtimes.cpu.kernels.waiting import (
+    LONGEST_NAP,
+    SHORTEST_NAP,
+    YIELDS,
+    nanoseconds,
+    sleep_while,
+    wake_sleepers,
+)
 
 INDEX_SHIFT = 44
 CHUNKS_SHIFT = 22
@@ -99,7 +106,7 @@ def advance(state: Any, index: Any, thread: Any) -> Any:
 
 @device(inline=False)
 def wait_for_change(state: Any, ticket: Any) -> Any:
-    """Return when the ticket is no longer `ticket`, or some time later than that has become likely."""
+    """Return when the ticket is no longer `ticket`, or threads are to leave: spin, yield, then sleep until then."""
     for _ in range(load_i64(state, SPIN)):
         pause()
         if load_acquire(state, TICKET) != ticket:
@@ -109,9 +116,10 @@ def wait_for_change(state: Any, ticket: Any) -> Any:
         if load_acquire(state, TICKET) != ticket:
             return
     fetch_add(state, SLEEPERS, 1)
-    seen = load_acquire(state, WAKE)
-    if load_acquire(state, TICKET) == ticket and load_acquire(state, STOP) == 0:
-        sleep_while(state, WAKE, seen)
+    nap, seen = SHORTEST_NAP, load_acquire(state, WAKE)
+    while load_acquire(state, TICKET) == ticket and load_acquire(state, STOP) == 0:
+        sleep_while(state, WAKE, seen, nap)
+        nap, seen = min(2 * nap, LONGEST_NAP), load_acquire(state, WAKE)
     fetch_add(state, SLEEPERS, -1)
 
 

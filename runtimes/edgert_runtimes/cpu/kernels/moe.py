@@ -1,13 +1,16 @@
-"""Mixture of experts, as six kinds of records:
+"""Mixture of experts, as four kinds of records:
 
-    route    per row: the chosen experts and their weights
-    inward   per expert and group of panels: gate and up products, and the activation (its prepare sorts rows by expert)
-    quantize per pair: the hidden values as activations (only where the format needs it; `rows.quantize`)
-    outward  per expert and group of panels: the down product
-    combine  per row: the weighted sum, in the order of choice
+    route    per row: the chosen experts and their shares (see `route`)
+    inward   per expert: gate and up products, the activation, and its results as inputs of the down product
+    outward  per expert: the down product
+    combine  per row: the sum by shares, in the order of choice, and what the model adds to it
 
-A *pair* is a row with one of its experts: pair = row · used + rank. Experts read and write by address; nothing is
-gathered.
+The rows of each expert go through its matrices together, so that these are read once. Experts read and write rows by
+address; nothing is gathered. Work is divided by *strips*: two panels, whose 32 columns are a block of what the next
+product reads.
+
+Experts have different numbers of rows, so chunks are stretches of equal length of a line on which every strip has its
+cost: one may be a part of an expert with many rows, another several experts.
 """
 
 from __future__ import annotations
@@ -15,47 +18,28 @@ from __future__ import annotations
 from typing import Any
 
 from edgert_quant.jit import device, kernel
-from edgert_quant.jit.primitives import (
-    call7,
-    load_f32,
-    load_i32,
-    load_i64,
-    load_u8,
-    store_f32,
-    store_i32,
-    store_i64,
-    store_u8,
-    zero_bytes,
-)
-from numpy import float32
+from edgert_quant.jit.primitives import call3, call7, load_i32, load_i64, store_i64
 
-from edgert_runtimes.cpu.kernels.linear import panel_groups, panels_of_group
-from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WIDTH, X_STRIDE, X
+from edgert_runtimes.cpu.kernels.route import ACTIVE, SHARES, SORTED, STARTS, USED, sort_pairs
+from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WIDTH, X_STRIDE, Y_STRIDE, X, Y
 from edgert_runtimes.cpu.kernels.table import (
     CHUNKS,
+    CHUNKS_PER_THREAD,
     MIN_CHUNK,
-    OP,
+    MULTIPLIES,
     OPERANDS,
     PANELS,
-    STATUS,
+    READ_BYTES,
     THREADS,
     TOKEN_TILE,
     rows_of,
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import exp, gate_by_silu
+from edgert_runtimes.cpu.kernels.vectors import add_weighted_sum, gate_by_silu, weighted_sum
 
-EXPERTS = OPERANDS + 8
-USED = OPERANDS + 9
-IDS = OPERANDS + 10  # int32 [rows, used]
-SHARES = OPERANDS + 11  # float32 [rows, used]
-NORMALIZE = OPERANDS + 12
-SORTED = OPERANDS + 13  # int32 [pairs], by expert, in the order of rows
-STARTS = OPERANDS + 14  # int32 [experts + 1]: where each expert's pairs start
-ACTIVE = OPERANDS + 15  # int32 [experts]: the experts that have pairs
 N_ACTIVE = OPERANDS + 16  # set by prepare
-GROUPS = OPERANDS + 17  # set by prepare
+COSTS = OPERANDS + 17  # int64 [experts + 1]: where each active expert's work begins on the line
 K = OPERANDS + 18
 GATE = OPERANDS + 19  # matrices of all experts, gemm, bytes of a row, activations and the bytes of one row of them
 GATE_GEMM = OPERANDS + 20
@@ -67,175 +51,161 @@ UP_GEMM = OPERANDS + 25
 UP_ROW_BYTES = OPERANDS + 26
 UP_X = OPERANDS + 27
 UP_X_BYTES = OPERANDS + 28
-UP_OUT = OPERANDS + 29  # float32 [pairs, OUT_STRIDE]; OUT has the gates, then the hidden values
-N_PANELS = OPERANDS + 30  # of one expert
+N_PANELS = OPERANDS + 29  # of one expert
+QUANTIZE = OPERANDS + 30  # of the down product's activations; OUT has these by pair, OUT_STRIDE counts bytes
+STRIP_BYTES = OPERANDS + 31  # of the activations of 32 inputs
 
 MOST_CHUNKS = 1 << 20
 """What the executor's ticket has room for, and more than enough."""
 
+LONG_CHUNK = 1_000_000
+"""Nanoseconds of work that are worth a chunk of their own: what a late thread costs at most."""
 
-@kernel
-def route(state: int, record: int, chunk: int, thread: int) -> None:
-    """The `used` largest logits of every row (X), the lower index first among equals: unique and in range for any
-    input. A row with a NaN, or an infinity that makes one, sets STATUS.
-    """
-    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
-    experts, used, normalize = load_i64(record, EXPERTS), load_i64(record, USED), load_i64(record, NORMALIZE)
-    taken = scratch_of(state, thread)
-    for row in range(first, end):
-        logits = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
-        zero_bytes(taken, experts)
-        highest = load_f32(logits, 0)
-        for rank in range(used):
-            best = -1
-            for expert in range(experts):
-                if load_u8(taken, expert) == 0 and (best < 0 or load_f32(logits, expert) > load_f32(logits, best)):
-                    best = expert
-            store_u8(taken, best, 1)
-            store_i32(load_i64(record, IDS), row * used + rank, best)
-            if rank == 0:
-                highest = load_f32(logits, best)
-        chosen = float32(0.0)
-        for rank in range(used):
-            expert = load_i32(load_i64(record, IDS), row * used + rank)
-            p = exp(load_f32(logits, expert) - highest)
-            chosen += p
-            store_f32(load_i64(record, SHARES), row * used + rank, p)
-        everything = float32(0.0)
-        for expert in range(experts):
-            everything += exp(load_f32(logits, expert) - highest)
-        if not everything < float32(1e30):
-            store_i64(state, STATUS, load_i64(record, OP) + 1)
-        divisor = chosen if normalize != 0 else everything
-        for rank in range(used):
-            at = row * used + rank
-            store_f32(load_i64(record, SHARES), at, load_f32(load_i64(record, SHARES), at) / divisor)
+HIDDEN_ROOM = 8192
+"""Floats of gates, and as many of ups, that a thread keeps until they are activations: within its L2 cache."""
+
+SCRATCH = PANELS + 2 * 4 * HIDDEN_ROOM
+"""Where in a thread's scratch memory matmuls pack panels in `inward`: behind the hidden values."""
 
 
 @device
-def sort_pairs(state: Any, record: Any) -> Any:
-    """Fill SORTED, STARTS and ACTIVE by counting; the number of experts that have pairs."""
-    experts, pairs = load_i64(record, EXPERTS), rows_of(state, record)
-    ids, starts, order = load_i64(record, IDS), load_i64(record, STARTS), load_i64(record, SORTED)
-    active = load_i64(record, ACTIVE)
-    zero_bytes(starts, 4 * (experts + 1))
-    for pair in range(pairs):
-        expert = load_i32(ids, pair)
-        store_i32(starts, expert, load_i32(starts, expert) + 1)
-    count, position = 0, 0
-    for expert in range(experts):
-        mine = load_i32(starts, expert)
-        store_i32(starts, expert, position)
-        position += mine
-        if mine > 0:
-            store_i32(active, count, expert)
-            count += 1
-    for pair in range(pairs):
-        expert = load_i32(ids, pair)
-        at = load_i32(starts, expert)
-        store_i32(order, at, pair)
-        store_i32(starts, expert, at + 1)
-    for expert in range(experts, 0, -1):  # each start has become the next one
-        store_i32(starts, expert, load_i32(starts, expert - 1))
-    store_i32(starts, 0, 0)
-    return count
-
-
-@device
-def prepare_experts(state: Any, record: Any, row_bytes: Any) -> Any:
-    """The number of chunks; N_ACTIVE must be set."""
-    active, panels, threads = load_i64(record, N_ACTIVE), load_i64(record, N_PANELS), load_i64(state, THREADS)
-    if active == 0:
-        return 0
-    rows = rows_of(state, record) // active + 1
-    groups = panel_groups(panels, row_bytes, load_i64(record, K), rows, threads)
-    store_i64(record, GROUPS, groups)
+def divide_experts(state: Any, record: Any, matrices: Any, row_bytes: Any) -> Any:
+    """Fill COSTS; the number of chunks. N_ACTIVE must be set; `row_bytes` are those of all `matrices`."""
+    active, threads, k = load_i64(record, N_ACTIVE), load_i64(state, THREADS), load_i64(record, K)
+    strips, starts, costs = (load_i64(record, N_PANELS) + 1) // 2, load_i64(record, STARTS), load_i64(record, COSTS)
+    line = 0
+    for i in range(active):
+        expert = load_i32(load_i64(record, ACTIVE), i)
+        rows = load_i32(starts, expert + 1) - load_i32(starts, expert)
+        store_i64(costs, i, line)
+        line += strips * (1 + 2 * (16 * row_bytes // READ_BYTES + rows * matrices * k * 16 // MULTIPLIES))
+    store_i64(costs, active, line)
     if threads == 1:
-        return 1
-    cost = active * panels * (row_bytes + rows * load_i64(record, K) // 8)
-    return max(1, min(active * groups, cost // MIN_CHUNK, MOST_CHUNKS))
+        return min(active, 1)
+    chunks = min(line // MIN_CHUNK, threads * CHUNKS_PER_THREAD + line // LONG_CHUNK, active * strips, MOST_CHUNKS)
+    return max(chunks, min(active, 1))
+
+
+@device
+def line_of_chunk(record: Any, chunk: Any) -> Any:
+    """From where to where a chunk reaches on the line."""
+    whole = load_i64(load_i64(record, COSTS), load_i64(record, N_ACTIVE))
+    return share(whole, chunk, load_i64(record, CHUNKS))
+
+
+@device
+def panels_between(record: Any, i: Any, low: Any, high: Any) -> Any:
+    """The panels (first, end) of the i-th active expert whose strips begin on this part of the line."""
+    begin, panels = load_i64(load_i64(record, COSTS), i), load_i64(record, N_PANELS)
+    strips = (panels + 1) // 2
+    cost = (load_i64(load_i64(record, COSTS), i + 1) - begin) // strips
+    first = min(max(low - begin + cost - 1, 0) // cost, strips)
+    end = min(max(high - begin + cost - 1, 0) // cost, strips)
+    return 2 * first, min(2 * end, panels)
 
 
 @kernel
 def prepare_inward(state: int, record: int) -> int:
-    """Sort the rows by expert; chunks are experts times groups of panels."""
+    """Sort the rows by expert, and divide the work."""
     store_i64(record, N_ACTIVE, sort_pairs(state, record))
-    return int(prepare_experts(state, record, load_i64(record, GATE_ROW_BYTES) + load_i64(record, UP_ROW_BYTES)))
+    row_bytes = load_i64(record, GATE_ROW_BYTES) + load_i64(record, UP_ROW_BYTES)
+    return int(divide_experts(state, record, 2, row_bytes))
 
 
 @kernel
 def inward(state: int, record: int, chunk: int, thread: int) -> None:
-    """Hidden values f(gate x) · (up x) of some experts and panels, for all rows of these experts."""
-    groups, used, k = load_i64(record, GROUPS), load_i64(record, USED), load_i64(record, K)
-    panels, stride, width = load_i64(record, N_PANELS), load_i64(record, OUT_STRIDE), load_i64(record, WIDTH)
+    """Hidden values f(gate x) · (up x) of some panels of some experts, for all their rows."""
+    low, high = line_of_chunk(record, chunk)
+    for i in range(load_i64(record, N_ACTIVE)):
+        first, end = panels_between(record, i, low, high)
+        if first < end:
+            expert_inward(state, record, load_i32(load_i64(record, ACTIVE), i), first, end, thread)
+
+
+@device(inline=False)
+def expert_inward(state: Any, record: Any, expert: Any, first: Any, end: Any, thread: Any) -> Any:
+    """Some panels at once for some rows at once: as many as fit into scratch, whole strips of them."""
+    used, k, width = load_i64(record, USED), load_i64(record, K), load_i64(record, WIDTH)
+    gate_bytes, up_bytes = load_i64(record, GATE_ROW_BYTES), load_i64(record, UP_ROW_BYTES)
+    pairs = load_i64(record, SORTED) + 4 * load_i32(load_i64(record, STARTS), expert)
+    rows = load_i32(load_i64(record, STARTS), expert + 1) - load_i32(load_i64(record, STARTS), expert)
     xs = scratch_of(state, thread)
     ys, up_xs, up_ys = xs + 8 * TOKEN_TILE, xs + 16 * TOKEN_TILE, xs + 24 * TOKEN_TILE
-    first_unit, end_unit = share(load_i64(record, N_ACTIVE) * groups, chunk, load_i64(record, CHUNKS))
-    for unit in range(first_unit, end_unit):
-        expert = load_i32(load_i64(record, ACTIVE), unit // groups)
-        first, end = panels_of_group(panels, unit % groups, groups)
-        columns = min(16 * end, width) - 16 * first
-        gate = load_i64(record, GATE) + (expert * width + 16 * first) * load_i64(record, GATE_ROW_BYTES)
-        up = load_i64(record, UP) + (expert * width + 16 * first) * load_i64(record, UP_ROW_BYTES)
-        last = load_i32(load_i64(record, STARTS), expert + 1)
-        for start in range(load_i32(load_i64(record, STARTS), expert), last, TOKEN_TILE):
-            count = min(last - start, TOKEN_TILE)
-            for t in range(count):
-                pair = load_i32(load_i64(record, SORTED), start + t)
-                row, offset = pair // used, 4 * (pair * stride + 16 * first)
+    gates = xs + PANELS
+    at_once = HIDDEN_ROOM // (32 * min(rows, TOKEN_TILE)) * 2
+    panel = first
+    while panel < end:
+        count = min(at_once, end - panel)
+        columns = min(16 * (panel + count), width) - 16 * panel
+        gate = load_i64(record, GATE) + (expert * width + 16 * panel) * gate_bytes
+        up = load_i64(record, UP) + (expert * width + 16 * panel) * up_bytes
+        out = load_i64(record, OUT) + panel // 2 * load_i64(record, STRIP_BYTES)
+        for start in range(0, rows, TOKEN_TILE):
+            tile = min(rows - start, TOKEN_TILE)
+            for t in range(tile):
+                row = load_i32(pairs, start + t) // used
                 store_i64(xs, t, load_i64(record, GATE_X) + row * load_i64(record, GATE_X_BYTES))
                 store_i64(up_xs, t, load_i64(record, UP_X) + row * load_i64(record, UP_X_BYTES))
-                store_i64(ys, t, load_i64(record, OUT) + offset)
-                store_i64(up_ys, t, load_i64(record, UP_OUT) + offset)
-            call7(load_i64(record, GATE_GEMM), gate, columns, xs, ys, count, k, xs + PANELS)
-            call7(load_i64(record, UP_GEMM), up, columns, up_xs, up_ys, count, k, xs + PANELS)
-            for t in range(count):
-                gate_by_silu(load_i64(ys, t), load_i64(ys, t), load_i64(up_ys, t), columns)
+                store_i64(ys, t, gates + 64 * t * count)
+                store_i64(up_ys, t, gates + 4 * HIDDEN_ROOM + 64 * t * count)
+            call7(load_i64(record, GATE_GEMM), gate, columns, xs, ys, tile, k, xs + SCRATCH)
+            call7(load_i64(record, UP_GEMM), up, columns, up_xs, up_ys, tile, k, xs + SCRATCH)
+            for t in range(tile):
+                y, pair = load_i64(ys, t), load_i32(pairs, start + t)
+                gate_by_silu(y, y, load_i64(up_ys, t), columns)
+                call3(load_i64(record, QUANTIZE), y, out + pair * load_i64(record, OUT_STRIDE), columns)
+        panel += count
 
 
-SOURCE = OPERANDS + 29  # of `outward`: the address of N_ACTIVE in the record of `inward`
+SOURCE = OPERANDS + 31  # of `outward`: the address of N_ACTIVE in the record of `inward`
 
 
 @kernel
 def prepare_outward(state: int, record: int) -> int:
     """The rows are sorted already."""
     store_i64(record, N_ACTIVE, load_i64(load_i64(record, SOURCE), 0))
-    return int(prepare_experts(state, record, load_i64(record, GATE_ROW_BYTES)))
+    return int(divide_experts(state, record, 1, load_i64(record, GATE_ROW_BYTES)))
 
 
 @kernel
 def outward(state: int, record: int, chunk: int, thread: int) -> None:
-    """The down product of some experts and panels: GATE… are the down matrices, activations are by pair."""
-    groups, k, panels = load_i64(record, GROUPS), load_i64(record, K), load_i64(record, N_PANELS)
-    stride, x_bytes, width = load_i64(record, OUT_STRIDE), load_i64(record, GATE_X_BYTES), load_i64(record, WIDTH)
+    """The down product of some panels of some experts: GATE… are the down matrices, activations are by pair."""
+    low, high = line_of_chunk(record, chunk)
+    for i in range(load_i64(record, N_ACTIVE)):
+        first, end = panels_between(record, i, low, high)
+        if first < end:
+            expert_outward(state, record, load_i32(load_i64(record, ACTIVE), i), first, end, thread)
+
+
+@device(inline=False)
+def expert_outward(state: Any, record: Any, expert: Any, first: Any, end: Any, thread: Any) -> Any:
+    """The sums go to OUT [pairs, OUT_STRIDE], as floats."""
+    k, stride, x_bytes = load_i64(record, K), load_i64(record, OUT_STRIDE), load_i64(record, GATE_X_BYTES)
+    width = load_i64(record, WIDTH)
+    columns = min(16 * end, width) - 16 * first
+    down = load_i64(record, GATE) + (expert * width + 16 * first) * load_i64(record, GATE_ROW_BYTES)
+    last = load_i32(load_i64(record, STARTS), expert + 1)
     xs = scratch_of(state, thread)
     ys = xs + 8 * TOKEN_TILE
-    first_unit, end_unit = share(load_i64(record, N_ACTIVE) * groups, chunk, load_i64(record, CHUNKS))
-    for unit in range(first_unit, end_unit):
-        expert = load_i32(load_i64(record, ACTIVE), unit // groups)
-        first, end = panels_of_group(panels, unit % groups, groups)
-        down = load_i64(record, GATE) + (expert * width + 16 * first) * load_i64(record, GATE_ROW_BYTES)
-        columns = min(16 * end, width) - 16 * first
-        last = load_i32(load_i64(record, STARTS), expert + 1)
-        for start in range(load_i32(load_i64(record, STARTS), expert), last, TOKEN_TILE):
-            count = min(last - start, TOKEN_TILE)
-            for t in range(count):
-                pair = load_i32(load_i64(record, SORTED), start + t)
-                store_i64(xs, t, load_i64(record, GATE_X) + pair * x_bytes)
-                store_i64(ys, t, load_i64(record, OUT) + 4 * (pair * stride + 16 * first))
-            call7(load_i64(record, GATE_GEMM), down, columns, xs, ys, count, k, xs + PANELS)
+    for start in range(load_i32(load_i64(record, STARTS), expert), last, TOKEN_TILE):
+        tile = min(last - start, TOKEN_TILE)
+        for t in range(tile):
+            pair = load_i32(load_i64(record, SORTED), start + t)
+            store_i64(xs, t, load_i64(record, GATE_X) + pair * x_bytes)
+            store_i64(ys, t, load_i64(record, OUT) + 4 * (pair * stride + 16 * first))
+        call7(load_i64(record, GATE_GEMM), down, columns, xs, ys, tile, k, xs + PANELS)
 
 
 @kernel
 def combine(state: int, record: int, chunk: int, thread: int) -> None:
-    """out = Σ share · y over a row's pairs (X), rank after rank."""
+    """out = Σ share · x over a row's pairs, rank after rank; y + that where there is a Y, which may be out."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     used, width, stride = load_i64(record, USED), load_i64(record, WIDTH), load_i64(record, X_STRIDE)
     for row in range(first, end):
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
-        zero_bytes(out, 4 * width)
-        for rank in range(used):
-            pair = row * used + rank
-            weight, y = load_f32(load_i64(record, SHARES), pair), load_i64(record, X) + 4 * pair * stride
-            for i in range(width):
-                store_f32(out, i, load_f32(out, i) + weight * load_f32(y, i))
+        x, shares = load_i64(record, X) + 4 * row * used * stride, load_i64(record, SHARES) + 4 * row * used
+        if load_i64(record, Y) == 0:
+            weighted_sum(out, x, stride, shares, used, width)
+        else:
+            y = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
+            add_weighted_sum(out, y, x, stride, shares, used, width)

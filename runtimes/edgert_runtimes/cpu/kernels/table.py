@@ -60,7 +60,7 @@ PANELS = 4 * 8 * TOKEN_TILE
 READ_BYTES = 16
 """Bytes of weights a core reads in a nanosecond, roughly."""
 
-MULTIPLIES = 128
+MULTIPLIES = 64
 """Products a core adds up in a nanosecond, roughly."""
 
 MIN_CHUNK = 4000

@@ -23,6 +23,72 @@ def vector_types() -> Any:
     return ir.FloatType(), ir.VectorType(ir.FloatType(), LANES)
 
 
+def _fold(b: ir.IRBuilder, value: ir.Value, combine: Any) -> ir.Value:
+    """Combine the lanes by halves."""
+    from llvmlite import ir
+
+    width = LANES
+    while width > 1:
+        width //= 2
+        none = ir.Constant(value.type, ir.Undefined)
+        masks = [
+            ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width))) for start in (0, width)
+        ]
+        value = combine(*(b.shuffle_vector(value, none, mask) for mask in masks))
+    return b.extract_element(value, emit.integer(32, 0))
+
+
+@primitive("f32(i64, i64)")
+def largest(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
+    """The largest of n floats; NaNs are passed over, -inf if there is nothing else."""
+    single, wide = vector_types()
+    whole = b.and_(n, emit.integer(64, -LANES))
+    with emit.loop(b, whole, emit.real(float("-inf"), wide), step=LANES) as body:
+        row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
+        body.carry(emit.call(b, "llvm.maxnum.v16f32", wide, [body.values[0], row]))
+    first = _fold(b, body.values[0], lambda x, y: emit.call(b, f"llvm.maxnum.v{x.type.count}f32", x.type, [x, y]))
+    with emit.loop(b, n, first, start=whole) as rest:
+        rest.carry(emit.call(b, "llvm.maxnum.f32", single, [rest.values[0], emit.load(b, x, rest.index, single)]))
+    return rest.values[0]
+
+
+@primitive("i64(i64, i64, f32)")
+def first_equal(b: ir.IRBuilder, x: ir.Value, n: ir.Value, value: ir.Value) -> ir.Value:
+    """The index of the first of n floats (fewer than 2^31) that equals `value`; n where none does."""
+    from llvmlite import ir
+
+    single, wide = vector_types()
+    word = ir.IntType(32)
+    words = ir.VectorType(word, LANES)
+    whole = b.and_(n, emit.integer(64, -LANES))
+    none = b.trunc(n, word)
+    with emit.loop(b, whole, emit.splat(b, none, LANES), step=LANES) as body:
+        row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
+        places = b.add(emit.splat(b, b.trunc(body.index, word), LANES), ir.Constant(words, list(range(LANES))))
+        equal = b.select(b.fcmp_ordered("==", row, emit.splat(b, value, LANES)), places, body.values[0])
+        body.carry(emit.call(b, "llvm.smin.v16i32", words, [body.values[0], equal]))
+    first = emit.call(b, "llvm.vector.reduce.smin.v16i32", word, [body.values[0]])
+    with emit.loop(b, n, first, start=whole) as rest:
+        equal = b.fcmp_ordered("==", emit.load(b, x, rest.index, single), value)
+        place = b.select(equal, b.trunc(rest.index, word), none)
+        rest.carry(emit.call(b, "llvm.smin.i32", word, [rest.values[0], place]))
+    return b.zext(rest.values[0], ir.IntType(64))
+
+
+@primitive("f32(i64, i64)")
+def total(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
+    """The sum of n floats: 16 partial sums, folded by halves, then the rest one by one."""
+    single, wide = vector_types()
+    whole = b.and_(n, emit.integer(64, -LANES))
+    with emit.loop(b, whole, emit.real(0.0, wide), step=LANES) as body:
+        row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
+        body.carry(b.fadd(body.values[0], row))
+    first = _fold(b, body.values[0], b.fadd)
+    with emit.loop(b, n, first, start=whole) as rest:
+        rest.carry(b.fadd(rest.values[0], emit.load(b, x, rest.index, single)))
+    return rest.values[0]
+
+
 LOG2E = 1.4426950408889634
 LN2_HIGH = 0.693145751953125  # 15 bits: exact times any exponent
 LN2_LOW = 1.42860682030941723212e-06
@@ -80,6 +146,18 @@ def _each(b: ir.IRBuilder, n: ir.Value, run: Callable[[ir.Value, Any], None]) ->
         done = each.index
 
 
+@primitive("void(i64, i64, f32)")
+def exponentials(b: ir.IRBuilder, x: ir.Value, n: ir.Value, shift: ir.Value) -> None:
+    """x[i] = e^(x[i] - shift) for n floats."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        place = b.add(x, offset)
+        amount = shift if kind == shift.type else emit.splat(b, shift, LANES)
+        emit.store(b, place, 0, emit_exp(b, b.fsub(emit.load(b, place, 0, kind, align=4), amount)), align=4)
+
+    _each(b, n, run)
+
+
 @primitive("void(i64, i64, i64, i64)")
 def gate_by_silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
     """out[i] = z / (1 + e^-z) · up[i] with z = gate[i], for n floats; out may be gate or up."""
@@ -90,3 +168,53 @@ def gate_by_silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n
         emit.store(b, b.add(out, offset), 0, b.fmul(b.fdiv(z, below), y), align=4)
 
     _each(b, n, run)
+
+
+def _weighted_sum(
+    b: ir.IRBuilder,
+    out: ir.Value,
+    y: ir.Value | None,
+    x: ir.Value,
+    stride: ir.Value,
+    shares: ir.Value,
+    count: ir.Value,
+    n: ir.Value,
+) -> None:
+    """Every element is one chain of additions, row after row, to which that of y comes last."""
+    single, wide = vector_types()
+    row_bytes = b.shl(stride, emit.integer(64, 2))
+
+    def columns(first: ir.Value, vectors: int, kind: Any) -> None:
+        lanes = LANES if kind == wide else 1
+        name = "llvm.fmuladd.v16f32" if kind == wide else "llvm.fmuladd.f32"
+        offsets = [b.shl(b.add(first, emit.integer(64, lanes * i)), emit.integer(64, 2)) for i in range(vectors)]
+        sources = [b.add(x, offset) for offset in offsets]
+        with emit.loop(b, count, *[emit.real(0.0, kind)] * vectors) as rows:
+            weight = emit.load(b, shares, rows.index, single)
+            factor = emit.splat(b, weight, LANES) if kind == wide else weight
+            below = b.mul(rows.index, row_bytes)
+            values = [emit.load(b, b.add(source, below), 0, kind, align=4) for source in sources]
+            pairs = zip(values, rows.values, strict=True)
+            rows.carry(*(emit.call(b, name, kind, [factor, value, before]) for value, before in pairs))
+        for offset, value in zip(offsets, rows.values, strict=True):
+            if y is not None:
+                value = b.fadd(emit.load(b, b.add(y, offset), 0, kind, align=4), value)
+            emit.store(b, b.add(out, offset), 0, value, align=4)
+
+    done: Any = emit.integer(64, 0)
+    for vectors, kind, width in ((4, wide, 4 * LANES), (1, wide, LANES), (1, single, 1)):
+        with emit.loop(b, b.sub(n, emit.integer(64, width - 1)), start=done, step=width) as each:
+            columns(each.index, vectors, kind)
+        done = each.index
+
+
+@primitive("void(i64, i64, i64, i64, i64, i64)")
+def weighted_sum(b: ir.IRBuilder, out: ir.Value, *arguments: ir.Value) -> None:
+    """(out, x, stride, shares, count, n): out[0:n] = Σ_t shares[t] · x[t · stride + 0:n] for t < count."""
+    _weighted_sum(b, out, None, *arguments)
+
+
+@primitive("void(i64, i64, i64, i64, i64, i64, i64)")
+def add_weighted_sum(b: ir.IRBuilder, *arguments: ir.Value) -> None:
+    """(out, y, x, stride, shares, count, n): y + `weighted_sum`; out may be y."""
+    _weighted_sum(b, *arguments)

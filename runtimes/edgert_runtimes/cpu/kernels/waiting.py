@@ -1,4 +1,4 @@
-"""Time: sleeping until another thread changes a word (a futex on Linux, short naps elsewhere), and the clock."""
+"""Time: sleeping until another thread changes a word (a futex on Linux, naps elsewhere), and the clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 FUTEX = NUMBERS.get(platform.machine()) if sys.platform == "linux" else None
 WAIT, WAKE, PRIVATE = 0, 1, 128
 EVERYONE = 0x7FFFFFFF
-NAP_MICROSECONDS = 500
+SHORTEST_NAP, LONGEST_NAP = 50, 4000
+"""Microseconds of the first nap and of the last, where sleepers cannot be woken. Each is twice as long as the one
+before: a short wait ends soon, and a long one costs next to nothing.
+"""
 
 YIELDS = 64 if FUTEX is None else 0
 """Times a waiting thread yields its core before it sleeps. Where sleepers can be woken they sleep at once: on a busy
@@ -30,14 +33,18 @@ def _system_call(b: ir.IRBuilder, *arguments: Any) -> None:
     emit.call(b, "syscall", ir.IntType(64), list(arguments), variadic=1)
 
 
-@primitive("void(i64, i64, i64)")
-def sleep_while(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Value) -> None:
-    """Sleep while the low 32 bits of a 64-bit word are those of `value`; may return early."""
+@primitive("void(i64, i64, i64, i64)")
+def sleep_while(b: ir.IRBuilder, address: ir.Value, index: ir.Value, value: ir.Value, nap: ir.Value) -> None:
+    """Sleep while the low 32 bits of a 64-bit word are those of `value`; may return early. Where nobody can wake it, it
+    is a nap of so many microseconds.
+    """
     from llvmlite import ir
 
     if FUTEX is None:
-        name, unit = ("Sleep", 1000) if sys.platform == "win32" else ("usleep", 1)
-        emit.call(b, name, ir.IntType(32), [emit.integer(32, max(1, NAP_MICROSECONDS // unit))])
+        amount = b.trunc(nap, ir.IntType(32))
+        if sys.platform == "win32":  # whole milliseconds
+            amount = b.udiv(b.add(amount, emit.integer(32, 999)), emit.integer(32, 1000))
+        emit.call(b, "Sleep" if sys.platform == "win32" else "usleep", ir.IntType(32), [amount])
         return
     place = b.add(address, b.shl(index, emit.integer(64, 3)))
     low = b.zext(b.trunc(value, ir.IntType(32)), ir.IntType(64))
