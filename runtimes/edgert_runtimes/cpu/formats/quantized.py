@@ -258,7 +258,7 @@ class BlockFormat(Format):
     ) -> list[Value]:
         lines = -(-self.layout.bytes // (LINE * self.layout.groups))
         for place in places:
-            prefetch(b, place, multiply(b, group, lines * LINE), lines)
+            prefetch(b, place, multiply(b, group, lines * LINE), lines, busy=True)
         sums = list(sums)
         for block in range(self.layout.blocks):
             inputs = [step(b, x, block * self.codes.block_bytes) for x in xs]
