@@ -11,7 +11,7 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     HALVES,

@@ -17,7 +17,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks256 import BYTES, bytes_as_words
 from edgert_runtimes.cpu.formats.grids import Grid, spread_signs, with_parity
-from edgert_runtimes.cpu.formats.quantized import Scales, Word
+from edgert_runtimes.cpu.formats.layout import Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits, ThreeBits, TwoBits, Words, join_bits
 from edgert_runtimes.cpu.formats.vectors import (

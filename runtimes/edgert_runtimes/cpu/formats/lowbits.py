@@ -12,7 +12,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import spread_by_step
 from edgert_runtimes.cpu.formats.blocks256 import BYTES, bytes_as_halves, bytes_as_words
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import ThreeBits, TwoBits
 from edgert_runtimes.cpu.formats.vectors import (

@@ -35,7 +35,8 @@ WIDE = {"q8": "q8w", "q8x2": "q16w"}
 def _formats(isa: Isa) -> dict[BlockType, Format]:
     from edgert_runtimes.cpu.formats import blocks32, blocks256, codebooks, lowbits, tables
     from edgert_runtimes.cpu.formats.floats import ELEMENTS, FloatFormat
-    from edgert_runtimes.cpu.formats.quantized import BlockFormat, multiplied_bits
+    from edgert_runtimes.cpu.formats.layout import multiplied_bits
+    from edgert_runtimes.cpu.formats.quantized import BlockFormat
 
     formats: dict[BlockType, Format] = {element.type: FloatFormat(element, isa) for element in ELEMENTS}
     for layout in (layout for module in (blocks32, blocks256, lowbits, tables, codebooks) for layout in module.LAYOUTS):

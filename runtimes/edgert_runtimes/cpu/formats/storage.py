@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Word
 from edgert_runtimes.cpu.formats.vectors import (
     ROW_WORD,
     Offset,

@@ -13,7 +13,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import Nibbles
 from edgert_runtimes.cpu.formats.blocks256 import BYTES, bytes_as_words
-from edgert_runtimes.cpu.formats.quantized import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits
 from edgert_runtimes.cpu.formats.vectors import (

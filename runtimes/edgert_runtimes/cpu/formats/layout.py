@@ -1,0 +1,95 @@
+"""What a block type is to the kernels: where its scales and codes lie in a panel, and what they mean."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from edgert_quant.blocks import BlockType
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats.activations import BLOCK
+from edgert_runtimes.cpu.formats.isa import Isa
+from edgert_runtimes.cpu.formats.rows import RawRows
+from edgert_runtimes.cpu.formats.vectors import FLOATS, Offset, Value, halves_of
+
+STEPS = BLOCK // 4
+"""Words of four codes in a block of 32."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Of 32 weights of 16 rows: one factor, or one for each 16, and as many minima to subtract, or none.
+
+    `levels` and `minimum_levels`, words of two signed 16-bit numbers, make of one factor, or minimum, those of each 16.
+    `shift` says that the minima are factor · -shift: unpacked weights are factor · (code - offset + shift), whose zeros
+    have signs of their own.
+    """
+
+    factors: Sequence[Value]
+    minima: Sequence[Value] = ()
+    shift: Value | None = None
+    levels: Value | None = None
+    minimum_levels: Value | None = None
+
+    def spread(self, b: ir.IRBuilder) -> Scales:
+        """The same without levels."""
+        factors, minima = (
+            values if levels is None else [b.fmul(values[0], b.sitofp(level, FLOATS)) for level in halves_of(b, levels)]
+            for values, levels in ((self.factors, self.levels), (self.minima, self.minimum_levels))
+        )
+        return Scales(factors, minima, self.shift)
+
+
+Word = Callable[[Offset], Value]
+"""Reads the word(s) at an offset of the block: of all 16 rows in a matmul, of one row when unpacking."""
+
+
+class Layout(ABC):
+    """How the blocks of one type lie in a panel: one behind the other, each `bytes` for 16 rows, scales first.
+
+    A block of the file is walked in `groups` rounds of `blocks` times 32 weights.
+    """
+
+    type: BlockType
+    bytes: int
+    alignment: int = 32
+    """Of the blocks and the codes in them; divides `bytes`."""
+    bits: int
+    """Of a code: all are below 2^bits."""
+    groups: int = 1
+    blocks: int = 1
+    halves: int = 1
+    offset: int = 0
+    """The codes are so much too large."""
+    table: tuple[int, ...] = ()
+    """What the codes, then indices of up to four bits, stand for; empty: they are numbers themselves."""
+
+    @abstractmethod
+    def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
+        """Move one block of 16 rows from the file's layout to ours."""
+
+    @abstractmethod
+    def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
+        """Of the 32 weights `block` in round `group`."""
+
+    @abstractmethod
+    def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, step: int) -> Value:
+        """Codes 4 step … 4 step + 3 of those 32 weights, as words of four unsigned bytes."""
+
+
+def multiplied_bits(layout: Layout, isa: Isa) -> int:
+    """Of the codes that an instruction set multiplies."""
+    return isa.table_bits(layout.table) if layout.table else layout.bits
+
+
+def modules(layout: Layout) -> Iterator[ModuleType]:
+    """The modules that a layout is made of: its own, and those of the package that they take names from."""
+    names = [type(layout).__module__]
+    for name in names:  # it grows
+        yield sys.modules[name]
+        origins = (getattr(value, "__module__", None) or "" for value in vars(sys.modules[name]).values())
+        names += dict.fromkeys(n for n in origins if n.startswith(f"{__package__}.") and n not in names)
