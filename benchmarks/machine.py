@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,14 @@ def model(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             digest = hashlib.sha256(stream.read(head)).hexdigest()
         return {"name": path.name, "bytes": file.size, "head_bytes": head, "head_sha256": digest}
+
+
+def peaks(threads: int) -> dict[str, float]:
+    """The machine's limits (`edgert_runtimes.cpu.peaks`), measured in a process of their own: GB/s, GOPS, GFLOPS."""
+    code = (
+        "import json; from edgert_runtimes.cpu.peaks import measure_peaks as m; "
+        f"p = m({threads}); print(json.dumps([p.read_bytes, p.int8_operations, p.float_operations]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = ("read_gb_per_second", "int8_gops_per_second", "float32_gflops_per_second")
+    return {name: value / 1e9 for name, value in zip(names, json.loads(done.stdout), strict=True)}
