@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edgert_quant.blocks import BlockType, dequantize, quantize
-from edgert_quant.jit import host
 
+from benchmarks.machine import commit, machine
 from tests.support.ggml import TYPES, Floats, Ggml, error, find, importance, samples
 
 ROWS, COLUMNS = 256, 4096
@@ -78,12 +75,6 @@ def reading(kind: BlockType) -> float:
     return round(ROWS * COLUMNS / best / 1e6, 1)
 
 
-def commit() -> str | None:
-    """The commit of the sources, if they lie in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,8 +96,8 @@ def main() -> None:
                 for label, weights in (("plain", None), ("weighted", importance(COLUMNS)))
             },
         }
-    machine = {"cpu": host().cpu, "machine": platform.machine(), "numpy": np.__version__}
-    print(json.dumps({"commit": commit(), **machine, "results": results}, indent=1))
+    report = {"commit": commit(), "machine": machine(), "numpy": np.__version__, "results": results}
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

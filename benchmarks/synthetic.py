@@ -1,22 +1,29 @@
 """Writes GGUF files of real models' shapes with random weights, for measuring speed.
 
-    python -m benchmarks.synthetic olmoe q4_k_m olmoe.gguf
+    python -m benchmarks.synthetic olmoe q4_k_m olmoe.gguf [--layers 8 | --bytes 3GiB]
 
-Every tensor has valid blocks: a pool of quantized Gaussian rows, drawn from over and over.
+Every tensor has valid blocks: a pool of quantized Gaussian rows, drawn from over and over. Types without a quantizer
+have random codes, with scales that give the weights their usual size.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from edgert_models.errors import EdgertError, UnsupportedError
+from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import build_plan
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
-from edgert_quant.blocks import quantize
+from edgert_quant.blocks import BlockType, dequantize, quantize
+from edgert_quant.blocks.layout import LAYOUTS
 from edgert_quant.gguf import GgufWriter
-from edgert_quant.recipes import Recipe, recipe_named
+from edgert_quant.recipes import RECIPES, recipe_named
+
+from edgert.cli.options import byte_count
 
 POOL_ROWS = 512
 PIECE_ROWS = 1 << 14
@@ -57,6 +64,24 @@ SHAPES = {
         expert_feed_forward=768,
         qk_norm="head",
     ),
+    # The shapes of gpt-oss-20b, wired as a Qwen3-MoE so that every runtime loads it: what differs (sinks, biases,
+    # windows) hardly takes time. Rows of 2880 weights have no blocks of 256.
+    "gpt-oss": ModelSpec(
+        architecture="qwen3moe",
+        vocabulary=201088,
+        context=131072,
+        width=2880,
+        layers=24,
+        heads=64,
+        kv_heads=8,
+        head_size=64,
+        rope=Rope(base=150000.0, dims=64, layout=RopeLayout.HALVES),
+        norm_eps=1e-5,
+        experts=32,
+        experts_used=4,
+        expert_feed_forward=2880,
+        qk_norm="head",
+    ),
     # Yi-6B.
     "yi": ModelSpec(
         architecture="llama",
@@ -74,16 +99,78 @@ SHAPES = {
 }
 
 
-def write(spec: ModelSpec, recipe: Recipe, path: Path, seed: int = 0) -> None:
+Choose = Callable[[Weight, ModelSpec], BlockType]
+
+
+def choice(name: str) -> tuple[int, Choose]:
+    """GGUF's general.file_type, and which weight gets which type: an edgert recipe, or one of these.
+
+    iq4_xs: everywhere, but Q6_K in the output matrix, and IQ4_NL where rows have no blocks of 256 (as llama.cpp does).
+    mxfp4: experts; what else is large in Q8_0 (as OpenAI's files have it).
+    """
+    if name in RECIPES:
+        recipe = recipe_named(name)
+        return recipe.file_type, recipe.choose
+
+    def iq4_xs(weight: Weight, spec: ModelSpec) -> BlockType:
+        whole = weight.shape[-1] % BlockType.IQ4_XS.block_size == 0
+        if weight.name == "output.weight":
+            return BlockType.Q6_K if whole else BlockType.Q8_0
+        return BlockType.IQ4_XS if whole else BlockType.IQ4_NL
+
+    def mxfp4(weight: Weight, spec: ModelSpec) -> BlockType:
+        return BlockType.MXFP4 if weight.role is Role.EXPERTS else BlockType.Q8_0
+
+    others: dict[str, tuple[int, Choose]] = {"iq4_xs": (30, iq4_xs), "mxfp4": (38, mxfp4)}
+    if name not in others:
+        raise UnsupportedError(f"type '{name}' is not one of {', '.join([*RECIPES, *others])}")
+    file_type, choose = others[name]
+    plain = (Role.VECTOR, Role.ROUTER)
+    return file_type, lambda weight, spec: BlockType.F32 if weight.role in plain else choose(weight, spec)
+
+
+def random_rows(kind: BlockType, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a block type as uint8 [rows, row bytes], of weights whose standard deviation is columns^-0.5."""
+    wanted = columns**-0.5
+    try:
+        return quantize(rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(wanted), kind)
+    except UnsupportedError:
+        data = rng.integers(0, 256, (rows, kind.row_bytes(columns)), dtype=np.uint8)
+    # Any codes are valid: the scale makes them weights. First 1, to see how far they spread, then what is wanted.
+    blocks = data.reshape(-1, kind.block_bytes).view(LAYOUTS[kind])
+    power = kind is BlockType.MXFP4  # its scale is a power of two, 127 being 2^0
+    scale = blocks["e"] if power else blocks["d"]
+    scale[:] = 127 if power else 1
+    factor = wanted / dequantize(data, kind).std()
+    scale[:] = 127 + np.round(np.log2(factor)) if power else factor
+    return data
+
+
+def size(spec: ModelSpec, choose: Choose) -> int:
+    """Bytes of all tensors."""
+    weights = build_plan(spec).weights.values()
+    return sum(int(np.prod(w.shape[:-1], dtype=np.int64)) * choose(w, spec).row_bytes(w.shape[-1]) for w in weights)
+
+
+def within(spec: ModelSpec, choose: Choose, limit: int) -> ModelSpec:
+    """The model with as many of its layers as make no more than `limit` bytes of tensors."""
+    for layers in range(spec.layers, 0, -1):
+        if size(shorter := replace(spec, layers=layers), choose) <= limit:
+            return shorter
+    raise UnsupportedError(f"one layer takes {size(replace(spec, layers=1), choose)} bytes, more than {limit}")
+
+
+def write(spec: ModelSpec, type_name: str, path: Path, seed: int = 0) -> None:
     """Write the file."""
     rng = np.random.default_rng(seed)
     plan = build_plan(spec)
-    types = {weight.name: recipe.choose(weight, spec) for weight in plan.weights.values()}
+    file_type, choose = choice(type_name)
+    types = {weight.name: choose(weight, spec) for weight in plan.weights.values()}
     pools: dict[object, np.ndarray] = {}
     with GgufWriter(path) as writer:
         writer.add_metadata("general.architecture", spec.architecture)
         writer.add_metadata("general.name", f"synthetic {path.stem}")
-        writer.add_metadata("general.file_type", recipe.file_type)
+        writer.add_metadata("general.file_type", file_type)
         writer.add_metadata("general.quantization_version", 2)
         for key, value in metadata_from_spec(spec).items():
             writer.add_metadata(key, value)
@@ -92,16 +179,16 @@ def write(spec: ModelSpec, recipe: Recipe, path: Path, seed: int = 0) -> None:
             writer.add_tensor(weight.name, types[weight.name], weight.shape)
         writer.begin()
         for weight in plan.weights.values():
-            rows = int(np.prod(weight.shape[:-1], dtype=np.int64))
-            key = (types[weight.name], weight.shape[-1], len(weight.shape) == 1)
-            if key not in pools:
-                x = rng.standard_normal((1 if key[2] else POOL_ROWS, weight.shape[-1]), dtype=np.float32)
-                x = np.ones_like(x) if key[2] else x * np.float32(weight.shape[-1] ** -0.5)
-                pools[key] = quantize(x, types[weight.name])
-            pool = pools[key]
+            rows, columns = int(np.prod(weight.shape[:-1], dtype=np.int64)), weight.shape[-1]
+            if len(weight.shape) == 1:
+                writer.write(weight.name, quantize(np.ones((1, columns), np.float32), types[weight.name]))
+                continue
+            alike = (types[weight.name], columns)
+            if alike not in pools:
+                pools[alike] = random_rows(types[weight.name], POOL_ROWS, columns, rng)
             for start in range(0, rows, PIECE_ROWS):
-                picked = rng.integers(0, len(pool), min(PIECE_ROWS, rows - start))
-                writer.write(weight.name, pool[picked])
+                picked = rng.integers(0, POOL_ROWS, min(PIECE_ROWS, rows - start))
+                writer.write(weight.name, pools[alike][picked])
 
 
 def main() -> None:
@@ -109,10 +196,19 @@ def main() -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("type")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--layers", type=int)
+    parser.add_argument("--layers", type=int, help="fewer layers than the model has")
+    parser.add_argument("--bytes", help="as many layers as this allows, such as 3GiB")
     arguments = parser.parse_args()
     spec = SHAPES[arguments.shape]
-    write(replace(spec, layers=arguments.layers or spec.layers), recipe_named(arguments.type), arguments.output)
+    try:
+        _, choose = choice(arguments.type)
+        spec = replace(spec, layers=arguments.layers or spec.layers)
+        if (limit := byte_count(arguments.bytes, "--bytes")) is not None:
+            spec = within(spec, choose, limit)
+        write(spec, arguments.type, arguments.output)
+    except EdgertError as error:
+        parser.error(str(error))
+    print(f"{arguments.output}: {spec.layers} layers, {arguments.output.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

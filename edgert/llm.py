@@ -9,7 +9,7 @@ from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 import numpy as np
 from edgert_models import build_plan, spec_from_gguf
@@ -32,6 +32,7 @@ from edgert.text.template import TEMPLATE_KEY
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
+T = TypeVar("T")
 # What a file may recommend (llama.cpp's keys, `llama-model.cpp`), by the SamplingParams field it is for.
 _RECOMMENDED = {
     "temperature": "general.sampling.temp",
@@ -103,10 +104,11 @@ class LLM:
             known = self.spec.vocabulary
             if self._tokenizer is not None:
                 known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
+            self.vocabulary = known  # token ids are below it
             self.context = limits[0].context
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
             session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
-            self.report = session.report
+            self.report, self.limits = session.report, session.limits
             self._engine = Engine(
                 session,
                 vocabulary=known,
@@ -255,6 +257,12 @@ class LLM:
             yield times
         finally:
             times += self._engine.profile(False)
+
+    def borrow(self, blocks: int, work: Callable[[Session, Sequence[int]], T]) -> T:
+        """Let `work(session, blocks)` use the runtime's session directly, with so many blocks of the cache, on the
+        engine's thread; what it returns or raises. For measuring: see `edgert.measure`.
+        """
+        return self._engine.borrow(blocks, work)
 
     def close(self) -> None:
         """End every request with CancelledError and give everything back; twice is fine."""

@@ -52,7 +52,10 @@ def doctor(as_json: options.Json = False) -> None:
         ]
         for name, probe in probes.items():
             lines.append(f"backend {name}: {'available' if probe.available else 'not available: ' + probe.reason}")
-            lines += [f"    {key.replace('_', ' ')}: {value}" for key, value in probe.details.items()]
+            for key, value in probe.details.items():
+                lines.append(f"    {key.replace('_', ' ')}: {value if isinstance(value, str) else ''}".rstrip())
+                if not isinstance(value, str):
+                    lines += [f"        {name}: {state}" for name, state in value.items()]
         for line in lines:
             out.print(line, markup=False, soft_wrap=True)
     if not any(probe.available for name, probe in probes.items() if name != "reference"):

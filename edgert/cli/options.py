@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,14 +17,27 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def byte_count(text: str | None) -> int | None:
+def byte_count(text: str | None, option: str = "--memory") -> int | None:
     """ "2GiB", "512M", "1.5 g" or plain bytes; units are powers of 1024."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
     if not match or not math.isfinite(float(match[1])):
-        raise RequestError(f"--memory: '{text}' is not an amount of memory; write it like 4GiB", parameter="memory")
+        reason = f"{option}: '{text}' is not an amount of memory; write it like 4GiB"
+        raise RequestError(reason, parameter=option.lstrip("-"))
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def counts(option: str, values: Sequence[str], least: int = 1) -> list[int]:
+    """Whole numbers from an option that may be given several times, each time several with commas between."""
+    found = []
+    for word in ",".join(values).split(","):
+        if not word.strip().isdecimal() or int(word) < least:
+            raise RequestError(
+                f"{option}: '{word}' is not a whole number from {least} on", parameter=option.lstrip("-")
+            )
+        found.append(int(word))
+    return list(dict.fromkeys(found))
 
 
 Model = Annotated[
@@ -65,12 +79,14 @@ def open_model(
     memory: str | None = None,
     kv_type: str = "auto",
     seed: int | None = None,
+    sequences: int | None = None,
     queue_limit: int | None = None,
     chat_template: Path | None = None,
     quiet: bool = False,
 ) -> LLM:
     """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
     from edgert import LLM
+    from edgert.capacity import DEFAULT_SEQUENCES
     from edgert.cli.progress import loading
 
     with loading(quiet) as progress:
@@ -82,6 +98,7 @@ def open_model(
             memory=byte_count(memory),
             kv_type=kv_type,
             seed=seed,
+            sequences=DEFAULT_SEQUENCES if sequences is None else sequences,
             queue_limit=queue_limit,
             chat_template=chat_template,
             progress=progress,

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 PATIENCE = 0.2
 """Seconds until bars are worth drawing, and the library that draws them worth importing."""
 
-_TITLES = {"compile": "Compiling kernels for this CPU (once)", "load": "Loading the model"}
+_TITLES = {"compile": "Compiling kernels for this CPU (once)", "load": "Loading the model", "measure": "Measuring"}
 
 
 @contextmanager
 def loading(quiet: bool = False) -> Iterator[Progress]:
-    """A progress callback for loading a model: a bar on stderr for each stage, where that is a terminal."""
+    """A progress callback for what takes long: a bar on stderr for each stage, where that is a terminal."""
     with ExitStack() as stack:
         start = time.perf_counter()
         bars: Bar | None = None

@@ -6,9 +6,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TypeVar
 
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, QueueFullError, RequestError
 from edgert_runtimes.base import OpTime, Session
@@ -16,7 +17,9 @@ from edgert_runtimes.base import OpTime, Session
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Sampler
-from edgert.engine.worker import Worker
+from edgert.engine.worker import Loan, Worker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,23 @@ class Engine:
             raise ContextLengthError(reason, tokens=len(ids), limit=self._context, parameter="prompt")
         return self._start(self._request(Kind.HIDDEN if hidden else Kind.LOGITS, ids, on_event))
 
+    def borrow(self, blocks: int, work: Callable[[Session, Sequence[int]], T]) -> T:
+        """What `work(session, blocks)` returns or raises. It runs on the engine's thread, between two steps, so that it
+        may call the session; of the cache only the blocks it is given are its own, and only until it returns.
+
+        Requests wait meanwhile. RequestError where fewer blocks are free.
+        """
+        self._check_process()
+        loan = Loan(blocks, work)
+        self._worker.lend(loan)
+        try:
+            return loan.result.result()  # type: ignore[no-any-return]
+        except BaseException:
+            while not loan.result.done():  # an interrupt came from the keyboard; the work may be between two steps
+                self._session.interrupt()
+                time.sleep(0.01)
+            raise
+
     def profile(self, on: bool) -> list[OpTime]:
         """See Session."""
         return self._session.profile(on)
@@ -153,15 +173,18 @@ class Engine:
         return Request(kind, tokens, len(tokens), on_event, self._worker.cancel)
 
     def _start(self, request: Request) -> Request:
+        self._check_process()
+        request.submitted_at = time.monotonic()
+        if not self._worker.submit(request, self._queue_limit):
+            raise QueueFullError(f"{self._queue_limit} requests are waiting already; try again later")
+        return request
+
+    def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise BackendError(
                 "the model was loaded before this process was forked, and its threads did not come along; "
                 "load it in this process, or start processes with multiprocessing's 'spawn'"
             )
-        request.submitted_at = time.monotonic()
-        if not self._worker.submit(request, self._queue_limit):
-            raise QueueFullError(f"{self._queue_limit} requests are waiting already; try again later")
-        return request
 
 
 def _shut_down(worker: Worker, thread: threading.Thread, process: int) -> None:

@@ -5,19 +5,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
-from edgert_models.errors import BackendError, CancelledError, EdgertError
+from edgert_models.errors import BackendError, CancelledError, EdgertError, RequestError
 from edgert_runtimes.base import Session
 from numpy.typing import NDArray
 
 from edgert.engine.batch import make_batch
+from edgert.engine.blocks import Table
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler
 
 _log = logging.getLogger("edgert.engine")
 _EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Loan:
+    """The session and `blocks` blocks of its cache, lent to `work` between two steps."""
+
+    blocks: int
+    work: Callable[[Session, Sequence[int]], Any]
+    result: Future[Any] = field(default_factory=Future)
 
 
 class Worker:
@@ -30,8 +44,8 @@ class Worker:
         self._session = session
         self._vocabulary = vocabulary
         self._block_size = session.limits.block_size
-        # (request, False): serve it; (request, True): cancel it; None: stop.
-        self._inbox: SimpleQueue[tuple[Request, bool] | None] = SimpleQueue()
+        # (request, False): serve it; (request, True): cancel it; a loan: do its work; None: stop.
+        self._inbox: SimpleQueue[tuple[Request, bool] | Loan | None] = SimpleQueue()
         self._lock = threading.Lock()  # of `waiting` and `_stopped`, so that nothing enters the inbox after the None
         self._stopped: EdgertError | None = None
         self._alone: Request | None = None  # the request that has the running step to itself
@@ -39,13 +53,18 @@ class Worker:
     def submit(self, request: Request, queue_limit: int | None) -> bool:
         """Queue a request; false if `queue_limit` requests wait already. Raises what the engine was stopped with."""
         with self._lock:
-            if self._stopped is not None:
-                raise type(self._stopped)(*self._stopped.args)
+            self._check_running()
             if queue_limit is not None and self.waiting >= queue_limit:
                 return False
             self.waiting += 1
             self._inbox.put((request, False))
         return True
+
+    def lend(self, loan: Loan) -> None:
+        """Queue a loan. Raises what the engine was stopped with."""
+        with self._lock:
+            self._check_running()
+            self._inbox.put(loan)
 
     def cancel(self, request: Request) -> None:
         """End a request before the next step, which comes at once where the running one is only for it."""
@@ -83,12 +102,30 @@ class Worker:
                 return True
             if item is None:
                 return False
+            if isinstance(item, Loan):
+                self._lend(item)
+                continue
             request, cancelled = item
             if not cancelled:
                 self.scheduler.waiting.append(request)
             elif not request.ended:
                 self._end(request, Failed(CancelledError("the request was cancelled")))
             wait = not self.scheduler.busy
+
+    def _lend(self, loan: Loan) -> None:
+        pool, table = self.scheduler.pool, Table()
+        try:
+            if loan.blocks > pool.available:
+                reason = f"{loan.blocks} blocks of the cache are wanted, {pool.available} of {pool.size} are free"
+                raise RequestError(reason, parameter="blocks")
+            pool.grow(table, loan.blocks)
+            result = loan.work(self._session, tuple(table.blocks))
+        except BaseException as error:
+            loan.result.set_exception(error)
+        else:
+            loan.result.set_result(result)
+        finally:
+            pool.close(table, (), 0)
 
     def _advance(self) -> None:
         step = self.scheduler.plan()
@@ -191,12 +228,22 @@ class Worker:
                 item = self._inbox.get_nowait()
             except Empty:
                 break
-            if item is not None and not item[1]:
+            if isinstance(item, Loan):
+                item.result.set_exception(self._why_stopped())
+            elif item is not None and not item[1]:
                 requests.append(item[0])
-        assert self._stopped is not None
         for request in requests:
             request.ended = True
-            self._emit(request, Failed(type(self._stopped)(*self._stopped.args)))
+            self._emit(request, Failed(self._why_stopped()))
+
+    def _check_running(self) -> None:
+        if self._stopped is not None:
+            raise self._why_stopped()
+
+    def _why_stopped(self) -> EdgertError:
+        """A fresh copy of the error: one that is raised twice would collect tracebacks."""
+        assert self._stopped is not None
+        return type(self._stopped)(*self._stopped.args)
 
     def _leave_queue(self, request: Request) -> None:
         request.started_at = time.monotonic()

@@ -128,11 +128,11 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a backend can run here; `reason` says why not, `details` what was found."""
+    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name)."""
 
     available: bool
     reason: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from edgert_runtimes.cpu.attention import CACHE_SLACK, block_bytes
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
+from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, forced_isa, why_not
 from edgert_runtimes.cpu.kernels import (
     attend,
     checks,
@@ -68,14 +69,29 @@ class CpuBackend:
     name = "cpu"
 
     def probe(self) -> Probe:
-        """Available wherever llvmlite runs; the details name the CPU and the instruction set in use."""
+        """Available wherever llvmlite runs; the details name the CPU, and of every instruction set whether it is in
+        use, available, or what the CPU lacks for it.
+        """
         try:
-            target, isa = jit.host(), host_isa()
-        except (EdgertError, ImportError, OSError, RuntimeError) as error:
+            target = jit.host()
+        except (ImportError, OSError, RuntimeError) as error:
             return Probe(False, reason=str(error))
-        features = " ".join(word[1:] for word in target.features if word.startswith("+"))
-        details = {"cpu": _cpu_name(), "model": target.cpu, "instruction_set": isa.name, "features": features}
-        return Probe(True, details={**details, "cores": str(core_count())})
+        used, reason, forced = "", "", forced_isa()
+        try:
+            used = host_isa().name
+        except EdgertError as error:
+            reason = str(error)
+        states = {isa.name: why_not(isa) or ("in use" if isa.name == used else "available") for isa in ISAS}
+        details: dict[str, str | Mapping[str, str]] = {
+            "cpu": _cpu_name(),
+            "model": target.cpu,
+            "instruction_set": used or "none",
+            "chosen_by": f"{VARIABLE}={forced}" if forced else "being the best that this CPU runs",
+            "instruction_sets": states,
+            "features": " ".join(word[1:] for word in target.features if word.startswith("+")),
+            "cores": str(core_count()),
+        }
+        return Probe(not reason, reason, details)
 
     def warmup(self, progress: Progress | None = None) -> int:
         """See Backend: the kernels of every op and block type."""

@@ -21,6 +21,9 @@ from edgert_runtimes.cpu.weights import Loaded, Matrix
 ALWAYS = (softmax.weigh, softmax.merge_part, softmax.finish_part)
 """Kernels that attention calls whatever the types."""
 
+NOTED = 1024
+"""Steps whose measurements wait to be summed up."""
+
 
 class Profile:
     """Sums over steps. `times` is what the executor writes: int64 [records + 1], in nanoseconds."""
@@ -36,19 +39,26 @@ class Profile:
         self._words = linked.words
         self._matrices = [[loaded[name] for name in _weights(record)] for record in program.records]
         self._totals: dict[str, NDArray[np.float64]] = {}
+        self._noted: list[tuple[NDArray[np.float64], NDArray[np.int64], Batch]] = []
 
     def add(self, batch: Batch, records: int) -> None:
-        """Count a step that ran the first `records` records."""
-        seconds = np.diff(self.times[: records + 1]) / 1e9
-        for index in range(records):
-            record = self._records[index]
-            rows = len(batch.pick if record.count == table.PICKED else batch.tokens) * record.per_row
-            read, multiplied = self._work(index, rows, batch)
-            total = self._totals.setdefault(self._labels[index], np.zeros(4))
-            total += (1, seconds[index], read, 2 * multiplied)
+        """Count a step that ran the first `records` records; the sums are made later, so that steps stay quick."""
+        active = self._words[:records, moe.N_ACTIVE].copy()
+        self._noted.append((np.diff(self.times[: records + 1]) / 1e9, active, batch))
+        if len(self._noted) == NOTED:
+            self._sum_up()
 
-    def _work(self, index: int, rows: int, batch: Batch) -> tuple[int, int]:
-        """Bytes read of weights and cache, and multiply-adds."""
+    def _sum_up(self) -> None:
+        for seconds, active, batch in self._noted:
+            for index, record in enumerate(self._records[: len(seconds)]):
+                rows = len(batch.pick if record.count == table.PICKED else batch.tokens) * record.per_row
+                read, multiplied = self._work(index, rows, int(active[index]), batch)
+                total = self._totals.setdefault(self._labels[index], np.zeros(4))
+                total += (1, seconds[index], read, 2 * multiplied)
+        self._noted.clear()
+
+    def _work(self, index: int, rows: int, experts: int, batch: Batch) -> tuple[int, int]:
+        """Bytes read of weights (of matrices of several experts, so many) and cache, and multiply-adds."""
         record = self._records[index]
         op = self._plan.ops[record.op]
         if isinstance(op, ops.Attend) and record.run is attend.attend:
@@ -63,13 +73,14 @@ class Profile:
         for matrix in self._matrices[index]:
             if not isinstance(matrix, Matrix):
                 continue  # a bias
-            active = int(self._words[index, moe.N_ACTIVE]) if matrix.experts > 1 else 1
+            active = experts if matrix.experts > 1 else 1
             read += matrix.data.nbytes // matrix.experts * active
             multiplied += rows * matrix.rows * matrix.k
         return read, multiplied
 
     def result(self) -> list[OpTime]:
         """What took longest first."""
+        self._sum_up()
         times = [
             OpTime(name, int(calls), seconds, int(read), int(operations))
             for name, (calls, seconds, read, operations) in self._totals.items()

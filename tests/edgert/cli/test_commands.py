@@ -1,7 +1,6 @@
 """The commands as a user types them: CliRunner for what they print, real processes for start-up, pipes and signals."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,30 +9,8 @@ from pathlib import Path
 
 import pytest
 from edgert_models.errors import EdgertError
-from typer.testing import CliRunner, Result
 
-ROOT = Path(__file__).parents[3]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in (".", "quant", "runtimes", "models")),
-    "NO_COLOR": "1",
-    "COLUMNS": "200",
-}
-QUICK = ("--backend", "reference", "--context", "128")
-
-
-def run(*arguments: str, stdin: str | None = None) -> Result:
-    from edgert.cli.app import app
-
-    return CliRunner().invoke(app, list(arguments), input=stdin)
-
-
-def process(*arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgert", *arguments]
-    environment = {**ENVIRONMENT, **changes}
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
+from tests.edgert.cli.support import ENVIRONMENT, QUICK, process, run
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -119,27 +96,6 @@ def test_convert_prints_a_summary(tiny_path: Path, tmp_path: Path) -> None:
     report = json.loads(process("convert", str(tiny_path), str(output), "--type", "f16", "--json").stdout)
     assert report["bytes"] == output.stat().st_size
     assert {entry["type"] for entry in report["types"]} == {"F16", "F32"}
-
-
-def test_bench_has_the_promised_fields(tiny_path: Path) -> None:
-    result = run("bench", str(tiny_path), "--json", "-p", "8", "-d", "4", "--repeat", "1", "--backend", "reference")
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout).keys() >= {
-        "model",
-        "backend",
-        "threads",
-        "prefill_tokens_per_second",
-        "decode_tokens_per_second",
-        "time_to_first_token_seconds",
-        "peak_memory_bytes",
-        "weight_bytes_per_token",
-    }
-
-
-def test_doctor() -> None:
-    result = json.loads(run("doctor", "--json").stdout)
-    assert result["backends"]["reference"]["available"]
-    assert "kernel cache" in run("doctor").stdout
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,21 @@ def available() -> tuple[Isa, ...]:
 
 def host_isa() -> Isa:
     """The instruction set to use here: the best, or the one that EDGERT_CPU names."""
-    return _chosen(os.environ.get(VARIABLE, "").strip().lower(), host())
+    return _chosen(forced_isa(), host())
+
+
+def forced_isa() -> str:
+    """What EDGERT_CPU says, in lower case; empty where it says nothing."""
+    return os.environ.get(VARIABLE, "").strip().lower()
+
+
+def why_not(isa: Isa) -> str:
+    """What this CPU lacks for an instruction set; empty where it runs it."""
+    target = host()
+    missing = isa.lacking(target)
+    if missing == (isa.architecture,):
+        return f"is for {isa.architecture}"
+    return f"lacks {', '.join(missing)}" if missing else ""
 
 
 @cache

@@ -1,0 +1,85 @@
+"""What `edgert doctor` says of this CPU, and what EDGERT_CPU makes of every command."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from edgert_quant.jit import Target, compiling_for
+
+from tests.edgert.cli.support import process, run
+
+VNNI = Target("x86_64-unknown-linux-gnu", "znver5", ("+avx2", "+avx512bw", "+avx512f", "+avx512vnni", "+fma"))
+HASWELL = Target(VNNI.triple, "haswell", ("+avx2", "+fma"))
+
+
+@pytest.fixture(autouse=True)
+def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGERT_CPU", raising=False)
+
+
+def test_versions_and_caches() -> None:
+    result = json.loads(run("doctor", "--json").stdout)
+    assert result["backends"]["reference"]["available"]
+    assert "kernel cache" in run("doctor").stdout
+
+
+def test_instruction_sets_and_why() -> None:
+    with compiling_for(HASWELL):
+        cpu = json.loads(run("doctor", "--json").stdout)["backends"]["cpu"]
+        lines = [line.strip() for line in run("doctor").stdout.splitlines()]
+    assert cpu["instruction_set"] == "avx2"
+    assert cpu["chosen_by"] == "being the best that this CPU runs"
+    assert cpu["instruction_sets"] == {
+        "avx512-vnni": "lacks avx512f, avx512bw, avx512vnni",
+        "avx512": "lacks avx512f, avx512bw",
+        "avx-vnni": "lacks avxvnni",
+        "avx2": "in use",
+        "neon-i8mm": "is for aarch64",
+        "neon-dotprod": "is for aarch64",
+        "portable": "available",
+    }
+    assert "avx-vnni: lacks avxvnni" in lines
+    assert "avx2: in use" in lines
+
+
+def test_a_forced_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGERT_CPU", "Portable")
+    with compiling_for(VNNI):
+        result = run("doctor")
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert "chosen by: EDGERT_CPU=portable" in lines
+    assert "portable: in use" in lines
+    assert "avx512-vnni: available" in lines
+
+
+def test_one_that_cannot_be_forced_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGERT_CPU", "avx512-vnni")
+    with compiling_for(HASWELL):
+        result = run("doctor")
+    assert result.exit_code == 1
+    reason = "EDGERT_CPU=avx512-vnni: this CPU (haswell) has no avx512-vnni; it runs avx2, portable"
+    assert f"backend cpu: not available: {reason}" in result.stdout
+    assert "avx2: available" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("warmup",),
+        ("generate", "TINY", "x"),
+        ("generate", "TINY", "x", "--backend", "cpu"),
+        ("chat", "TINY"),
+        ("serve", "TINY"),
+        ("bench", "TINY", "-p", "8", "-n", "8"),
+    ],
+    ids=" ".join,
+)
+def test_other_commands_say_it_in_one_line(arguments: tuple[str, ...], tiny_path: Path) -> None:
+    given = [str(tiny_path) if argument == "TINY" else argument for argument in arguments]
+    result: subprocess.CompletedProcess[str] = process(*given, stdin="x", EDGERT_CPU="sse9")
+    assert result.returncode == 70
+    assert result.stderr.startswith("edgert: ")
+    assert "EDGERT_CPU=sse9 is unknown; this CPU runs " in result.stderr
+    assert result.stderr.count("\n") == 1
