@@ -2,8 +2,8 @@
 
     python -m benchmarks.matmul [--types q4_k,q8_0] [--threads 1,2] [--isa NAME]
 
-prints one JSON object. Decode (one token) is a share of the read bandwidth of memory, over the bytes of the file; prefill a
-share of the peak of the multiplications it is made of: integer dot products of four, or fused multiply-adds.
+prints one JSON object. Decode (one token) is a share of the read bandwidth of memory, over the bytes of the file;
+prefill a share of the peak of the multiplications it is made of: integer dot products of four, or fused multiply-adds.
 """
 
 from __future__ import annotations
