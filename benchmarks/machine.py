@@ -60,6 +60,7 @@ def peaks(threads: int) -> dict[str, float]:
         "import json; from edgert_runtimes.cpu.peaks import measure_peaks as m; "
         f"p = m({threads}); print(json.dumps([p.read_bytes, p.int8_operations, p.float_operations]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     names = ("read_gb_per_second", "int8_gops_per_second", "float32_gflops_per_second")
     return {name: value / 1e9 for name, value in zip(names, json.loads(done.stdout), strict=True)}

@@ -75,9 +75,12 @@ def run(command: Command, timeout: float) -> Finished:
     """Run a process to its end, in an empty folder, since some leave logs. `RunError` if it fails or takes too long."""
     words = [str(word) for word in command]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # edgert is found from any folder
         start = time.perf_counter()
         try:
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=folder)
+            child = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=folder, env=environment
+            )
         except OSError as error:
             raise RunError(f"{words[0]}: {error.strerror}") from None
         assert child.stdout is not None
@@ -95,8 +98,9 @@ def run(command: Command, timeout: float) -> Finished:
         text = errors.read().decode(errors="replace")
     if child.returncode:
         late = f" after {timeout:.0f} s" if seconds >= timeout else ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        said = f": {lines[-1][:200]}" if lines else ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        telling = [line for line in lines if re.search("error|assert", line, re.IGNORECASE)]
+        said = f": {(telling[:1] or lines[-1:])[0][:200]}" if lines else ""
         raise RunError(f"{Path(words[0]).name} ended with {child.returncode}{late}{said}")
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Finished(out.decode(errors="replace"), text, seconds, first, peak)
