@@ -545,3 +545,19 @@ def test_a_fork_is_told_why_it_cannot(tiny: LLM) -> None:
         assert "loaded before this process was forked" in pipe.read()
     os.waitpid(child, 0)
     assert len(tiny.generate([1], GREEDY).token_ids) == 12
+
+
+def test_a_file_that_is_cut_under_a_loaded_model_is_an_error(tiny_path: Path, tmp_path: Path) -> None:
+    """Weights are mapped: to touch what is gone would end the process."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny_path.read_bytes())
+    size = path.stat().st_size
+    with LLM(path, backend="cpu", threads=2) as llm:
+        greedy = SamplingParams(max_tokens=2, temperature=0.0)
+        before = llm.generate([1, 2, 3], greedy)
+        with path.open("r+b") as file:
+            file.truncate(4096)
+        with pytest.raises(FileFormatError, match=f"had {size} bytes when it was opened and has 4096 now"):
+            llm.generate([4, 5, 6], greedy)
+        path.write_bytes(tiny_path.read_bytes())
+        assert llm.generate([1, 2, 3], greedy).token_ids == before.token_ids
