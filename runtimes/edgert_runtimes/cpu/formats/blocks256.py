@@ -9,7 +9,7 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
-from edgert_runtimes.cpu.formats.layout import Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import Layout, Scales, Word, store_words
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     FLOATS,
@@ -101,9 +101,8 @@ class Q4_K(Layout):  # noqa: N801
 
     def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
         """Eight words of codes."""
-        target = step(b, place, multiply(b, group, 8 * ROW_WORD))
-        for i, word in enumerate(raw.columns(add(b, multiply(b, group, 32), self.raw_codes), 8)):
-            store(b, target, self.codes_at + ROW_WORD * i, word, align=64)
+        target = step(b, place, add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at))
+        store_words(b, target, raw.columns(add(b, multiply(b, group, 32), self.raw_codes), 8))
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m."""
@@ -136,8 +135,7 @@ class Q5_K(Q4_K):  # noqa: N801
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, half dmin, uint8 scales[12], uint8 qh[32], uint8 qs[128]."""
         super().pack(b, raw, place)
-        for i, word in enumerate(raw.columns(self.raw_bits, 8)):
-            store(b, place, self.bits_at + ROW_WORD * i, word, align=64)
+        store_words(b, step(b, place, self.bits_at), raw.columns(self.raw_bits, 8))
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Four bits and the fifth."""
@@ -172,15 +170,13 @@ class Q6_K(Layout):  # noqa: N801
         128 h + 32 s + l.
         """
         store(b, place, 0, emit.half_to_float(b, raw.column(208, I16)), align=64)
-        for i, word in enumerate(raw.columns(192, 4)):
-            store(b, place, self.scales_at + ROW_WORD * i, word, align=64)
+        store_words(b, step(b, place, self.scales_at), raw.columns(192, 4))
 
     def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
         """Half a block."""
-        target = step(b, place, multiply(b, group, 24 * ROW_WORD))
+        target = step(b, place, add(b, multiply(b, group, 24 * ROW_WORD), self.rounds_at))
         words = raw.columns(add(b, multiply(b, group, 32), 128), 8) + raw.columns(multiply(b, group, 64), 16)
-        for i, word in enumerate(words):
-            store(b, target, self.rounds_at + ROW_WORD * i, word, align=64)
+        store_words(b, target, words)
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc of both halves of the 32 weights."""

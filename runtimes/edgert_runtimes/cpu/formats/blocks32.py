@@ -11,7 +11,7 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word, store_words
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     HALVES,
@@ -25,6 +25,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     same,
     shift_left,
     shift_right,
+    step,
     store,
     word_of_halves,
 )
@@ -80,8 +81,7 @@ class Nibbles(Small):
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Half d, (half m), uint8 qs[16]."""
         start = self.header(b, raw, place)
-        for i, word in enumerate(raw.columns(start, STEPS // 2)):
-            store(b, place, self.codes_at + ROW_WORD * i, word, align=self.alignment)
+        store_words(b, step(b, place, self.codes_at), raw.columns(start, STEPS // 2))
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Low halves in the first four steps, high halves in the others."""
@@ -99,8 +99,7 @@ class FiveBits(Nibbles):
         """Half d, (half m), uint32 qh, uint8 qs[16]; bit j of qh belongs to code j."""
         start = self.header(b, raw, place)
         store(b, place, self.bits_at, spread_by_step(b, raw.column(start)), align=32)
-        for i, word in enumerate(raw.columns(start + 4, STEPS // 2)):
-            store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
+        store_words(b, step(b, place, self.codes_at), raw.columns(start + 4, STEPS // 2))
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Nibble and fifth bit."""

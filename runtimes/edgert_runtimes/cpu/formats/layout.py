@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.activations import BLOCK
 from edgert_runtimes.cpu.formats.rows import RawRows
-from edgert_runtimes.cpu.formats.vectors import FLOATS, Offset, Value, halves_of
+from edgert_runtimes.cpu.formats.vectors import FLOATS, ROW_WORD, Offset, Value, halves_of, store
 
 STEPS = BLOCK // 4
 """Words of four codes in a block of 32."""
@@ -101,3 +101,9 @@ class Layout(ABC):
     @abstractmethod
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """Codes 4 number … 4 number + 3 of those 32 weights, as words of four unsigned bytes."""
+
+
+def store_words(b: ir.IRBuilder, place: Value, words: Sequence[Value]) -> None:
+    """Words of 16 rows, one behind the other."""
+    for i, word in enumerate(words):
+        store(b, place, ROW_WORD * i, word, align=16)

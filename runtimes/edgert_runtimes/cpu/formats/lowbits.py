@@ -12,7 +12,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import spread_by_step
 from edgert_runtimes.cpu.formats.blocks256 import bytes_of, store_halves
-from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word, store_words
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import TwoBits
 from edgert_runtimes.cpu.formats.vectors import (
@@ -64,14 +64,12 @@ class Q2_K(Layout):  # noqa: N801
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """uint8 scales[16], uint8 qs[64], half d, half dmin."""
         store_halves(b, place, raw.column(80))
-        for i, word in enumerate(raw.columns(0, 4)):
-            store(b, place, self.scales_at + ROW_WORD * i, word, align=32)
+        store_words(b, step(b, place, self.scales_at), raw.columns(0, 4))
 
     def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
         """Half of the codes: bits 2 s and 2 s + 1 of byte 32 h + l belong to weight 128 h + 32 s + l."""
-        target = step(b, place, multiply(b, group, 8 * ROW_WORD))
-        for i, word in enumerate(raw.columns(add(b, multiply(b, group, 32), self.raw_codes), 8)):
-            store(b, target, self.codes_at + ROW_WORD * i, word, align=32)
+        target = step(b, place, add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at))
+        store_words(b, target, raw.columns(add(b, multiply(b, group, 32), self.raw_codes), 8))
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m of both halves."""
@@ -117,8 +115,7 @@ class Q3_K(Q2_K):  # noqa: N801
             bits = mask(b, shift_right(b, low[group % 2], 4 * (group // 2)), 0x0F0F0F0F)
             bits = b.or_(bits, shift_left(b, mask(b, shift_right(b, upper, 2 * group), 0x03030303), 4))
             store(b, place, self.scales_at + ROW_WORD * group, bits, align=32)
-        for i, word in enumerate(raw.columns(0, 8)):
-            store(b, place, self.bits_at + ROW_WORD * i, word, align=32)
+        store_words(b, step(b, place, self.bits_at), raw.columns(0, 8))
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (sc - 32) of both halves."""

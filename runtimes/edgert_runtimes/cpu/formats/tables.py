@@ -13,7 +13,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import Nibbles
 from edgert_runtimes.cpu.formats.blocks256 import BYTES, byte_of, bytes_as_words, half_and_part
-from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word, store_words
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits, join_bits
 from edgert_runtimes.cpu.formats.vectors import (
@@ -76,9 +76,8 @@ class IQ4_XS(FourBits):  # noqa: N801
 
     def pack_round(self, b: ir.IRBuilder, raw: RawRows, place: Value, group: Offset) -> None:
         """Eight words of codes."""
-        target = step(b, place, multiply(b, group, 8 * ROW_WORD))
-        for i, word in enumerate(raw.columns(add(b, multiply(b, group, 32), 8), 8)):
-            store(b, target, self.codes_at + ROW_WORD * i, word, align=32)
+        target = step(b, place, add(b, multiply(b, group, 8 * ROW_WORD), self.codes_at))
+        store_words(b, target, raw.columns(add(b, multiply(b, group, 32), 8), 8))
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d (sc - 32)."""
@@ -137,8 +136,7 @@ class NVFP4(Layout):
             level = mask(b, shift_right(b, scales, 8 * i), 0xFF)
             level = b.select(b.icmp_unsigned("==", level, same(level, 0x7F)), same(level, 0), level)
             store(b, place, LANES * i, b.trunc(mask(b, level, 0x7F), BYTES), align=16)
-        for i, word in enumerate(raw.columns(4, 8)):
-            store(b, place, self.codes_at + ROW_WORD * i, word, align=32)
+        store_words(b, step(b, place, self.codes_at), raw.columns(4, 8))
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """s / 2. As a half, s has a bias of 15 for one of 7."""

@@ -99,8 +99,8 @@ class Isa(ABC):
     """Whether it multiplies sums by a 16-bit number of each row for nothing: then `start` is given `weights`."""
 
     def weights(self, b: ir.IRBuilder, levels: Value, half: int) -> Operand:
-        """The lower or the upper of the 16-bit numbers in each word, for `start`."""
-        raise NotImplementedError
+        """The lower or the upper of the 16-bit numbers in each word, for `start`; nothing where it does not weigh."""
+        return ()
 
     def start(self, b: ir.IRBuilder, total: Value, weights: Operand = ()) -> Sums:
         """Sums that are `total` so far; what is added is multiplied by the weights."""
