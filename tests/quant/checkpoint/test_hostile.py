@@ -169,4 +169,4 @@ def test_memory_and_time_are_bounded_while_refusing(folder):
     for path, (outcome, seconds) in open_limited(Checkpoint, *paths).items():
         assert outcome.startswith(path)
         assert "above the limit" not in outcome or "/lists" in path or "/brackets" in path
-        assert seconds < 1, (path, seconds)
+        assert seconds < 5, (path, seconds)  # of the CPU; a slow one takes more than 1, what this catches minutes

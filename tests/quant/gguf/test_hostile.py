@@ -252,4 +252,4 @@ def test_memory_and_time_are_bounded_while_refusing(tmp_path):
     for path, (outcome, seconds) in open_limited(GgufFile, *paths).items():
         assert outcome.startswith(path)
         assert "neither 0 nor 1" in outcome or "overlaps tensor 'fde8'" in outcome
-        assert seconds < 1, (path, seconds)
+        assert seconds < 5, (path, seconds)  # of the CPU; a slow one takes more than 1, what this catches minutes
