@@ -48,13 +48,14 @@ def run_empty(state: int, record: int, chunk: int, thread: int) -> None:
 
 
 def microseconds(run: Callable[[], object], repeat: int) -> dict[str, float]:
-    """Of one run: the least, and the median."""
+    """Of one run: the least, the median and the mean."""
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
         run()
         times.append((time.perf_counter() - start) * 1e6)
-    return {"least": round(min(times), 2), "median": round(statistics.median(times), 2)}
+    kinds = {"least": min, "median": statistics.median, "mean": statistics.fmean}
+    return {name: round(function(times), 2) for name, function in kinds.items()}
 
 
 @contextmanager
@@ -82,12 +83,17 @@ def empty_records(threads: int, chunks: int) -> dict[str, float]:
     return {name: round(value / RECORDS, 3) for name, value in whole.items()}
 
 
-def demo_session(threads: int) -> CpuSession:
+@contextmanager
+def demo_session(threads: int) -> Iterator[CpuSession]:
     """The bundled model, loaded."""
     with GgufFile.open(resolve_model(None)) as file:
         spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
         limits = Limits(context=256, rows=16, sequences=1, blocks=16, threads=threads)
-        return CpuBackend().load(build_plan(spec), GgufWeights(file), limits)
+        session = CpuBackend().load(build_plan(spec), GgufWeights(file), limits)
+        try:
+            yield session
+        finally:
+            session.close()
 
 
 def decoding() -> Batch:
@@ -104,29 +110,24 @@ def idle_milliseconds() -> float:
     return round((time.process_time() - before) * 1e3, 2)
 
 
-def measure(threads: int, burning: int) -> dict[str, object]:
+def measure(session: CpuSession, threads: int, burning: int) -> dict[str, object]:
     """Everything with some threads."""
-    session, batch = demo_session(threads), decoding()
+    batch = decoding()
     session.step(batch)
-    result: dict[str, object] = {
+    quiet = microseconds(lambda: session.step(batch), 1000)
+    idle = idle_milliseconds()
+    with hogs(burning):
+        busy = microseconds(lambda: session.step(batch), 1000)
+    return {
         "threads": threads,
         "record_of_one_chunk_microseconds": empty_records(threads, 1),
         "record_of_twelve_chunks_microseconds": empty_records(threads, 12),
-        "demo_step_microseconds": (quiet := microseconds(lambda: session.step(batch), 1000)),
-        "idle_cpu_milliseconds_in_500": idle_milliseconds(),
+        "demo_step_microseconds": quiet,
+        "idle_cpu_milliseconds_in_500": idle,
+        f"demo_step_beside_{burning}_hogs_microseconds": busy,
+        "hogs_slow_the_median_by": round(busy["median"] / quiet["median"], 2),
+        "hogs_slow_the_mean_by": round(busy["mean"] / quiet["mean"], 2),
     }
-    with hogs(burning):
-        result[f"demo_step_beside_{burning}_hogs_microseconds"] = (
-            busy := microseconds(lambda: session.step(batch), 1000)
-        )
-        start = time.perf_counter()
-        for _ in range(1000):
-            session.step(batch)
-        mean = (time.perf_counter() - start) * 1e3
-    result["hogs_slow_the_median_by"] = round(busy["median"] / quiet["median"], 2)
-    result["hogs_slow_the_mean_by"] = round(mean / quiet["median"], 2)
-    session.close()
-    return result
 
 
 def main() -> None:
@@ -135,7 +136,10 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--hogs", type=int, default=2)
     arguments = parser.parse_args()
-    results = [measure(int(threads), arguments.hogs) for threads in arguments.threads.split(",")]
+    results = []
+    for threads in map(int, arguments.threads.split(",")):
+        with demo_session(threads) as session:
+            results.append(measure(session, threads, arguments.hogs))
     print(json.dumps({"cpu": host().cpu, "results": results}, indent=1))
 
 
