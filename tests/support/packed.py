@@ -143,11 +143,30 @@ def decode_activations(activation: object, data: np.ndarray, k: int) -> np.ndarr
     """What the stored activations mean, in float64: from the module's definition, not from the kernels."""
     if activation.name == "f32":
         return data.view(np.float32).astype(np.float64)
+    if activation.name.startswith("q8k"):
+        return decode_super_blocks(activation.name, data).reshape(len(data), k)
     size = {"q8": 32, "q8x2": 64, "q8w": 64, "q16w": 64}[activation.name]
     blocks = np.ascontiguousarray(data).reshape(-1, size + 20)
     whole = decode_codes(activation.name, blocks[:, :size])
     scale = np.ascontiguousarray(blocks[:, size : size + 4]).view(np.float32).astype(np.float64)
     return (scale * whole).reshape(len(data), k)
+
+
+def decode_super_blocks(name: str, data: np.ndarray) -> np.ndarray:
+    """Blocks of 256 with steps of 32: float64 [blocks, 256]."""
+    codes, tail, scale = split_super_blocks(name, data)
+    steps = tail[:, :16:2].astype(np.float64)
+    return scale[:, None] * (steps[:, :, None] * codes.reshape(-1, 8, 32)).reshape(-1, 256)
+
+
+def split_super_blocks(name: str, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes int64 [blocks, 256], the 16-bit numbers behind them [blocks, 56], and scales float64 [blocks]."""
+    size = 512 if name.endswith("w") else 256
+    blocks = np.ascontiguousarray(data).reshape(-1, size + 128)
+    codes = decode_codes(name, np.ascontiguousarray(blocks[:, :size]).reshape(-1, size // 8)).reshape(-1, 256)
+    tail = np.ascontiguousarray(blocks[:, size : size + 112]).view(np.int16)
+    scale = np.ascontiguousarray(blocks[:, size + 112 : size + 116]).view(np.float32).astype(np.float64)
+    return codes, tail, scale[:, 0]
 
 
 def decode_codes(name: str, stored: np.ndarray) -> np.ndarray:
@@ -156,7 +175,7 @@ def decode_codes(name: str, stored: np.ndarray) -> np.ndarray:
         codes = np.ascontiguousarray(stored).view(np.int16).reshape(-1, 8, 4)[:, :, [0, 2, 1, 3]]
         return codes.reshape(-1, 32).astype(np.int64)
     planes = stored.view(np.int8).reshape(len(stored), -1, 32).astype(np.int64)
-    return planes[:, 0] if name == "q8" else 256 * planes[:, 0] + planes[:, 1]
+    return planes[:, 0] if planes.shape[1] == 1 else 256 * planes[:, 0] + planes[:, 1]
 
 
 REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q2_K, BlockType.Q5_K, BlockType.Q6_K, BlockType.IQ4_XS)

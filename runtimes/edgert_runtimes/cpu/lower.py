@@ -276,7 +276,8 @@ class _Lowering:
             rows.OUT_STRIDE: hidden_bytes,
             rows.WIDTH: op.hidden,
             moe.QUANTIZE: down.activation.quantize,
-            moe.STRIP_BYTES: down.activation.bytes(2 * LANES),
+            moe.STRIP: down.activation.block // LANES,
+            moe.STRIP_BYTES: down.activation.bytes(down.activation.block),
         }
         inward = len(self.program.records)
         self._emit(moe.inward, count, fields, prepare=moe.prepare_inward, per_row=op.used)
@@ -288,6 +289,7 @@ class _Lowering:
             rows.OUT: y,
             rows.OUT_STRIDE: _stride(op.out.width),
             rows.WIDTH: op.out.width,
+            moe.STRIP: 2,
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)

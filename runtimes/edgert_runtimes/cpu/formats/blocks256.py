@@ -45,6 +45,11 @@ def byte_of(b: ir.IRBuilder, word: Value, index: Offset, keep: int = 0xFF) -> Va
     return mask(b, shift_right(b, word, multiply(b, index, 8)), keep)
 
 
+def twice(b: ir.IRBuilder, levels: Value) -> Value:
+    """Words below 2^15 as two 16-bit numbers."""
+    return b.or_(levels, shift_left(b, levels, 16))
+
+
 def bytes_of(b: ir.IRBuilder, word: Value, pair: Offset) -> Value:
     """Two bytes of words of 16 rows as 16-bit numbers in a word."""
     both = shift_right(b, word, multiply(b, pair, 16))
@@ -78,6 +83,7 @@ class Q4_K(Layout):  # noqa: N801
     alignment = 64
     bits = 4
     minima = 1
+    leveled = True
     groups = 4
     blocks = 2
     raw_codes = 16
@@ -107,9 +113,9 @@ class Q4_K(Layout):  # noqa: N801
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
         """d sc and dmin m."""
         word = load(b, place, add(b, multiply(b, group, ROW_WORD), self.scales_at), WORDS, align=64)
-        levels = [b.sitofp(byte_of(b, word, index), FLOATS) for index in (block, 2 + block)]
+        level, minimum_level = (twice(b, byte_of(b, word, index)) for index in (block, 2 + block))
         scale, minimum = (load(b, place, ROW_WORD * i, FLOATS, align=64) for i in range(2))
-        return Scales([b.fmul(scale, levels[0])], [b.fmul(minimum, levels[1])])
+        return Scales([scale], [minimum], levels=level, minimum_levels=minimum_level)
 
     def codes(self, b: ir.IRBuilder, word: Word, group: Offset, block: int, number: int) -> Value:
         """The low or the high halves of a word."""

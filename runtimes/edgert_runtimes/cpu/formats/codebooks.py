@@ -14,6 +14,7 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
 
+from edgert_runtimes.cpu.formats.blocks256 import twice
 from edgert_runtimes.cpu.formats.grids import Grid, spread_signs, with_parity
 from edgert_runtimes.cpu.formats.layout import Scales, Word
 from edgert_runtimes.cpu.formats.rows import RawRows
@@ -24,6 +25,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     I8,
     I16,
     ROW_WORD,
+    SHORTS,
     WORDS,
     Offset,
     Value,
@@ -52,6 +54,7 @@ class Codebook(Words):
     unit: float
     scales_at = 32
     grid: Grid
+    leveled = True
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Round after round."""
@@ -83,14 +86,14 @@ class Codebook(Words):
         scale = b.fmul(scale, emit.real(self.unit, FLOATS))
         plane = self.plane(b, place, group)
         if self.halves == 2:
-            pairs = mask(b, b.or_(plane, shift_left(b, plane, 12)), 0x000F000F)
-            return Scales([scale], levels=b.or_(shift_left(b, pairs, 1), same(pairs, 0x00010001)))
-        return Scales([b.fmul(scale, odd_number(b, mask(b, shift_right(b, plane, 4 * block), 15)))])
+            return Scales([scale], levels=odd_numbers(b, mask(b, b.or_(plane, shift_left(b, plane, 12)), 0x000F000F)))
+        level = mask(b, shift_right(b, plane, 4 * block), 15)
+        return Scales([scale], levels=odd_numbers(b, twice(b, level)))
 
 
-def odd_number(b: ir.IRBuilder, level: Value) -> Value:
-    """2 sc + 1, a float."""
-    return b.sitofp(b.or_(shift_left(b, level, 1), same(level, 1)), FLOATS)
+def odd_numbers(b: ir.IRBuilder, levels: Value) -> Value:
+    """2 sc + 1, twice in each word."""
+    return b.or_(shift_left(b, levels, 1), same(levels, 0x00010001))
 
 
 def in_byte(b: ir.IRBuilder, word: Value, index: int) -> Value:
@@ -142,7 +145,6 @@ class IQ2_XS(IQ2):  # noqa: N801
     groups = 8
     blocks = 1
     halves = 2
-    leveled = True
 
     def read(self, b: ir.IRBuilder, raw: RawRows, number: Value) -> Read:
         """Half d, uint16 qs[32] of nine bits of index and seven signs, uint8 scales[8] of two sc each."""
@@ -268,10 +270,13 @@ class IQ1_S(Codebook, TwoBits):  # noqa: N801
         """d (2 sc + 1), and ± 1/8: the bits of -1/8 are those of 1/8 and the sign."""
         level = shift_right(b, self.plane(b, place, group), 4 * block)
         scale = emit.half_to_float(b, load(b, place, 0, HALVES, align=32))
-        factor = b.fmul(scale, odd_number(b, mask(b, level, 7)))
-        sign = shift_left(b, shift_right(b, level, 3), 31)
-        shift = b.bitcast(b.or_(sign, same(sign, 0x3E000000)), FLOATS)
-        return Scales([factor], [b.fneg(b.fmul(factor, shift))], shift)
+        sign = mask(b, shift_right(b, level, 3), 1)
+        shift = b.bitcast(b.or_(shift_left(b, sign, 31), same(sign, 0x3E000000)), FLOATS)
+        levels = odd_numbers(b, twice(b, mask(b, level, 7)))
+        # The minimum is -shift · level / d: minus the level where the sign is not set.
+        signs = b.bitcast(twice(b, shift_left(b, sign, 1)), SHORTS)
+        minima = b.mul(b.bitcast(levels, SHORTS), b.sub(signs, same(signs, 1)))
+        return Scales([scale], [b.fmul(scale, emit.real(0.125, FLOATS))], shift, levels, b.bitcast(minima, WORDS))
 
 
 class IQ1_M(Codebook, ThreeBits):  # noqa: N801
@@ -287,7 +292,6 @@ class IQ1_M(Codebook, ThreeBits):  # noqa: N801
     bytes = codes_at + 8 * 3 * ROW_WORD
     groups = 8
     halves = 2
-    leveled = True
 
     def read_scale(self, b: ir.IRBuilder, raw: RawRows) -> Value:
         """Four bits in each of the four numbers of scales, lowest first."""

@@ -150,7 +150,9 @@ class FloatFormat(Format, Matmul):
             rest.carry(*sums)
         return [rest.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
-    def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
+    def emit_stream(
+        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+    ) -> None:
         """See Matmul; sixteen inputs are a block."""
         whole = b.and_(k, i64(-LANES))
         size = LANES * LANES * self.type.block_bytes
@@ -167,7 +169,7 @@ class FloatFormat(Format, Matmul):
             sums = list(rest.values)
             self._add(b, [lines], [x], rest.index, 0, sums)
             rest.carry(*sums)
-        return rest.values[0]
+        store(b, y, 0, rest.values[0], align=4)
 
     def _add(
         self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], index: Value, i: int, sums: list[Value]

@@ -19,11 +19,11 @@ STEPS = BLOCK // 4
 
 @dataclass(frozen=True)
 class Scales:
-    """Of 32 weights of 16 rows: one factor, or one for each 16, and as many minima to subtract, or none.
+    """Of 32 weights of 16 rows: one factor, or one for each 16, and a minimum to subtract, or none.
 
-    `levels` and `minimum_levels`, words of two signed 16-bit numbers, make of one factor, or minimum, those of each 16.
-    `shift` says that the minima are factor · -shift: unpacked weights are factor · (code - offset + shift), whose zeros
-    have signs of their own.
+    `levels` and `minimum_levels`, words of two signed 16-bit numbers, make of one factor, or minimum, those of each 16;
+    then these are the same for all weights of a block. `shift` says that the minimum is factor · -shift: unpacked
+    weights are factor · (code - offset + shift), whose zeros have signs of their own.
     """
 
     factors: Sequence[Value]
@@ -31,23 +31,6 @@ class Scales:
     shift: Value | None = None
     levels: Value | None = None
     minimum_levels: Value | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[Value], counts: tuple[int, int, int, int]) -> Scales:
-        """What `flat` was given, by the number of factors, of minima, and of the levels of both."""
-        factors, minima, levels, minimum_levels = counts
-        rest = values[factors + minima :]
-        return cls(
-            values[:factors],
-            values[factors : factors + minima],
-            levels=rest[0] if levels else None,
-            minimum_levels=rest[1] if minimum_levels else None,
-        )
-
-    def flat(self) -> list[Value]:
-        """Everything that products need."""
-        levels = [each for each in (self.levels, self.minimum_levels) if each is not None]
-        return [*self.factors, *self.minima, *levels]
 
     def spread(self, b: ir.IRBuilder) -> Scales:
         """The same without levels."""
@@ -82,8 +65,7 @@ class Layout(ABC):
     minima: int = 0
     """1: 32 weights have a minimum."""
     leveled: bool = False
-    """Their scales have `levels`."""
-    minimum_leveled: bool = False
+    """Their scales have `levels`, and `minimum_levels` if there are minima."""
     table: tuple[int, ...] = ()
     """What the codes, then indices of up to four bits, stand for; empty: they are numbers themselves."""
 

@@ -1,7 +1,7 @@
 """The outer loops of every matmul kernel, over rows as they lie in the file.
 
-One token *streams*: block after block of 16 rows is packed into a few cache lines and used at once, while the next 16
-rows are fetched. More tokens go in *tiles*: some panels of 16 rows are packed whole, and stay in the cache for all
+One token (for some types, a few) *streams*: block after block of 16 rows is used at once, while the next rows are
+fetched. More tokens go in *tiles*: some panels of 16 rows are packed whole, and stay in the cache for all
 tokens. Rows that fill no panel are packed with a row repeated; what comes of it goes to the padding of the outputs.
 """
 
@@ -31,6 +31,9 @@ class Matmul(ABC):
     line_bytes: int
     """Room for one packed block, a multiple of 64: the scratch memory starts with it, panels are behind."""
 
+    streams: int = 1
+    """Up to how many tokens it is better to go through raw rows for each."""
+
     @abstractmethod
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
         """Bytes of a row in the file."""
@@ -48,8 +51,12 @@ class Matmul(ABC):
         """Packed panels by tokens."""
 
     @abstractmethod
-    def emit_stream(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, k: Value, lines: Value) -> Value:
-        """Sixteen raw rows by one token: the same sums, bit for bit. Meanwhile, fetch as many bytes from `ahead` on."""
+    def emit_stream(
+        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+    ) -> None:
+        """Sixteen raw rows by one token: the same sums, bit for bit, go to `y`. Meanwhile, fetch as many bytes from
+        `ahead` on.
+        """
 
 
 def emit_gemm(
@@ -88,10 +95,12 @@ def emit_gemm(
         target = step(b, panels, b.mul(panel_bytes, i64(at)) if at else 0)
         b.call(_pack_function(b, form), [place(panel), stride, count, k, lines, target])
 
-    with b.if_else(b.icmp_signed("==", n_tokens, i64(1))) as (one, several):
-        with one, emit.loop(b, whole) as down:
+    with b.if_else(b.icmp_signed("<=", n_tokens, i64(form.streams))) as (few, several):
+        with few, emit.loop(b, whole) as down:
             column = b.mul(down.index, i64(PANEL_OUTPUT))
-            b.call(_stream_function(b, form), [place(down.index), stride, xs, ys, column, k, lines])
+            with emit.loop(b, n_tokens) as along:
+                tables = [b.add(table, b.shl(along.index, i64(3))) for table in (xs, ys)]
+                b.call(_stream_function(b, form), [place(down.index), stride, *tables, column, k, lines])
         with several:
             done = i64(0)
             for width in range(tile.panels, 0, -1):
@@ -145,8 +154,7 @@ def _stream_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
     ) -> None:
         x, y = (pointer(b, load(b, pointer(b, table), 0, I64, align=8)) for table in (xs, ys))
         ahead = step(b, first, b.mul(stride, i64(LANES)))
-        sums = form.emit_stream(b, RawRows(b, first, stride), ahead, x, k, lines)
-        store(b, step(b, y, column), 0, sums, align=4)
+        form.emit_stream(b, RawRows(b, first, stride), ahead, x, step(b, y, column), k, lines)
 
     return _function(b, "stream", [POINTER, I64, I64, I64, I64, I64, POINTER], body)
 

@@ -59,7 +59,7 @@ class Q2_K(Layout):  # noqa: N801
     groups = 2
     blocks = 4
     halves = 2
-    leveled = minimum_leveled = True
+    leveled = True
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """uint8 scales[16], uint8 qs[64], half d, half dmin."""
@@ -101,7 +101,6 @@ class Q3_K(Q2_K):  # noqa: N801
     bytes = codes_at + 16 * ROW_WORD
     bits = 3
     minima = 0
-    minimum_leveled = False
     offset = 4
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:

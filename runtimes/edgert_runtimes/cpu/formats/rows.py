@@ -40,8 +40,8 @@ class RawRows:
 
     def __init__(self, b: ir.IRBuilder, first: Value, stride: Value, rows: Value | None = None) -> None:
         self._b = b
-        self._first = first
-        self._stride = stride
+        self.first = first
+        self.stride = stride
         self._rows = rows
         self.start: Offset = 0
 
@@ -81,10 +81,10 @@ class RawRows:
         number: Offset = lane
         if self._rows is not None:
             number = b.select(b.icmp_signed("<", i64(lane), self._rows), i64(lane), i64(0))
-            return step(b, self._first, add(b, multiply(b, number, self._stride), self.start))
+            return step(b, self.first, add(b, multiply(b, number, self.stride), self.start))
         # Four pointers and multiples of the stride are all that a loop must keep in registers.
-        base = step(b, self._first, add(b, multiply(b, self._stride, lane // QUARTER * QUARTER), self.start))
-        return step(b, base, multiply(b, self._stride, lane % QUARTER) if lane % QUARTER else 0)
+        base = step(b, self.first, add(b, multiply(b, self.stride, lane // QUARTER * QUARTER), self.start))
+        return step(b, base, multiply(b, self.stride, lane % QUARTER) if lane % QUARTER else 0)
 
 
 def _interleave(b: ir.IRBuilder, x: Value, y: Value, words: int, high: int) -> Value:

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.blocks32 import Nibbles
-from edgert_runtimes.cpu.formats.blocks256 import BYTES, byte_of, bytes_as_words, half_and_part
+from edgert_runtimes.cpu.formats.blocks256 import BYTES, byte_of, bytes_as_words, half_and_part, twice
 from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word, store_words
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits, join_bits
@@ -21,6 +21,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     HALVES,
     I8,
     ROW_WORD,
+    SHORTS,
     WORDS,
     Offset,
     Value,
@@ -58,6 +59,7 @@ class IQ4_XS(FourBits):  # noqa: N801
     scales_at, codes_at = ROW_WORD, 3 * ROW_WORD
     bytes = codes_at + 8 * STEPS // 2 * ROW_WORD
     table = IQ4_TABLE
+    leveled = True
     groups = 4
     blocks = 2
 
@@ -84,8 +86,9 @@ class IQ4_XS(FourBits):  # noqa: N801
         number, part = half_and_part(b, group)
         word = load(b, place, add(b, multiply(b, number, ROW_WORD), self.scales_at), WORDS, align=32)
         level = byte_of(b, word, add(b, multiply(b, part, 2), block))
-        scale = load(b, place, 0, FLOATS, align=32)
-        return Scales([b.fmul(scale, b.sitofp(b.sub(level, same(level, 32)), FLOATS))])
+        numbers = b.bitcast(twice(b, level), SHORTS)
+        levels = b.bitcast(b.sub(numbers, same(numbers, 32)), WORDS)
+        return Scales([load(b, place, 0, FLOATS, align=32)], levels=levels)
 
 
 class MXFP4(Nibbles):

@@ -20,6 +20,8 @@ WORDS = ir.VectorType(I32, LANES)
 """One 32-bit word per row: four consecutive 8-bit codes, or an integer."""
 FLOATS = ir.VectorType(F32, LANES)
 HALVES = ir.VectorType(I16, LANES)
+SHORTS = ir.VectorType(I16, 2 * LANES)
+"""Two 16-bit numbers a word."""
 ROW_WORD = 4 * LANES
 """Bytes of one word of 16 rows."""
 
@@ -152,6 +154,11 @@ def split(b: ir.IRBuilder, value: Value, length: int) -> list[Value]:
 def halves_of(b: ir.IRBuilder, words: Value) -> list[Value]:
     """The lower and the upper of the signed 16-bit numbers in each word, as words."""
     return [b.ashr(shift_left(b, words, 16), same(words, 16)), b.ashr(words, same(words, 16))]
+
+
+def multiply_halves(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+    """The products of the 16-bit numbers in words, which must fit into as many bits."""
+    return b.bitcast(b.mul(b.bitcast(x, SHORTS), b.bitcast(y, SHORTS)), x.type)
 
 
 def dot_halves(b: ir.IRBuilder, x: Value, y: Value) -> Value:

@@ -6,8 +6,8 @@
     combine  per row: the sum by shares, in the order of choice, and what the model adds to it
 
 The rows of each expert go through its matrices together, so that these are read once. Experts read and write rows by
-address; nothing is gathered. Work is divided by *strips*: two panels, whose 32 columns are a block of what the next
-product reads.
+address; nothing is gathered. Work is divided by *strips*: panels whose columns are a block of what the next product
+reads.
 
 Experts have different numbers of rows, so chunks are stretches of equal length of a line on which every strip has its
 cost: one may be a part of an expert with many rows, another several experts.
@@ -53,7 +53,8 @@ UP_X = OPERANDS + 27
 UP_X_BYTES = OPERANDS + 28
 N_PANELS = OPERANDS + 29  # of one expert
 QUANTIZE = OPERANDS + 30  # of the down product's activations; OUT has these by pair, OUT_STRIDE counts bytes
-STRIP_BYTES = OPERANDS + 31  # of the activations of 32 inputs
+STRIP_BYTES = OPERANDS + 31  # of a block of the down product's activations
+STRIP = OPERANDS + 32  # panels of a strip
 
 MOST_CHUNKS = 1 << 20
 """What the executor's ticket has room for, and more than enough."""
@@ -61,8 +62,8 @@ MOST_CHUNKS = 1 << 20
 LONG_CHUNK = 1_000_000
 """Nanoseconds of work that are worth a chunk of their own: what a late thread costs at most."""
 
-HIDDEN_ROOM = 8192
-"""Floats of gates, and as many of ups, that a thread keeps until they are activations: within its L2 cache."""
+HIDDEN_ROOM = 256 * TOKEN_TILE
+"""Floats of gates, and as many of ups, that a thread keeps until they are activations: of the largest strip, at least."""
 
 SCRATCH = PANELS + 2 * 4 * HIDDEN_ROOM
 """Where in a thread's scratch memory matmuls pack panels in `inward`: behind the hidden values."""
@@ -72,13 +73,14 @@ SCRATCH = PANELS + 2 * 4 * HIDDEN_ROOM
 def divide_experts(state: Any, record: Any, matrices: Any, row_bytes: Any) -> Any:
     """Fill COSTS; the number of chunks. N_ACTIVE must be set; `row_bytes` are those of all `matrices`."""
     active, threads, k = load_i64(record, N_ACTIVE), load_i64(state, THREADS), load_i64(record, K)
-    strips, starts, costs = (load_i64(record, N_PANELS) + 1) // 2, load_i64(record, STARTS), load_i64(record, COSTS)
+    strip, starts, costs = load_i64(record, STRIP), load_i64(record, STARTS), load_i64(record, COSTS)
+    strips = (load_i64(record, N_PANELS) + strip - 1) // strip
     line = 0
     for i in range(active):
         expert = load_i32(load_i64(record, ACTIVE), i)
         rows = load_i32(starts, expert + 1) - load_i32(starts, expert)
         store_i64(costs, i, line)
-        line += strips * (1 + 2 * (16 * row_bytes // READ_BYTES + rows * matrices * k * 16 // MULTIPLIES))
+        line += strips * (1 + strip * (16 * row_bytes // READ_BYTES + rows * matrices * k * 16 // MULTIPLIES))
     store_i64(costs, active, line)
     if threads == 1:
         return min(active, 1)
@@ -97,11 +99,12 @@ def line_of_chunk(record: Any, chunk: Any) -> Any:
 def panels_between(record: Any, i: Any, low: Any, high: Any) -> Any:
     """The panels (first, end) of the i-th active expert whose strips begin on this part of the line."""
     begin, panels = load_i64(load_i64(record, COSTS), i), load_i64(record, N_PANELS)
-    strips = (panels + 1) // 2
+    strip = load_i64(record, STRIP)
+    strips = (panels + strip - 1) // strip
     cost = (load_i64(load_i64(record, COSTS), i + 1) - begin) // strips
     first = min(max(low - begin + cost - 1, 0) // cost, strips)
     end = min(max(high - begin + cost - 1, 0) // cost, strips)
-    return 2 * first, min(2 * end, panels)
+    return strip * first, min(strip * end, panels)
 
 
 @kernel
@@ -131,15 +134,15 @@ def expert_inward(state: Any, record: Any, expert: Any, first: Any, end: Any, th
     rows = load_i32(load_i64(record, STARTS), expert + 1) - load_i32(load_i64(record, STARTS), expert)
     xs = scratch_of(state, thread)
     ys, up_xs, up_ys = xs + 8 * TOKEN_TILE, xs + 16 * TOKEN_TILE, xs + 24 * TOKEN_TILE
-    gates = xs + PANELS
-    at_once = HIDDEN_ROOM // (32 * min(rows, TOKEN_TILE)) * 2
+    gates, strip = xs + PANELS, load_i64(record, STRIP)
+    at_once = HIDDEN_ROOM // (16 * strip * min(rows, TOKEN_TILE)) * strip
     panel = first
     while panel < end:
         count = min(at_once, end - panel)
         columns = min(16 * (panel + count), width) - 16 * panel
         gate = load_i64(record, GATE) + (expert * width + 16 * panel) * gate_bytes
         up = load_i64(record, UP) + (expert * width + 16 * panel) * up_bytes
-        out = load_i64(record, OUT) + panel // 2 * load_i64(record, STRIP_BYTES)
+        out = load_i64(record, OUT) + panel // strip * load_i64(record, STRIP_BYTES)
         for start in range(0, rows, TOKEN_TILE):
             tile = min(rows - start, TOKEN_TILE)
             for t in range(tile):
@@ -157,7 +160,7 @@ def expert_inward(state: Any, record: Any, expert: Any, first: Any, end: Any, th
         panel += count
 
 
-SOURCE = OPERANDS + 31  # of `outward`: the address of N_ACTIVE in the record of `inward`
+SOURCE = OPERANDS + 31  # of `outward`: the address of N_ACTIVE in the record of `inward`; its strips are two panels
 
 
 @kernel

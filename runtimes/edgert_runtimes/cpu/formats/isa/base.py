@@ -95,11 +95,14 @@ class Isa(ABC):
         offset = self.table_offset(table)
         return self.codes(b, self.look_up(b, words, [entry + offset for entry in table]), self.table_bits(table))
 
+    by_rows = False
+    """Whether single tokens go through the rows of types with super-blocks as `rowwise` says."""
+
     weighs = False
     """Whether it multiplies sums by a 16-bit number of each row for nothing: then `start` is given `weights`."""
 
-    def weights(self, b: ir.IRBuilder, levels: Value, half: int) -> Operand:
-        """The lower or the upper of the 16-bit numbers in each word, for `start`; nothing where it does not weigh."""
+    def weights(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """Words whose 16-bit numbers are alike, for `start`; nothing where it does not weigh."""
         return ()
 
     def start(self, b: ir.IRBuilder, total: Value, weights: Operand = ()) -> Sums:

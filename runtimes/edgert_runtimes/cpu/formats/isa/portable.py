@@ -9,9 +9,8 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
-from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, Value, look_up, mask, same, shuffle
+from edgert_runtimes.cpu.formats.vectors import I8, I32, SHORTS, Value, look_up, mask, same, shuffle
 
-SHORTS = ir.VectorType(I16, 2 * LANES)
 PRODUCTS = ir.VectorType(I32, 2 * LANES)
 
 

@@ -13,8 +13,8 @@ from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa.base import Isa, Operand, Tile, look_up_in_registers
-from edgert_runtimes.cpu.formats.isa.portable import SHORTS, Portable
-from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, WORDS, Value, join, same, shuffle, split
+from edgert_runtimes.cpu.formats.isa.portable import Portable
+from edgert_runtimes.cpu.formats.vectors import I8, I16, I32, SHORTS, WORDS, Value, join, same, split
 
 AVX2 = ("avx2", "fma")
 AVX512 = ("avx512f", "avx512bw")
@@ -61,6 +61,7 @@ class AvxVnni(Isa):
     name = "avx-vnni"
     architecture = "x86_64"
     features = (*AVX2, "avxvnni")
+    by_rows = True
 
     def float_tile(self) -> Tile:
         """Of 16 registers, 12 accumulate."""
@@ -147,11 +148,9 @@ class _Pairs(Portable):
 
     weighs = True
 
-    def weights(self, b: ir.IRBuilder, levels: Value, half: int) -> Operand:
-        """Both 16-bit numbers of each word alike, a register each."""
-        numbers = b.bitcast(levels, SHORTS)
-        both = shuffle(b, numbers, numbers, [i // 2 * 2 + half for i in range(2 * LANES)])
-        return tuple(split(b, both, 2 * LANES // self.parts))
+    def weights(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """A register each."""
+        return tuple(split(b, b.bitcast(words, SHORTS), 2 * LANES // self.parts))
 
     def start(self, b: ir.IRBuilder, total: Value, weights: Operand = ()) -> _PairSums:
         """No pairs."""
@@ -206,6 +205,7 @@ class Avx2(_Pairs):
 
     name = "avx2"
     features = AVX2
+    by_rows = True
     parts = 2
     multiply = "llvm.x86.avx2.pmadd.ub.sw"
     widen = "llvm.x86.avx2.pmadd.wd"

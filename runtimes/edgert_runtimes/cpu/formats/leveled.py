@@ -1,0 +1,205 @@
+"""Types with super-blocks: 256 weights have one factor (and one for minima), and small integers, the levels, make of it
+those of every 32 weights, or 16. Inputs come in blocks of 256 as well, with a scale and integers of it for every 32; so
+a super-block is added up in integers.
+
+For output row i and a token:
+
+    y_i = Σ_blocks f_i d (Σ s Σ_halves l_i Σ (q - offset) c) - g_i d (Σ s Σ_halves m_i Σ c)
+
+where f_i and g_i are the factors, l_i and m_i the levels of the row's weights, d is the scale of the inputs and s its
+integer for 32 of them. Both sums fit 32 bits: codes are below 128 and inputs below 128 in magnitude, s is 16 at most and
+levels are 128 at most where codes less their offset are 32 at most (Q6_K), 32 at most where these are 127 (IQ4_XS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgert_quant.jit import emit
+from llvmlite import ir
+
+from edgert_runtimes.cpu.formats.activations import BLOCK, SUPER_BLOCK, SuperCodes
+from edgert_runtimes.cpu.formats.base import LANES
+from edgert_runtimes.cpu.formats.isa import Isa
+from edgert_runtimes.cpu.formats.layout import STEPS, Layout
+from edgert_runtimes.cpu.formats.quantized import ZEROS, BlockFormat, Words, halves_of_steps
+from edgert_runtimes.cpu.formats.rows import RawRows
+from edgert_runtimes.cpu.formats.vectors import (
+    F32,
+    FLOATS,
+    I32,
+    ROW_WORD,
+    SHORTS,
+    WORDS,
+    Offset,
+    Value,
+    dot_halves,
+    fetch,
+    fused,
+    halves_of,
+    i64,
+    load,
+    multiply_halves,
+    shuffle,
+    splat,
+    step,
+    store,
+)
+
+PARTS = SUPER_BLOCK // BLOCK
+
+
+class LeveledBlocks(BlockFormat):
+    """A type with super-blocks, for one instruction set. Panels have for each of these the factor, that of the minima
+    and eight words of their levels if there are any, then eight times a word of levels and eight of codes. A word of
+    levels is two 16-bit numbers: those of the halves of 32 weights.
+    """
+
+    codes: SuperCodes
+
+    def __init__(self, layout: Layout, isa: Isa, codes: SuperCodes) -> None:
+        assert layout.type.block_size == SUPER_BLOCK
+        self.codes = codes
+        self.head_words = 1 + layout.minima * (1 + PARTS)
+        self.panel_stride = ROW_WORD * (self.head_words + PARTS * (1 + STEPS))
+        super().__init__(layout, isa, codes)
+
+    def emit_head(self, b: ir.IRBuilder, lines: Value, panel: Value, index: Value) -> None:
+        """See BlockFormat: the factors."""
+        place, scales = step(b, panel, b.mul(index, i64(self.panel_stride))), self.layout.scales(b, lines, 0, 0)
+        for i, value in enumerate([*scales.factors, *scales.minima]):
+            store(b, place, ROW_WORD * i, value, align=ROW_WORD)
+
+    def emit_part(self, b: ir.IRBuilder, lines: Value, panel: Value, index: Value, group: Value, block: int) -> None:
+        """See BlockFormat."""
+        head, number = step(b, panel, b.mul(index, i64(self.panel_stride))), self.number(b, 0, group, block)
+        scales = self.layout.scales(b, lines, group, block)
+        place = step(b, head, b.mul(number, i64(ROW_WORD * (1 + STEPS))))
+        place = step(b, place, ROW_WORD * self.head_words)
+        self.store_part(b, place, [scales.levels], self.packed_words(b, lines, group, block))
+        if scales.minimum_levels is not None:
+            place = step(b, head, b.mul(number, i64(ROW_WORD)))
+            store(b, place, 2 * ROW_WORD, scales.minimum_levels, align=ROW_WORD)
+
+    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        """See Matmul."""
+        count = len(panels) * len(xs)
+        with emit.loop(b, b.sdiv(k, i64(SUPER_BLOCK)), *[emit.real(0.0, FLOATS)] * count) as each:
+            heads = [step(b, panel, b.mul(each.index, i64(self.panel_stride))) for panel in panels]
+            inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
+
+            def row(place: Value, number: int, kind: ir.Type = WORDS) -> Value:
+                return load(b, place, ROW_WORD * number, kind, align=ROW_WORD)
+
+            def words(place: Value) -> Words:
+                return lambda number: row(place, 1 + number)
+
+            with emit.loop(b, i64(PARTS), *[ZEROS] * count) as parts:
+                offset = b.mul(parts.index, i64(ROW_WORD * (1 + STEPS)))
+                places = [step(b, step(b, head, offset), ROW_WORD * self.head_words) for head in heads]
+                levels = [row(place, 0) for place in places]
+                operands = [words(place) for place in places]
+                parts.carry(*self._add_part(b, inputs, parts.index, operands, levels, parts.values))
+            sums = self._scaled(b, each.values, parts.values, [row(head, 0, FLOATS) for head in heads], inputs)
+            if self.layout.minima:
+                with emit.loop(b, i64(PARTS), *[ZEROS] * count) as minima:
+                    offset = b.mul(minima.index, i64(ROW_WORD))
+                    levels = [row(step(b, head, offset), 2) for head in heads]
+                    minima.carry(*self._add_minima(b, inputs, minima.index, levels, minima.values))
+                sums = self._scaled(b, sums, minima.values, [row(head, 1, FLOATS) for head in heads], inputs)
+            each.carry(*sums)
+        return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
+
+    def emit_stream(
+        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+    ) -> None:
+        """See Matmul."""
+        layout = self.layout
+        portion = LANES * self.type.block_bytes // PARTS
+        with emit.loop(b, self.blocks(b, k), emit.real(0.0, FLOATS)) as each:
+            raw.start = b.mul(each.index, i64(self.type.block_bytes))
+            layout.pack(b, raw, lines)
+            inputs = step(b, x, b.mul(each.index, i64(self.codes.block_bytes)))
+            with emit.loop(b, i64(layout.groups), *[ZEROS] * (1 + layout.minima)) as rounds:
+                totals = list(rounds.values)
+                layout.pack_round(b, raw, lines, rounds.index)
+                for block in range(layout.blocks):
+                    # Little by little: a CPU has room for one or two dozen lines on their way.
+                    number = self.number(b, each.index, rounds.index, block)
+                    fetch(b, step(b, ahead, b.mul(number, i64(portion))), portion)
+                    number = self.number(b, 0, rounds.index, block)
+                    words = self.packed_words(b, lines, rounds.index, block)
+                    scales = layout.scales(b, lines, rounds.index, block)
+                    totals[:1] = self._add_part(b, [inputs], number, [words], [scales.levels], totals[:1])
+                    if scales.minimum_levels is not None:
+                        totals[1:] = self._add_minima(b, [inputs], number, [scales.minimum_levels], totals[1:])
+                rounds.carry(*totals)
+            scales, sums = layout.scales(b, lines, 0, 0), each.values
+            for total, factor in zip(rounds.values, [*scales.factors, *scales.minima], strict=True):
+                sums = self._scaled(b, sums, [total], [factor], [inputs])
+            each.carry(*sums)
+        store(b, y, 0, each.values[0], align=4)
+
+    def _add_part(
+        self,
+        b: ir.IRBuilder,
+        xs: Sequence[Value],
+        number: Offset,
+        words: Sequence[Words],
+        levels: Sequence[Value],
+        totals: Sequence[Value],
+    ) -> list[Value]:
+        """Totals, by panel and token, and 32 inputs more; `xs` are the blocks of inputs, `number` is that in them."""
+        places = [step(b, x, b.mul(number, i64(self.codes.part))) for x in xs]
+        totals = list(totals)
+        if self.offset:
+            offset = ir.Constant(WORDS, [self.offset] * LANES)
+            totals = [b.add(total, b.mul(sums, offset)) for total, sums in self._by_sums(b, xs, number, levels, totals)]
+        steps = [self._pair(b, x, self.codes.step_pairs, number) for x in xs]
+        for half, numbers in enumerate(halves_of_steps(self.layout.halves)):
+            alike = levels if self.layout.halves == 1 else [half_twice(b, each, half) for each in levels]
+            weights = [multiply_halves(b, level, one) for level in alike for one in steps]
+            if self.isa.weighs:
+                operands = [self.isa.weights(b, weight) for weight in weights]
+                totals = self.dots(b, places, words, numbers, totals, operands)
+            else:
+                factors = [halves_of(b, weight)[1] for weight in weights]
+                products = self.dots(b, places, words, numbers, [ZEROS] * len(totals))
+                totals = [b.add(t, b.mul(p, f)) for t, p, f in zip(totals, products, factors, strict=True)]
+        return totals
+
+    def _add_minima(
+        self, b: ir.IRBuilder, xs: Sequence[Value], number: Offset, levels: Sequence[Value], totals: Sequence[Value]
+    ) -> list[Value]:
+        """Totals, and - s Σ level · Σ c of 32 inputs."""
+        return [b.add(total, sums) for total, sums in self._by_sums(b, xs, number, levels, totals)]
+
+    def _by_sums(
+        self, b: ir.IRBuilder, xs: Sequence[Value], number: Offset, levels: Sequence[Value], totals: Sequence[Value]
+    ) -> list[tuple[Value, Value]]:
+        """Totals, each beside what levels and the sums of the inputs give."""
+        sums = [self._pair(b, x, self.codes.sums, number) for x in xs]
+        return list(zip(totals, [dot_halves(b, level, each) for level in levels for each in sums], strict=True))
+
+    def _pair(self, b: ir.IRBuilder, x: Value, offset: int, number: Offset) -> Value:
+        """Two 16-bit numbers of 32 inputs, in every lane."""
+        return splat(b, load(b, step(b, x, b.mul(number, i64(4))), offset, I32, align=4))
+
+    def _scaled(
+        self,
+        b: ir.IRBuilder,
+        sums: Sequence[Value],
+        totals: Sequence[Value],
+        factors: Sequence[Value],
+        xs: Sequence[Value],
+    ) -> list[Value]:
+        """Sums, and totals times the factors of their panels and the scales of their inputs."""
+        scales = [splat(b, load(b, x, self.codes.scale, F32, align=4)) for x in xs]
+        both = [b.fmul(factor, scale) for factor in factors for scale in scales]
+        return [fused(b, b.sitofp(t, FLOATS), f, each) for each, t, f in zip(sums, totals, both, strict=True)]
+
+
+def half_twice(b: ir.IRBuilder, words: Value, half: int) -> Value:
+    """One of the 16-bit numbers in each word, in both places."""
+    numbers = b.bitcast(words, SHORTS)
+    return b.bitcast(shuffle(b, numbers, numbers, [i // 2 * 2 + half for i in range(2 * LANES)]), WORDS)
