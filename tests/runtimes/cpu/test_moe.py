@@ -1,4 +1,4 @@
-"""Experts are divided by work: every panel once, in chunks of equal cost, whatever the routing."""
+"""Experts are divided by work: every unit once, in chunks of equal cost, whatever the routing."""
 
 import heapq
 
@@ -7,13 +7,13 @@ import pytest
 from edgert_quant.jit import kernel
 from edgert_quant.jit.primitives import store_i64
 from edgert_runtimes.cpu.kernels import moe, route, table
-from edgert_runtimes.cpu.kernels.moe import line_of_chunk, panels_between, prepare_outward
+from edgert_runtimes.cpu.kernels.moe import line_of_chunk, units_between, prepare_outward
 
 
 @kernel
-def panels_of_chunk(record: int, i: int, chunk: int, out: int) -> None:
+def units_of_chunk(record: int, i: int, chunk: int, out: int) -> None:
     low, high = line_of_chunk(record, chunk)
-    first, end = panels_between(record, i, low, high)
+    first, end = units_between(record, i, low, high)
     store_i64(out, 0, first)
     store_i64(out, 1, end)
 
@@ -21,7 +21,7 @@ def panels_of_chunk(record: int, i: int, chunk: int, out: int) -> None:
 class Division:
     """What `prepare_outward` makes of experts with so many rows, on some threads."""
 
-    def __init__(self, rows: list[int], panels: int, threads: int, k: int = 1024, row_bytes: int = 576) -> None:
+    def __init__(self, rows: list[int], panels: int, threads: int, strip: int = 2, k: int = 1024) -> None:
         experts = [i for i, count in enumerate(rows) if count]
         self.rows = [rows[i] for i in experts]
         self.record, state = np.zeros(table.RECORD_WORDS, np.int64), np.zeros(table.STATE_WORDS, np.int64)
@@ -33,23 +33,23 @@ class Division:
         }
         for number, array in arrays.items():
             self.record[number] = array.ctypes.data
-        self.record[moe.K], self.record[moe.N_PANELS], self.record[moe.GATE_ROW_BYTES] = k, panels, row_bytes
+        self.record[moe.K], self.record[moe.N_PANELS], self.record[moe.GATE_ROW_BYTES] = k, panels, 576
+        self.record[moe.STRIP] = strip
         state[table.THREADS] = threads
         self.chunks = prepare_outward(state.ctypes.data, self.record.ctypes.data)
         self.record[table.CHUNKS] = self.chunks
-        strips = -(-panels // 2)
-        self.strip_costs = [int(cost) // strips for cost in np.diff(costs)]
+        units = [-(-panels // strip) * -(-count // table.TOKEN_TILE) for count in self.rows]
+        self.unit_costs = [int(cost) // count for cost, count in zip(np.diff(costs), units, strict=True)]
         found = np.zeros(2, np.int64)
-        self.taken = [np.zeros(panels, np.int64) for _ in experts]
+        self.taken = [np.zeros(count, np.int64) for count in units]
         self.costs = []
         for chunk in range(self.chunks):
             cost = 0
             for i in range(len(experts)):
-                panels_of_chunk(self.record.ctypes.data, i, chunk, found.ctypes.data)
+                units_of_chunk(self.record.ctypes.data, i, chunk, found.ctypes.data)
                 first, end = map(int, found)
-                assert first % 2 == 0
                 self.taken[i][first:end] += 1
-                cost += max(0, -(-(end - first) // 2)) * self.strip_costs[i]
+                cost += max(0, end - first) * self.unit_costs[i]
             self.costs.append(cost)
         del arrays
 
@@ -74,17 +74,21 @@ ROUTINGS = {
 @pytest.mark.parametrize("rows", ROUTINGS.values(), ids=ROUTINGS.keys())
 @pytest.mark.parametrize("panels", [1, 2, 7, 64])
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 16])
-def test_every_panel_is_done_once_in_chunks_of_equal_cost(rows: list[int], panels: int, threads: int) -> None:
-    division = Division(rows, panels, threads)
+@pytest.mark.parametrize("strip", [2, 16])
+def test_every_unit_is_done_once_in_chunks_of_equal_cost(
+    rows: list[int], panels: int, threads: int, strip: int
+) -> None:
+    division = Division(rows, panels, threads, strip)
     assert all((taken == 1).all() for taken in division.taken)
     assert threads > 1 or division.chunks == 1
-    assert max(division.costs) <= sum(division.costs) / division.chunks + max(division.strip_costs)
+    assert max(division.costs) <= sum(division.costs) / division.chunks + max(division.unit_costs)
 
 
 @pytest.mark.parametrize("name", ["even", "skewed", "skewed, first"])
 @pytest.mark.parametrize("threads", [2, 3, 4])
-def test_no_thread_works_much_longer_than_the_others(name: str, threads: int) -> None:
-    assert Division(ROUTINGS[name], 64, threads).busiest(threads) < 1.05
+@pytest.mark.parametrize(("strip", "limit"), [(2, 1.05), (16, 1.1)])
+def test_no_thread_works_much_longer_than_the_others(name: str, threads: int, strip: int, limit: float) -> None:
+    assert Division(ROUTINGS[name], 64, threads, strip).busiest(threads) < limit
 
 
 def test_nobody_has_an_expert() -> None:

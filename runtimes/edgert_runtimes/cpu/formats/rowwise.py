@@ -66,13 +66,19 @@ class Row(ABC):
     signed = False
     """They are signed bytes, out of a table."""
 
+    def halves(self, number: int) -> Sequence[tuple[int, int]]:
+        """Which 16 weights are in the halves of the vectors of `codes`: those of 32, and which half of them. Where they
+        are not the first and the second, levels must be the same for both.
+        """
+        return (number, 0), (number, 1)
+
     @abstractmethod
     def levels(self, b: ir.IRBuilder, place: Value) -> tuple[Value, Value | None]:
         """Levels, and those of the minima: 16 16-bit numbers each, as the module says."""
 
     @abstractmethod
     def codes(self, b: ir.IRBuilder, place: Value) -> list[Value]:
-        """Eight times the codes of 32 weights, a byte each."""
+        """Eight times 32 codes, a byte each."""
 
     @abstractmethod
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
@@ -174,10 +180,14 @@ class RowIQ4XS(Row):
         """Entries of the table: bytes j of 16 have code j in the low and code 16 + j in the high half."""
         entries = ir.Constant(CODES, [ir.Constant(I8, entry) for entry in IQ4_TABLE * 2])
         result = []
-        for i in range(PARTS):
-            low, high = _nibbles(b, load(b, place, 8 + 16 * i, BYTES16))
-            result.append(emit.call(b, "llvm.x86.avx2.pshuf.b", CODES, [entries, join(b, [low, high])]))
+        for i in range(PARTS // 2):
+            indices = _nibbles(b, load(b, place, 8 + BLOCK * i, CODES))
+            result += [emit.call(b, "llvm.x86.avx2.pshuf.b", CODES, [entries, each]) for each in indices]
         return result
+
+    def halves(self, number: int) -> Sequence[tuple[int, int]]:
+        """Two times 32 weights take turns."""
+        return [(number // 2 * 2 + i, number % 2) for i in range(2)]
 
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
         """Halves."""
@@ -233,12 +243,13 @@ def _row_sums(b: ir.IRBuilder, row: Row, codes: SuperCodes, place: Value, x: Val
         by_offset = _pairs_of_words(b, levels, sums)
         total = b.mul(by_offset, same(by_offset, row.offset))
     for i, weight_codes in enumerate(row.codes(b, place)):
-        inputs = load(b, x, BLOCK * i, CODES)
+        halves = row.halves(i)
+        inputs = join(b, [load(b, x, BLOCK * part + 16 * half, BYTES16) for part, half in halves])
         if row.signed:
             inputs = emit.call(b, "llvm.x86.avx2.psign.b", CODES, [inputs, weight_codes])
             weight_codes = _magnitudes(b, weight_codes)
         products = emit.call(b, "llvm.x86.avx2.pmadd.ub.sw", PAIRS, [weight_codes, inputs])
-        order = ir.Constant(CODES, [ir.Constant(I8, 2 * i + byte % 2) for byte in range(BLOCK)])
+        order = ir.Constant(CODES, [ir.Constant(I8, 2 * part + byte % 2) for part, _ in halves for byte in range(16)])
         weight = b.bitcast(emit.call(b, "llvm.x86.avx2.pshuf.b", CODES, [weights, order]), PAIRS)
         part = _pairs_of_words(b, products, weight)
         total = part if total is None else b.add(total, part)

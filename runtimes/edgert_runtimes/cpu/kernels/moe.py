@@ -6,10 +6,10 @@
     combine  per row: the sum by shares, in the order of choice, and what the model adds to it
 
 The rows of each expert go through its matrices together, so that these are read once. Experts read and write rows by
-address; nothing is gathered. Work is divided by *strips*: panels whose columns are a block of what the next product
-reads.
+address; nothing is gathered. Work is divided into *units*: a strip, which is panels whose columns are a block of what
+the next product reads, times a tile of rows.
 
-Experts have different numbers of rows, so chunks are stretches of equal length of a line on which every strip has its
+Experts have different numbers of rows, so chunks are stretches of equal length of a line on which every unit has its
 cost: one may be a part of an expert with many rows, another several experts.
 """
 
@@ -70,21 +70,42 @@ SCRATCH = PANELS + 2 * 4 * HIDDEN_ROOM
 
 
 @device
+def rows_of_expert(record: Any, expert: Any) -> Any:
+    """How many rows chose it."""
+    starts = load_i64(record, STARTS)
+    return load_i32(starts, expert + 1) - load_i32(starts, expert)
+
+
+@device
+def tiles_of(rows: Any) -> Any:
+    """Into how many tiles rows are divided, all of one size or nearly."""
+    return (rows + TOKEN_TILE - 1) // TOKEN_TILE
+
+
+@device
+def units_of(record: Any, rows: Any) -> Any:
+    """Of an expert with so many rows."""
+    strip = load_i64(record, STRIP)
+    return (load_i64(record, N_PANELS) + strip - 1) // strip * tiles_of(rows)
+
+
+@device
 def divide_experts(state: Any, record: Any, matrices: Any, row_bytes: Any) -> Any:
     """Fill COSTS; the number of chunks. N_ACTIVE must be set; `row_bytes` are those of all `matrices`."""
     active, threads, k = load_i64(record, N_ACTIVE), load_i64(state, THREADS), load_i64(record, K)
-    strip, starts, costs = load_i64(record, STRIP), load_i64(record, STARTS), load_i64(record, COSTS)
-    strips = (load_i64(record, N_PANELS) + strip - 1) // strip
-    line = 0
+    strip, costs = load_i64(record, STRIP), load_i64(record, COSTS)
+    line, all_units = 0, 0
     for i in range(active):
-        expert = load_i32(load_i64(record, ACTIVE), i)
-        rows = load_i32(starts, expert + 1) - load_i32(starts, expert)
+        rows = rows_of_expert(record, load_i32(load_i64(record, ACTIVE), i))
+        units = units_of(record, rows)
         store_i64(costs, i, line)
-        line += strips * (1 + strip * (16 * row_bytes // READ_BYTES + rows * matrices * k * 16 // MULTIPLIES))
+        work = 16 * row_bytes // READ_BYTES + rows // tiles_of(rows) * matrices * k * 16 // MULTIPLIES
+        line += units * (1 + strip * work)
+        all_units += units
     store_i64(costs, active, line)
     if threads == 1:
         return min(active, 1)
-    chunks = min(line // MIN_CHUNK, threads * CHUNKS_PER_THREAD + line // LONG_CHUNK, active * strips, MOST_CHUNKS)
+    chunks = min(line // MIN_CHUNK, threads * CHUNKS_PER_THREAD + line // LONG_CHUNK, all_units, MOST_CHUNKS)
     return max(chunks, min(active, 1))
 
 
@@ -96,15 +117,22 @@ def line_of_chunk(record: Any, chunk: Any) -> Any:
 
 
 @device
-def panels_between(record: Any, i: Any, low: Any, high: Any) -> Any:
-    """The panels (first, end) of the i-th active expert whose strips begin on this part of the line."""
-    begin, panels = load_i64(load_i64(record, COSTS), i), load_i64(record, N_PANELS)
-    strip = load_i64(record, STRIP)
-    strips = (panels + strip - 1) // strip
-    cost = (load_i64(load_i64(record, COSTS), i + 1) - begin) // strips
-    first = min(max(low - begin + cost - 1, 0) // cost, strips)
-    end = min(max(high - begin + cost - 1, 0) // cost, strips)
-    return strip * first, min(strip * end, panels)
+def units_between(record: Any, i: Any, low: Any, high: Any) -> Any:
+    """The units (first, end) of the i-th active expert that begin on this part of the line: strip after strip, and tile
+    after tile in each.
+    """
+    begin = load_i64(load_i64(record, COSTS), i)
+    units = units_of(record, rows_of_expert(record, load_i32(load_i64(record, ACTIVE), i)))
+    cost = (load_i64(load_i64(record, COSTS), i + 1) - begin) // units
+    first = min(max(low - begin + cost - 1, 0) // cost, units)
+    end = min(max(high - begin + cost - 1, 0) // cost, units)
+    return first, end
+
+
+@device
+def strips_at(unit: Any, end: Any, tiles: Any) -> Any:
+    """How many strips to take at once from a unit on: all that are left where they have one tile."""
+    return end - unit if tiles == 1 else 1
 
 
 @kernel
@@ -117,47 +145,47 @@ def prepare_inward(state: int, record: int) -> int:
 
 @kernel
 def inward(state: int, record: int, chunk: int, thread: int) -> None:
-    """Hidden values f(gate x) · (up x) of some panels of some experts, for all their rows."""
+    """Hidden values f(gate x) · (up x) of some units."""
     low, high = line_of_chunk(record, chunk)
     for i in range(load_i64(record, N_ACTIVE)):
-        first, end = panels_between(record, i, low, high)
+        first, end = units_between(record, i, low, high)
         if first < end:
             expert_inward(state, record, load_i32(load_i64(record, ACTIVE), i), first, end, thread)
 
 
 @device(inline=False)
 def expert_inward(state: Any, record: Any, expert: Any, first: Any, end: Any, thread: Any) -> Any:
-    """Some panels at once for some rows at once: as many as fit into scratch, whole strips of them."""
+    """Several strips at once, as many as have room in scratch memory, or a single one for one tile of rows."""
     used, k, width = load_i64(record, USED), load_i64(record, K), load_i64(record, WIDTH)
     gate_bytes, up_bytes = load_i64(record, GATE_ROW_BYTES), load_i64(record, UP_ROW_BYTES)
     pairs = load_i64(record, SORTED) + 4 * load_i32(load_i64(record, STARTS), expert)
-    rows = load_i32(load_i64(record, STARTS), expert + 1) - load_i32(load_i64(record, STARTS), expert)
-    xs = scratch_of(state, thread)
+    rows, strip = rows_of_expert(record, expert), load_i64(record, STRIP)
+    tiles, xs = tiles_of(rows), scratch_of(state, thread)
     ys, up_xs, up_ys = xs + 8 * TOKEN_TILE, xs + 16 * TOKEN_TILE, xs + 24 * TOKEN_TILE
-    gates, strip = xs + PANELS, load_i64(record, STRIP)
-    at_once = HIDDEN_ROOM // (16 * strip * min(rows, TOKEN_TILE)) * strip
-    panel = first
-    while panel < end:
-        count = min(at_once, end - panel)
-        columns = min(16 * (panel + count), width) - 16 * panel
-        gate = load_i64(record, GATE) + (expert * width + 16 * panel) * gate_bytes
-        up = load_i64(record, UP) + (expert * width + 16 * panel) * up_bytes
-        out = load_i64(record, OUT) + panel // strip * load_i64(record, STRIP_BYTES)
-        for start in range(0, rows, TOKEN_TILE):
-            tile = min(rows - start, TOKEN_TILE)
-            for t in range(tile):
-                row = load_i32(pairs, start + t) // used
-                store_i64(xs, t, load_i64(record, GATE_X) + row * load_i64(record, GATE_X_BYTES))
-                store_i64(up_xs, t, load_i64(record, UP_X) + row * load_i64(record, UP_X_BYTES))
-                store_i64(ys, t, gates + 64 * t * count)
-                store_i64(up_ys, t, gates + 4 * HIDDEN_ROOM + 64 * t * count)
-            call7(load_i64(record, GATE_GEMM), gate, columns, xs, ys, tile, k, xs + SCRATCH)
-            call7(load_i64(record, UP_GEMM), up, columns, up_xs, up_ys, tile, k, xs + SCRATCH)
-            for t in range(tile):
-                y, pair = load_i64(ys, t), load_i32(pairs, start + t)
-                gate_by_silu(y, y, load_i64(up_ys, t), columns)
-                call3(load_i64(record, QUANTIZE), y, out + pair * load_i64(record, OUT_STRIDE), columns)
-        panel += count
+    gates = xs + PANELS
+    unit = first
+    while unit < end:
+        start, stop = share(rows, unit % tiles, tiles)
+        strips = min(strips_at(unit, end, tiles), HIDDEN_ROOM // (16 * strip * (stop - start)))
+        column = 16 * strip * (unit // tiles)
+        columns = min(16 * strip * strips, width - column)
+        gate = load_i64(record, GATE) + (expert * width + column) * gate_bytes
+        up = load_i64(record, UP) + (expert * width + column) * up_bytes
+        out = load_i64(record, OUT) + unit // tiles * load_i64(record, STRIP_BYTES)
+        tile, size = stop - start, 64 * strip * strips
+        for t in range(tile):
+            row = load_i32(pairs, start + t) // used
+            store_i64(xs, t, load_i64(record, GATE_X) + row * load_i64(record, GATE_X_BYTES))
+            store_i64(up_xs, t, load_i64(record, UP_X) + row * load_i64(record, UP_X_BYTES))
+            store_i64(ys, t, gates + t * size)
+            store_i64(up_ys, t, gates + 4 * HIDDEN_ROOM + t * size)
+        call7(load_i64(record, GATE_GEMM), gate, columns, xs, ys, tile, k, xs + SCRATCH)
+        call7(load_i64(record, UP_GEMM), up, columns, up_xs, up_ys, tile, k, xs + SCRATCH)
+        for t in range(tile):
+            y, pair = load_i64(ys, t), load_i32(pairs, start + t)
+            gate_by_silu(y, y, load_i64(up_ys, t), columns)
+            call3(load_i64(record, QUANTIZE), y, out + pair * load_i64(record, OUT_STRIDE), columns)
+        unit += strips
 
 
 SOURCE = OPERANDS + 31  # of `outward`: the address of N_ACTIVE in the record of `inward`; its strips are two panels
@@ -172,10 +200,10 @@ def prepare_outward(state: int, record: int) -> int:
 
 @kernel
 def outward(state: int, record: int, chunk: int, thread: int) -> None:
-    """The down product of some panels of some experts: GATE… are the down matrices, activations are by pair."""
+    """The down product of some units: GATE… are the down matrices, activations are by pair."""
     low, high = line_of_chunk(record, chunk)
     for i in range(load_i64(record, N_ACTIVE)):
-        first, end = panels_between(record, i, low, high)
+        first, end = units_between(record, i, low, high)
         if first < end:
             expert_outward(state, record, load_i32(load_i64(record, ACTIVE), i), first, end, thread)
 
@@ -184,19 +212,24 @@ def outward(state: int, record: int, chunk: int, thread: int) -> None:
 def expert_outward(state: Any, record: Any, expert: Any, first: Any, end: Any, thread: Any) -> Any:
     """The sums go to OUT [pairs, OUT_STRIDE], as floats."""
     k, stride, x_bytes = load_i64(record, K), load_i64(record, OUT_STRIDE), load_i64(record, GATE_X_BYTES)
-    width = load_i64(record, WIDTH)
-    columns = min(16 * end, width) - 16 * first
-    down = load_i64(record, GATE) + (expert * width + 16 * first) * load_i64(record, GATE_ROW_BYTES)
-    last = load_i32(load_i64(record, STARTS), expert + 1)
-    xs = scratch_of(state, thread)
+    width, strip = load_i64(record, WIDTH), load_i64(record, STRIP)
+    pairs = load_i64(record, SORTED) + 4 * load_i32(load_i64(record, STARTS), expert)
+    rows = rows_of_expert(record, expert)
+    tiles, xs = tiles_of(rows), scratch_of(state, thread)
     ys = xs + 8 * TOKEN_TILE
-    for start in range(load_i32(load_i64(record, STARTS), expert), last, TOKEN_TILE):
-        tile = min(last - start, TOKEN_TILE)
-        for t in range(tile):
-            pair = load_i32(load_i64(record, SORTED), start + t)
+    unit = first
+    while unit < end:
+        start, stop = share(rows, unit % tiles, tiles)
+        strips = strips_at(unit, end, tiles)
+        column = 16 * strip * (unit // tiles)
+        columns = min(16 * strip * strips, width - column)
+        down = load_i64(record, GATE) + (expert * width + column) * load_i64(record, GATE_ROW_BYTES)
+        for t in range(stop - start):
+            pair = load_i32(pairs, start + t)
             store_i64(xs, t, load_i64(record, GATE_X) + pair * x_bytes)
-            store_i64(ys, t, load_i64(record, OUT) + 4 * (pair * stride + 16 * first))
-        call7(load_i64(record, GATE_GEMM), down, columns, xs, ys, tile, k, xs + PANELS)
+            store_i64(ys, t, load_i64(record, OUT) + 4 * (pair * stride + column))
+        call7(load_i64(record, GATE_GEMM), down, columns, xs, ys, stop - start, k, xs + PANELS)
+        unit += strips
 
 
 @kernel
