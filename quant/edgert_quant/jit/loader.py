@@ -35,7 +35,9 @@ def load_object(name: str, code: bytes) -> int:
     with _lock:
         if _linker is None:
             initialize()
-            _linker = binding.create_lljit_compiler()
+            # JITLink keeps an object's sections together. RuntimeDyld maps each where there is room: beside a mapped
+            # model of some gigabytes, that may be out of reach of 32-bit relocations, at which it aborts the process.
+            _linker = binding.create_lljit_compiler(use_jit_link=True)
         library = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(SYMBOL)
         tracker = library.link(_linker, f"{name}.{next(_numbers)}")
         _trackers.append(tracker)

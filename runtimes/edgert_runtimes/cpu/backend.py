@@ -21,36 +21,24 @@ from edgert_models.errors import (
 from edgert_models.graph import Plan
 from edgert_quant import jit
 from edgert_quant.blocks import BlockType
+from edgert_quant.jit.helpers import prepare_together
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
+from edgert_runtimes.cpu import compiling
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
 from edgert_runtimes.cpu.attention import CACHE_SLACK, block_bytes
+from edgert_runtimes.cpu.compiling import BASE_KERNELS, all_kernels
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
-from edgert_runtimes.cpu.formats import format_for, host_isa, packed_types
+from edgert_runtimes.cpu.formats import host_isa
 from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, forced_isa, why_not
-from edgert_runtimes.cpu.kernels import (
-    attend,
-    checks,
-    division,
-    executor,
-    linear,
-    moe,
-    route,
-    rows,
-    softmax,
-    storing,
-    table,
-    tiles,
-)
+from edgert_runtimes.cpu.kernels import checks, table
 from edgert_runtimes.cpu.lower import lower
 from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
 from edgert_runtimes.cpu.profile import Profile
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.weights import check_weights
-
-BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, checks.check_batch)
 
 INPUTS = {
     "tokens": table.TOKENS,
@@ -95,9 +83,7 @@ class CpuBackend:
 
     def warmup(self, progress: Progress | None = None) -> int:
         """See Backend: the kernels of every op and block type."""
-        formats = [form for block_type in packed_types() if (form := format_for(block_type)) is not None]
-        kernels = [kernel for form in formats for kernel in form.kernels()]
-        return _prepare([*BASE_KERNELS, *_op_kernels(), *kernels], progress)
+        return _prepare(all_kernels(), progress)
 
     def load(self, plan: Plan, weights: WeightProvider, limits: Limits, progress: Progress | None = None) -> CpuSession:
         """See Backend. Matrices are mapped where the provider can; steps then check that they are whole."""
@@ -269,17 +255,10 @@ def _stop(running: Executor, memory: object) -> None:
     running.close()
 
 
-def _op_kernels() -> list[jit.Kernel]:
-    modules = (attend, division, linear, moe, route, rows, softmax)
-    found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
-    by_type = (storing.STORE_KERNELS, tiles.SCORE_KERNELS, tiles.VALUE_KERNELS)
-    return list(dict.fromkeys([*found, *(kernel for kernels in by_type for kernel in kernels.values())]))
-
-
 def _prepare(kernels: Iterable[jit.Kernel], progress: Progress | None) -> int:
-    if progress is None:
-        return jit.prepare(kernels)
-    return jit.prepare(kernels, lambda done, total, name: progress("compile", done, total))
+    """Load kernels, and compile what is missing on all cores."""
+    told = None if progress is None else lambda done, total, name: progress("compile", done, total)
+    return prepare_together(kernels, compiling.__name__, core_count(), told)
 
 
 def _load(

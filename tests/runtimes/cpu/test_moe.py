@@ -7,7 +7,7 @@ import pytest
 from edgert_quant.jit import kernel
 from edgert_quant.jit.primitives import store_i64
 from edgert_runtimes.cpu.kernels import moe, route, table
-from edgert_runtimes.cpu.kernels.moe import line_of_chunk, units_between, prepare_outward
+from edgert_runtimes.cpu.kernels.moe import line_of_chunk, prepare_outward, units_between
 
 
 @kernel

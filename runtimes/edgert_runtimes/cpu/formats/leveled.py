@@ -7,8 +7,8 @@ For output row i and a token:
     y_i = Σ_blocks f_i d (Σ s Σ_halves l_i Σ (q - offset) c) - g_i d (Σ s Σ_halves m_i Σ c)
 
 where f_i and g_i are the factors, l_i and m_i the levels of the row's weights, d is the scale of the inputs and s its
-integer for 32 of them. Both sums fit 32 bits: codes are below 128 and inputs below 128 in magnitude, s is 16 at most and
-levels are 128 at most where codes less their offset are 32 at most (Q6_K), 32 at most where these are 127 (IQ4_XS).
+integer for 32 of them. Both sums fit 32 bits, and what is offset may overflow on the way: inputs are 127 at most, s is
+16, and levels are 128 where codes less their offset are 32 (Q6_K), 32 where these are 127 (IQ4_XS).
 """
 
 from __future__ import annotations

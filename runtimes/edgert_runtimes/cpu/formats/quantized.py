@@ -1,5 +1,5 @@
-"""What the kernels of all block types share, written once over a `Layout` that says where scales and codes lie: packing,
-unpacking, panels, and dot products of codes. How these are scaled and added up is in `scaled` and `leveled`.
+"""What the kernels of all block types share, written once over a `Layout` that says where scales and codes lie:
+packing, unpacking, panels, and dot products of codes. How these are scaled and added up is in `scaled` and `leveled`.
 
 Codes q of the weights are unsigned, codes c of the inputs signed. Where a type has a table, q is what stands in it for
 the stored code. Sums over codes are exact integers; floats are added block after block, in every kernel alike.
@@ -69,6 +69,7 @@ def modules_of(*objects: object) -> Iterator[ModuleType]:
 class BlockFormat(Format, Matmul):
     """A block type, for one instruction set."""
 
+    activation: Codes | SuperCodes
     panel_stride: int
     """Bytes that as many weights of 16 rows as the inputs have in a block take in the panels of `emit_panel`."""
 
@@ -122,7 +123,7 @@ class BlockFormat(Format, Matmul):
                 for block in range(layout.blocks):
                     self.emit_part(b, lines, panel, each.index, rounds.index, block)
 
-    def emit_head(self, b: ir.IRBuilder, lines: Value, panel: Value, index: Value) -> None:  # noqa: B027
+    def emit_head(self, b: ir.IRBuilder, lines: Value, panel: Value, index: Value) -> None:
         """Move to a panel what a whole block of the file, the `index`-th, has in common, out of `lines`."""
 
     @abstractmethod

@@ -91,9 +91,7 @@ class RowQ4K(Row):
     codes_at = 16
 
     def levels(self, b: ir.IRBuilder, place: Value) -> tuple[Value, Value]:
-        """Bytes 4-15 hold sixteen numbers of six bits: in words, a, c and rest, they are a, (rest & 15 | upper bits of a),
-        c, and (rest >> 4 | upper bits of c).
-        """
+        """Bytes 4-15, three words a, c and low, hold sixteen numbers of six bits as `blocks256.Q4_K.pack` says."""
         words = load(b, place, 0, WORDS4)
         outer, rest = shuffle(b, words, words, [1, 1, 2, 2]), shuffle(b, words, words, [3] * 4)
         low = b.and_(outer, _words(0x3F3F3F3F, 0, 0x3F3F3F3F, 0))

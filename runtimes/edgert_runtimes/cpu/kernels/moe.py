@@ -63,7 +63,7 @@ LONG_CHUNK = 1_000_000
 """Nanoseconds of work that are worth a chunk of their own: what a late thread costs at most."""
 
 HIDDEN_ROOM = 256 * TOKEN_TILE
-"""Floats of gates, and as many of ups, that a thread keeps until they are activations: of the largest strip, at least."""
+"""Floats of gates, and as many of ups, that a thread keeps until they are activations: the largest strip has room."""
 
 SCRATCH = PANELS + 2 * 4 * HIDDEN_ROOM
 """Where in a thread's scratch memory matmuls pack panels in `inward`: behind the hidden values."""

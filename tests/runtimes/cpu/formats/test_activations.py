@@ -78,7 +78,11 @@ def test_floats_are_copied() -> None:
 def test_super_blocks(name: str) -> None:
     """Inputs of very different size side by side: 32 of them lose no more than a sixteenth of the block's step."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((40, 8, 32)) * 10.0 ** rng.uniform(-2, 2, (40, 8, 1)) * 10.0 ** rng.uniform(-20, 20, (40, 1, 1))
+    x = (
+        rng.standard_normal((40, 8, 32))
+        * 10.0 ** rng.uniform(-2, 2, (40, 8, 1))
+        * 10.0 ** rng.uniform(-20, 20, (40, 1, 1))
+    )
     x = x.astype(np.float32)
     x[3] = 0
     x[4, 5:] = 0
