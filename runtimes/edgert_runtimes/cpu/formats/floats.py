@@ -93,10 +93,11 @@ class FloatFormat(Format, Matmul):
         size = b.mul(k, i64(self._k_bytes))
         return b.and_(b.add(size, i64(PANEL_ALIGNMENT - 1)), i64(-PANEL_ALIGNMENT))
 
-    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, k: Value, lines: Value, panel: Value) -> None:
+    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, k: Value, lines: Value, panel: Value) -> None:
         """See Matmul."""
-        whole = b.and_(k, i64(-LANES))
+        whole, portion = b.and_(k, i64(-LANES)), LANES * self._k_bytes
         with emit.loop(b, whole, step=LANES) as each:
+            fetch(b, step(b, ahead, b.mul(each.index, i64(self._k_bytes))), portion)
             self._pack_inputs(b, raw, each.index, step(b, panel, b.mul(each.index, i64(self._k_bytes))))
         with emit.loop(b, k, start=whole) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
@@ -112,7 +113,7 @@ class FloatFormat(Format, Matmul):
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
             panel = pointer(b, out)
-            for_any_rows(b, pointer(b, source), stride, n_rows, lambda raw: self.emit_panel(b, raw, k, panel, panel))
+            for_any_rows(b, pointer(b, source), stride, n_rows, lambda raw: self.emit_panel(b, raw, panel, k, panel, panel))
 
         return pack
 

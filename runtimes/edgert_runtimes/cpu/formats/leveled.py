@@ -34,7 +34,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     dot_halves,
-    fetch,
     fused,
     halves_of,
     i64,
@@ -115,7 +114,6 @@ class LeveledBlocks(BlockFormat):
     ) -> None:
         """See Matmul."""
         layout = self.layout
-        portion = LANES * self.type.block_bytes // PARTS
         with emit.loop(b, self.blocks(b, k), emit.real(0.0, FLOATS)) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
             layout.pack(b, raw, lines)
@@ -124,9 +122,7 @@ class LeveledBlocks(BlockFormat):
                 totals = list(rounds.values)
                 layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
-                    # Little by little: a CPU has room for one or two dozen lines on their way.
-                    number = self.number(b, each.index, rounds.index, block)
-                    fetch(b, step(b, ahead, b.mul(number, i64(portion))), portion)
+                    self.fetch_part(b, ahead, each.index, rounds.index, block)
                     number = self.number(b, 0, rounds.index, block)
                     words = self.packed_words(b, lines, rounds.index, block)
                     scales = layout.scales(b, lines, rounds.index, block)

@@ -43,8 +43,8 @@ class Matmul(ABC):
         """Bytes of a packed panel."""
 
     @abstractmethod
-    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, k: Value, lines: Value, panel: Value) -> None:
-        """Pack rows; `lines` is room for a block."""
+    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, k: Value, lines: Value, panel: Value) -> None:
+        """Pack rows; `lines` is room for a block. Meanwhile, fetch as many bytes from `ahead` on."""
 
     @abstractmethod
     def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> Sums:
@@ -91,9 +91,10 @@ def emit_gemm(
                 b.call(function, [panels, panel_bytes, *tables, column, k])
             token = along.index
 
-    def pack(panel: Value, count: Value, at: int) -> None:
+    def pack(panel: Value, count: Value, at: int, width: int) -> None:
         target = step(b, panels, b.mul(panel_bytes, i64(at)) if at else 0)
-        b.call(_pack_function(b, form), [place(panel), stride, count, k, lines, target])
+        ahead = place(b.add(panel, i64(width)))
+        b.call(_pack_function(b, form), [place(panel), stride, count, ahead, k, lines, target])
 
     with b.if_else(b.icmp_signed("<=", n_tokens, i64(form.streams))) as (few, several):
         with few, emit.loop(b, whole) as down:
@@ -106,12 +107,12 @@ def emit_gemm(
             for width in range(tile.panels, 0, -1):
                 with emit.loop(b, b.sub(whole, i64(width - 1)), start=done, step=width) as down:
                     for i in range(width):
-                        pack(b.add(down.index, i64(i)), i64(LANES), i)
+                        pack(b.add(down.index, i64(i)), i64(LANES), i, width)
                     tokens(b.mul(down.index, i64(PANEL_OUTPUT)), width)
                 done = down.index
     rest = b.and_(n_rows, i64(LANES - 1))
     with b.if_then(b.icmp_signed("!=", rest, i64(0))):
-        pack(whole, rest, 0)
+        pack(whole, rest, 0, 1)
         tokens(b.mul(whole, i64(PANEL_OUTPUT)), 1)
 
 
@@ -130,12 +131,14 @@ def _function(b: ir.IRBuilder, name: str, kinds: Sequence[ir.Type], body: Callab
 
 
 def _pack_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
-    """(first row, stride, rows, k, lines, panel), with a loop of its own for sixteen rows."""
+    """(first row, stride, rows, ahead, k, lines, panel), with a loop of its own for sixteen rows."""
 
-    def body(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, k: Value, lines: Value, panel: Value) -> None:
-        for_any_rows(b, first, stride, rows, lambda raw: form.emit_panel(b, raw, k, lines, panel))
+    def body(
+        b: ir.IRBuilder, first: Value, stride: Value, rows: Value, ahead: Value, k: Value, lines: Value, panel: Value
+    ) -> None:
+        for_any_rows(b, first, stride, rows, lambda raw: form.emit_panel(b, raw, ahead, k, lines, panel))
 
-    return _function(b, "pack_panel", [POINTER, I64, I64, I64, POINTER, POINTER], body)
+    return _function(b, "pack_panel", [POINTER, I64, I64, POINTER, I64, POINTER, POINTER], body)
 
 
 def for_any_rows(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, body: Callable[[RawRows], None]) -> None:

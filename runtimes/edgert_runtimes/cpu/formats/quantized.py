@@ -31,6 +31,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     WORDS,
     Offset,
     Value,
+    fetch,
     i64,
     join,
     load,
@@ -111,7 +112,7 @@ class BlockFormat(Format, Matmul):
         """See Matmul."""
         return b.mul(b.sdiv(k, i64(self.activation.block)), i64(self.panel_stride))
 
-    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, k: Value, lines: Value, panel: Value) -> None:
+    def emit_panel(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, k: Value, lines: Value, panel: Value) -> None:
         """See Matmul. What tile after tile would compute again is computed here; codes are one a byte."""
         layout = self.layout
         with emit.loop(b, self.blocks(b, k)) as each:
@@ -121,7 +122,15 @@ class BlockFormat(Format, Matmul):
             with emit.loop(b, i64(layout.groups)) as rounds:
                 layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
+                    self.fetch_part(b, ahead, each.index, rounds.index, block)
                     self.emit_part(b, lines, panel, each.index, rounds.index, block)
+
+    def fetch_part(self, b: ir.IRBuilder, ahead: Value, index: Value, group: Value, block: int) -> None:
+        """Fetch as much as 32 weights of 16 rows take. Little by little: a CPU has room for one or two dozen lines on
+        their way.
+        """
+        portion = LANES * self.type.block_bytes // (self.layout.groups * self.layout.blocks)
+        fetch(b, step(b, ahead, b.mul(self.number(b, index, group, block), i64(portion))), portion)
 
     def emit_head(self, b: ir.IRBuilder, lines: Value, panel: Value, index: Value) -> None:
         """Move to a panel what a whole block of the file, the `index`-th, has in common, out of `lines`."""

@@ -16,7 +16,6 @@ from edgert_quant.jit import emit
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
-from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa import Isa
 from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales
 from edgert_runtimes.cpu.formats.quantized import ZEROS, BlockFormat, Words, halves_of_steps
@@ -28,7 +27,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     ROW_WORD,
     WORDS,
     Value,
-    fetch,
     fused,
     i64,
     load,
@@ -83,7 +81,6 @@ class ScaledBlocks(BlockFormat):
     ) -> None:
         """See Matmul."""
         layout = self.layout
-        portion = LANES * self.type.block_bytes // (layout.groups * layout.blocks)
         with emit.loop(b, self.blocks(b, k), emit.real(0.0, FLOATS)) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
             layout.pack(b, raw, lines)
@@ -91,9 +88,8 @@ class ScaledBlocks(BlockFormat):
                 sums = list(rounds.values)
                 layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
-                    # Little by little: a CPU has room for one or two dozen lines on their way.
+                    self.fetch_part(b, ahead, each.index, rounds.index, block)
                     number = self.number(b, each.index, rounds.index, block)
-                    fetch(b, step(b, ahead, b.mul(number, i64(portion))), portion)
                     place = step(b, x, b.mul(number, i64(self.codes.block_bytes)))
                     words = self.packed_words(b, lines, rounds.index, block)
                     self._add_block(b, [place], [words], [layout.scales(b, lines, rounds.index, block)], sums)
