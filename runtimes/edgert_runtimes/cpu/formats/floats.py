@@ -112,8 +112,8 @@ class FloatFormat(Format, Matmul):
 
     def _pack_kernel(self) -> Callable[..., None]:
         def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
-            panel = pointer(b, out)
-            for_any_rows(b, pointer(b, source), stride, n_rows, lambda raw: self.emit_panel(b, raw, panel, k, panel, panel))
+            first, panel = pointer(b, source), pointer(b, out)
+            for_any_rows(b, first, stride, n_rows, lambda raw: self.emit_panel(b, raw, first, k, panel, panel))
 
         return pack
 
