@@ -41,4 +41,6 @@ def test_a_program_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     text = tmp_path / "text"
     text.write_text(TEXT)
     with pytest.raises(SystemExit, match="llama-perplexity told no perplexity"):
-        run(monkeypatch, "--text", text, "--llama-perplexity", program(tmp_path, "done"), "--window", 32, "--windows", 1)
+        run(
+            monkeypatch, "--text", text, "--llama-perplexity", program(tmp_path, "done"), "--window", 32, "--windows", 1
+        )

@@ -1,8 +1,7 @@
 """Plan → records: which kernel does each part of each op, and where every value lies.
 
-Values live in one workspace, in spans that are reused once nothing reads a value any more; element by element ops then
-run in place. The activations of a matrix product are made once per value and kind, and shared by all products that
-read it.
+Element by element ops run in place where they can. The activations of a matrix product are made once per value and
+kind, and shared by all products that read it.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, division, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
-from edgert_runtimes.cpu.program import Arena, Field, Place, Program, Record, ValuePlace
+from edgert_runtimes.cpu.program import Field, Place, Program, Record
+from edgert_runtimes.cpu.values import Span, Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
-
-Span = tuple[int, int]
 
 
 def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
@@ -35,28 +33,21 @@ def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
     return _Lowering(plan, layouts, limits).run()
 
 
-class _Lowering:
+class _Lowering(Values):
     def __init__(self, plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> None:
-        self.plan = plan
+        super().__init__(plan, limits)
         self.layouts = layouts
-        self.limits = limits
         self.program = Program()
-        self.arena = Arena()
-        self.spans: dict[int, Span] = {}
-        self.activations: dict[tuple[int, str], Span] = {}
         self.tables: dict[tuple[Any, ...], int] = {}
         self.caches = self._place_caches()
-        self.op = 0
-        self.temporary: list[Span] = []
         # What experts gave, where it is summed up by the op that adds it to something: how many, fields, memory held.
         self.sums: dict[int, tuple[int, dict[int, Field], list[Span]]] = {}
-        self.last_use = {value.id: i for i, op in enumerate(plan.ops) for value in op.inputs}
 
     def run(self) -> Program:
         program = self.program
         for index, op in enumerate(self.plan.ops):
             self.op = index
-            program.strides[op.out.id] = _stride(op.out.width)
+            program.strides[op.out.id] = stride_of(op.out.width)
             match op:
                 case ops.Embed():
                     self._embed(op)
@@ -82,49 +73,9 @@ class _Lowering:
                 case _:
                     raise UnsupportedError(f"op {type(op).__name__} is not supported by the cpu backend")
             program.ends[op.out.id] = len(program.records)
-            self._release(op)
+            self.release(op)
         program.workspace_bytes = self.arena.size
         return program
-
-    # Values.
-
-    def _rows_of(self, value: Value) -> int:
-        return table.PICKED if value.picked else table.ROWS
-
-    def _out(self, op: ops.Op, reuse: tuple[Value, ...] = ()) -> None:
-        """Give the result a place: that of an input of the same size that nothing reads later, or a new one."""
-        out = op.out
-        if out.id == self.plan.logits.id:
-            return  # steps say where
-        for value in reuse:
-            dies = self.last_use.get(value.id) == self.op and value.id in self.spans
-            if dies and value.width == out.width and value.picked == out.picked and out.id != self.plan.hidden.id:
-                self.spans[out.id] = self.spans.pop(value.id)
-                return
-        self.spans[out.id] = self.arena.allocate(4 * self.limits.rows * _stride(out.width))
-
-    def _place(self, value: Value, spans: Mapping[int, Span] | None = None) -> ValuePlace:
-        span = (self.spans if spans is None else spans).get(value.id)
-        return ValuePlace(value.id, None if span is None else Place("workspace", span[0]))
-
-    def _release(self, op: ops.Op) -> None:
-        for span in self.temporary:
-            self.arena.release(span)
-        self.temporary = []
-        dead = {value.id for value in op.inputs if self.last_use[value.id] == self.op}
-        if self.last_use.get(op.out.id) is None and op.out.id != self.plan.logits.id:
-            dead.add(op.out.id)
-        for key in [key for key in self.activations if key[0] in dead]:
-            self.arena.release(self.activations.pop(key))
-        for value in dead:
-            if value in self.spans:
-                self.arena.release(self.spans.pop(value))
-
-    def _temporary(self, size: int) -> Place:
-        """Memory that only this op uses."""
-        span = self.arena.allocate(size)
-        self.temporary.append(span)
-        return Place("workspace", span[0])
 
     def _scratch(self, size: int) -> None:
         self.program.scratch_bytes = max(self.program.scratch_bytes, -(-size // 4096) * 4096)
@@ -155,10 +106,10 @@ class _Lowering:
     ) -> None:
         fields: dict[int, Field] = {rows.WIDTH: op.out.width, **(extra or {})}
         for value, place, stride in zip(inputs, (rows.X, rows.Y), (rows.X_STRIDE, rows.Y_STRIDE), strict=False):
-            fields[place], fields[stride] = self._place(value), _stride(value.width)
-        self._out(op, tuple(inputs) if in_place else ())
-        fields[rows.OUT], fields[rows.OUT_STRIDE] = self._place(op.out), _stride(op.out.width)
-        self._emit(run, self._rows_of(op.out), fields, cost=op.out.width // 8 if cost is None else cost)
+            fields[place], fields[stride] = self.place(value), stride_of(value.width)
+        self.give_place(op, tuple(inputs) if in_place else ())
+        fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
+        self._emit(run, self.rows_of(op.out), fields, cost=op.out.width // 8 if cost is None else cost)
 
     def _embed(self, op: ops.Embed) -> None:
         width, form = op.out.width, self.layouts[op.weight].format
@@ -203,7 +154,7 @@ class _Lowering:
     def _activation(self, value: Value, activation: Activation) -> tuple[Field, int]:
         """Where the activations of a value are, made if need be, and the bytes of a row of them."""
         if activation.direct:
-            return self._place(value), 4 * _stride(value.width)
+            return self.place(value), 4 * stride_of(value.width)
         key = (value.id, activation.name)
         size = _aligned(activation.bytes(value.width))
         if key not in self.activations:
@@ -211,21 +162,21 @@ class _Lowering:
             fields: dict[int, Field] = {
                 rows.OUT: Place("workspace", self.activations[key][0]),
                 rows.OUT_STRIDE: size,
-                rows.X: self._place(value),
-                rows.X_STRIDE: _stride(value.width),
+                rows.X: self.place(value),
+                rows.X_STRIDE: stride_of(value.width),
                 rows.WIDTH: value.width,
                 rows.QUANTIZE: activation.quantize,
             }
-            self._emit(rows.quantize, self._rows_of(value), fields, cost=value.width // 4)
+            self._emit(rows.quantize, self.rows_of(value), fields, cost=value.width // 4)
         return Place("workspace", self.activations[key][0]), size
 
     def _linear(self, op: ops.Linear) -> None:
         form = self.layouts[op.weight].format
         x, x_bytes = self._activation(op.x, form.activation)
-        self._out(op)
+        self.give_place(op)
         fields: dict[int, Field] = {
-            rows.OUT: self._place(op.out),
-            rows.OUT_STRIDE: _stride(op.out.width),
+            rows.OUT: self.place(op.out),
+            rows.OUT_STRIDE: stride_of(op.out.width),
             rows.WIDTH: op.out.width,
             rows.X: x,
             linear.X_BYTES: x_bytes,
@@ -237,11 +188,11 @@ class _Lowering:
             linear.BIAS: Place("weight", name=op.bias) if op.bias else 0,
         }
         self._scratch(table.PANELS + form.scratch_bytes(op.x.width))
-        self._emit(linear.linear, self._rows_of(op.out), fields, prepare=linear.prepare_linear)
+        self._emit(linear.linear, self.rows_of(op.out), fields, prepare=linear.prepare_linear)
 
     def _moe(self, op: ops.Moe) -> None:
         self._check_activation(op.kind)
-        pairs, count = self.limits.rows * op.used, self._rows_of(op.out)
+        pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
         routing: dict[int, Field] = {route.EXPERTS: op.experts, route.USED: op.used}
         for number, size in (
             (route.IDS, 4 * pairs),
@@ -251,9 +202,9 @@ class _Lowering:
             (route.ACTIVE, 4 * op.experts),
             (moe.COSTS, 8 * (op.experts + 1)),
         ):
-            routing[number] = self._temporary(size)
+            routing[number] = self.take(size)
         self._scratch(2 * 4 * op.experts)
-        logits: dict[int, Field] = {rows.X: self._place(op.logits), rows.X_STRIDE: _stride(op.logits.width)}
+        logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
         logits[route.NORMALIZE] = int(op.normalize)
         self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
 
@@ -261,7 +212,7 @@ class _Lowering:
         inward_bytes = max(gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width))
         self._scratch(max(moe.SCRATCH + inward_bytes, table.PANELS + down.scratch_bytes(op.hidden)))
         hidden_bytes = _aligned(down.activation.bytes(op.hidden))
-        hidden = self._temporary(pairs * hidden_bytes)
+        hidden = self.take(pairs * hidden_bytes)
         gate_x, gate_x_bytes = self._activation(op.x, gate.activation)
         up_x, up_x_bytes = self._activation(op.x, up.activation)
         fields: dict[int, Field] = {
@@ -282,18 +233,18 @@ class _Lowering:
         inward = len(self.program.records)
         self._emit(moe.inward, count, fields, prepare=moe.prepare_inward, per_row=op.used)
 
-        y = self._temporary(4 * pairs * _stride(op.out.width))
+        y = self.take(4 * pairs * stride_of(op.out.width))
         fields = {
             **routing,
             **_expert_fields(op.down, down, op.hidden, op.out.width, hidden, hidden_bytes),
             rows.OUT: y,
-            rows.OUT_STRIDE: _stride(op.out.width),
+            rows.OUT_STRIDE: stride_of(op.out.width),
             rows.WIDTH: op.out.width,
             moe.STRIP: 2,
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
-        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: _stride(op.out.width)}
+        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
         if self._only_added(op.out):
             self.sums[op.out.id] = op.used, sums, self.temporary
             self.temporary = []
@@ -321,10 +272,10 @@ class _Lowering:
     def _combine(self, op: ops.Op, used: int, sums: Mapping[int, Field], other: Value | None = None) -> None:
         fields = {**sums, rows.WIDTH: op.out.width}
         if other is not None:
-            fields[rows.Y], fields[rows.Y_STRIDE] = self._place(other), _stride(other.width)
-        self._out(op, () if other is None else (other,))
-        fields[rows.OUT], fields[rows.OUT_STRIDE] = self._place(op.out), _stride(op.out.width)
-        self._emit(moe.combine, self._rows_of(op.out), fields, cost=used * op.out.width // 8)
+            fields[rows.Y], fields[rows.Y_STRIDE] = self.place(other), stride_of(other.width)
+        self.give_place(op, () if other is None else (other,))
+        fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
+        self._emit(moe.combine, self.rows_of(op.out), fields, cost=used * op.out.width // 8)
 
     def _check_activation(self, kind: str) -> None:
         if kind != "silu":
@@ -350,28 +301,28 @@ class _Lowering:
             **attention.cache_fields(op, self.limits),
         }
         stored: dict[int, Field] = {
-            rows.X: self._place(op.k),
-            rows.X_STRIDE: _stride(op.k.width),
-            rows.Y: self._place(op.v),
-            rows.Y_STRIDE: _stride(op.v.width),
+            rows.X: self.place(op.k),
+            rows.X_STRIDE: stride_of(op.k.width),
+            rows.Y: self.place(op.v),
+            rows.Y_STRIDE: stride_of(op.v.width),
             attend.STORE_ONE: STORE_KERNELS[self.limits.kv_type],
         }
         self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
         self._scratch(attention.scratch_bytes(op))
-        self._out(op)
+        self.give_place(op)
         kept_bytes, division_bytes = attention.temporary_bytes(op, self.limits)
         fields: dict[int, Field] = {
             **common,
             **attention.merge_fields(op, self.limits),
-            rows.OUT: self._place(op.out),
-            rows.OUT_STRIDE: _stride(op.out.width),
-            attend.KEPT_PARTS: self._temporary(kept_bytes),
-            division.DIVISION: self._temporary(division_bytes),
+            rows.OUT: self.place(op.out),
+            rows.OUT_STRIDE: stride_of(op.out.width),
+            attend.KEPT_PARTS: self.take(kept_bytes),
+            division.DIVISION: self.take(division_bytes),
         }
         multiplied: dict[int, Field] = {
             **attention.attend_fields(op, self.limits),
-            rows.X: self._place(op.q),
-            rows.X_STRIDE: _stride(op.q.width),
+            rows.X: self.place(op.q),
+            rows.X_STRIDE: stride_of(op.q.width),
         }
         self._emit(attend.attend, table.ROWS, {**fields, **multiplied}, prepare=division.prepare_attend)
         self._emit(attend.merge, table.ROWS, fields, prepare=attend.prepare_merge)
@@ -400,11 +351,6 @@ def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float
         assert isinstance(factors, Vector)
         frequencies = frequencies / factors.data
     return frequencies
-
-
-def _stride(width: int) -> int:
-    """Floats from one row to the next: whole panels."""
-    return -(-width // LANES) * LANES
 
 
 def _aligned(size: int) -> int:
