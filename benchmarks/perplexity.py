@@ -2,10 +2,9 @@
 
     python -m benchmarks.perplexity [MODEL] --text FILE [--llama-perplexity PATH] [--window 256] [--windows 32]
 
-MODEL is what `edgert.LLM` takes, by default the bundled demo model. As in llama.cpp's program, what counts are the
-tokens of the second half of each window, and a window starts with the model's first token where it has one. Against the
-reference backend, which multiplies dequantized weights by floats: the mean Kullback-Leibler divergence of all tokens of
-the first windows, and the share of tokens whose likeliest successor is the same.
+MODEL is what `edgert.LLM` takes, by default the bundled demo model. Against the reference backend, which multiplies
+dequantized weights by floats: the mean Kullback-Leibler divergence in the first windows, and the share of tokens whose
+likeliest successor is the same. What counts: see `edgert.evaluation`.
 """
 
 from __future__ import annotations
@@ -16,31 +15,13 @@ import re
 import subprocess
 from pathlib import Path
 
-import numpy as np
-
 import edgert
-from benchmarks.kv_quality import compare, log_probabilities
 from benchmarks.matmul import commit
+from edgert.evaluation import evaluate
 from edgert.resolve import resolve_model
 
 FINAL = re.compile(r"Final estimate: PPL = ([\d.]+) \+/- ([\d.]+)")
 REFERENCE_WINDOWS = 8
-
-
-def windows_of(llm: edgert.LLM, text: str, size: int, most: int) -> list[list[int]]:
-    """Whole windows of token ids."""
-    ids = llm.tokenize(text)
-    return [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)][:most]
-
-
-def perplexity(llm: edgert.LLM, windows: list[list[int]]) -> float:
-    """exp of the mean loss."""
-    losses = []
-    for ids in windows:
-        first = len(ids) // 2
-        found = log_probabilities(llm, ids)[first:-1]
-        losses.append(-found[np.arange(len(found)), ids[first + 1 :]])
-    return float(np.exp(np.concatenate(losses).mean()))
 
 
 def theirs(program: Path, model: Path, text: Path, size: int, count: int) -> tuple[float, float]:
@@ -63,14 +44,19 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=32)
     arguments = parser.parse_args()
     path = resolve_model(arguments.model)
-    with edgert.LLM(path, kv_type="f16", context=arguments.window) as llm:
-        windows = windows_of(llm, arguments.text.read_text(), arguments.window, arguments.windows)
-        result = {"perplexity": perplexity(llm, windows), "windows": len(windows), "window": arguments.window}
+    size, text = arguments.window, arguments.text.read_text()
+    with edgert.LLM(path, kv_type="f16", context=size) as llm:
+        found = evaluate(llm, text, window=size, most_windows=arguments.windows)
+        result: dict[str, object] = {"perplexity": found.perplexity.mean, "windows": found.windows, "window": size}
         if arguments.llama_perplexity is not None:
-            ppl, error = theirs(arguments.llama_perplexity, path, arguments.text, arguments.window, len(windows))
-            result |= {"llama.cpp": ppl, "llama.cpp_error": error, "ratio": result["perplexity"] / ppl}
-        with edgert.LLM(path, backend="reference", context=arguments.window) as exact:
-            result["against_reference"] = compare(exact, llm, windows[:REFERENCE_WINDOWS])
+            ppl, error = theirs(arguments.llama_perplexity, path, arguments.text, size, found.windows)
+            result |= {"llama.cpp": ppl, "llama.cpp_error": error, "ratio": found.perplexity.mean / ppl}
+        with edgert.LLM(path, backend="reference", context=size) as exact:
+            most = min(found.windows, REFERENCE_WINDOWS)
+            beside = evaluate(llm, text, reference=exact, window=size, most_windows=most).comparison
+            assert beside is not None
+            figures = {"mean_kl_divergence": beside.divergence.mean, "same_likeliest_token": beside.same_top.mean}
+            result["against_reference"] = figures
     print(json.dumps({"commit": commit(), "model": path.name, **result}, indent=1))
 
 
