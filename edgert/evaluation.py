@@ -97,10 +97,9 @@ def evaluate(
     are no numbers.
     """
     windows = _windows(llm, text, window, most_windows)
-    if reference is not None:
-        alike = reference.vocabulary == llm.vocabulary and _windows(reference, text, window, most_windows) == windows
-        if not alike:
-            raise RequestError(f"{names[1]} has another vocabulary than {names[0]}: predictions cannot be compared")
+    unlike = RequestError(f"{names[1]} has another vocabulary than {names[0]}: predictions cannot be compared")
+    if reference is not None and _windows(reference, text, window, most_windows) != windows:
+        raise unlike
     losses: list[Float64] = []
     others: list[tuple[Float64, ...]] = []
     for done, ids in enumerate(windows):
@@ -108,6 +107,8 @@ def evaluate(
             progress(done, len(windows))
         logits = _second_half(llm, ids, names[0])
         other = None if reference is None else _second_half(reference, ids, names[1])
+        if other is not None and other.shape != logits.shape:
+            raise unlike
         targets = np.array(ids[len(ids) // 2 + 1 :])
         for start in range(0, len(targets), ROWS):
             part = slice(start, start + ROWS)

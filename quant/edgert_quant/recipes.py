@@ -8,7 +8,7 @@ are ours: the base type everywhere but in the output matrix. Vectors and routers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgert_models.errors import UnsupportedError
@@ -19,27 +19,63 @@ from edgert_quant.blocks import BlockType
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _SMALLER_BLOCKS = {
+    BlockType.Q2_K: BlockType.Q4_0,
+    BlockType.Q3_K: BlockType.Q4_0,
     BlockType.Q4_K: BlockType.Q5_0,
     BlockType.Q5_K: BlockType.Q5_1,
     BlockType.Q6_K: BlockType.Q8_0,
 }
 
 
+Choice = Callable[[int, ModelSpec], BlockType | None]
+"""What a part gets in a layer; None: the base type."""
+
+
+def always_base(layer: int, spec: ModelSpec) -> None:
+    """The base type."""
+
+
+def always(kind: BlockType) -> Choice:
+    """In every layer."""
+    return lambda layer, spec: kind
+
+
+def where_more(kind: BlockType) -> Choice:
+    """In the first and last eighth of the layers, and every third between."""
+    return lambda layer, spec: kind if _more_bits(layer, spec.layers) else None
+
+
+def in_first(layers: int, kind: BlockType, rest: BlockType | None = None) -> Choice:
+    """In so many first layers, and what the others get."""
+    return lambda layer, spec: kind if layer < layers else rest
+
+
+def in_first_part(divisor: int, kind: BlockType, rest: BlockType | None = None) -> Choice:
+    """In such a part of the layers, the first ones, and what the others get."""
+    return lambda layer, spec: kind if layer < spec.layers // divisor else rest
+
+
+def with_many_queries(kind: BlockType, others: BlockType | None = None) -> Choice:
+    """Where a value head serves four query heads or more, so that it is small and counts more."""
+    return lambda layer, spec: kind if spec.heads >= 4 * spec.kv_heads else others
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A way to store a model.
 
-    `file_type` is GGUF's general.file_type (llama.cpp's `llama_ftype`). `more` names the type for value projections
-    and ffn_down in the layers of `_more_bits`; `first` the type for the value projections of the first four layers and
-    for ffn_down in the first eighth.
+    `file_type` is GGUF's general.file_type (llama.cpp's `llama_ftype`). `value`, `down` and `attention_output` say what
+    the parts of layers get that are worth other bits than the base type; `few_experts_output` is for attention_output
+    in models of eight experts. `plain`: the base type everywhere but in the output matrix.
     """
 
     name: str
     base: BlockType
     file_type: int
     description: str
-    more: BlockType | None = None
-    first: BlockType | None = None
+    value: Choice = always_base
+    down: Choice = always_base
+    attention_output: BlockType | None = None
     few_experts_output: BlockType | None = None
     plain: bool = False
 
@@ -65,34 +101,23 @@ class Recipe:
         if self.plain or match is None:
             return self.base
         layer, part = int(match[1]), weight.name[match.end() :].partition(".")[0]
-        if part == "attn_v":
-            return self._value_projection(layer, spec)
-        if part == "attn_k" and spec.experts == 8:
-            return BlockType.Q8_0
-        if part == "attn_output" and spec.experts == 8:
-            return self.few_experts_output or self.base
-        if part in ("ffn_down", "ffn_down_exps"):
-            if self.more and _more_bits(layer, spec.layers):
-                return self.more
-            if self.first and layer < spec.layers // 8:
-                return self.first
-        return self.base
+        return self._of_part(part, layer, spec) or self.base
 
-    def _value_projection(self, layer: int, spec: ModelSpec) -> BlockType:
-        if spec.experts == 8:  # a few MiB in such models, shared by all experts
+    def _of_part(self, part: str, layer: int, spec: ModelSpec) -> BlockType | None:
+        """What a part of a layer gets, if not the base type."""
+        few = spec.experts == 8
+        if part in ("attn_v", "attn_k") and few:  # a few MiB in such models, shared by all experts
             return BlockType.Q8_0
-        chosen = self.base
-        if self.more and _more_bits(layer, spec.layers):
-            chosen = self.more
-        elif self.first and layer < 4:
-            chosen = self.first
-        if chosen is BlockType.Q4_K and _is_llama_70b(spec):
-            return BlockType.Q5_K  # 8 query heads share each value head
-        return chosen
+        if part == "attn_v":
+            chosen = self.value(layer, spec) or self.base
+            raised = chosen in (BlockType.Q3_K, BlockType.Q4_K) and _is_llama_70b(spec)
+            return BlockType.Q5_K if raised else chosen  # 8 query heads share each value head
+        if part == "attn_output":
+            return self.few_experts_output if few else self.attention_output
+        return self.down(layer, spec) if part in ("ffn_down", "ffn_down_exps") else None
 
 
 def _more_bits(layer: int, layers: int) -> bool:
-    """The first and last eighth of the layers, and every third between."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
@@ -109,33 +134,62 @@ def _fit(wanted: BlockType, row: int) -> BlockType:
     return smaller if row % smaller.block_size == 0 else BlockType.F16
 
 
+_Q2, _Q3, _Q4, _Q5, _Q6 = (BlockType[f"Q{bits}_K"] for bits in range(2, 7))
+
 _RECIPES: Iterable[Recipe] = (
     Recipe("f32", BlockType.F32, 0, "32-bit floats"),
     Recipe("f16", BlockType.F16, 1, "16-bit floats"),
     Recipe("bf16", BlockType.BF16, 32, "bfloat16, as most checkpoints are"),
     Recipe("q8_0", BlockType.Q8_0, 7, "8 bits, nearly lossless"),
-    Recipe("q6_k", BlockType.Q6_K, 18, "6 bits"),
-    Recipe("q5_k_m", BlockType.Q5_K, 17, "5 bits, about half of v and ffn_down Q6_K", more=BlockType.Q6_K),
-    Recipe("q5_k_s", BlockType.Q5_K, 16, "5 bits"),
-    Recipe("q5_k", BlockType.Q5_K, 16, "5 bits everywhere but in the output matrix", plain=True),
+    Recipe("q6_k", _Q6, 18, "6 bits"),
+    Recipe("q5_k_m", _Q5, 17, "5 bits, about half of v and ffn_down Q6_K", where_more(_Q6), where_more(_Q6)),
+    Recipe("q5_k_s", _Q5, 16, "5 bits"),
+    Recipe("q5_k", _Q5, 16, "5 bits everywhere but in the output matrix", plain=True),
     Recipe(
         "q4_k_m",
-        BlockType.Q4_K,
+        _Q4,
         15,
         "4 bits, about half of v and ffn_down Q6_K",
-        more=BlockType.Q6_K,
-        few_experts_output=BlockType.Q5_K,
+        where_more(_Q6),
+        where_more(_Q6),
+        few_experts_output=_Q5,
     ),
     Recipe(
         "q4_k_s",
-        BlockType.Q4_K,
+        _Q4,
         14,
         "4 bits, v and ffn_down of the first layers Q5_K",
-        first=BlockType.Q5_K,
-        few_experts_output=BlockType.Q5_K,
+        in_first(4, _Q5),
+        in_first_part(8, _Q5),
+        few_experts_output=_Q5,
     ),
-    Recipe("q4_k", BlockType.Q4_K, 14, "4 bits everywhere but in the output matrix", plain=True),
+    Recipe("q4_k", _Q4, 14, "4 bits everywhere but in the output matrix", plain=True),
     Recipe("q4_0", BlockType.Q4_0, 2, "4 bits in the oldest layout"),
+    Recipe("q3_k_l", _Q3, 13, "3 bits, v, ffn_down and attention's output Q5_K", always(_Q5), always(_Q5), _Q5),
+    Recipe(
+        "q3_k_m",
+        _Q3,
+        12,
+        "3 bits, v, ffn_down and attention's output Q4_K, the first layers' Q5_K",
+        in_first(2, _Q5, _Q4),
+        in_first_part(16, _Q5, _Q4),
+        _Q4,
+        few_experts_output=_Q5,
+    ),
+    Recipe("q3_k_s", _Q3, 11, "3 bits", few_experts_output=_Q5),
+    Recipe(
+        "q2_k",
+        _Q2,
+        10,
+        "2 bits, v, ffn_down and attention's output Q3_K",
+        with_many_queries(_Q4, _Q3),
+        always(_Q3),
+        _Q3,
+        few_experts_output=_Q5,
+    ),
+    Recipe(
+        "q2_k_s", _Q2, 21, "2 bits, ffn_down of the first layers Q4_K", with_many_queries(_Q4), in_first_part(8, _Q4)
+    ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 

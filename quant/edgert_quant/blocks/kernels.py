@@ -186,8 +186,8 @@ def affine(bits: int, span: Span, tries: int) -> Recipe:
 
 
 def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
-    """Q4_K, Q5_K: y = d scale q - dmin minimum."""
-    high = (1 << bits) - 1
+    """Q2_K, Q4_K, Q5_K: y = d scale q - dmin minimum."""
+    high, top = (1 << bits) - 1, 15 if bits == 2 else 63
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
         b = tile.b
@@ -196,23 +196,29 @@ def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
         center(tile, base)
         sum_w, sum_x = tile.total(), moments(tile)[0]
         fit = fit_affine(tile, (base, greatest), sum_w, high, span, tries, bounded=True)
-        found = AffineScales(tile, fit, base, sum_w, sum_x, high, rounds)
+        found = AffineScales(tile, fit, base, sum_w, sum_x, high, rounds, top)
         grid = grid_of(found.d * found.scale, found.dmin * found.floor + base)
         rows = pack.CodeRows(tile, grid, 0, high)
-        pack.put_affine(b, rows, starts, (found.d, found.dmin), (found.scale, found.floor), five=bits == 5)
+        units, scales = (found.d, found.dmin), (found.scale, found.floor)
+        if bits == 2:
+            pack.put_q2(b, rows, starts[0], units, scales)
+        else:
+            pack.put_affine(b, rows, starts, units, scales, five=bits == 5)
         return [found.d, found.dmin]
 
     return recipe
 
 
-def symmetric_k(span: Span, tries: int, rounds: int) -> Recipe:
-    """Q6_K: y = d scale (q - 32)."""
+def symmetric_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
+    """Q3_K, Q6_K: y = d scale (q - 2^(bits - 1))."""
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    top, put = (32, pack.put_q3) if bits == 3 else (128, pack.put_q6)
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
-        fit = fit_scale(tile, -32, 31, span, tries, half=False)
-        found = SymmetricScales(tile, fit, -32, 31, rounds)
-        rows = pack.CodeRows(tile, grid_of(found.d * found.scale, None), -32, 31)
-        pack.put_q6(tile.b, rows, starts[0], found.d, found.scale)
+        fit = fit_scale(tile, low, high, span, tries, half=False)
+        found = SymmetricScales(tile, fit, low, high, rounds, top)
+        rows = pack.CodeRows(tile, grid_of(found.d * found.scale, None), low, high)
+        put(tile.b, rows, starts[0], found.d, found.scale)
         return [found.d]
 
     return recipe
@@ -229,9 +235,11 @@ RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
     BlockType.Q5_0: (32, symmetric(5, (0.8, 1.1), 10), symmetric(5, (0.8, 1.4), 22)),
     BlockType.Q4_1: both(32, affine(4, (0.8, 1.04), 6)),
     BlockType.Q5_1: both(32, affine(5, (0.8, 1.04), 6)),
+    BlockType.Q2_K: both(16, affine_k(2, (0.6, 1.04), 10, 4)),
+    BlockType.Q3_K: (16, symmetric_k(3, (0.7, 1.1), 16, 3), symmetric_k(3, (0.7, 1.5), 18, 3)),
     BlockType.Q4_K: both(32, affine_k(4, (0.8, 1.04), 6, 3)),
     BlockType.Q5_K: both(32, affine_k(5, (0.8, 1.04), 8, 4)),
-    BlockType.Q6_K: (16, symmetric_k((0.75, 1.1), 16, 3), symmetric_k((0.75, 1.4), 16, 3)),
+    BlockType.Q6_K: (16, symmetric_k(6, (0.75, 1.1), 16, 3), symmetric_k(6, (0.75, 1.4), 16, 3)),
 }
 """Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
 

@@ -131,6 +131,52 @@ def _twelve_bytes(b: ir.IRBuilder, scale: Lanes, floor: Lanes, first: int) -> li
     return [b.trunc(word, I8) for word in words]
 
 
+def two_bits(b: ir.IRBuilder, rows: CodeRows, start: Value, offset: int) -> None:
+    """The lower two bits of 256 codes: bits 2 s and 2 s + 1 of byte 32 h + l are of code 128 h + 32 s + l."""
+    for half in range(2):
+        byte = None
+        for s in range(4):
+            codes = rows.take(128 * half + 32 * s, 32)
+            part = b.shl(b.and_(codes, filled(codes, 3)), filled(codes, 2 * s))
+            byte = part if byte is None else b.or_(byte, part)
+        store(b, byte, address(b, start, offset + 32 * half))
+
+
+def put_q2(
+    b: ir.IRBuilder, rows: CodeRows, start: Value, units: tuple[Lanes, Lanes], scales: tuple[Lanes, Lanes]
+) -> None:
+    """Q2_K: one super-block, sixteen lanes; see `unpack256.q2_k`."""
+    scale, floor = (values.integer().bytes() for values in scales)
+    store(b, halves(b, scale, floor), address(b, start, 0))
+    two_bits(b, rows, start, 16)
+    for i, values in enumerate(units):
+        put_half(b, values, 0, address(b, start, 80 + 2 * i))
+
+
+def put_q3(b: ir.IRBuilder, rows: CodeRows, start: Value, d: Lanes, scale: Lanes) -> None:
+    """Q3_K: one super-block, sixteen lanes; see `unpack256.q3_k`."""
+    high = bit(b, rows.take(0, 32), 2, 0)
+    for g in range(1, 8):
+        high = b.or_(high, bit(b, rows.take(32 * g, 32), 2, g))
+    store(b, high, address(b, start, 0))
+    two_bits(b, rows, start, 32)
+    levels = (scale.integer() + 32).bytes()
+    store(b, halves(b, _part(b, levels, 0, 8), _part(b, levels, 8, 8)), address(b, start, 96))
+    upper = None
+    for g in range(4):
+        part = _part(b, levels, 4 * g, 4)
+        part = b.shl(b.lshr(part, filled(part, 4)), filled(part, 2 * g))
+        upper = part if upper is None else b.or_(upper, part)
+    store(b, upper, address(b, start, 104))
+    put_half(b, d, 0, address(b, start, 108))
+
+
+def _part(b: ir.IRBuilder, values: Value, first: int, length: int) -> Value:
+    """Some lanes of a byte vector."""
+    order = ir.Constant(ir.VectorType(I32, length), list(range(first, first + length)))
+    return b.shuffle_vector(values, values, order)
+
+
 def put_q6(b: ir.IRBuilder, rows: CodeRows, start: Value, d: Lanes, scale: Lanes) -> None:
     """Q6_K: one super-block, sixteen lanes; see `unpack256.q6_k`."""
     for half in range(2):

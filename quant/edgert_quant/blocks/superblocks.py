@@ -11,6 +11,8 @@ from edgert_quant.blocks.lanes import F32, Lanes, Value, Variable, count, splat,
 from edgert_quant.blocks.search import INFINITY, Affine, Tile, choose, errors, grid_of, sums
 
 SMALLEST_HALF = 2.0**-24
+SUPER_BLOCK = 256
+"""Weights."""
 
 
 STARTS = 8
@@ -36,21 +38,29 @@ def counted(b: ir.IRBuilder, index: Value, first: float) -> Lanes:
 
 
 class AffineScales:
-    """y = d · scale · q - dmin · minimum, scale and minimum in 0..63 (Q4_K, Q5_K)."""
+    """y = d · scale · q - dmin · minimum, scale and minimum in 0..top (63 for Q4_K and Q5_K, 15 for Q2_K)."""
 
     def __init__(
-        self, tile: Tile, fit: Affine, base: Lanes, sum_w: Lanes, sum_x: Lanes, high: int, rounds: int
+        self,
+        tile: Tile,
+        fit: Affine,
+        base: Lanes,
+        sum_w: Lanes,
+        sum_x: Lanes,
+        high: int,
+        rounds: int,
+        top: int,
     ) -> None:
         """Settle d, dmin, scales and minima for a tile centered on `base`, starting from the groups' own best fit."""
-        b = tile.b
+        b, lanes = tile.b, SUPER_BLOCK // tile.length
         minimum = (-(fit.floor + base)).maximum(0)
         d, dmin, scale, floor = (Variable(b, splat(b, 0)) for _ in range(4))
         nearest = Variable(b, splat(b, INFINITY))
         with count(b, STARTS) as i:
-            step = unit(minimum.across(8, "max"), counted(b, i, 64 - STARTS))
-            integer = multiple(minimum, step, 0, 63)
+            step = unit(minimum.across(lanes, "max"), counted(b, i, top + 1 - STARTS))
+            integer = multiple(minimum, step, 0, top)
             (result,) = errors(tile, [(fit.scale, step * integer + base)], 0, high)
-            choose(b, nearest, result.across(8, "+"), (dmin, step), (floor, integer))
+            choose(b, nearest, result.across(lanes, "+"), (dmin, step), (floor, integer))
         settled = dmin.get() * floor.get() + base
         exact = fit.scale
         for _ in range(2):  # the scales that suit the minima as they are now
@@ -58,24 +68,24 @@ class AffineScales:
             exact = (found.qq > 0).where((found.xq + settled * found.q) / found.qq, 0.0).maximum(0)
         best = Variable(b, splat(b, INFINITY))
         with count(b, STARTS) as i:
-            step = unit(exact.across(8, "max"), counted(b, i, 64 - STARTS))
-            integer = multiple(exact, step, 0, 63)
+            step = unit(exact.across(lanes, "max"), counted(b, i, top + 1 - STARTS))
+            integer = multiple(exact, step, 0, top)
             (result,) = errors(tile, [(step * integer, settled)], 0, high)
-            choose(b, best, result.across(8, "+"), (d, step), (scale, integer))
+            choose(b, best, result.across(lanes, "+"), (d, step), (scale, integer))
         kept = [Variable(b, item.get()) for item in (d, dmin, scale, floor)]
         with count(b, rounds):
             error = Variable(b, splat(b, INFINITY))
             near_scale, near_floor = Variable(b, scale.get()), Variable(b, floor.get())
             with count(b, 3) as i:
-                tried = (scale.get() + counted(b, i, -1)).clamp(0, 63)
-                floors = [(floor.get() + shift).clamp(0, 63) for shift in (-1, 0, 1)]
+                tried = (scale.get() + counted(b, i, -1)).clamp(0, top)
+                floors = [(floor.get() + shift).clamp(0, top) for shift in (-1, 0, 1)]
                 steps = [(d.get() * tried, dmin.get() * item + base) for item in floors]
                 for result, item in zip(errors(tile, steps, 0, high), floors, strict=True):
                     choose(b, error, result, (near_scale, tried), (near_floor, item))
             scale.set(near_scale.get())
             floor.set(near_floor.get())
             now = [d.get(), dmin.get(), scale.get(), floor.get()]
-            choose(b, best, error.get().across(8, "+"), *zip(kept, now, strict=True))
+            choose(b, best, error.get().across(lanes, "+"), *zip(kept, now, strict=True))
             self._refit(tile, now, base, sum_w, sum_x, high, d, dmin)
         self.d, self.dmin, self.scale, self.floor = (item.get() for item in kept)
 
@@ -91,15 +101,16 @@ class AffineScales:
         dmin: Variable,
     ) -> None:
         """Least squares for d and dmin over a super-block, with the codes and the integer scales fixed."""
+        lanes = SUPER_BLOCK // tile.length
         old_d, old_dmin, scale, floor = now
         (found,) = sums(tile, [grid_of(old_d * scale, old_dmin * floor + base)], 0, high)
         xq = found.xq + base * found.q
         x = sum_x + base * sum_w
-        aa = (scale * scale * found.qq).across(8, "+")
-        ab = (scale * floor * found.q).across(8, "+")
-        bb = (floor * floor * sum_w).across(8, "+")
-        xa = (scale * xq).across(8, "+")
-        xb = (floor * x).across(8, "+")
+        aa = (scale * scale * found.qq).across(lanes, "+")
+        ab = (scale * floor * found.q).across(lanes, "+")
+        bb = (floor * floor * sum_w).across(lanes, "+")
+        xa = (scale * xq).across(lanes, "+")
+        xb = (floor * x).across(lanes, "+")
         determinant = aa * bb - ab * ab
         sound = determinant > aa * bb * 1e-5
         new_dmin = sound.where((xa * ab - xb * aa) / determinant, old_dmin).maximum(0).half()
@@ -109,9 +120,9 @@ class AffineScales:
 
 
 class SymmetricScales:
-    """y = d · scale · q, scale in -128..127 (Q6_K)."""
+    """y = d · scale · q, scale in -top..top - 1 (128 for Q6_K, 32 for Q3_K)."""
 
-    def __init__(self, tile: Tile, fit: Lanes, low: int, high: int, rounds: int) -> None:
+    def __init__(self, tile: Tile, fit: Lanes, low: int, high: int, rounds: int, top: int) -> None:
         """Settle d and the scales, starting from the groups' own best scales."""
         b = tile.b
         greatest, least = fit.across(16, "max"), -((-fit).across(16, "max"))
@@ -119,14 +130,14 @@ class SymmetricScales:
         d, scale = Variable(b, splat(b, 0)), Variable(b, splat(b, 0))
         best = Variable(b, splat(b, INFINITY))
         with count(b, STARTS) as i:
-            step = unit(peak, counted(b, i, -128))
-            integer = multiple(fit, step, -128, 127)
+            step = unit(peak, counted(b, i, -top))
+            integer = multiple(fit, step, -top, top - 1)
             (result,) = errors(tile, [(step * integer, None)], low, high)
             choose(b, best, result.across(16, "+"), (d, step), (scale, integer))
         kept = [Variable(b, item.get()) for item in (d, scale)]
         with count(b, rounds):
             error, near = Variable(b, splat(b, INFINITY)), Variable(b, scale.get())
-            tried = [(scale.get() + shift).clamp(-128, 127) for shift in (-1, 0, 1)]
+            tried = [(scale.get() + shift).clamp(-top, top - 1) for shift in (-1, 0, 1)]
             results = errors(tile, [(d.get() * item, None) for item in tried], low, high)
             for result, item in zip(results, tried, strict=True):
                 choose(b, error, result, (near, item))
