@@ -19,6 +19,7 @@ from edgert_quant.blocks import BlockType
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _SMALLER_BLOCKS = {
+    BlockType.IQ4_XS: BlockType.IQ4_NL,
     BlockType.Q2_K: BlockType.Q4_0,
     BlockType.Q3_K: BlockType.Q4_0,
     BlockType.Q4_K: BlockType.Q5_0,
@@ -165,6 +166,18 @@ _RECIPES: Iterable[Recipe] = (
     ),
     Recipe("q4_k", _Q4, 14, "4 bits everywhere but in the output matrix", plain=True),
     Recipe("q4_0", BlockType.Q4_0, 2, "4 bits in the oldest layout"),
+    *(
+        Recipe(
+            name,
+            BlockType[name.upper()],
+            file_type,
+            f"4 bits out of a table{size}, v where it is small and ffn_down of the first layers Q5_K",
+            with_many_queries(_Q5),
+            in_first_part(8, _Q5),
+            few_experts_output=_Q5,
+        )
+        for name, file_type, size in (("iq4_nl", 25, ""), ("iq4_xs", 30, ", slightly smaller"))
+    ),
     Recipe("q3_k_l", _Q3, 13, "3 bits, v, ffn_down and attention's output Q5_K", always(_Q5), always(_Q5), _Q5),
     Recipe(
         "q3_k_m",

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 TYPES = tuple(
-    BlockType[name] for name in ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+    BlockType[name]
+    for name in ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 )
 """The block types that edgert quantizes to."""
 

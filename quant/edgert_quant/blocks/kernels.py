@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from edgert_quant.blocks import pack
+from edgert_quant.blocks.codes import Codes, Range, Table
 from edgert_quant.blocks.lanes import (
     COUNT,
     I32,
@@ -46,6 +47,7 @@ from edgert_quant.blocks.search import (
 )
 from edgert_quant.blocks.superblocks import AffineScales, SymmetricScales
 from edgert_quant.blocks.types import BlockType
+from edgert_quant.blocks.unpack32 import IQ4_VALUES
 from edgert_quant.jit import Kernel, ir_kernel
 
 NOT_FINITE = 1
@@ -129,24 +131,33 @@ def _verdict(b: ir.IRBuilder, largest: Lanes, scale: Lanes) -> Value:
     return b.zext(result, I64)
 
 
-def symmetric(bits: int, span: Span, tries: int) -> Recipe:
-    """Q4_0, Q5_0: y = d (q - 2^(bits - 1)). Q8_0: y = d q, where q is never -128: some programs cannot negate that."""
+IQ4 = Table(tuple(int(value) for value in IQ4_VALUES))
+
+
+def signed(bits: int) -> Range:
+    """Codes of Q4_0, Q5_0, Q3_K and Q6_K, less their offset; those of Q8_0 are never -128, which some programs cannot
+    negate.
+    """
     high = (1 << bits - 1) - 1
-    low = -high if bits == 8 else -high - 1
+    return Range(-high if bits == 8 else -high - 1, high)
+
+
+def symmetric(codes: Codes, span: Span, tries: int) -> Recipe:
+    """Q4_0, Q5_0, Q8_0 and IQ4_NL: y = d q, or d table[q]."""
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
         b = tile.b
-        scale = fit_scale(tile, low, high, span, tries, half=True)
+        scale = fit_scale(tile, codes, span, tries, half=True)
         near = (scale.magnitude() * 2.0**-10).maximum(2.0**-24)
         tried = [scale, (scale - near).half(), (scale + near).half()]
         best, d = Variable(b, splat(b, INFINITY)), Variable(b, scale)
-        for error, item in zip(errors(tile, [(item, None) for item in tried], low, high), tried, strict=True):
+        for error, item in zip(errors(tile, [(item, None) for item in tried], codes), tried, strict=True):
             choose(b, best, error, (d, item))
-        rows = pack.CodeRows(tile, grid_of(d.get(), None), low, high)
-        if bits == 8:
-            pack.put_bytes(b, rows, starts, d.get(), low)
+        rows = pack.CodeRows(tile, grid_of(d.get(), None), codes)
+        if codes == signed(8):
+            pack.put_bytes(b, rows, starts, d.get(), codes.low)
         else:
-            pack.put_small(b, rows, starts, [d.get()], five=bits == 5)
+            pack.put_small(b, rows, starts, [d.get()], five=codes == signed(5))
         return [d.get()]
 
     return recipe
@@ -155,6 +166,7 @@ def symmetric(bits: int, span: Span, tries: int) -> Recipe:
 def affine(bits: int, span: Span, tries: int) -> Recipe:
     """Q4_1, Q5_1: y = d q + m."""
     high = (1 << bits) - 1
+    codes = Range(0, high)
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
         b = tile.b
@@ -171,14 +183,14 @@ def affine(bits: int, span: Span, tries: int) -> Recipe:
         for start_scale, start_minimum in ((d.get(), m.get()), (wide, below)):
             scale, minimum = Variable(b, start_scale), Variable(b, start_minimum)
             with count(b, 3):
-                (error,) = errors(tile, [(scale.get(), base - minimum.get())], 0, high)
+                (error,) = errors(tile, [(scale.get(), base - minimum.get())], codes)
                 choose(b, best, error, (d, scale.get()), (m, minimum.get()))
-                (found,) = sums(tile, [grid_of(scale.get(), base - minimum.get())], 0, high)
+                (found,) = sums(tile, [grid_of(scale.get(), base - minimum.get())], codes)
                 floor = (sum_x - scale.get() * found.q) / sum_w
                 minimum.set((floor + base).half())
                 rest = found.xq - (minimum.get() - base) * found.q
                 scale.set((found.qq > 0).where(rest / found.qq, 0.0).maximum(0).half())
-        rows = pack.CodeRows(tile, grid_of(d.get(), base - m.get()), 0, high)
+        rows = pack.CodeRows(tile, grid_of(d.get(), base - m.get()), codes)
         pack.put_small(b, rows, starts, [d.get(), m.get()], five=bits == 5)
         return [d.get(), m.get()]
 
@@ -188,6 +200,7 @@ def affine(bits: int, span: Span, tries: int) -> Recipe:
 def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
     """Q2_K, Q4_K, Q5_K: y = d scale q - dmin minimum."""
     high, top = (1 << bits) - 1, 15 if bits == 2 else 63
+    codes = Range(0, high)
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
         b = tile.b
@@ -196,9 +209,9 @@ def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
         center(tile, base)
         sum_w, sum_x = tile.total(), moments(tile)[0]
         fit = fit_affine(tile, (base, greatest), sum_w, high, span, tries, bounded=True)
-        found = AffineScales(tile, fit, base, sum_w, sum_x, high, rounds, top)
+        found = AffineScales(tile, fit, base, sum_w, sum_x, codes, rounds, top)
         grid = grid_of(found.d * found.scale, found.dmin * found.floor + base)
-        rows = pack.CodeRows(tile, grid, 0, high)
+        rows = pack.CodeRows(tile, grid, codes)
         units, scales = (found.d, found.dmin), (found.scale, found.floor)
         if bits == 2:
             pack.put_q2(b, rows, starts[0], units, scales)
@@ -209,16 +222,18 @@ def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
     return recipe
 
 
-def symmetric_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
-    """Q3_K, Q6_K: y = d scale (q - 2^(bits - 1))."""
-    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
-    top, put = (32, pack.put_q3) if bits == 3 else (128, pack.put_q6)
+def symmetric_k(codes: Codes, span: Span, tries: int, rounds: int) -> Recipe:
+    """Q3_K, Q6_K and IQ4_XS: y = d scale q, or d scale table[q]."""
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
-        fit = fit_scale(tile, low, high, span, tries, half=False)
-        found = SymmetricScales(tile, fit, low, high, rounds, top)
-        rows = pack.CodeRows(tile, grid_of(found.d * found.scale, None), low, high)
-        put(tile.b, rows, starts[0], found.d, found.scale)
+        fit = fit_scale(tile, codes, span, tries, half=False)
+        found = SymmetricScales(tile, fit, codes, rounds, 128 if codes == signed(6) else 32)
+        rows = pack.CodeRows(tile, grid_of(found.d * found.scale, None), codes)
+        if codes == IQ4:
+            pack.put_iq4(tile.b, rows, starts, found.d, found.scale)
+        else:
+            put = pack.put_q6 if codes == signed(6) else pack.put_q3
+            put(tile.b, rows, starts[0], found.d, found.scale)
         return [found.d]
 
     return recipe
@@ -230,16 +245,18 @@ def both(length: int, recipe: Recipe) -> tuple[int, Recipe, Recipe]:
 
 
 RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
-    BlockType.Q8_0: both(32, symmetric(8, (0.93, 1.0), 10)),
-    BlockType.Q4_0: (32, symmetric(4, (0.8, 1.1), 8), symmetric(4, (0.8, 1.5), 14)),
-    BlockType.Q5_0: (32, symmetric(5, (0.8, 1.1), 10), symmetric(5, (0.8, 1.4), 22)),
+    BlockType.Q8_0: both(32, symmetric(signed(8), (0.93, 1.0), 10)),
+    BlockType.Q4_0: (32, symmetric(signed(4), (0.8, 1.1), 8), symmetric(signed(4), (0.8, 1.5), 14)),
+    BlockType.Q5_0: (32, symmetric(signed(5), (0.8, 1.1), 10), symmetric(signed(5), (0.8, 1.4), 22)),
     BlockType.Q4_1: both(32, affine(4, (0.8, 1.04), 6)),
     BlockType.Q5_1: both(32, affine(5, (0.8, 1.04), 6)),
+    BlockType.IQ4_NL: (32, symmetric(IQ4, (0.8, 1.2), 12), symmetric(IQ4, (0.8, 1.5), 18)),
+    BlockType.IQ4_XS: (32, symmetric_k(IQ4, (0.8, 1.2), 12, 3), symmetric_k(IQ4, (0.8, 1.5), 18, 3)),
     BlockType.Q2_K: both(16, affine_k(2, (0.6, 1.04), 10, 4)),
-    BlockType.Q3_K: (16, symmetric_k(3, (0.7, 1.1), 16, 3), symmetric_k(3, (0.7, 1.5), 18, 3)),
+    BlockType.Q3_K: (16, symmetric_k(signed(3), (0.7, 1.1), 16, 3), symmetric_k(signed(3), (0.7, 1.5), 18, 3)),
     BlockType.Q4_K: both(32, affine_k(4, (0.8, 1.04), 6, 3)),
     BlockType.Q5_K: both(32, affine_k(5, (0.8, 1.04), 8, 4)),
-    BlockType.Q6_K: (16, symmetric_k(6, (0.75, 1.1), 16, 3), symmetric_k(6, (0.75, 1.4), 16, 3)),
+    BlockType.Q6_K: (16, symmetric_k(signed(6), (0.75, 1.1), 16, 3), symmetric_k(signed(6), (0.75, 1.4), 16, 3)),
 }
 """Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from edgert_quant.blocks.codes import Codes
 from edgert_quant.blocks.lanes import COUNT, I8, I32, I64, Lanes, Value, address, allocate, count, load, store
 from edgert_quant.blocks.search import Grid, Tile
 
@@ -15,8 +16,8 @@ from edgert_quant.blocks.search import Grid, Tile
 class CodeRows:
     """Codes of sixteen groups, a byte each: group k's are the `length` bytes from row k on."""
 
-    def __init__(self, tile: Tile, grid: Grid, low: int, high: int) -> None:
-        """Round every weight of the tile on the grid; the byte is code - low."""
+    def __init__(self, tile: Tile, grid: Grid, codes: Codes) -> None:
+        """Round every weight of the tile on the grid; the byte is the number of its code."""
         b, self.b, self.length = tile.b, tile.b, tile.length
         columns = allocate(b, ir.VectorType(I8, COUNT), tile.length)
         self.start = allocate(b, I8, COUNT * tile.length)
@@ -24,8 +25,7 @@ class CodeRows:
             place = tile.x[j] * grid.inverse
             if grid.shift is not None:
                 place = place + grid.shift
-            codes = place.clamp(low, high).integer() - low
-            b.store(codes.bytes(), b.gep(columns, [j], source_etype=ir.VectorType(I8, COUNT)))
+            b.store(codes.index(place).bytes(), b.gep(columns, [j], source_etype=ir.VectorType(I8, COUNT)))
         with count(b, COUNT) as k, count(b, tile.length) as j:
             column = b.add(b.mul(j, ir.Constant(I64, COUNT)), k)
             byte = b.load(b.gep(columns, [column], source_etype=I8), typ=I8)
@@ -129,6 +129,30 @@ def _twelve_bytes(b: ir.IRBuilder, scale: Lanes, floor: Lanes, first: int) -> li
         low = b.and_(scale.lane(first + i), number(15))
         words.append(b.or_(low, b.shl(floor.lane(first + i), number(4))))
     return [b.trunc(word, I8) for word in words]
+
+
+def put_iq4(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], d: Lanes, scale: Lanes) -> None:
+    """IQ4_XS: two super-blocks, eight lanes each; see `ggml-common.h`, `block_iq4_xs`: half d, uint16 of the upper two
+    bits of the scales, four bytes of two times their lower four, nibbles as in blocks of 32.
+    """
+    levels = scale.integer() + 32
+    for half, start in enumerate(starts):
+        lanes = [levels.lane(8 * half + g) for g in range(8)]
+
+        def joined(mask: int, right: int, width: int, lanes: list[Value] = lanes) -> Value:
+            """Some bits of every scale, side by side."""
+            word = ir.Constant(I32, 0)
+            for g, level in enumerate(lanes):
+                part = b.and_(b.lshr(level, ir.Constant(I32, right)), ir.Constant(I32, mask))
+                word = b.or_(word, b.shl(part, ir.Constant(I32, width * g)))
+            return word
+
+        put_half(b, d, 8 * half, address(b, start, 0))
+        store(b, b.trunc(joined(3, 4, 2), ir.IntType(16)), address(b, start, 2))
+        store(b, joined(15, 0, 4), address(b, start, 4))
+        for g in range(8):
+            first = 32 * (8 * half + g)
+            store(b, halves(b, rows.take(first, 16), rows.take(first + 16, 16)), address(b, start, 8 + 16 * g))
 
 
 def two_bits(b: ir.IRBuilder, rows: CodeRows, start: Value, offset: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from edgert_quant.blocks.codes import Codes, Range
 from edgert_quant.blocks.lanes import (
     COUNT,
     F32,
@@ -90,7 +91,7 @@ class Sums:
 
 @dataclass
 class Grid:
-    """Codes of x are x · inverse + shift, rounded and limited to low..high."""
+    """Codes of x are those nearest to x · inverse + shift."""
 
     inverse: Lanes
     shift: Lanes | None = None
@@ -123,15 +124,15 @@ def extent(tile: Tile) -> tuple[Lanes, Lanes]:
     return low.get(), high.get()
 
 
-def code(x: Lanes, grid: Grid, low: int, high: int) -> Lanes:
+def code(x: Lanes, grid: Grid, codes: Codes) -> Lanes:
     """The code of x, as a float32 whole number."""
     place = x * grid.inverse
     if grid.shift is not None:
         place = place + grid.shift
-    return place.clamp(low, high).rounded()
+    return codes.nearest(place)
 
 
-def sums(tile: Tile, grids: Sequence[Grid], low: int, high: int) -> list[Sums]:
+def sums(tile: Tile, grids: Sequence[Grid], codes: Codes) -> list[Sums]:
     """Round on each grid and add up; grids share the pass over the weights."""
     b = tile.b
     names = ("q", "qq", "xq")
@@ -139,7 +140,7 @@ def sums(tile: Tile, grids: Sequence[Grid], low: int, high: int) -> list[Sums]:
     with count(b, tile.length) as j:
         x = tile.x[j]
         for grid, total in zip(grids, totals, strict=True):
-            q = code(x, grid, low, high)
+            q = code(x, grid, codes)
             wq = tile.weigh(q, j)
             total["q"].add(wq)
             total["qq"].add(wq * q)
@@ -147,7 +148,7 @@ def sums(tile: Tile, grids: Sequence[Grid], low: int, high: int) -> list[Sums]:
     return [Sums(*(total[name].get() for name in names)) for total in totals]
 
 
-def errors(tile: Tile, steps: Sequence[tuple[Lanes, Lanes | None]], low: int, high: int) -> list[Lanes]:
+def errors(tile: Tile, steps: Sequence[tuple[Lanes, Lanes | None]], codes: Codes) -> list[Lanes]:
     """The weighted squared error of each group for each (scale, minimum): y = scale · q - minimum."""
     b = tile.b
     totals = [Variable(b, splat(b, 0)) for _ in steps]
@@ -155,7 +156,7 @@ def errors(tile: Tile, steps: Sequence[tuple[Lanes, Lanes | None]], low: int, hi
     with count(b, tile.length) as j:
         x = tile.x[j]
         for (scale, minimum), grid, total in zip(steps, grids, totals, strict=True):
-            difference = (x if minimum is None else x + minimum) - scale * code(x, grid, low, high)
+            difference = (x if minimum is None else x + minimum) - scale * code(x, grid, codes)
             total.add(tile.weigh(difference * difference, j))
     return [total.get() for total in totals]
 
@@ -176,11 +177,11 @@ def choose(
         variable.set(better.where(value, variable.get()))
 
 
-def fit_scale(tile: Tile, low: int, high: int, span: Span, tries: int, *, half: bool) -> Lanes:
-    """The best scale of y = scale · q with q in low..high, of either sign; with `half`, the best in half precision.
+def fit_scale(tile: Tile, codes: Codes, span: Span, tries: int, *, half: bool) -> Lanes:
+    """The best scale of y = scale · q, of either sign; with `half`, the best in half precision.
 
-    On the starting grids the weight of greatest magnitude would have the code r · low or r · high, for `tries` factors
-    r: 1, and others between `span[0]` and `span[1]`. Codes are clipped to low..high.
+    On the starting grids the weight of greatest magnitude would have r times the lowest or the highest code, for
+    `tries` factors r: 1, and others between `span[0]` and `span[1]`.
     """
     b = tile.b
     least, greatest = extent(tile)
@@ -190,17 +191,17 @@ def fit_scale(tile: Tile, low: int, high: int, span: Span, tries: int, *, half: 
 
     def improve(grids: list[Grid], passes: int) -> None:
         for _ in range(passes):
-            scales = [item.xq / item.qq.maximum(TINY**2) for item in sums(tile, grids, low, high)]
+            scales = [item.xq / item.qq.maximum(TINY**2) for item in sums(tile, grids, codes)]
             if half:
                 scales = [item.half() for item in scales]
             grids = [grid_of(item, None) for item in scales]
-        for error, item in zip(errors(tile, [(item, None) for item in scales], low, high), scales, strict=True):
+        for error, item in zip(errors(tile, [(item, None) for item in scales], codes), scales, strict=True):
             choose(b, best, error, (scale, item), margin=margin)
 
     peak_inverse = (peak.magnitude() > TINY).where(1 / peak, 0.0)
     with count(b, tries) as attempt:
         reach = spread(b, attempt, span, tries)
-        improve([Grid(peak_inverse * reach * low), Grid(peak_inverse * reach * high)], PASSES)
+        improve([Grid(peak_inverse * reach * codes.low), Grid(peak_inverse * reach * codes.high)], PASSES)
     with count(b, POLISH):
         improve([grid_of(scale.get(), None)], 1)
     return scale.get()
@@ -284,9 +285,9 @@ def fit_affine(
 
     def improve(lines: list[Affine], passes: int) -> None:
         for _ in range(passes):
-            found = sums(tile, [grid_of(line.scale, -line.floor) for line in lines], 0, high)
+            found = sums(tile, [grid_of(line.scale, -line.floor) for line in lines], Range(0, high))
             lines = [solve(item, sum_w, sum_x, ceiling) for item in found]
-        results = errors(tile, [(line.scale, -line.floor) for line in lines], 0, high)
+        results = errors(tile, [(line.scale, -line.floor) for line in lines], Range(0, high))
         for error, line in zip(results, lines, strict=True):
             choose(b, best, error, (scale, line.scale), (floor, line.floor), margin=sum_xx * MARGIN)
 

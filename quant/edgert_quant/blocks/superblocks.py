@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from edgert_quant.blocks.codes import Codes
 from edgert_quant.blocks.lanes import F32, Lanes, Value, Variable, count, splat, splat_value
 from edgert_quant.blocks.search import INFINITY, Affine, Tile, choose, errors, grid_of, sums
 
@@ -47,7 +48,7 @@ class AffineScales:
         base: Lanes,
         sum_w: Lanes,
         sum_x: Lanes,
-        high: int,
+        codes: Codes,
         rounds: int,
         top: int,
     ) -> None:
@@ -59,18 +60,18 @@ class AffineScales:
         with count(b, STARTS) as i:
             step = unit(minimum.across(lanes, "max"), counted(b, i, top + 1 - STARTS))
             integer = multiple(minimum, step, 0, top)
-            (result,) = errors(tile, [(fit.scale, step * integer + base)], 0, high)
+            (result,) = errors(tile, [(fit.scale, step * integer + base)], codes)
             choose(b, nearest, result.across(lanes, "+"), (dmin, step), (floor, integer))
         settled = dmin.get() * floor.get() + base
         exact = fit.scale
         for _ in range(2):  # the scales that suit the minima as they are now
-            (found,) = sums(tile, [grid_of(exact, settled)], 0, high)
+            (found,) = sums(tile, [grid_of(exact, settled)], codes)
             exact = (found.qq > 0).where((found.xq + settled * found.q) / found.qq, 0.0).maximum(0)
         best = Variable(b, splat(b, INFINITY))
         with count(b, STARTS) as i:
             step = unit(exact.across(lanes, "max"), counted(b, i, top + 1 - STARTS))
             integer = multiple(exact, step, 0, top)
-            (result,) = errors(tile, [(step * integer, settled)], 0, high)
+            (result,) = errors(tile, [(step * integer, settled)], codes)
             choose(b, best, result.across(lanes, "+"), (d, step), (scale, integer))
         kept = [Variable(b, item.get()) for item in (d, dmin, scale, floor)]
         with count(b, rounds):
@@ -80,13 +81,13 @@ class AffineScales:
                 tried = (scale.get() + counted(b, i, -1)).clamp(0, top)
                 floors = [(floor.get() + shift).clamp(0, top) for shift in (-1, 0, 1)]
                 steps = [(d.get() * tried, dmin.get() * item + base) for item in floors]
-                for result, item in zip(errors(tile, steps, 0, high), floors, strict=True):
+                for result, item in zip(errors(tile, steps, codes), floors, strict=True):
                     choose(b, error, result, (near_scale, tried), (near_floor, item))
             scale.set(near_scale.get())
             floor.set(near_floor.get())
             now = [d.get(), dmin.get(), scale.get(), floor.get()]
             choose(b, best, error.get().across(lanes, "+"), *zip(kept, now, strict=True))
-            self._refit(tile, now, base, sum_w, sum_x, high, d, dmin)
+            self._refit(tile, now, base, sum_w, sum_x, codes, d, dmin)
         self.d, self.dmin, self.scale, self.floor = (item.get() for item in kept)
 
     @staticmethod
@@ -96,14 +97,14 @@ class AffineScales:
         base: Lanes,
         sum_w: Lanes,
         sum_x: Lanes,
-        high: int,
+        codes: Codes,
         d: Variable,
         dmin: Variable,
     ) -> None:
         """Least squares for d and dmin over a super-block, with the codes and the integer scales fixed."""
         lanes = SUPER_BLOCK // tile.length
         old_d, old_dmin, scale, floor = now
-        (found,) = sums(tile, [grid_of(old_d * scale, old_dmin * floor + base)], 0, high)
+        (found,) = sums(tile, [grid_of(old_d * scale, old_dmin * floor + base)], codes)
         xq = found.xq + base * found.q
         x = sum_x + base * sum_w
         aa = (scale * scale * found.qq).across(lanes, "+")
@@ -120,32 +121,32 @@ class AffineScales:
 
 
 class SymmetricScales:
-    """y = d · scale · q, scale in -top..top - 1 (128 for Q6_K, 32 for Q3_K)."""
+    """y = d · scale · q, scale in -top..top - 1 (128 for Q6_K, 32 for Q3_K and IQ4_XS)."""
 
-    def __init__(self, tile: Tile, fit: Lanes, low: int, high: int, rounds: int, top: int) -> None:
+    def __init__(self, tile: Tile, fit: Lanes, codes: Codes, rounds: int, top: int) -> None:
         """Settle d and the scales, starting from the groups' own best scales."""
-        b = tile.b
-        greatest, least = fit.across(16, "max"), -((-fit).across(16, "max"))
+        b, lanes = tile.b, SUPER_BLOCK // tile.length
+        greatest, least = fit.across(lanes, "max"), -((-fit).across(lanes, "max"))
         peak = (greatest > -least).where(greatest, least)
         d, scale = Variable(b, splat(b, 0)), Variable(b, splat(b, 0))
         best = Variable(b, splat(b, INFINITY))
         with count(b, STARTS) as i:
             step = unit(peak, counted(b, i, -top))
             integer = multiple(fit, step, -top, top - 1)
-            (result,) = errors(tile, [(step * integer, None)], low, high)
-            choose(b, best, result.across(16, "+"), (d, step), (scale, integer))
+            (result,) = errors(tile, [(step * integer, None)], codes)
+            choose(b, best, result.across(lanes, "+"), (d, step), (scale, integer))
         kept = [Variable(b, item.get()) for item in (d, scale)]
         with count(b, rounds):
             error, near = Variable(b, splat(b, INFINITY)), Variable(b, scale.get())
             tried = [(scale.get() + shift).clamp(-top, top - 1) for shift in (-1, 0, 1)]
-            results = errors(tile, [(d.get() * item, None) for item in tried], low, high)
+            results = errors(tile, [(d.get() * item, None) for item in tried], codes)
             for result, item in zip(results, tried, strict=True):
                 choose(b, error, result, (near, item))
             scale.set(near.get())
             now = [d.get(), scale.get()]
-            choose(b, best, error.get().across(16, "+"), *zip(kept, now, strict=True))
-            (found,) = sums(tile, [grid_of(d.get() * scale.get(), None)], low, high)
-            aa = (scale.get() * scale.get() * found.qq).across(16, "+")
-            xa = (scale.get() * found.xq).across(16, "+")
+            choose(b, best, error.get().across(lanes, "+"), *zip(kept, now, strict=True))
+            (found,) = sums(tile, [grid_of(d.get() * scale.get(), None)], codes)
+            aa = (scale.get() * scale.get() * found.qq).across(lanes, "+")
+            xa = (scale.get() * found.xq).across(lanes, "+")
             d.set((aa > 0).where((xa / aa).half(), d.get()))
         self.d, self.scale = (item.get() for item in kept)

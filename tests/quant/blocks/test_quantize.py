@@ -20,6 +20,8 @@ from tests.support.ggml import TYPES, error, importance, samples
 
 PLAIN = (BlockType.F32, BlockType.F16, BlockType.BF16)
 LEVELS = {
+    "IQ4_NL": 9,  # the widest steps of its table
+    "IQ4_XS": 9,
     "Q2_K": 3,
     "Q3_K": 7,
     "Q4_0": 15,
@@ -66,7 +68,7 @@ def test_bfloat16_rounds_to_even() -> None:
 def test_any_weights_come_back_within_a_step(kind: BlockType, x: NDArray[np.float32]) -> None:
     """The rms error of a block is at most that of the plainest grid over its range."""
     y = dequantize(quantize(x, kind), kind).astype(np.float64)
-    size = 256 if kind.name.endswith("K") else 32
+    size = kind.block_size
     blocks, back = x.reshape(-1, size).astype(np.float64), y.reshape(-1, size)
     reach = np.maximum(blocks.max(1), 0) - np.minimum(blocks.min(1), 0)
     step = 2 * reach / LEVELS[kind.name]

@@ -67,6 +67,17 @@ def modules_of(*objects: object) -> Iterator[ModuleType]:
         names += dict.fromkeys(n for n in origins if n.startswith(f"{__package__}.") and n not in names)
 
 
+def blocks_of(b: ir.IRBuilder, layout: Layout, k: Value) -> Value:
+    """How many the file has for k weights."""
+    return b.sdiv(k, i64(layout.type.block_size))
+
+
+def number_of(b: ir.IRBuilder, layout: Layout, index: Offset, group: Offset, block: int) -> Value:
+    """Of 32 weights in their rows, by that of their block, their round and their place in it."""
+    first = b.mul(b.add(b.mul(i64(index), i64(layout.groups)), i64(group)), i64(layout.blocks))
+    return b.add(first, i64(block))
+
+
 class BlockFormat(Format, Matmul):
     """A block type, for one instruction set."""
 
@@ -84,11 +95,11 @@ class BlockFormat(Format, Matmul):
         self.bits = multiplied_bits(layout, isa)
         self.offset = (isa.table_offset(layout.table) if layout.table else layout.offset) - isa.bias(self.bits)
         name = f"{self.type.name.lower()}.{{}}"
-        sources = (*SOURCES, *modules_of(self, layout))
+        sources = (*SOURCES, *modules_of(layout))
         matmul = f"gemm.{codes.name}.{isa.name}"
-        self.pack = ir_kernel(name=name.format("pack"), key=sources)(self._pack_kernel())
-        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(self._unpack_kernel())
-        self.gemm = ir_kernel(name=name.format(matmul), key=(*sources, matmul))(self._gemm_kernel())
+        self.pack = ir_kernel(name=name.format("pack"), key=sources)(_pack_kernel(layout))
+        self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(_unpack_kernel(layout))
+        self.gemm = ir_kernel(name=name.format(matmul), key=(*sources, *modules_of(self), matmul))(self._gemm_kernel())
 
     def panel_bytes(self, k: int) -> int:
         """`k` is a multiple of the type's block size."""
@@ -102,7 +113,7 @@ class BlockFormat(Format, Matmul):
 
     def blocks(self, b: ir.IRBuilder, k: Value) -> Value:
         """How many the file has for k weights."""
-        return b.sdiv(k, i64(self.type.block_size))
+        return blocks_of(b, self.layout, k)
 
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
         """See Matmul."""
@@ -141,8 +152,7 @@ class BlockFormat(Format, Matmul):
 
     def number(self, b: ir.IRBuilder, index: Offset, group: Offset, block: int) -> Value:
         """Of 32 weights in their rows."""
-        first = b.mul(b.add(b.mul(i64(index), i64(self.layout.groups)), i64(group)), i64(self.layout.blocks))
-        return b.add(first, i64(block))
+        return number_of(b, self.layout, index, group, block)
 
     def packed_words(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Words:
         """Those of 32 weights, out of a packed block."""
@@ -156,63 +166,6 @@ class BlockFormat(Format, Matmul):
         """Vectors of 16 rows: some, and the words of the codes."""
         for i, value in enumerate([*factors, *map(words, range(STEPS))]):
             store(b, place, ROW_WORD * i, value, align=ROW_WORD)
-
-    def _pack_kernel(self) -> Callable[..., None]:
-        def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
-            def blocks(raw: RawRows) -> None:
-                with emit.loop(b, self.blocks(b, k)) as each:
-                    raw.start = b.mul(each.index, i64(self.type.block_bytes))
-                    place = step(b, pointer(b, out), b.mul(each.index, i64(self.layout.bytes)))
-                    self.layout.pack(b, raw, place)
-                    with emit.loop(b, i64(self.layout.groups)) as rounds:
-                        self.layout.pack_round(b, raw, place, rounds.index)
-
-            for_any_rows(b, pointer(b, source), stride, n_rows, blocks)
-
-        return pack
-
-    def _unpack_kernel(self) -> Callable[..., None]:
-        def unpack_row(b: ir.IRBuilder, address: Value, lane: Value, k: Value, out: Value) -> None:
-            with emit.loop(b, self.blocks(b, k)) as each:
-                place = step(b, pointer(b, address), b.mul(each.index, i64(self.layout.bytes)))
-                with emit.loop(b, i64(self.layout.groups)) as rounds:
-                    for block in range(self.layout.blocks):
-                        values = self._unpack_block(b, place, rounds.index, block, lane)
-                        number = self.number(b, each.index, rounds.index, block)
-                        store(b, pointer(b, out), b.mul(number, i64(4 * BLOCK)), values, align=4)
-
-        return unpack_row
-
-    def _unpack_block(self, b: ir.IRBuilder, place: Value, group: Value, block: int, lane: Value) -> Value:
-        """32 weights of one row: factor · (code - offset) - minimum; the products are exact."""
-        column = step(b, place, b.shl(lane, i64(2)))
-
-        def word(offset: Offset) -> Value:
-            return load(b, column, offset, I32, align=4)
-
-        words = ir.Constant(ir.VectorType(I32, STEPS), ir.Undefined)
-        for i in range(STEPS):
-            codes = self.layout.codes(b, word, group, block, i)
-            words = b.insert_element(words, codes, ir.Constant(I32, i))
-        wide = ir.VectorType(I32, BLOCK)
-        stored = b.bitcast(words, ir.VectorType(I8, BLOCK))
-        if self.layout.table:
-            codes = b.sext(look_up(b, stored, self.layout.table), wide)
-        else:
-            codes = b.zext(stored, wide)
-            codes = b.sub(codes, same(codes, self.layout.offset))
-        codes = b.sitofp(codes, ir.VectorType(F32, BLOCK))
-        scales = self.layout.scales(b, place, group, block).spread(b)
-        factor, *minima = (self._of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
-        if scales.shift is not None:
-            return b.fmul(factor, b.fadd(codes, self._of_row(b, [scales.shift], lane)))
-        values = b.fmul(factor, codes)
-        return b.fsub(values, minima[0]) if minima else values
-
-    def _of_row(self, b: ir.IRBuilder, values: Sequence[Value], lane: Value) -> Value:
-        """One number, or one for each half, spread over the 32 weights of a row."""
-        parts = [splat(b, b.extract_element(value, lane)) for value in values]
-        return join(b, parts if len(parts) == 2 else parts * 2)
 
     def _gemm_kernel(self) -> Callable[..., None]:
         def gemm(
@@ -259,3 +212,64 @@ def halves_of_steps(halves: int) -> list[range]:
     """The numbers of the words of 32 weights, in one part or two."""
     length = STEPS // halves
     return [range(start, start + length) for start in range(0, STEPS, length)]
+
+
+def _pack_kernel(layout: Layout) -> Callable[..., None]:
+    def pack(b: ir.IRBuilder, source: Value, stride: Value, n_rows: Value, k: Value, out: Value) -> None:
+        def blocks(raw: RawRows) -> None:
+            with emit.loop(b, blocks_of(b, layout, k)) as each:
+                raw.start = b.mul(each.index, i64(layout.type.block_bytes))
+                place = step(b, pointer(b, out), b.mul(each.index, i64(layout.bytes)))
+                layout.pack(b, raw, place)
+                with emit.loop(b, i64(layout.groups)) as rounds:
+                    layout.pack_round(b, raw, place, rounds.index)
+
+        for_any_rows(b, pointer(b, source), stride, n_rows, blocks)
+
+    return pack
+
+
+def _unpack_kernel(layout: Layout) -> Callable[..., None]:
+    def unpack_row(b: ir.IRBuilder, address: Value, lane: Value, k: Value, out: Value) -> None:
+        with emit.loop(b, blocks_of(b, layout, k)) as each:
+            place = step(b, pointer(b, address), b.mul(each.index, i64(layout.bytes)))
+            with emit.loop(b, i64(layout.groups)) as rounds:
+                for block in range(layout.blocks):
+                    values = _unpack_block(b, layout, place, rounds.index, block, lane)
+                    number = number_of(b, layout, each.index, rounds.index, block)
+                    store(b, pointer(b, out), b.mul(number, i64(4 * BLOCK)), values, align=4)
+
+    return unpack_row
+
+
+def _unpack_block(b: ir.IRBuilder, layout: Layout, place: Value, group: Value, block: int, lane: Value) -> Value:
+    """32 weights of one row: factor · (code - offset) - minimum; the products are exact."""
+    column = step(b, place, b.shl(lane, i64(2)))
+
+    def word(offset: Offset) -> Value:
+        return load(b, column, offset, I32, align=4)
+
+    words = ir.Constant(ir.VectorType(I32, STEPS), ir.Undefined)
+    for i in range(STEPS):
+        codes = layout.codes(b, word, group, block, i)
+        words = b.insert_element(words, codes, ir.Constant(I32, i))
+    wide = ir.VectorType(I32, BLOCK)
+    stored = b.bitcast(words, ir.VectorType(I8, BLOCK))
+    if layout.table:
+        codes = b.sext(look_up(b, stored, layout.table), wide)
+    else:
+        codes = b.zext(stored, wide)
+        codes = b.sub(codes, same(codes, layout.offset))
+    codes = b.sitofp(codes, ir.VectorType(F32, BLOCK))
+    scales = layout.scales(b, place, group, block).spread(b)
+    factor, *minima = (_of_row(b, values, lane) for values in (scales.factors, scales.minima) if values)
+    if scales.shift is not None:
+        return b.fmul(factor, b.fadd(codes, _of_row(b, [scales.shift], lane)))
+    values = b.fmul(factor, codes)
+    return b.fsub(values, minima[0]) if minima else values
+
+
+def _of_row(b: ir.IRBuilder, values: Sequence[Value], lane: Value) -> Value:
+    """One number, or one for each half, spread over the 32 weights of a row."""
+    parts = [splat(b, b.extract_element(value, lane)) for value in values]
+    return join(b, parts if len(parts) == 2 else parts * 2)
