@@ -18,8 +18,19 @@ def convert(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id in the local cache, or a GGUF file.")],
     output: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
     type_name: Annotated[
-        str, typer.Option("--type", "-t", help="f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k, or q4_k_s … q6_k.")
+        str,
+        typer.Option(
+            "--type",
+            "-t",
+            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, q4_0; see docs/convert.md.",
+        ),
     ] = "q4_k_m",
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An exception, such as 'blk.*.ffn_down_exps=q6_k'; may be given several times, later ones prevail."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default: its folder's name.")] = None,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = True,
@@ -41,6 +52,7 @@ def convert(
             source,
             output,
             type=type_name,
+            tensors=tensor or (),
             name=name,
             threads=threads,
             progress=report,

@@ -79,6 +79,13 @@ def kernels(types: Iterable[BlockType], *, weighted: bool = False) -> list[Kerne
     return [KERNELS[kind, weighted] for kind in types if (kind, weighted) in KERNELS]
 
 
+def writable_types() -> tuple[BlockType, ...]:
+    """What `quantize` writes."""
+    from edgert_quant.blocks.kernels import KERNELS
+
+    return tuple(dict.fromkeys((*_PLAIN, *(kind for kind, _ in KERNELS))))
+
+
 def _pieces(rows: int, n: int) -> Iterator[tuple[int, int]]:
     """Ranges of rows; fixed by the shape alone."""
     step = max(1, PIECE_WEIGHTS // max(n, 1))
@@ -110,7 +117,7 @@ def _encoder(kind: BlockType, n: int, importance: Floats | None) -> Encoder:
 
     kernel = KERNELS.get((kind, importance is not None))
     if kernel is None:
-        known = ", ".join(dict.fromkeys(item.name for item in (*_PLAIN, *(key for key, _ in KERNELS))))
+        known = ", ".join(item.name for item in writable_types())
         raise UnsupportedError(f"edgert reads {kind.name} but does not quantize to it; it does to {known}")
     kernel.load()
     blocks = n // kind.block_size

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from edgert_models.graph import Role, Weight
 
+from edgert_quant.convert.rules import Rule
 from edgert_quant.convert.source import MetadataEntry
 from edgert_quant.gguf import ValueType
 from edgert_quant.recipes import Recipe
@@ -19,9 +20,10 @@ _QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
-def recipe_metadata(recipe: Recipe) -> dict[str, MetadataEntry]:
-    """What the recipe decides."""
-    return {
+def recipe_metadata(recipe: Recipe, rules: Sequence[Rule]) -> dict[str, MetadataEntry]:
+    """What the recipe decides, and the exceptions from it."""
+    exceptions = {"edgert.convert.tensors": MetadataEntry([str(rule) for rule in rules])} if rules else {}
+    return exceptions | {
         "general.file_type": MetadataEntry(recipe.file_type, ValueType.UINT32),
         "general.quantization_version": MetadataEntry(_QUANTIZATION_VERSION, ValueType.UINT32),
         "edgert.convert.version": MetadataEntry(CONVERTER, ValueType.UINT32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgert_quant.convert.locate import locate
 from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
 from edgert_quant.convert.report import ConversionReport, totals
+from edgert_quant.convert.rules import Rule, apply_rules
 from edgert_quant.convert.source import MetadataEntry, Source
 from edgert_quant.files import InputFile
 from edgert_quant.gguf import GgufWriter
@@ -25,6 +27,7 @@ def convert(
     output: str | Path,
     *,
     type: str = "q4_k_m",  # noqa: A002
+    tensors: Iterable[str] = (),
     name: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -34,7 +37,8 @@ def convert(
     """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
 
     `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case). A GGUF source is quantized again:
-    tensors that have their type already are copied bit by bit. `name` is what to call the model (default: as its folder
+    tensors that have their type already are copied bit by bit. `tensors` are exceptions from the recipe, such as
+    `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `name` is what to call the model (default: as its folder
     or source file is called). `threads` None: all cores; the output does not depend
     on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output is an
     error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
@@ -45,7 +49,7 @@ def convert(
     full disk, tokenizer mismatch).
     """
     started = time.perf_counter()
-    recipe = recipe_named(type)
+    recipe, rules = recipe_named(type), [Rule.parse(text) for text in tensors]
     output = Path(output)
     if not overwrite and output.exists():
         raise ConversionError(f"{output}: there is such a file already")
@@ -54,10 +58,10 @@ def convert(
             if output.exists() and output.samefile(path):
                 raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
         types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
-        types |= opened.fixed_types
+        types = {**apply_rules(types, opened.weights, rules), **opened.fixed_types}
         with GgufWriter(output) as writer:
             named = {} if name is None else {"general.name": MetadataEntry(name)}
-            for key, entry in (opened.metadata() | recipe_metadata(recipe) | named).items():
+            for key, entry in (opened.metadata() | recipe_metadata(recipe, rules) | named).items():
                 writer.add_metadata(key, entry.value, entry.type)
             for tensor, kind in types.items():
                 writer.add_tensor(tensor, kind, opened.weights[tensor].shape)
