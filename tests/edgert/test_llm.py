@@ -1,10 +1,8 @@
 import dataclasses
 import functools
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,38 +10,17 @@ from edgert_quant.blocks import BlockType
 
 from edgert import (
     LLM,
-    Completion,
     ContextLengthError,
     RequestError,
     SamplingParams,
     UnsupportedError,
 )
+from tests.edgert.answers import GREEDY, MESSAGES, free_of_clocks, quiet
 from tests.edgert.tiny_gguf import tokenizer_entries, vocabulary, write_tiny
 
 Open = Callable[..., LLM]
-MESSAGES = [{"role": "user", "content": "hello world"}]
-GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True, seed=0)
 # Only bytes that are characters by themselves, so that the text of all tokens is the texts of each.
 ASCII = {**dict.fromkeys(range(128, 256), -100.0), **dict.fromkeys(range(262, 265), -100.0)}
-
-
-def free_of_clocks(completion: Completion) -> dict[str, Any]:
-    """Everything that must not depend on time, company or the cache."""
-    fields = dataclasses.asdict(completion)
-    del fields["timings"]
-    del fields["usage"]["cached_tokens"]
-    return fields
-
-
-def quiet(llm: LLM) -> bool:
-    """Whether the engine becomes idle, with every block given back, within a second."""
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
-        now = llm.statistics()
-        if not (now.running or now.waiting or now.blocks_held):
-            return True
-        time.sleep(0.005)
-    return False
 
 
 def test_tokens_and_text(tiny: LLM) -> None:

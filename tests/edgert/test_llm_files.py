@@ -14,10 +14,10 @@ from edgert import (
     SamplingParams,
     UnsupportedError,
 )
+from tests.edgert.answers import GREEDY
 from tests.edgert.tiny_gguf import write_tiny
 
 Open = Callable[..., LLM]
-GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True, seed=0)
 
 
 def test_options_that_are_refused(tiny_path: Path, tmp_path: Path) -> None:

@@ -6,10 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,29 +17,9 @@ from edgert import (
     Completion,
     SamplingParams,
 )
+from tests.edgert.answers import GREEDY, MESSAGES, free_of_clocks, quiet
 
 Open = Callable[..., LLM]
-MESSAGES = [{"role": "user", "content": "hello world"}]
-GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True, seed=0)
-
-
-def free_of_clocks(completion: Completion) -> dict[str, Any]:
-    """Everything that must not depend on time, company or the cache."""
-    fields = dataclasses.asdict(completion)
-    del fields["timings"]
-    del fields["usage"]["cached_tokens"]
-    return fields
-
-
-def quiet(llm: LLM) -> bool:
-    """Whether the engine becomes idle, with every block given back, within a second."""
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
-        now = llm.statistics()
-        if not (now.running or now.waiting or now.blocks_held):
-            return True
-        time.sleep(0.005)
-    return False
 
 
 def test_threads_share_the_batch(open_tiny: Open) -> None:
