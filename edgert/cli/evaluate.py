@@ -134,9 +134,10 @@ def _draw(found: Evaluation, path: Path) -> None:
     marks += [("99 %", found.comparison.percentile_99), ("99.9 %", found.comparison.percentile_99_9)]
     for name, value in marks:
         axes.axvline(max(value, 1e-9), color="grey", linewidth=0.8, linestyle=":")
-        axes.text(max(value, 1e-9), 1.1, name, rotation=30, fontsize=8)
+        place = {"transform": axes.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "bottom"}
+        axes.text(max(value, 1e-9), 0.02, name, fontsize=8, **place)
     axes.set_xlabel("Kullback-Leibler divergence of the next token, nats")
     axes.set_ylabel("share of tokens above")
-    axes.set_title(f"{found.model} against {found.comparison.reference}", pad=24)
+    axes.set_title(f"{found.model} against {found.comparison.reference}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
