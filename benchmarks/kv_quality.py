@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import edgert
 from benchmarks.matmul import commit
+from edgert.evaluation import log_softmax
 
 EXACT = "f32"
 
@@ -37,9 +38,7 @@ def pieces(llm: edgert.LLM, text: str | None, tokens: int, window: int) -> list[
 
 def log_probabilities(llm: edgert.LLM, ids: list[int]) -> NDArray[np.float64]:
     """[tokens, vocabulary]: of what follows each token."""
-    logits = llm.logits(ids).astype(np.float64)
-    logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return log_softmax(llm.logits(ids))
 
 
 def compare(exact: edgert.LLM, llm: edgert.LLM, windows: list[list[int]]) -> dict[str, float]:

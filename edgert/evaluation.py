@@ -112,10 +112,10 @@ def evaluate(
         targets = np.array(ids[len(ids) // 2 + 1 :])
         for start in range(0, len(targets), ROWS):
             part = slice(start, start + ROWS)
-            q, index = _log_softmax(logits[part]), np.arange(len(targets[part]))
+            q, index = log_softmax(logits[part]), np.arange(len(targets[part]))
             losses.append(-q[index, targets[part]])
             if other is not None:
-                p = _log_softmax(other[part])
+                p = log_softmax(other[part])
                 same = (p.argmax(axis=-1) == q.argmax(axis=-1)).astype(np.float64)
                 divergence = np.maximum((np.exp(p) * (p - q)).sum(axis=-1), 0.0)  # below zero is rounding
                 others.append((-p[index, targets[part]], divergence, same))
@@ -133,8 +133,8 @@ def evaluate(
 def _windows(llm: LLM, text: str, window: int, most: int | None) -> list[list[int]]:
     if window < LEAST_WINDOW:
         raise RequestError(f"a window of {window} tokens is too small; {LEAST_WINDOW} is the least", parameter="window")
-    ids, plain = llm.tokenize(text), llm.tokenize(text, add_special=False)
-    begin = ids[:1] if ids[:1] != plain[:1] else []
+    ids, vocabulary = llm.tokenize(text), llm.tokenizer.vocabulary
+    begin = ids[:1] if vocabulary.add_bos and vocabulary.bos_id is not None else []
     if len(ids) < window:
         reason = f"the text has {len(ids)} tokens, fewer than a window of {window}; take a longer text or --window"
         raise RequestError(reason, parameter="window")
@@ -150,7 +150,8 @@ def _second_half(llm: LLM, ids: Sequence[int], name: str) -> NDArray[np.float32]
     return logits
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> Float64:
+def log_softmax(logits: NDArray[np.float32]) -> Float64:
+    """Of every row, in float64."""
     values = logits.astype(np.float64)
     values -= values.max(axis=-1, keepdims=True)
     values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +44,6 @@ def evaluate(
     if plot is not None:
         _check_plot(plot)
     content = _read(text)
-    from contextlib import ExitStack
-
     from edgert import evaluation
     from edgert.cli.console import bar, print_json
 

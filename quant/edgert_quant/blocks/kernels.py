@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from llvmlite import ir
 
@@ -222,18 +223,14 @@ def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
     return recipe
 
 
-def symmetric_k(codes: Codes, span: Span, tries: int, rounds: int) -> Recipe:
-    """Q3_K, Q6_K and IQ4_XS: y = d scale q, or d scale table[q]."""
+def symmetric_k(codes: Codes, top: int, put: pack.PutSuper, span: Span, tries: int, rounds: int) -> Recipe:
+    """Q3_K, Q6_K and IQ4_XS: y = d scale q, or d scale table[q], with scales from -top to top - 1."""
 
     def recipe(tile: Tile, starts: list[Value]) -> list[Lanes]:
         fit = fit_scale(tile, codes, span, tries, half=False)
-        found = SymmetricScales(tile, fit, codes, rounds, 128 if codes == signed(6) else 32)
+        found = SymmetricScales(tile, fit, codes, rounds, top)
         rows = pack.CodeRows(tile, grid_of(found.d * found.scale, None), codes)
-        if codes == IQ4:
-            pack.put_iq4(tile.b, rows, starts, found.d, found.scale)
-        else:
-            put = pack.put_q6 if codes == signed(6) else pack.put_q3
-            put(tile.b, rows, starts[0], found.d, found.scale)
+        put(tile.b, rows, starts, found.d, found.scale)
         return [found.d]
 
     return recipe
@@ -244,6 +241,10 @@ def both(length: int, recipe: Recipe) -> tuple[int, Recipe, Recipe]:
     return length, recipe, recipe
 
 
+Q3_K = partial(symmetric_k, signed(3), 32, pack.put_q3)
+Q6_K = partial(symmetric_k, signed(6), 128, pack.put_q6)
+IQ4_XS = partial(symmetric_k, IQ4, 32, pack.put_iq4)
+
 RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
     BlockType.Q8_0: both(32, symmetric(signed(8), (0.93, 1.0), 10)),
     BlockType.Q4_0: (32, symmetric(signed(4), (0.8, 1.1), 8), symmetric(signed(4), (0.8, 1.5), 14)),
@@ -251,12 +252,12 @@ RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
     BlockType.Q4_1: both(32, affine(4, (0.8, 1.04), 6)),
     BlockType.Q5_1: both(32, affine(5, (0.8, 1.04), 6)),
     BlockType.IQ4_NL: (32, symmetric(IQ4, (0.8, 1.2), 12), symmetric(IQ4, (0.8, 1.5), 18)),
-    BlockType.IQ4_XS: (32, symmetric_k(IQ4, (0.8, 1.2), 12, 3), symmetric_k(IQ4, (0.8, 1.5), 18, 3)),
+    BlockType.IQ4_XS: (32, IQ4_XS((0.8, 1.2), 12, 3), IQ4_XS((0.8, 1.5), 18, 3)),
     BlockType.Q2_K: both(16, affine_k(2, (0.6, 1.04), 10, 4)),
-    BlockType.Q3_K: (16, symmetric_k(signed(3), (0.7, 1.1), 16, 3), symmetric_k(signed(3), (0.7, 1.5), 18, 3)),
+    BlockType.Q3_K: (16, Q3_K((0.7, 1.1), 16, 3), Q3_K((0.7, 1.5), 18, 3)),
     BlockType.Q4_K: both(32, affine_k(4, (0.8, 1.04), 6, 3)),
     BlockType.Q5_K: both(32, affine_k(5, (0.8, 1.04), 8, 4)),
-    BlockType.Q6_K: (16, symmetric_k(signed(6), (0.75, 1.1), 16, 3), symmetric_k(signed(6), (0.75, 1.4), 16, 3)),
+    BlockType.Q6_K: (16, Q6_K((0.75, 1.1), 16, 3), Q6_K((0.75, 1.4), 16, 3)),
 }
 """Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
 

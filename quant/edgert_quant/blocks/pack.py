@@ -6,11 +6,16 @@ vector operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from edgert_quant.blocks.codes import Codes
 from edgert_quant.blocks.lanes import COUNT, I8, I32, I64, Lanes, Value, address, allocate, count, load, store
 from edgert_quant.blocks.search import Grid, Tile
+
+PutSuper = Callable[["ir.IRBuilder", "CodeRows", "list[Value]", Lanes, Lanes], None]
+"""Stores super-blocks: (builder, codes, where they go, their factors, the groups' scales)."""
 
 
 class CodeRows:
@@ -177,8 +182,9 @@ def put_q2(
         put_half(b, values, 0, address(b, start, 80 + 2 * i))
 
 
-def put_q3(b: ir.IRBuilder, rows: CodeRows, start: Value, d: Lanes, scale: Lanes) -> None:
+def put_q3(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], d: Lanes, scale: Lanes) -> None:
     """Q3_K: one super-block, sixteen lanes; see `unpack256.q3_k`."""
+    (start,) = starts
     high = bit(b, rows.take(0, 32), 2, 0)
     for g in range(1, 8):
         high = b.or_(high, bit(b, rows.take(32 * g, 32), 2, g))
@@ -201,8 +207,9 @@ def _part(b: ir.IRBuilder, values: Value, first: int, length: int) -> Value:
     return b.shuffle_vector(values, values, order)
 
 
-def put_q6(b: ir.IRBuilder, rows: CodeRows, start: Value, d: Lanes, scale: Lanes) -> None:
+def put_q6(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], d: Lanes, scale: Lanes) -> None:
     """Q6_K: one super-block, sixteen lanes; see `unpack256.q6_k`."""
+    (start,) = starts
     for half in range(2):
         quarter = [rows.take(128 * half + 32 * s, 32) for s in range(4)]
         store(b, halves(b, quarter[0], quarter[2]), address(b, start, 64 * half))

@@ -7,15 +7,18 @@ it is done. What it does not do, for whatever reason, is left to the process tha
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from edgert_quant.jit.declare import Kernel, Progress, prepare
+
+if TYPE_CHECKING:
+    import subprocess
 
 MOST = 7
 """Helpers at once: each takes some 200 MiB, and the longest kernel sets an end to what more of them gain."""
@@ -64,6 +67,8 @@ def prepare_together(kernels: Iterable[Kernel], module: str, processes: int, pro
 @contextmanager
 def _helpers(module: str, count: int, waiting: deque[Kernel], done: SimpleQueue[Kernel]) -> Iterator[None]:
     """Threads that each have a process compile what is waiting."""
+    import subprocess  # not where everything is compiled already: it is slow to import
+
     # -P: the folder that the user happens to be in is no place to import from.
     command = [sys.executable, "-P", "-m", module]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -23,6 +23,7 @@ from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, division, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
+from edgert_runtimes.cpu.memory import aligned
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
 from edgert_runtimes.cpu.values import Span, Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
@@ -156,7 +157,7 @@ class _Lowering(Values):
         if activation.direct:
             return self.place(value), 4 * stride_of(value.width)
         key = (value.id, activation.name)
-        size = _aligned(activation.bytes(value.width))
+        size = aligned(activation.bytes(value.width))
         if key not in self.activations:
             self.activations[key] = self.arena.allocate(self.limits.rows * size)
             fields: dict[int, Field] = {
@@ -211,7 +212,7 @@ class _Lowering(Values):
         gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
         inward_bytes = max(gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width))
         self._scratch(max(moe.SCRATCH + inward_bytes, table.PANELS + down.scratch_bytes(op.hidden)))
-        hidden_bytes = _aligned(down.activation.bytes(op.hidden))
+        hidden_bytes = aligned(down.activation.bytes(op.hidden))
         hidden = self.take(pairs * hidden_bytes)
         gate_x, gate_x_bytes = self._activation(op.x, gate.activation)
         up_x, up_x_bytes = self._activation(op.x, up.activation)
@@ -287,7 +288,7 @@ class _Lowering(Values):
         """Offsets of the keys and of the values of every layer."""
         places, end = [], 0
         for cache in self.plan.caches:
-            size = _aligned(self.limits.blocks * attention.block_bytes(cache.width, self.limits))
+            size = aligned(self.limits.blocks * attention.block_bytes(cache.width, self.limits))
             places.append((end, end + size))
             end += 2 * size
         self.program.cache_bytes = end
@@ -351,7 +352,3 @@ def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float
         assert isinstance(factors, Vector)
         frequencies = frequencies / factors.data
     return frequencies
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 64) * 64

@@ -23,9 +23,10 @@ twice; -s Σq of each 16; the same, those of all first halves of 32 before the o
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from functools import cache
 
-from edgert_quant.jit import Kernel, emit, ir_kernel
+from edgert_quant.jit import emit, ir_kernel
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats import base, vectors
@@ -48,7 +49,8 @@ from edgert_runtimes.cpu.formats.vectors import (
 
 BLOCK = 32
 SUPER_BLOCK = 256
-STEPS = 16
+PARTS = SUPER_BLOCK // BLOCK
+LARGEST_STEP = 16
 """The most that a scale of 32 inputs is of that of 256."""
 SMALLEST = 2.0**-100
 """Blocks whose largest input is smaller count as zeros: their scale would not be a normal number."""
@@ -81,54 +83,68 @@ class Float32(Activation):
         return 4 * k
 
 
-class Codes(Activation):
-    """Blocks of 32 codes, as 16-bit numbers (`wide`) or in `planes` of bytes; see the module. Offsets are bytes from
-    the start of a block.
+class Blocks(Activation):
+    """Blocks of codes, as 16-bit numbers (`wide`) or in `planes` of bytes; see the module. Offsets are bytes from the
+    start of a block.
     """
 
     direct = False
-    block = BLOCK
+    planes = 1
+    block_bytes: int
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.levels = LEVELS[name]
         self.wide = name.endswith("w")
+
+        @ir_kernel(name=f"activation.{name}", key=(base, emit, vectors))
+        def quantize(b: ir.IRBuilder, x: Value, out: Value, k: Value) -> None:
+            source, target = pointer(b, x), pointer(b, out)
+            with emit.loop(b, b.udiv(k, i64(self.block))) as each:
+                inputs = step(b, source, b.mul(each.index, i64(4 * self.block)))
+                self.emit_block(b, inputs, step(b, target, b.mul(each.index, i64(self.block_bytes))))
+
+        self.quantize = quantize
+
+    def bytes(self, k: int) -> int:
+        """`k` is a multiple of the block."""
+        return k // self.block * self.block_bytes
+
+    def words(self, plane: int, step: int) -> tuple[int, ...]:
+        """Where the words of inputs 4 step … 4 step + 3 of 32 are, in one plane, from where their codes start."""
+        return (8 * step, 8 * step + 4) if self.wide else (BLOCK * plane + 4 * step,)
+
+    @abstractmethod
+    def emit_block(self, b: ir.IRBuilder, source: Value, target: Value) -> None:
+        """Quantize one block."""
+
+
+class Codes(Blocks):
+    """Blocks of 32, each with a float scale."""
+
+    block = BLOCK
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.levels = LEVELS[name]
         self.planes = 2 if name == "q8x2" else 1
         self.scale = BLOCK * (2 if self.wide else self.planes)
         self.scaled_sum = self.scale + 4
         self.sum = self.scale + 8
         self.half_sums = (self.scale + 12, self.scale + 16)
         self.block_bytes = self.scale + 20
-        self.quantize: Kernel = self._quantize()
 
-    def bytes(self, k: int) -> int:
-        """`k` is a multiple of 32."""
-        return k // BLOCK * self.block_bytes
-
-    def words(self, plane: int, step: int) -> tuple[int, ...]:
-        """Where the words of inputs 4 step … 4 step + 3 are, in one plane."""
-        return (8 * step, 8 * step + 4) if self.wide else (BLOCK * plane + 4 * step,)
-
-    def _quantize(self) -> Kernel:
-        @ir_kernel(name=f"activation.{self.name}", key=(base, emit, vectors))
-        def quantize(b: ir.IRBuilder, x: Value, out: Value, k: Value) -> None:
-            source, target = pointer(b, x), pointer(b, out)
-            with emit.loop(b, b.lshr(k, i64(5))) as blocks:
-                inputs = load(b, source_at(b, source, blocks.index), 0, ir.VectorType(F32, BLOCK), align=4)
-                self._quantize_block(b, inputs, step(b, target, b.mul(blocks.index, i64(self.block_bytes))))
-
-        return quantize
-
-    def _quantize_block(self, b: ir.IRBuilder, inputs: Value, block: Value) -> None:
+    def emit_block(self, b: ir.IRBuilder, source: Value, target: Value) -> None:
+        """See Blocks."""
+        inputs = load(b, source, 0, ir.VectorType(F32, BLOCK), align=4)
         scale, inverse, _ = _scales(b, _largest(b, _magnitudes(b, inputs)), self.levels)
         codes = _rounded(b, inputs, inverse)
-        self._store_codes(b, block, codes)
+        self._store_codes(b, target, codes)
         sums = _negative_sums(b, codes)
         total = b.add(*sums)
-        store(b, block, self.scale, scale, align=4)
-        store(b, block, self.scaled_sum, b.fmul(scale, b.sitofp(total, F32)), align=4)
+        store(b, target, self.scale, scale, align=4)
+        store(b, target, self.scaled_sum, b.fmul(scale, b.sitofp(total, F32)), align=4)
         for offset, value in zip((self.sum, *self.half_sums), (total, *sums), strict=True):
-            store(b, block, offset, value, align=4)
+            store(b, target, offset, value, align=4)
 
     def _store_codes(self, b: ir.IRBuilder, block: Value, codes: Value) -> None:
         if self.wide:
@@ -142,55 +158,32 @@ class Codes(Activation):
             store(b, block, BLOCK * i, b.trunc(plane, ir.VectorType(I8, BLOCK)))
 
 
-class SuperCodes(Activation):
-    """Blocks of 256 codes, as bytes or as 16-bit numbers (`wide`); see the module. Offsets are bytes from the start of
-    a block, whose size is a multiple of 64.
-    """
+class SuperCodes(Blocks):
+    """Blocks of 256, whose size is a multiple of 64 bytes, each with a float scale and integers for every 32."""
 
-    direct = False
     block = SUPER_BLOCK
-    planes = 1
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.wide = name.endswith("w")
+        super().__init__(name)
         self.part = BLOCK * (2 if self.wide else 1)
         """Bytes of the codes of 32 inputs."""
-        size = SUPER_BLOCK // BLOCK * self.part
+        size = PARTS * self.part
         self.step_pairs, self.sums, self.row_sums, self.steps, self.scale = (size + i for i in (0, 32, 64, 96, 112))
         self.block_bytes = size + 128
-        self.quantize: Kernel = self._quantize()
 
-    def bytes(self, k: int) -> int:
-        """`k` is a multiple of 256."""
-        return k // SUPER_BLOCK * self.block_bytes
-
-    def words(self, plane: int, step: int) -> tuple[int, ...]:
-        """Where the words of inputs 4 step … 4 step + 3 of 32 are, from where their codes start."""
-        return (8 * step, 8 * step + 4) if self.wide else (4 * step,)
-
-    def _quantize(self) -> Kernel:
-        @ir_kernel(name=f"activation.{self.name}", key=(base, emit, vectors))
-        def quantize(b: ir.IRBuilder, x: Value, out: Value, k: Value) -> None:
-            source, target = pointer(b, x), pointer(b, out)
-            with emit.loop(b, b.lshr(k, i64(8))) as each:
-                inputs = step(b, source, b.mul(each.index, i64(4 * SUPER_BLOCK)))
-                self._quantize_block(b, inputs, step(b, target, b.mul(each.index, i64(self.block_bytes))))
-
-        return quantize
-
-    def _quantize_block(self, b: ir.IRBuilder, source: Value, target: Value) -> None:
-        parts = i64(SUPER_BLOCK // BLOCK)
+    def emit_block(self, b: ir.IRBuilder, source: Value, target: Value) -> None:
+        """See Blocks."""
+        parts = i64(PARTS)
         reals, words = ir.VectorType(F32, BLOCK), ir.VectorType(I32, BLOCK)
         with emit.loop(b, parts, ir.Constant(words, [0] * BLOCK)) as each:
             magnitudes = _magnitudes(b, load(b, source_at(b, source, each.index), 0, reals, align=4))
             each.carry(emit.call(b, "llvm.umax.v32i32", words, [magnitudes, *each.values]))
         scale, inverse, one = _scales(b, _largest(b, each.values[0]), 127)
-        store(b, target, self.scale, b.fmul(scale, emit.real(1 / STEPS)), align=4)
+        store(b, target, self.scale, b.fmul(scale, emit.real(1 / LARGEST_STEP)), align=4)
         with emit.loop(b, parts) as each:
             inputs = load(b, source_at(b, source, each.index), 0, reals, align=4)
             steps = _steps(b, b.fmul(b.bitcast(_largest(b, _magnitudes(b, inputs)), F32), one))
-            codes = _rounded(b, inputs, b.fmul(inverse, b.fdiv(emit.real(STEPS), b.sitofp(steps, F32))))
+            codes = _rounded(b, inputs, b.fmul(inverse, b.fdiv(emit.real(LARGEST_STEP), b.sitofp(steps, F32))))
             place = step(b, target, b.mul(each.index, i64(self.part)))
             if self.wide:
                 _store_wide(b, place, codes)
@@ -203,7 +196,7 @@ class SuperCodes(Activation):
                 store(b, pair, self.step_pairs + 2 * half, short, align=2)
                 total = b.mul(b.trunc(total, I16), short)
                 store(b, pair, self.sums + 2 * half, total, align=2)
-                store(b, single, self.row_sums + 2 * SUPER_BLOCK // BLOCK * half, total, align=2)
+                store(b, single, self.row_sums + 2 * PARTS * half, total, align=2)
 
 
 def _magnitudes(b: ir.IRBuilder, inputs: Value) -> Value:
@@ -229,8 +222,8 @@ def _scales(b: ir.IRBuilder, top: Value, levels: int) -> tuple[Value, Value, Val
 
 def _steps(b: ir.IRBuilder, share: Value) -> Value:
     """A share of the largest input → how many sixteenths cover it, one at least; all of them where it is no number."""
-    wanted = b.fmul(share, emit.real(STEPS))
-    wanted = b.select(b.fcmp_ordered("<", wanted, emit.real(STEPS)), wanted, emit.real(STEPS))
+    wanted = b.fmul(share, emit.real(LARGEST_STEP))
+    wanted = b.select(b.fcmp_ordered("<", wanted, emit.real(LARGEST_STEP)), wanted, emit.real(LARGEST_STEP))
     whole = b.fptosi(wanted, I32)
     whole = b.add(whole, b.zext(b.fcmp_ordered("<", b.sitofp(whole, F32), wanted), I32))
     return b.select(b.icmp_signed("<", whole, same(whole, 1)), same(whole, 1), whole)

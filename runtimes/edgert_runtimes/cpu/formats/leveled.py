@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from edgert_quant.jit import emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.activations import BLOCK, SUPER_BLOCK, SuperCodes
+from edgert_runtimes.cpu.formats.activations import PARTS, SUPER_BLOCK, SuperCodes
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa import Isa
 from edgert_runtimes.cpu.formats.layout import STEPS, Layout
@@ -44,8 +44,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     step,
     store,
 )
-
-PARTS = SUPER_BLOCK // BLOCK
 
 
 class LeveledBlocks(BlockFormat):

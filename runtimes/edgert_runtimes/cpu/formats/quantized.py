@@ -16,7 +16,7 @@ from edgert_quant.jit import emit, ir_kernel
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats import activations, base, loops, rows, vectors
-from edgert_runtimes.cpu.formats.activations import BLOCK, Codes, SuperCodes
+from edgert_runtimes.cpu.formats.activations import BLOCK, Blocks
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa, Operand
@@ -81,11 +81,11 @@ def number_of(b: ir.IRBuilder, layout: Layout, index: Offset, group: Offset, blo
 class BlockFormat(Format, Matmul):
     """A block type, for one instruction set."""
 
-    activation: Codes | SuperCodes
+    activation: Blocks
     panel_stride: int
     """Bytes that as many weights of 16 rows as the inputs have in a block take in the panels of `emit_panel`."""
 
-    def __init__(self, layout: Layout, isa: Isa, codes: Codes | SuperCodes) -> None:
+    def __init__(self, layout: Layout, isa: Isa, codes: Blocks) -> None:
         self.type = layout.type
         self.layout = layout
         self.isa = isa

@@ -18,8 +18,9 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.jit import emit
 from llvmlite import ir
 
-from edgert_runtimes.cpu.formats.activations import BLOCK, SUPER_BLOCK, SuperCodes
+from edgert_runtimes.cpu.formats.activations import BLOCK, PARTS, SuperCodes
 from edgert_runtimes.cpu.formats.base import LANES
+from edgert_runtimes.cpu.formats.isa.x86 import SHUFFLE, Avx2, signs_of
 from edgert_runtimes.cpu.formats.leveled import LeveledBlocks
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.tables import IQ4_TABLE
@@ -31,6 +32,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     Offset,
     Value,
     fetch,
+    fused,
     i64,
     join,
     load,
@@ -45,7 +47,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     store,
 )
 
-PARTS = SUPER_BLOCK // BLOCK
 AT_ONCE = 4
 """Rows, whose sums are added across together."""
 
@@ -180,7 +181,7 @@ class RowIQ4XS(Row):
         result = []
         for i in range(PARTS // 2):
             indices = _nibbles(b, load(b, place, 8 + BLOCK * i, CODES))
-            result += [emit.call(b, "llvm.x86.avx2.pshuf.b", CODES, [entries, each]) for each in indices]
+            result += [_shuffled(b, entries, each) for each in indices]
         return result
 
     def halves(self, number: int) -> Sequence[tuple[int, int]]:
@@ -225,7 +226,7 @@ class RowwiseBlocks(LeveledBlocks):
                 total = each.values[0]
                 for factor, parts in zip(row.factors(b, places), zip(*sums, strict=True), strict=True):
                     part = b.sitofp(_across(b, parts), FLOATS4)
-                    total = emit.call(b, "llvm.fmuladd.v4f32", FLOATS4, [part, b.fmul(factor, scale), total])
+                    total = fused(b, part, b.fmul(factor, scale), total)
                 each.carry(total)
             store(b, step(b, y, b.shl(down.index, i64(2))), 0, each.values[0], align=4)
 
@@ -244,18 +245,22 @@ def _row_sums(b: ir.IRBuilder, row: Row, codes: SuperCodes, place: Value, x: Val
         halves = row.halves(i)
         inputs = join(b, [load(b, x, BLOCK * part + 16 * half, BYTES16) for part, half in halves])
         if row.signed:
-            inputs = emit.call(b, "llvm.x86.avx2.psign.b", CODES, [inputs, weight_codes])
-            weight_codes = _magnitudes(b, weight_codes)
-        products = emit.call(b, "llvm.x86.avx2.pmadd.ub.sw", PAIRS, [weight_codes, inputs])
+            inputs, weight_codes = (signs_of(b, values, weight_codes) for values in (inputs, weight_codes))
+        products = emit.call(b, Avx2.multiply, PAIRS, [weight_codes, inputs])
         order = ir.Constant(CODES, [ir.Constant(I8, 2 * part + byte % 2) for part, _ in halves for byte in range(16)])
-        weight = b.bitcast(emit.call(b, "llvm.x86.avx2.pshuf.b", CODES, [weights, order]), PAIRS)
+        weight = b.bitcast(_shuffled(b, weights, order), PAIRS)
         part = _pairs_of_words(b, products, weight)
         total = part if total is None else b.add(total, part)
     return [total] if minima is None else [total, _pairs_of_words(b, minima, sums)]
 
 
 def _pairs_of_words(b: ir.IRBuilder, x: Value, y: Value) -> Value:
-    return emit.call(b, "llvm.x86.avx2.pmadd.wd", SUMS, [x, y])
+    return emit.call(b, Avx2.widen, SUMS, [x, y])
+
+
+def _shuffled(b: ir.IRBuilder, values: Value, order: Value) -> Value:
+    """Bytes out of those in the same half."""
+    return emit.call(b, SHUFFLE[2][0], CODES, [values, order])
 
 
 def _across(b: ir.IRBuilder, sums: Sequence[Value]) -> Value:
@@ -269,10 +274,6 @@ def _nibbles(b: ir.IRBuilder, stored: Value) -> list[Value]:
     """The low and the high halves of bytes."""
     wide = b.bitcast(stored, ir.VectorType(I16, stored.type.count // 2))
     return [mask(b, b.bitcast(part, stored.type), 0x0F) for part in (wide, shift_right(b, wide, 4))]
-
-
-def _magnitudes(b: ir.IRBuilder, values: Value) -> Value:
-    return b.select(b.icmp_signed("<", values, same(values, 0)), b.neg(values), values)
 
 
 def _gather(b: ir.IRBuilder, places: Sequence[Value], offset: Offset, kind: ir.Type) -> Value:

@@ -98,7 +98,7 @@ def splat(b: ir.IRBuilder, value: Value) -> Value:
 
 def fused(b: ir.IRBuilder, x: Value, y: Value, z: Value) -> Value:
     """x·y + z, rounded once where the CPU can; the same in every kernel of one machine."""
-    return emit.call(b, "llvm.fmuladd.v16f32", FLOATS, [x, y, z])
+    return emit.call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, [x, y, z])
 
 
 def shift_left(b: ir.IRBuilder, value: Value, count: Value | int) -> Value:

@@ -144,7 +144,7 @@ class _Pairs(Portable):
         if not _signed(table):
             return super().entries(b, words, table)
         entries = _bytes(b, self.look_up(b, words, table), self.parts)
-        return (*(_signs_of(b, entry, entry) for entry in entries), *entries)
+        return (*(signs_of(b, entry, entry) for entry in entries), *entries)
 
     weighs = True
 
@@ -165,7 +165,7 @@ class _Pairs(Portable):
         shorts = ir.VectorType(I16, 2 * LANES // self.parts)
         codes, signs = codes[: self.parts], codes[self.parts :]
         if signs:
-            inputs = tuple(_signs_of(b, x, sign) for x, sign in zip(inputs, signs, strict=True))
+            inputs = tuple(signs_of(b, x, sign) for x, sign in zip(inputs, signs, strict=True))
         operands = zip(codes, inputs, strict=True)
         pairs = tuple(emit.call(b, self.multiply, shorts, [x, y]) for x, y in operands)
         if sums.room:
@@ -224,7 +224,7 @@ def _signed(table: Sequence[int]) -> bool:
     return max(table) - min(table) > 127
 
 
-def _signs_of(b: ir.IRBuilder, values: Value, signs: Value) -> Value:
+def signs_of(b: ir.IRBuilder, values: Value, signs: Value) -> Value:
     """Bytes, negated where those of `signs` are negative; where they are zero, anything. AVX-512 has no vpsignb."""
     if values.type.count == 32:
         return emit.call(b, "llvm.x86.avx2.psign.b", values.type, [values, signs])
