@@ -1,0 +1,146 @@
+"""Derivatives of the ops: from that of a loss by an op's result to those by its inputs and weights."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import UnsupportedError
+
+from edgert_runtimes.layerwise import forward as f
+from edgert_runtimes.layerwise.floats import Floats, Floats_
+from edgert_runtimes.layerwise.sequences import Sequences
+
+
+class Sink(Protocol):
+    """Takes derivatives by weights. A weight that serves twice, as a tied embedding, comes twice: they add up."""
+
+    def wants(self, name: str) -> bool:
+        """Whether to compute the derivative by a weight."""
+
+    def take(self, name: str, gradient: Floats_, expert: int | None = None) -> None:
+        """The derivative by a weight, in its shape; of one matrix [out, in] where `expert` says which."""
+
+
+def run(
+    op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], given: Floats_, sink: Sink
+) -> list[Floats_]:
+    """Derivatives by the inputs, in the order of `op.inputs`."""
+    match op:
+        case ops.Embed():
+            return _embed(op, text, weights, given, sink)
+        case ops.RmsNorm():
+            return [_rms_norm(op, weights, sink, given, *inputs)]
+        case ops.Linear():
+            return [_linear(op, weights, sink, given, *inputs)]
+        case ops.Add():
+            return [given, given]
+        case ops.GatedActivation():
+            return list(_gated(op.kind, given, *inputs))
+        case ops.Rope():
+            cos, sin = f.angles(op, weights, text)
+            if op.factors is not None and sink.wants(op.factors):
+                raise UnsupportedError(f"no derivative by {op.factors}")
+            return [_rotated_back(op, given, cos, sin)]
+        case ops.Attend():
+            return _attend(op, text, given, *inputs)
+        case ops.Moe():
+            return _moe(op, weights, sink, given, *inputs)
+        case ops.PickRows():
+            out = np.zeros_like(inputs[0])
+            np.add.at(out, text.pick, given)
+            return [out]
+        case _:
+            raise UnsupportedError(f"op {type(op).__name__} has no derivative here")
+
+
+def _embed(op: ops.Embed, text: Sequences, weights: Floats, given: Floats_, sink: Sink) -> list[Floats_]:
+    if sink.wants(op.weight):
+        gradient = np.zeros(weights.weights[op.weight].shape, given.dtype)
+        np.add.at(gradient, text.tokens, given)
+        sink.take(op.weight, gradient)
+    return []
+
+
+def _rms_norm(op: ops.RmsNorm, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
+    parts, scale = f.rms_parts(op, x)
+    normal = parts * scale
+    grouped = given.reshape(normal.shape)
+    if sink.wants(op.weight):
+        sink.take(op.weight, np.einsum("rgn,rgn->n", grouped, normal))
+    inner = grouped * weights.whole(op.weight)
+    shared = np.einsum("rgn,rgn->rg", inner, normal)[..., None] / normal.shape[-1]
+    return np.asarray((scale * (inner - normal * shared)).reshape(x.shape))
+
+
+def _linear(op: ops.Linear, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
+    if sink.wants(op.weight):
+        sink.take(op.weight, given.T @ x)
+    if op.bias is not None and sink.wants(op.bias):
+        sink.take(op.bias, given.sum(axis=0))
+    return np.asarray(given @ weights.whole(op.weight))
+
+
+def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Floats_, Floats_]:
+    """By gate and up, of f(gate) · up."""
+    if kind != "silu":
+        raise UnsupportedError(f"activation '{kind}' has no derivative here")
+    s = f.sigmoid(gate)
+    return given * up * (s * (1 + gate * (1 - s))), given * (gate * s)
+
+
+def _rotated_back(op: ops.Rope, given: Floats_, cos: Floats_, sin: Floats_) -> Floats_:
+    """A rotation's transpose turns the other way."""
+    return f.rotated(op, cos, -sin, given)
+
+
+def _attend(op: ops.Attend, text: Sequences, given: Floats_, q: Floats_, k: Floats_, v: Floats_) -> list[Floats_]:
+    out = [np.empty_like(x) for x in (q, k, v)]
+    scale = q.dtype.type(op.scale)
+    for rows in f.each_sequence(text):
+        length = rows.stop - rows.start
+        p = f.attention(op, q[rows], k[rows])
+        queries, keys, values = (f.by_head(x[rows], op.kv_heads, op.head_size) for x in (q, k, v))
+        inner = f.by_head(given[rows], op.kv_heads, op.head_size)
+        by_p = inner @ values.transpose(0, 2, 1)
+        by_p -= np.einsum("hqk,hqk->hq", by_p, p)[..., None]
+        by_p *= p
+        by_p *= scale
+        turned = by_p.transpose(0, 2, 1)
+        for target, part in zip(out, (by_p @ keys, turned @ queries, p.transpose(0, 2, 1) @ inner), strict=True):
+            target[rows] = f.from_heads(part, length)
+    return out
+
+
+def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, logits: Floats_) -> list[Floats_]:
+    routing = f.route(op, logits)
+    by_x, by_share = np.zeros_like(x), np.zeros_like(routing.share)
+    for expert, rows, rank in routing.parts():
+        inward, outward = x[rows], given[rows]
+        gate_w, up_w, down_w = (weights.expert(name, expert) for name in (op.gate, op.up, op.down))
+        gate, up = inward @ gate_w.T, inward @ up_w.T
+        hidden = f.activate(gate, op.kind) * up
+        back = outward @ down_w
+        by_share[rows, rank] = np.einsum("rn,rn->r", hidden, back)
+        share = routing.share[rows, rank][:, None]
+        if sink.wants(op.down):
+            sink.take(op.down, (outward * share).T @ hidden, expert)
+        by_gate, by_up = _gated(op.kind, back * share, gate, up)
+        if sink.wants(op.gate):
+            sink.take(op.gate, by_gate.T @ inward, expert)
+        if sink.wants(op.up):
+            sink.take(op.up, by_up.T @ inward, expert)
+        by_x[rows] += by_gate @ gate_w + by_up @ up_w
+    return [by_x, _routing_back(op, routing, by_share)]
+
+
+def _routing_back(op: ops.Moe, routing: f.Routing, by_share: Floats_) -> Floats_:
+    """By the logits, from the derivative by the shares of the chosen; the choice itself has none."""
+    chosen_p = np.take_along_axis(routing.p, routing.chosen, axis=1)
+    if op.normalize:
+        total = chosen_p.sum(axis=1, keepdims=True)
+        by_share = (by_share - (by_share * routing.share).sum(axis=1, keepdims=True)) / total
+    by_p = np.zeros_like(routing.p)
+    np.put_along_axis(by_p, routing.chosen, by_share, axis=1)
+    return np.asarray(routing.p * (by_p - (by_p * routing.p).sum(axis=1, keepdims=True)))

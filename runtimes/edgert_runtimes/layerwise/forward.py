@@ -1,0 +1,207 @@
+"""The ops over whole sequences, in the floats of their inputs; `edgert_models.ops` defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import BackendError, UnsupportedError
+from edgert_models.rope import RopeLayout
+from numpy.typing import NDArray
+
+from edgert_runtimes.layerwise.floats import Floats, Floats_
+from edgert_runtimes.layerwise.sequences import Sequences
+
+
+class Observer(Protocol):
+    """Is told what enters each matrix, op by op."""
+
+    def matrix(self, name: str, x: Floats_) -> None:
+        """The inputs [rows, in] of a matrix [out, in]."""
+
+    def expert(self, name: str, expert: int, x: Floats_) -> None:
+        """The inputs [rows, in] of one expert's matrix: of the rows that chose it."""
+
+
+def activate(x: Floats_, kind: str) -> Floats_:
+    """The activations a gate can have."""
+    if kind != "silu":
+        raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")
+    return x * sigmoid(x)
+
+
+def sigmoid(x: Floats_) -> Floats_:
+    """1 / (1 + exp(-x)), which never overflows in this form."""
+    half: Floats_ = 0.5 * np.tanh(0.5 * x)
+    half += 0.5
+    return half
+
+
+def softmax(x: Floats_) -> Floats_:
+    """Over the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    e /= e.sum(axis=-1, keepdims=True)
+    return np.asarray(e)
+
+
+def rms_norm(op: ops.RmsNorm, weights: Floats, x: Floats_) -> Floats_:
+    """Group by group."""
+    parts, scale = rms_parts(op, x)
+    return np.asarray((parts * scale * weights.whole(op.weight)).reshape(x.shape))
+
+
+def rms_parts(op: ops.RmsNorm, x: Floats_) -> tuple[Floats_, Floats_]:
+    """Groups [rows, groups, n], and what each is divided by, inverted [rows, groups, 1]."""
+    parts = x.reshape(len(x), op.groups, -1)
+    mean = np.einsum("rgn,rgn->rg", parts, parts)[..., None] / parts.shape[-1]
+    return parts, 1 / np.sqrt(mean + x.dtype.type(op.eps))
+
+
+def linear(op: ops.Linear, weights: Floats, x: Floats_) -> Floats_:
+    """Matrix product and bias."""
+    y = x @ weights.whole(op.weight).T
+    if op.bias is not None:
+        y += weights.whole(op.bias)
+    return np.asarray(y)
+
+
+def angles(op: ops.Rope, weights: Floats, text: Sequences) -> tuple[Floats_, Floats_]:
+    """Cosine and sine times the magnitude, [rows, 1, pairs]."""
+    frequencies = np.array(op.frequencies)
+    if op.factors is not None:
+        frequencies = frequencies / weights.whole(op.factors)
+    angle = text.positions[:, None, None] * frequencies
+    cos, sin = ((f(angle) * op.magnitude).astype(weights.dtype) for f in (np.cos, np.sin))
+    return cos, sin
+
+
+def rotated(op: ops.Rope, cos: Floats_, sin: Floats_, x: Floats_) -> Floats_:
+    """Pairs (a, b) → (a cos - b sin, a sin + b cos); what belongs to no pair stays."""
+    pairs = len(op.frequencies)
+    heads = x.reshape(len(x), op.heads, op.head_size)
+    out = heads.copy()
+    if op.layout is RopeLayout.INTERLEAVED:
+        first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    else:
+        first, second = slice(0, pairs), slice(pairs, 2 * pairs)
+    a, b = heads[:, :, first], heads[:, :, second]
+    out[:, :, first] = a * cos - b * sin
+    out[:, :, second] = a * sin + b * cos
+    return out.reshape(x.shape)
+
+
+def by_head(x: Floats_, kv_heads: int, head_size: int) -> Floats_:
+    """[length, heads · size] → [kv_heads, queries of it · length, size], where keys have one query."""
+    parts = x.reshape(len(x), kv_heads, -1, head_size).transpose(1, 2, 0, 3)
+    return parts.reshape(kv_heads, -1, head_size)
+
+
+def from_heads(x: Floats_, length: int) -> Floats_:
+    """What `by_head` did, undone."""
+    kv_heads, _, head_size = x.shape
+    return x.reshape(kv_heads, -1, length, head_size).transpose(2, 0, 1, 3).reshape(length, -1)
+
+
+def attention(op: ops.Attend, q: Floats_, k: Floats_) -> Floats_:
+    """What each query of one sequence takes of each key: [kv_heads, queries of it · length, length]."""
+    length = len(q)
+    scores = by_head(q, op.kv_heads, op.head_size) @ by_head(k, op.kv_heads, op.head_size).transpose(0, 2, 1)
+    scores *= scores.dtype.type(op.scale)
+    distance = np.arange(length)[:, None] - np.arange(length)
+    hidden = distance < 0 if op.window is None else (distance < 0) | (distance >= op.window)
+    view = scores.reshape(op.kv_heads, -1, length, length)
+    np.copyto(view, -np.inf, where=hidden)
+    return softmax(scores)
+
+
+def attend(op: ops.Attend, text: Sequences, q: Floats_, k: Floats_, v: Floats_) -> Floats_:
+    """Sequence by sequence."""
+    out = np.empty_like(q)
+    for rows in each_sequence(text):
+        p = attention(op, q[rows], k[rows])
+        out[rows] = from_heads(p @ by_head(v[rows], op.kv_heads, op.head_size), rows.stop - rows.start)
+    return out
+
+
+def each_sequence(text: Sequences) -> Iterator[slice]:
+    """Rows of every sequence."""
+    return (slice(start, end) for start, end in pairwise(text.bounds))
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Where rows go: the experts `chosen` by each [rows, used], their `share` [rows, used], all p [rows, experts]."""
+
+    chosen: NDArray[np.intp]
+    share: Floats_
+    p: Floats_
+
+    def parts(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
+        """Each expert that some row chose: its index, the rows, and which of their choices it was."""
+        flat = self.chosen.reshape(-1)
+        order = np.argsort(flat, kind="stable")
+        bounds = np.flatnonzero(np.diff(flat[order], prepend=-1, append=-1))
+        for start, end in pairwise(bounds):
+            rows, rank = np.divmod(order[start:end], self.chosen.shape[1])
+            yield int(flat[order[start]]), rows, rank
+
+
+def route(op: ops.Moe, logits: Floats_) -> Routing:
+    """The largest probabilities of each row."""
+    if np.isnan(logits).any():
+        raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
+    p = softmax(logits)
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, : op.used]
+    share = np.take_along_axis(p, chosen, axis=1)
+    if op.normalize:
+        share = share / share.sum(axis=1, keepdims=True)
+    return Routing(chosen, share, p)
+
+
+def moe(op: ops.Moe, weights: Floats, observer: Observer | None, x: Floats_, logits: Floats_) -> Floats_:
+    """Expert by expert, so that the weights of one at a time are in memory."""
+    routing = route(op, logits)
+    out = np.zeros((len(x), op.out.width), x.dtype)
+    for expert, rows, rank in routing.parts():
+        inward = x[rows]
+        gate, up = (inward @ weights.expert(name, expert).T for name in (op.gate, op.up))
+        hidden = activate(gate, op.kind) * up
+        if observer is not None:
+            observer.expert(op.gate, expert, inward)
+            observer.expert(op.up, expert, inward)
+            observer.expert(op.down, expert, hidden)
+        out[rows] += routing.share[rows, rank][:, None] * (hidden @ weights.expert(op.down, expert).T)
+    return out
+
+
+def run(
+    op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], observer: Observer | None = None
+) -> Floats_:
+    """One op on its inputs, in the order of `op.inputs`."""
+    match op:
+        case ops.Embed():
+            return weights.rows(op.weight, text.tokens)
+        case ops.RmsNorm():
+            return rms_norm(op, weights, *inputs)
+        case ops.Linear():
+            if observer is not None:
+                observer.matrix(op.weight, inputs[0])
+            return linear(op, weights, *inputs)
+        case ops.Add():
+            return np.asarray(inputs[0] + inputs[1])
+        case ops.GatedActivation():
+            return activate(inputs[0], op.kind) * inputs[1]
+        case ops.Rope():
+            return rotated(op, *angles(op, weights, text), *inputs)
+        case ops.Attend():
+            return attend(op, text, *inputs)
+        case ops.Moe():
+            return moe(op, weights, observer, *inputs)
+        case ops.PickRows():
+            return np.asarray(inputs[0][text.pick])
+        case _:
+            raise UnsupportedError(f"op {type(op).__name__} cannot be run layer by layer")
