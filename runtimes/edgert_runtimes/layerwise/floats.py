@@ -17,7 +17,8 @@ Floats_ = NDArray[np.floating[Any]]
 class Floats:
     """Tensors of a provider as floats of `dtype`, in their own shape.
 
-    With `keep` what was read once stays in memory. `replaced` stands before the provider: tensors to be tried instead.
+    With `keep` what was read once stays in memory. `replaced` and `replaced_experts` stand before the provider: tensors,
+    and single matrices of [experts, out, in], to be tried instead.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Floats:
         self.provider = provider
         self.dtype = dtype
         self.replaced: dict[str, Floats_] = {}
+        self.replaced_experts: dict[tuple[str, int], Floats_] = {}
         self._kept: dict[str, Floats_] | None = {} if keep else None
 
     @property
@@ -45,6 +47,8 @@ class Floats:
 
     def expert(self, name: str, index: int) -> Floats_:
         """One matrix [out, in] of [experts, out, in]."""
+        if (name, index) in self.replaced_experts:
+            return self.replaced_experts[name, index]
         if name in self.replaced or self._kept is not None:
             return np.asarray(self.whole(name)[index])
         rows = self.provider.weights[name].shape[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from edgert_models import ops
@@ -17,14 +16,20 @@ from edgert_runtimes.layerwise.floats import Floats, Floats_
 from edgert_runtimes.layerwise.sequences import Sequences
 
 
-class Observer(Protocol):
-    """Is told what enters each matrix, op by op."""
+class Observer:
+    """Is told what is about to enter each matrix, op by op; may replace the matrix before it is read."""
+
+    def before(self, op: ops.Op, inputs: list[Floats_]) -> None:
+        """An op is about to run on its inputs."""
 
     def matrix(self, name: str, x: Floats_) -> None:
         """The inputs [rows, in] of a matrix [out, in]."""
 
-    def expert(self, name: str, expert: int, x: Floats_) -> None:
-        """The inputs [rows, in] of one expert's matrix: of the rows that chose it."""
+    def expert(self, name: str, expert: int, x: Floats_, rows: NDArray[np.intp]) -> None:
+        """The inputs [len(rows), in] of one expert's matrix: of the rows that chose it."""
+
+    def after(self, op: ops.Op) -> None:
+        """It has run."""
 
 
 def activate(x: Floats_, kind: str) -> Floats_:
@@ -162,25 +167,22 @@ def route(op: ops.Moe, logits: Floats_) -> Routing:
     return Routing(chosen, share, p)
 
 
-def moe(op: ops.Moe, weights: Floats, observer: Observer | None, x: Floats_, logits: Floats_) -> Floats_:
+def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Floats_) -> Floats_:
     """Expert by expert, so that the weights of one at a time are in memory."""
     routing = route(op, logits)
     out = np.zeros((len(x), op.out.width), x.dtype)
     for expert, rows, rank in routing.parts():
         inward = x[rows]
+        observer.expert(op.gate, expert, inward, rows)
+        observer.expert(op.up, expert, inward, rows)
         gate, up = (inward @ weights.expert(name, expert).T for name in (op.gate, op.up))
         hidden = activate(gate, op.kind) * up
-        if observer is not None:
-            observer.expert(op.gate, expert, inward)
-            observer.expert(op.up, expert, inward)
-            observer.expert(op.down, expert, hidden)
+        observer.expert(op.down, expert, hidden, rows)
         out[rows] += routing.share[rows, rank][:, None] * (hidden @ weights.expert(op.down, expert).T)
     return out
 
 
-def run(
-    op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], observer: Observer | None = None
-) -> Floats_:
+def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], observer: Observer) -> Floats_:
     """One op on its inputs, in the order of `op.inputs`."""
     match op:
         case ops.Embed():
@@ -188,8 +190,7 @@ def run(
         case ops.RmsNorm():
             return rms_norm(op, weights, *inputs)
         case ops.Linear():
-            if observer is not None:
-                observer.matrix(op.weight, inputs[0])
+            observer.matrix(op.weight, inputs[0])
             return linear(op, weights, *inputs)
         case ops.Add():
             return np.asarray(inputs[0] + inputs[1])

@@ -52,9 +52,12 @@ class Layerwise:
         With `keep`, all values that were made or given. The plan's logits stay alive at the end.
         """
         values: State = dict(state or {})
+        watching = observer or Observer()
         for i, op in enumerate(self.plan.ops[first:end], first):
             inputs = [values[value.id] for value in op.inputs]
-            values[op.out.id] = forward.run(op, text, self.weights, inputs, observer)
+            watching.before(op, inputs)
+            values[op.out.id] = forward.run(op, text, self.weights, inputs, watching)
+            watching.after(op)
             if not keep:
                 for value in op.inputs:
                     if self._last[value.id] == i:

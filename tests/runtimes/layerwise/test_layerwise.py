@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgert_models import ops
 from edgert_models.errors import BackendError
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_models.rope import Rope, RopeLayout
@@ -13,7 +14,7 @@ from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile
-from edgert_runtimes.layerwise import Floats, Layerwise, Sequences
+from edgert_runtimes.layerwise import Floats, Layerwise, Observer, Sequences
 from edgert_runtimes.weights import GgufWeights
 
 from tests.support.golden import FOLDER, NAMES, expected, relative_error
@@ -93,19 +94,23 @@ def test_derivatives_are_those_that_finite_differences_show(name: str) -> None:
         assert float((gradient * step).sum()) == pytest.approx(slope, rel=2e-4, abs=1e-6), weight
 
 
-class Inputs:
+class Inputs(Observer):
     """An observer that sums up squares and counts rows."""
 
     def __init__(self) -> None:
+        self.ops = 0
         self.squares: dict[tuple[str, int], float] = {}
         self.counts: dict[tuple[str, int], int] = {}
 
-    def matrix(self, name: str, x: np.ndarray) -> None:
-        self.expert(name, -1, x)
+    def after(self, op: ops.Op) -> None:
+        self.ops += 1
 
-    def expert(self, name: str, expert: int, x: np.ndarray) -> None:
+    def matrix(self, name: str, x: np.ndarray) -> None:
+        self.expert(name, -1, x, np.arange(len(x)))
+
+    def expert(self, name: str, expert: int, x: np.ndarray, rows: np.ndarray) -> None:
         self.squares[name, expert] = float((x.astype(np.float64) ** 2).sum())
-        self.counts[name, expert] = len(x)
+        self.counts[name, expert] = len(rows)
 
 
 def test_an_observer_sees_what_enters_each_matrix() -> None:
@@ -113,6 +118,7 @@ def test_an_observer_sees_what_enters_each_matrix() -> None:
     walk, text, seen = Layerwise(plan, Floats(random_weights(plan))), Sequences.of(TEXTS), Inputs()
     walk.logits(text, observer=seen)
     rows, spec = len(text.tokens), plan.spec
+    assert seen.ops == len(plan.ops)
     assert {name for name, _ in seen.counts} == {w for w in plan.weights if w.endswith(".weight")} - {
         name for name in plan.weights if "norm" in name or name == "token_embd.weight"
     }
@@ -133,6 +139,25 @@ def test_a_run_can_be_divided_at_every_cut() -> None:
         state = walk.run(text, end=cut)
         assert len(state) <= 1
         assert np.array_equal(walk.logits(text, state=state, first=cut), whole)
+
+
+class Doubler(Observer):
+    """Doubles the matrices of experts before they are read."""
+
+    def __init__(self, weights: Floats) -> None:
+        self.weights = weights
+
+    def expert(self, name: str, expert: int, x: np.ndarray, rows: np.ndarray) -> None:
+        self.weights.replaced_experts[name, expert] = 2 * self.weights.expert(name, expert)
+
+
+def test_an_observer_can_replace_a_matrix_before_it_is_read() -> None:
+    plan = build_plan(spec_of("qwen3moe"))
+    weights, text = Floats(random_weights(plan), keep=True), Sequences.of(TEXTS)
+    found = Layerwise(plan, weights).logits(text, observer=Doubler(weights))
+    weights.replaced_experts = {}
+    weights.replaced = {name: 2 * weights.whole(name) for name in plan.weights if name.endswith("_exps.weight")}
+    assert np.array_equal(Layerwise(plan, weights).logits(text), found)
 
 
 def test_experts_are_read_one_by_one_or_kept_and_it_makes_no_difference() -> None:
