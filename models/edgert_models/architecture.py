@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgert_models.config import Config
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
-from edgert_models.sources import Experts, RopeFactors, RotaryRows, Source, Stored
+from edgert_models.sources import (
+    Experts,
+    ExpertVectors,
+    RopeFactors,
+    RotaryRows,
+    Source,
+    Stored,
+    TransposedExperts,
+)
 from edgert_models.spec import ModelSpec
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
@@ -22,7 +30,8 @@ class Architecture:
 
     `config` makes a ModelSpec of a config.json. `wire` builds the model. `names` maps GGUF names (after `blk.N.`
     inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
-    files order rotated pairs, and what holds where a file does not say.
+    files order rotated pairs, what holds where a file does not say, and the `quant_method` of checkpoints that are
+    read although they are quantized.
     """
 
     name: str
@@ -34,6 +43,8 @@ class Architecture:
     rope_layout: RopeLayout
     qk_norm: str | None = None
     normalize_experts: bool = True
+    yarn_truncate: bool = True
+    quantized: tuple[str, ...] = ()
 
     def source(self, spec: ModelSpec, name: str) -> Source:
         """Where a checkpoint has the GGUF tensor `name`; KeyError if this architecture does not know it."""
@@ -42,6 +53,8 @@ class Architecture:
         source = self.names[key]
         if isinstance(source, RopeFactors):
             return source
+        if isinstance(source, TransposedExperts | ExpertVectors):
+            return replace(source, name=source.name.replace("{i}", layer))
         at_layer = tuple(text.replace("{i}", layer) for text in source.names)
         if isinstance(source, Experts):
             return Experts(at_layer, tuple(t.replace("{i}", layer) for t in source.fused), source.part, source.parts)
@@ -97,7 +110,7 @@ def expert_names(
     }
 
 
-def attention(g: Graph, x: Value, block: str) -> Value:
+def attention(g: Graph, x: Value, block: str, *, window: int | None, sinks: str | None = None) -> Value:
     """Self-attention with rope, and with normalised queries and keys where the model has them."""
     s = g.spec
     q = g.linear(x, f"{block}.attn_q", s.query_width, bias=s.attention_bias)
@@ -107,7 +120,7 @@ def attention(g: Graph, x: Value, block: str) -> Value:
         per_head = s.qk_norm == "head"
         q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads if per_head else 1)
         k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=s.kv_heads if per_head else 1)
-    y = g.attend(g.rope(q, s.heads), g.rope(k, s.kv_heads), v)
+    y = g.attend(g.rope(q, s.heads), g.rope(k, s.kv_heads), v, window=window, sinks=sinks)
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
@@ -127,8 +140,13 @@ def pre_norm_decoder(g: Graph) -> Plan:
     x = g.embed()
     for i in range(s.layers):
         block = f"blk.{i}"
-        x = g.add(x, attention(g, g.rms_norm(x, f"{block}.attn_norm.weight"), block))
+        x = g.add(x, attention(g, g.rms_norm(x, f"{block}.attn_norm.weight"), block, window=s.window))
         x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm.weight"), block))
+    return predict(g, x)
+
+
+def predict(g: Graph, x: Value) -> Plan:
+    """The end of a decoder: the last norm, and logits."""
     hidden = g.rms_norm(g.pick_rows(x), "output_norm.weight")
-    logits = g.linear(hidden, "token_embd" if s.tied else "output", s.vocabulary)
+    logits = g.linear(hidden, "token_embd" if g.spec.tied else "output", g.spec.vocabulary)
     return g.plan(hidden, logits)

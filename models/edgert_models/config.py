@@ -12,14 +12,20 @@ _REQUIRED = object()
 
 
 class Config(Mapping[str, Any]):
-    """The mapping of config.json with getters that check type; UnsupportedError names a missing or odd entry."""
+    """The mapping of config.json with getters that check type; UnsupportedError names a missing or odd entry.
 
-    def __init__(self, entries: Mapping[str, Any]) -> None:
+    `quantized` are methods of quantization that may have been used on the checkpoint.
+    """
+
+    def __init__(self, entries: Mapping[str, Any], quantized: tuple[str, ...] = ()) -> None:
         self._entries = entries
         quantization = entries.get("quantization_config")
         if quantization:
             method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
-            raise UnsupportedError(f"config.json: the checkpoint is quantized already ({method}); give the original")
+            if method not in quantized:
+                raise UnsupportedError(
+                    f"config.json: the checkpoint is quantized already ({method}); give the original"
+                )
         self.refuse_unless("hidden_act", ("silu", "swish"), default="silu")
 
     def __getitem__(self, key: str) -> Any:
@@ -67,7 +73,7 @@ class Config(Mapping[str, Any]):
         return default
 
 
-def decoder_sizes(c: Config, layout: RopeLayout) -> dict[str, Any]:
+def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) -> dict[str, Any]:
     """The ModelSpec fields that decoders of all families name alike in their configs."""
     heads = c.integer("num_attention_heads")
     head_size = c.integer("head_dim", default=c.integer("hidden_size") // max(heads, 1))
@@ -79,7 +85,7 @@ def decoder_sizes(c: Config, layout: RopeLayout) -> dict[str, Any]:
         "heads": heads,
         "kv_heads": c.integer("num_key_value_heads", default=heads),
         "head_size": head_size,
-        "rope": rope_from_config(c, head_size=head_size, layout=layout),
+        "rope": rope_from_config(c, head_size=head_size, layout=layout, yarn_truncate=yarn_truncate),
         "norm_eps": c.number("rms_norm_eps", default=1e-6),
         "feed_forward": c.integer("intermediate_size", default=0),
         "tied": c.boolean("tie_word_embeddings"),

@@ -20,7 +20,7 @@ class Role(Enum):
     MATRIX = "matrix"  # [out, in]
     EXPERTS = "experts"  # [experts, out, in]
     ROUTER = "router"  # [experts, in]; kept in F32, routing flips on small errors
-    VECTOR = "vector"  # [n]: norms, biases, frequency factors; always F32
+    VECTOR = "vector"  # [n] (or [experts, n]): norms, biases, sinks, frequency factors; always F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Graph:
         return self._add(ops.Add, a.width, a=a, b=b)
 
     def gated(self, gate: Value, up: Value, kind: str = "silu") -> Value:
-        """f(gate) · up."""
+        """See `ops.GatedActivation`."""
         return self._add(ops.GatedActivation, gate.width, gate=gate, up=up, kind=kind)
 
     def rope(self, x: Value, heads: int) -> Value:
@@ -114,10 +114,12 @@ class Graph:
             factors=factors,
         )
 
-    def attend(self, q: Value, k: Value, v: Value) -> Value:
+    def attend(self, q: Value, k: Value, v: Value, *, window: int | None = None, sinks: str | None = None) -> Value:
         """Attention of the next layer, with a cache of its own."""
         s = self.spec
-        self._caches.append(Cache(s.kv_heads, s.head_size, s.window))
+        self._caches.append(Cache(s.kv_heads, s.head_size, window))
+        if sinks:
+            self._weight(sinks, (s.heads,), Role.VECTOR)
         return self._add(
             ops.Attend,
             q.width,
@@ -129,13 +131,20 @@ class Graph:
             kv_heads=s.kv_heads,
             head_size=s.head_size,
             scale=s.head_size**-0.5,
-            window=s.window,
+            window=window,
+            sinks=sinks,
         )
 
-    def moe(self, x: Value, logits: Value, prefix: str) -> Value:
-        """The experts `prefix`.ffn_{gate,up,down}_exps.weight."""
+    def moe(self, x: Value, logits: Value, prefix: str, *, kind: str = "silu", bias: bool = False) -> Value:
+        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias."""
         s = self.spec
         gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))
+        biases: dict[str, Any] = {
+            f"{part}_bias": f"{prefix}.ffn_{part}_exps.bias" for part in ("gate", "up", "down") if bias
+        }
+        for part, name in biases.items():
+            width = x.width if part == "down_bias" else s.expert_feed_forward
+            self._weight(name, (s.experts, width), Role.VECTOR)
         for name in (gate, up):
             self._weight(name, (s.experts, s.expert_feed_forward, x.width), Role.EXPERTS)
         self._weight(down, (s.experts, x.width, s.expert_feed_forward), Role.EXPERTS)
@@ -151,6 +160,8 @@ class Graph:
             used=s.experts_used,
             hidden=s.expert_feed_forward,
             normalize=s.normalize_experts,
+            kind=kind,
+            **biases,
         )
 
     def pick_rows(self, x: Value) -> Value:

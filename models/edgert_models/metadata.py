@@ -89,6 +89,7 @@ def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, fac
         attention_factor=metadata.number(f"{prefix}.scaling.attn_factor", 1.0),
         beta_fast=metadata.number(f"{prefix}.scaling.yarn_beta_fast", 32.0),
         beta_slow=metadata.number(f"{prefix}.scaling.yarn_beta_slow", 1.0),
+        truncate=architecture.yarn_truncate,
         factors=factors,
     )
 

@@ -72,7 +72,11 @@ class Add(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatedActivation(Op):
-    """out = f(gate) · up; `kind` "silu": f(z) = z / (1 + exp(−z))."""
+    """out = the activation `kind` of gate z and up y:
+
+    "silu": z / (1 + exp(−z)) · y;
+    "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it.
+    """
 
     gate: Value
     up: Value
@@ -103,7 +107,8 @@ class Attend(Op):
 
     out[r, head h] = Σ_p softmax_p(scale · q[r, h] · K[p, h·kv_heads/heads]) V[p, h·kv_heads/heads]
     over positions p of the row's own sequence: p ≤ position[r], and p > position[r] − window if there is a window.
-    q [rows, heads · head_size]; k and v [rows, kv_heads · head_size].
+    q [rows, heads · head_size]; k and v [rows, kv_heads · head_size]. `sinks` names a weight [heads], or is None: the
+    softmax of head h then has one more score, sinks[h], whose share goes nowhere.
     """
 
     q: Value
@@ -115,15 +120,18 @@ class Attend(Op):
     head_size: int
     scale: float
     window: int | None = None
+    sinks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moe(Op):
     """A mixture of gated feed-forward networks. For each row: p = softmax(logits) over all experts; choose the `used`
     largest (the lower index wins a tie); w = their p, divided by their sum if `normalize`;
-    out = Σ_e w_e · down_e (f(gate_e x) · (up_e x)), with f as in GatedActivation.
+    out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation. With `normalize`,
+    w is the softmax of the chosen logits alone.
 
-    logits [rows, experts]; gate and up [experts, hidden, x.width]; down [experts, out.width, hidden].
+    logits [rows, experts]; gate and up [experts, hidden, x.width]; down [experts, out.width, hidden]. Each of the
+    products may have a bias: names of weights [experts, hidden], the same, and [experts, out.width], or None.
     """
 
     x: Value
@@ -136,6 +144,9 @@ class Moe(Op):
     hidden: int
     normalize: bool = True
     kind: str = "silu"
+    gate_bias: str | None = None
+    up_bias: str | None = None
+    down_bias: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgert_models.architecture import Architecture
-from edgert_models.architectures import llama, mixtral, olmoe, qwen3moe
+from edgert_models.architectures import gpt_oss, llama, mixtral, olmoe, qwen3moe
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
 from edgert_models.metadata import Metadata, spec_from_metadata
 from edgert_models.spec import ModelSpec
 
-ARCHITECTURES: tuple[Architecture, ...] = tuple(module.ARCHITECTURE for module in (llama, mixtral, olmoe, qwen3moe))
+ARCHITECTURES: tuple[Architecture, ...] = tuple(
+    module.ARCHITECTURE for module in (llama, mixtral, olmoe, qwen3moe, gpt_oss)
+)
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}
 # Of architectures that share a GGUF name the first serves files of that name.
 _BY_NAME = {architecture.name: architecture for architecture in reversed(ARCHITECTURES)}
@@ -40,7 +42,8 @@ def architecture_named(name: str) -> Architecture:
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     """The ModelSpec of a Hugging Face config.json."""
-    return architecture_of_config(config).config(Config(config))
+    architecture = architecture_of_config(config)
+    return architecture.config(Config(config, architecture.quantized))
 
 
 def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:

@@ -28,8 +28,9 @@ class Rope:
     """How positions rotate queries and keys.
 
     `base` is theta, `dims` the rotated elements of each head, `scaling` one of none, linear, yarn. `factor` stretches
-    the context (linear, yarn). `attention_factor` multiplies the method's own magnitude. `factors` says that the file
-    has a tensor `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method).
+    the context (linear, yarn). `attention_factor` multiplies the method's own magnitude. `truncate` rounds the pairs
+    between which yarn interpolates outwards to whole ones. `factors` says that the file has a tensor
+    `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method).
     """
 
     base: float = 10000.0
@@ -41,6 +42,7 @@ class Rope:
     attention_factor: float = 1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    truncate: bool = True
     factors: bool = False
 
     def frequencies(self) -> tuple[float, ...]:
@@ -49,8 +51,10 @@ class Rope:
         if self.scaling == "linear":
             return tuple(f / self.factor for f in plain)
         if self.scaling == "yarn":
-            low = max(math.floor(self._turns_to_pair(self.beta_fast)), 0)
-            high = min(math.ceil(self._turns_to_pair(self.beta_slow)), self.dims - 1)
+            low, high = self._turns_to_pair(self.beta_fast), self._turns_to_pair(self.beta_slow)
+            if self.truncate:
+                low, high = math.floor(low), math.ceil(high)
+            low, high = max(low, 0), min(high, self.dims - 1)
             ramps = [min(max((i - low) / max(high - low, 0.001), 0.0), 1.0) for i in range(len(plain))]
             return tuple(f / self.factor * ramp + f * (1.0 - ramp) for f, ramp in zip(plain, ramps, strict=True))
         return tuple(plain)
@@ -66,8 +70,13 @@ class Rope:
         return self.dims * math.log(self.original_context / (turns * 2.0 * math.pi)) / (2.0 * math.log(self.base))
 
 
-def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeLayout) -> Rope:
-    """Rope from a Hugging Face config: `rope_parameters` (transformers 5), or `rope_theta` beside `rope_scaling`."""
+def rope_from_config(
+    config: Mapping[str, Any], *, head_size: int, layout: RopeLayout, yarn_truncate: bool = True
+) -> Rope:
+    """Rope from a Hugging Face config: `rope_parameters` (transformers 5), or `rope_theta` beside `rope_scaling`.
+
+    GGUF files do not say whether yarn truncates: it is the family's convention, and a config that differs is refused.
+    """
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
         raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
@@ -85,8 +94,12 @@ def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeL
         return Rope(base=base, dims=dims, layout=layout, original_context=context, factors=True)
     if kind == "linear":
         return Rope(base=base, dims=dims, layout=layout, scaling="linear", factor=factor)
-    if given.get("mscale") or given.get("mscale_all_dim") or given.get("truncate") is False:
-        raise UnsupportedError("yarn rope scaling with mscale, mscale_all_dim or truncate=false is not supported")
+    if given.get("mscale") or given.get("mscale_all_dim"):
+        raise UnsupportedError("yarn rope scaling with mscale or mscale_all_dim is not supported")
+    truncate = given.get("truncate") is not False
+    if truncate is not yarn_truncate:
+        found = "true" if truncate else "false"
+        raise UnsupportedError(f"yarn rope scaling with truncate={found} is not supported for this model")
     natural = 1.0 + 0.1 * math.log(factor) if factor > 1.0 else 1.0
     return Rope(
         base=base,
@@ -98,6 +111,7 @@ def rope_from_config(config: Mapping[str, Any], *, head_size: int, layout: RopeL
         attention_factor=_number(given, "attention_factor", natural) / natural,
         beta_fast=_number(given, "beta_fast", 32.0),
         beta_slow=_number(given, "beta_slow", 1.0),
+        truncate=truncate,
     )
 
 

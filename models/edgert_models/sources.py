@@ -39,4 +39,27 @@ class RopeFactors:
     """Not stored: computed from the config by `edgert_models.rope.llama3_factors`."""
 
 
-Source = Stored | RotaryRows | Experts | RopeFactors
+@dataclass(frozen=True, slots=True)
+class TransposedExperts:
+    """All experts of one layer in one tensor `name` [experts, in, parts · out], whose columns `part`, part + parts, …
+    are wanted as rows. Or in MXFP4, not transposed: codes `name`_blocks [experts, parts · out, in / 32, 16] with
+    exponents `name`_scales [experts, parts · out, in / 32].
+    """
+
+    name: str
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertVectors:
+    """A vector for each expert of one layer, in one tensor `name` [experts, parts · out], of which the elements `part`,
+    part + parts, … are wanted.
+    """
+
+    name: str
+    part: int = 0
+    parts: int = 1
+
+
+Source = Stored | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors

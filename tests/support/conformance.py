@@ -56,8 +56,13 @@ def check(pairs: list[tuple[np.ndarray, np.ndarray]], bound: float) -> None:
         assert normalized_error(ours, reference) <= bound
 
 
-def attention(g: Graph, x: Value) -> Value:
+def attention(g: Graph, x: Value, sinks: str | None = None) -> Value:
     """Nothing but queries, keys, values and attention."""
     s = g.spec
     q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.kv_width)))
-    return g.attend(q, k, v)
+    return g.attend(q, k, v, window=s.window, sinks=sinks)
+
+
+def attention_with_sinks(g: Graph, x: Value) -> Value:
+    """The same with sinks."""
+    return attention(g, x, "sinks")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, linear, moe, route, rows, table
+from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.memory import aligned
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
@@ -59,8 +59,8 @@ class _Lowering(Values):
                 case ops.Add():
                     self._add(op)
                 case ops.GatedActivation():
-                    self._check_activation(op.kind)
-                    self._rows(rows.gate_silu, op, [op.gate, op.up], cost=op.out.width // 4)
+                    gate: dict[int, Field] = {rows.ACTIVATE: _activation(op.kind)}
+                    self._rows(rows.gate, op, [op.gate, op.up], gate, cost=op.out.width // 4)
                 case ops.Rope():
                     self._rope(op)
                 case ops.PickRows():
@@ -186,13 +186,12 @@ class _Lowering(Values):
             linear.ROW_BYTES: form.type.row_bytes(op.x.width),
             linear.K: op.x.width,
             linear.GEMM: form.gemm,
-            linear.BIAS: Place("weight", name=op.bias) if op.bias else 0,
+            linear.BIAS: _vector(op.bias),
         }
         self._scratch(table.PANELS + form.scratch_bytes(op.x.width))
         self._emit(linear.linear, self.rows_of(op.out), fields, prepare=linear.prepare_linear)
 
     def _moe(self, op: ops.Moe) -> None:
-        self._check_activation(op.kind)
         pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
         routing: dict[int, Field] = {route.EXPERTS: op.experts, route.USED: op.used}
         for number, size in (
@@ -230,6 +229,9 @@ class _Lowering(Values):
             moe.QUANTIZE: down.activation.quantize,
             moe.STRIP: down.activation.block // LANES,
             moe.STRIP_BYTES: down.activation.bytes(down.activation.block),
+            moe.GATE_BIAS: _vector(op.gate_bias),
+            moe.UP_BIAS: _vector(op.up_bias),
+            moe.ACTIVATE: _activation(op.kind),
         }
         inward = len(self.program.records)
         self._emit(moe.inward, count, fields, prepare=moe.prepare_inward, per_row=op.used)
@@ -242,6 +244,7 @@ class _Lowering(Values):
             rows.OUT_STRIDE: stride_of(op.out.width),
             rows.WIDTH: op.out.width,
             moe.STRIP: 2,
+            moe.GATE_BIAS: _vector(op.down_bias),
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
@@ -278,10 +281,6 @@ class _Lowering(Values):
         fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
         self._emit(moe.combine, self.rows_of(op.out), fields, cost=used * op.out.width // 8)
 
-    def _check_activation(self, kind: str) -> None:
-        if kind != "silu":
-            raise UnsupportedError(f"activation '{kind}' is not supported by the cpu backend")
-
     # Attention.
 
     def _place_caches(self) -> list[tuple[int, int]]:
@@ -315,6 +314,7 @@ class _Lowering(Values):
         fields: dict[int, Field] = {
             **common,
             **attention.merge_fields(op, self.limits),
+            attend.SINKS: _vector(op.sinks),
             rows.OUT: self.place(op.out),
             rows.OUT_STRIDE: stride_of(op.out.width),
             attend.KEPT_PARTS: self.take(kept_bytes),
@@ -339,6 +339,17 @@ def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_byte
         moe.K: k,
         moe.N_PANELS: _panels(width),
     }
+
+
+def _vector(name: str | None) -> Field:
+    """The address of floats, or 0."""
+    return Place("weight", name=name) if name else 0
+
+
+def _activation(kind: str) -> Kernel:
+    if kind not in gates.ACTIVATIONS:
+        raise UnsupportedError(f"activation '{kind}' is not supported by the cpu backend")
+    return gates.ACTIVATIONS[kind]
 
 
 def _panels(width: int) -> int:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Limits, OpTime
 from edgert_runtimes.cpu.attention import block_bytes
-from edgert_runtimes.cpu.kernels import attend, linear, moe, softmax, table
+from edgert_runtimes.cpu.kernels import attend, gates, linear, moe, softmax, table
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
 from edgert_runtimes.cpu.weights import Loaded, Matrix
 
-ALWAYS = (softmax.weigh, softmax.merge_part, softmax.finish_part)
-"""Kernels that attention calls whatever the types."""
+ALWAYS = (softmax.weigh, softmax.merge_part, softmax.finish_part, *gates.ACTIVATIONS.values())
+"""Kernels that are called whatever the types."""
 
 NOTED = 1024
 """Steps whose measurements wait to be summed up."""

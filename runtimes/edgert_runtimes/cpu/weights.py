@@ -64,7 +64,7 @@ class Layout:
     def nbytes(self) -> int:
         """Bytes it will take, or takes in the file."""
         rows, k = int(np.prod(self.stored.shape[:-1], dtype=np.int64)), self.stored.shape[-1]
-        return 4 * k if self.kind is Vector else rows * self.format.type.row_bytes(k)
+        return rows * (4 * k if self.kind is Vector else self.format.type.row_bytes(k))
 
     def report(self) -> LoadedWeight:
         """For the load report."""

@@ -20,7 +20,7 @@ class Sink(Protocol):
         """Whether to compute the derivative by a weight."""
 
     def take(self, name: str, gradient: Floats_, expert: int | None = None) -> None:
-        """The derivative by a weight, in its shape; of one matrix [out, in] where `expert` says which."""
+        """The derivative by a weight, in its shape; of one matrix (or bias) of several where `expert` says which."""
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
                 raise UnsupportedError(f"no derivative by {op.factors}")
             return [_rotated_back(op, given, cos, sin)]
         case ops.Attend():
-            return _attend(op, text, given, *inputs)
+            return _attend(op, text, weights, sink, given, *inputs)
         case ops.Moe():
             return _moe(op, weights, sink, given, *inputs)
         case ops.PickRows():
@@ -83,11 +83,16 @@ def _linear(op: ops.Linear, weights: Floats, sink: Sink, given: Floats_, x: Floa
 
 
 def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Floats_, Floats_]:
-    """By gate and up, of f(gate) · up."""
-    if kind != "silu":
-        raise UnsupportedError(f"activation '{kind}' has no derivative here")
-    s = f.sigmoid(gate)
-    return given * up * (s * (1 + gate * (1 - s))), given * (gate * s)
+    """By gate and up."""
+    if kind == "silu":
+        s = f.sigmoid(gate)
+        return given * up * (s * (1 + gate * (1 - s))), given * (gate * s)
+    if kind == "swiglu_oai":
+        a, b = np.minimum(gate, 7), np.clip(up, -7, 7)
+        s = f.sigmoid(1.702 * a)
+        by_gate = given * (1 + b) * (s * (1 + 1.702 * a * (1 - s)))
+        return by_gate * (gate < 7), given * (a * s) * (np.abs(up) < 7)
+    raise UnsupportedError(f"activation '{kind}' has no derivative here")
 
 
 def _rotated_back(op: ops.Rope, given: Floats_, cos: Floats_, sin: Floats_) -> Floats_:
@@ -95,21 +100,35 @@ def _rotated_back(op: ops.Rope, given: Floats_, cos: Floats_, sin: Floats_) -> F
     return f.rotated(op, cos, -sin, given)
 
 
-def _attend(op: ops.Attend, text: Sequences, given: Floats_, q: Floats_, k: Floats_, v: Floats_) -> list[Floats_]:
+def _attend(
+    op: ops.Attend,
+    text: Sequences,
+    weights: Floats,
+    sink: Sink,
+    given: Floats_,
+    q: Floats_,
+    k: Floats_,
+    v: Floats_,
+) -> list[Floats_]:
     out = [np.empty_like(x) for x in (q, k, v)]
     scale = q.dtype.type(op.scale)
+    by_sinks = np.zeros(op.heads, q.dtype)
     for rows in f.each_sequence(text):
         length = rows.stop - rows.start
-        p = f.attention(op, q[rows], k[rows])
+        p = f.attention(op, weights, q[rows], k[rows])
         queries, keys, values = (f.by_head(x[rows], op.kv_heads, op.head_size) for x in (q, k, v))
         inner = f.by_head(given[rows], op.kv_heads, op.head_size)
         by_p = inner @ values.transpose(0, 2, 1)
-        by_p -= np.einsum("hqk,hqk->hq", by_p, p)[..., None]
+        mean = np.einsum("hqk,hqk->hq", by_p, p)
+        by_sinks -= (mean * (1 - p.sum(axis=-1))).reshape(op.heads, length).sum(axis=-1)
+        by_p -= mean[..., None]
         by_p *= p
         by_p *= scale
         turned = by_p.transpose(0, 2, 1)
         for target, part in zip(out, (by_p @ keys, turned @ queries, p.transpose(0, 2, 1) @ inner), strict=True):
             target[rows] = f.from_heads(part, length)
+    if op.sinks is not None and sink.wants(op.sinks):
+        sink.take(op.sinks, by_sinks)
     return out
 
 
@@ -119,18 +138,23 @@ def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, l
     for expert, rows, rank in routing.parts():
         inward, outward = x[rows], given[rows]
         gate_w, up_w, down_w = (weights.expert(name, expert) for name in (op.gate, op.up, op.down))
-        gate, up = inward @ gate_w.T, inward @ up_w.T
-        hidden = f.activate(gate, op.kind) * up
-        back = outward @ down_w
+        gate = f.of_expert(weights, inward, op.gate, op.gate_bias, expert)
+        up = f.of_expert(weights, inward, op.up, op.up_bias, expert)
+        hidden = f.activate(gate, up, op.kind)
+        back, share = outward @ down_w, routing.share[rows, rank][:, None]
         by_share[rows, rank] = np.einsum("rn,rn->r", hidden, back)
-        share = routing.share[rows, rank][:, None]
-        if sink.wants(op.down):
-            sink.take(op.down, (outward * share).T @ hidden, expert)
+        if op.down_bias is not None:
+            by_share[rows, rank] += outward @ weights.expert(op.down_bias, expert)
         by_gate, by_up = _gated(op.kind, back * share, gate, up)
-        if sink.wants(op.gate):
-            sink.take(op.gate, by_gate.T @ inward, expert)
-        if sink.wants(op.up):
-            sink.take(op.up, by_up.T @ inward, expert)
+        for name, bias, by_y, entered in (
+            (op.down, op.down_bias, outward * share, hidden),
+            (op.gate, op.gate_bias, by_gate, inward),
+            (op.up, op.up_bias, by_up, inward),
+        ):
+            if sink.wants(name):
+                sink.take(name, by_y.T @ entered, expert)
+            if bias is not None and sink.wants(bias):
+                sink.take(bias, by_y.sum(axis=0), expert)
         by_x[rows] += by_gate @ gate_w + by_up @ up_w
     return [by_x, _routing_back(op, routing, by_share)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,14 @@ class Floats:
         return self._kept[name]
 
     def expert(self, name: str, index: int) -> Floats_:
-        """One matrix [out, in] of [experts, out, in]."""
+        """One matrix [out, in] of [experts, out, in], or one vector [n] of [experts, n]."""
         if (name, index) in self.replaced_experts:
             return self.replaced_experts[name, index]
         if name in self.replaced or self._kept is not None:
             return np.asarray(self.whole(name)[index])
-        rows = self.provider.weights[name].shape[1]
-        return self._read(name, index * rows, rows)
+        shape = self.provider.weights[name].shape[1:]
+        rows = prod(shape[:-1])
+        return self._read(name, index * rows, rows).reshape(shape)
 
     def rows(self, name: str, indices: NDArray[np.integer[Any]]) -> Floats_:
         """Rows [len(indices), in] of a matrix; what is not needed is not read."""

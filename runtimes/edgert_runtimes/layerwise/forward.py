@@ -32,11 +32,14 @@ class Observer:
         """It has run."""
 
 
-def activate(x: Floats_, kind: str) -> Floats_:
-    """The activations a gate can have."""
-    if kind != "silu":
-        raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")
-    return x * sigmoid(x)
+def activate(gate: Floats_, up: Floats_, kind: str) -> Floats_:
+    """The activations that a gate and what it lets through can have."""
+    if kind == "silu":
+        return gate * sigmoid(gate) * up
+    if kind == "swiglu_oai":
+        gate = np.minimum(gate, 7)
+        return gate * sigmoid(1.702 * gate) * (1 + np.clip(up, -7, 7))
+    raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")
 
 
 def sigmoid(x: Floats_) -> Floats_:
@@ -46,10 +49,16 @@ def sigmoid(x: Floats_) -> Floats_:
     return half
 
 
-def softmax(x: Floats_) -> Floats_:
-    """Over the last axis."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    e /= e.sum(axis=-1, keepdims=True)
+def softmax(x: Floats_, sink: Floats_ | None = None) -> Floats_:
+    """Over the last axis, to which a score `sink` (of one for that axis) is added whose share is left out."""
+    highest = x.max(axis=-1, keepdims=True)
+    if sink is not None:
+        highest = np.maximum(highest, sink)
+    e = np.exp(x - highest)
+    everything = e.sum(axis=-1, keepdims=True)
+    if sink is not None:
+        everything += np.exp(sink - highest)
+    e /= everything
     return np.asarray(e)
 
 
@@ -111,7 +120,7 @@ def from_heads(x: Floats_, length: int) -> Floats_:
     return x.reshape(kv_heads, -1, length, head_size).transpose(2, 0, 1, 3).reshape(length, -1)
 
 
-def attention(op: ops.Attend, q: Floats_, k: Floats_) -> Floats_:
+def attention(op: ops.Attend, weights: Floats, q: Floats_, k: Floats_) -> Floats_:
     """What each query of one sequence takes of each key: [kv_heads, queries of it · length, length]."""
     length = len(q)
     scores = by_head(q, op.kv_heads, op.head_size) @ by_head(k, op.kv_heads, op.head_size).transpose(0, 2, 1)
@@ -120,14 +129,15 @@ def attention(op: ops.Attend, q: Floats_, k: Floats_) -> Floats_:
     hidden = distance < 0 if op.window is None else (distance < 0) | (distance >= op.window)
     view = scores.reshape(op.kv_heads, -1, length, length)
     np.copyto(view, -np.inf, where=hidden)
-    return softmax(scores)
+    sinks = None if op.sinks is None else weights.whole(op.sinks).reshape(op.kv_heads, -1, 1, 1)
+    return softmax(view, sinks).reshape(scores.shape)
 
 
-def attend(op: ops.Attend, text: Sequences, q: Floats_, k: Floats_, v: Floats_) -> Floats_:
+def attend(op: ops.Attend, text: Sequences, weights: Floats, q: Floats_, k: Floats_, v: Floats_) -> Floats_:
     """Sequence by sequence."""
     out = np.empty_like(q)
     for rows in each_sequence(text):
-        p = attention(op, q[rows], k[rows])
+        p = attention(op, weights, q[rows], k[rows])
         out[rows] = from_heads(p @ by_head(v[rows], op.kv_heads, op.head_size), rows.stop - rows.start)
     return out
 
@@ -167,6 +177,14 @@ def route(op: ops.Moe, logits: Floats_) -> Routing:
     return Routing(chosen, share, p)
 
 
+def of_expert(weights: Floats, x: Floats_, name: str, bias: str | None, expert: int) -> Floats_:
+    """x Wᵀ + bias of one expert."""
+    y = x @ weights.expert(name, expert).T
+    if bias is not None:
+        y += weights.expert(bias, expert)
+    return np.asarray(y)
+
+
 def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Floats_) -> Floats_:
     """Expert by expert, so that the weights of one at a time are in memory."""
     routing = route(op, logits)
@@ -175,10 +193,12 @@ def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Fl
         inward = x[rows]
         observer.expert(op.gate, expert, inward, rows)
         observer.expert(op.up, expert, inward, rows)
-        gate, up = (inward @ weights.expert(name, expert).T for name in (op.gate, op.up))
-        hidden = activate(gate, op.kind) * up
+        gate = of_expert(weights, inward, op.gate, op.gate_bias, expert)
+        up = of_expert(weights, inward, op.up, op.up_bias, expert)
+        hidden = activate(gate, up, op.kind)
         observer.expert(op.down, expert, hidden, rows)
-        out[rows] += routing.share[rows, rank][:, None] * (hidden @ weights.expert(op.down, expert).T)
+        y = of_expert(weights, hidden, op.down, op.down_bias, expert)
+        out[rows] += routing.share[rows, rank][:, None] * y
     return out
 
 
@@ -195,11 +215,11 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
         case ops.Add():
             return np.asarray(inputs[0] + inputs[1])
         case ops.GatedActivation():
-            return activate(inputs[0], op.kind) * inputs[1]
+            return activate(inputs[0], inputs[1], op.kind)
         case ops.Rope():
             return rotated(op, *angles(op, weights, text), *inputs)
         case ops.Attend():
-            return attend(op, text, *inputs)
+            return attend(op, text, weights, *inputs)
         case ops.Moe():
             return moe(op, weights, observer, *inputs)
         case ops.PickRows():

@@ -103,6 +103,6 @@ class Layerwise:
 
 def weights_of(op: object) -> tuple[str, ...]:
     """Names of all weights that an op reads."""
-    fields = ("weight", "bias", "factors", "gate", "up", "down")
+    fields = ("weight", "bias", "factors", "sinks", "gate", "up", "down", "gate_bias", "up_bias", "down_bias")
     found = (getattr(op, field, None) for field in fields)
     return tuple(name for name in found if isinstance(name, str))

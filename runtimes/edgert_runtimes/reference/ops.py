@@ -45,19 +45,33 @@ class Weights:
         starts = range(first, first + count, step)
         return np.concatenate([x @ self.rows(name, i, min(step, first + count - i)).T for i in starts], axis=1)
 
+    def expert(self, x: Float64, name: str, bias: str | None, index: int, width: int) -> Float64:
+        """x Wᵀ + bias of one expert, whose matrix has `width` rows."""
+        y = self.project(x, name, index * width, width)
+        return y if bias is None else y + self.rows(bias, index, 1)
 
-def activate(gate: Float64, kind: str) -> Float64:
-    """The activations a gate can have."""
-    if kind != "silu":
-        raise UnsupportedError(f"activation '{kind}' is not supported")
+
+def activate(gate: Float64, up: Float64, kind: str) -> Float64:
+    """The activations that a gate and what it lets through can have."""
     with np.errstate(over="ignore"):
-        return gate / (1.0 + np.exp(-gate))
+        if kind == "silu":
+            return up * (gate / (1.0 + np.exp(-gate)))
+        if kind == "swiglu_oai":
+            gate = np.minimum(gate, 7.0)
+            return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))
+    raise UnsupportedError(f"activation '{kind}' is not supported")
 
 
-def softmax(x: Float64) -> Float64:
-    """Over the last axis."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+def softmax(x: Float64, sink: Float64 | None = None) -> Float64:
+    """Over the last axis, to which a score `sink` (of the other axes) is added whose share is left out."""
+    highest = x.max(axis=-1, keepdims=True)
+    if sink is not None:
+        highest = np.maximum(highest, sink[..., None])
+    e = np.exp(x - highest)
+    everything = e.sum(axis=-1, keepdims=True)
+    if sink is not None:
+        everything = everything + np.exp(sink[..., None] - highest)
+    return np.asarray(e / everything)
 
 
 def embed(op: ops.Embed, batch: Batch, weights: Weights) -> Float64:
@@ -99,10 +113,11 @@ def rope(op: ops.Rope, batch: Batch, weights: Weights, x: Float64) -> Float64:
     return out.reshape(x.shape)
 
 
-def attend(op: ops.Attend, batch: Batch, cache: Cache, q: Float64, k: Float64, v: Float64) -> Float64:
+def attend(op: ops.Attend, batch: Batch, weights: Weights, cache: Cache, q: Float64, k: Float64, v: Float64) -> Float64:
     """Attention over what the cache holds after this batch's keys and values are stored."""
     cache.store(batch.slots, k, v)
     group = op.heads // op.kv_heads
+    sinks = None if op.sinks is None else weights.vector(op.sinks).reshape(op.kv_heads, group)
     out = np.empty_like(q).reshape(len(q), op.heads, op.head_size)
     queries = q.reshape(len(q), op.kv_heads, group, op.head_size)
     for row, (position, sequence) in enumerate(zip(batch.positions, batch.sequence, strict=True)):
@@ -110,7 +125,7 @@ def attend(op: ops.Attend, batch: Batch, cache: Cache, q: Float64, k: Float64, v
         keys, values = cache.fetch(batch.tables[sequence], first, int(position) + 1)
         keys = keys.reshape(len(keys), op.kv_heads, op.head_size)
         values = values.reshape(len(values), op.kv_heads, op.head_size)
-        p = softmax(op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys))
+        p = softmax(op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys), sinks)
         out[row] = np.einsum("hgn,nhd->hgd", p, values).reshape(op.heads, op.head_size)
     return out.reshape(q.shape)
 
@@ -126,9 +141,9 @@ def moe(op: ops.Moe, weights: Weights, x: Float64, logits: Float64) -> Float64:
     out = np.zeros((len(x), op.out.width))
     for expert in np.unique(chosen):
         rows, rank = np.nonzero(chosen == expert)
-        inward = [weights.project(x[rows], name, int(expert) * op.hidden, op.hidden) for name in (op.gate, op.up)]
-        hidden = activate(inward[0], op.kind) * inward[1]
-        y = weights.project(hidden, op.down, int(expert) * op.out.width, op.out.width)
+        gate = weights.expert(x[rows], op.gate, op.gate_bias, int(expert), op.hidden)
+        up = weights.expert(x[rows], op.up, op.up_bias, int(expert), op.hidden)
+        y = weights.expert(activate(gate, up, op.kind), op.down, op.down_bias, int(expert), op.out.width)
         out[rows] += share[rows, rank][:, None] * y
     return out
 
@@ -146,11 +161,11 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
         case ops.Add():
             y = x[0] + x[1]
         case ops.GatedActivation():
-            y = activate(x[0], op.kind) * x[1]
+            y = activate(x[0], x[1], op.kind)
         case ops.Rope():
             y = rope(op, batch, weights, *x)
         case ops.Attend():
-            y = attend(op, batch, caches[op.layer], *x)
+            y = attend(op, batch, weights, caches[op.layer], *x)
         case ops.Moe():
             y = moe(op, weights, *x)
         case ops.PickRows():

@@ -1,13 +1,27 @@
 """Attention of every backend against the reference: every type of cache, shapes of heads, long contexts, windows."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Graph
+from edgert_models.ops import Value
 from edgert_runtimes.base import Backend
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.registry import backend_names, get_backend
+from edgert_runtimes.weights import MemoryWeights
 
-from tests.support.conformance import attention, check, one_sequence, plan_of, run_both, tokens
+from tests.support.conformance import (
+    attention,
+    attention_with_sinks,
+    check,
+    one_sequence,
+    plan_of,
+    run_both,
+    run_with,
+    tokens,
+)
 from tests.support.tiny import batch, limits, random_weights
 
 BOUNDS = {"f32": 1e-7, "f16": 1e-6, "bf16": 1e-5, "q8_0": 1e-5, "q4_0": 1e-3}
@@ -31,8 +45,9 @@ def test_attend(backend: Backend, kv_type: str, head_size: int, heads: int, kv_h
     check(run_both(backend, plan, [one_sequence(45)], kv_type=kv_type), BOUNDS[kv_type])
 
 
+@pytest.mark.parametrize("kind", [attention, attention_with_sinks])
 @pytest.mark.parametrize("window", [None, 1, 5, 16, 40])
-def test_attend_across_steps(backend: Backend, window: int | None) -> None:
+def test_attend_across_steps(backend: Backend, window: int | None, kind: Callable[[Graph, Value], Value]) -> None:
     """Several sequences, in chunks, decoding together, with blocks out of order and rows picked in any order."""
     first, second, third = [5, 3, 9, 1], [2, 8, 0, 4], [7, 10, 6, 11]
     steps = [
@@ -41,7 +56,22 @@ def test_attend_across_steps(backend: Backend, window: int | None) -> None:
         batch([(tokens(1, 4), 38, first), (tokens(21, 5), 20, second), (tokens(1, 6), 0, third)], pick=[22, 0, 5]),
         batch([(tokens(1, 7), 39, first), (tokens(1, 8), 41, second), (tokens(1, 9), 1, third)]),
     ]
-    check(run_both(backend, plan_of(attention, window=window), steps), 1e-7)
+    check(run_both(backend, plan_of(kind, window=window), steps), 1e-7)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1e30, -90.0), (-3.0, 3.0), (20.0, 25.0)])
+def test_sinks_of_any_size(backend: Backend, low: float, high: float) -> None:
+    """That take nothing, a part, or nearly all; every head has its own."""
+    plan = plan_of(attention_with_sinks, heads=6, kv_heads=2)
+    weights = random_weights(plan, 3)
+    stored = {name: (weight.type, weight.shape, weights.read(name)) for name, weight in weights.weights.items()}
+    sinks = np.linspace(low, high, 6, dtype=np.float32).view(np.uint8)[None]
+    stored["sinks"] = (*stored["sinks"][:2], sinks)
+    pairs = run_with(backend, plan, [one_sequence(45)], MemoryWeights(stored))
+    check(pairs, 1e-7)
+    (without,) = run_both(backend, plan_of(attention, heads=6, kv_heads=2), [one_sequence(45)])
+    ratio = np.linalg.norm(pairs[0][0]) / np.linalg.norm(without[0])
+    assert ratio == pytest.approx(1, abs=1e-6) if high < 0 else ratio < 0.99
 
 
 @pytest.mark.parametrize(
@@ -64,7 +94,8 @@ def test_long_contexts(
     backend: Backend, kv_type: str, heads: int, kv_heads: int, block_size: int, window: int | None
 ) -> None:
     """Chunks that end anywhere, then decoding beside a short sequence and a chunk of another long one."""
-    plan = plan_of(attention, heads=heads, kv_heads=kv_heads, head_size=32, window=window, context=1024)
+    kind = attention_with_sinks if heads == 4 else attention
+    plan = plan_of(kind, heads=heads, kv_heads=kv_heads, head_size=32, window=window, context=1024)
     count = -(-800 // block_size)
     order = np.random.default_rng(1).permutation(3 * count).tolist()
     first, second, third = (order[i * count : (i + 1) * count] for i in range(3))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Role, Weight
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
@@ -14,7 +15,7 @@ from edgert_runtimes.registry import backend_names, get_backend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.conformance import check, one_sequence, plan_of, run_both, run_with, tokens
-from tests.support.tiny import batch, random_weights
+from tests.support.tiny import batch, limits, random_weights
 
 FLOATS = [BlockType.F32, BlockType.F16, BlockType.BF16]
 QUANTIZED = [BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, BlockType.Q6_K]
@@ -65,12 +66,26 @@ def test_linear_with_bias(backend: Backend, rows: int) -> None:
     check(run_both(backend, plan, [one_sequence(rows)]), 1e-7)
 
 
+def enlarged(g: Graph, x: Value) -> Value:
+    """Four times x: large enough for activations to be clamped."""
+    twice = g.add(x, x)
+    return g.add(twice, twice)
+
+
 @pytest.mark.parametrize("rows", ROWS)
-def test_add_and_gate(backend: Backend, rows: int) -> None:
+@pytest.mark.parametrize("kind", ["silu", "swiglu_oai"])
+def test_add_and_gate(backend: Backend, rows: int, kind: str) -> None:
     def wire(g: Graph, x: Value) -> Value:
-        return g.add(x, g.gated(g.linear(x, "gate", 64), g.linear(x, "up", 64)))
+        y = enlarged(g, x)
+        return g.add(x, g.gated(g.linear(y, "gate", 64), g.linear(y, "up", 64), kind))
 
     check(run_both(backend, plan_of(wire), [one_sequence(rows)]), 1e-7)
+
+
+def test_an_unknown_activation_is_refused(backend: Backend) -> None:
+    plan = plan_of(lambda g, x: g.gated(x, x, "relu"))
+    with pytest.raises(UnsupportedError, match=r"^activation 'relu' is not supported"):
+        backend.load(plan, random_weights(plan), limits())
 
 
 @pytest.mark.parametrize("layout", list(RopeLayout))
@@ -95,6 +110,22 @@ def test_moe(backend: Backend, block_type: BlockType, rows: int, normalize: bool
         return g.moe(x, g.linear(x, "router", 8, role=Role.ROUTER), "blk.0")
 
     plan = plan_of(wire, width=256, expert_feed_forward=256, normalize_experts=normalize)
+    pairs = run_both(backend, plan, [one_sequence(rows)], only(Role.EXPERTS, block_type))
+    check(pairs, 5e-4 if block_type in QUANTIZED else 1e-7)
+
+
+@pytest.mark.parametrize("block_type", [BlockType.F32, BlockType.Q8_0])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("kind", ["silu", "swiglu_oai"])
+@pytest.mark.parametrize(("width", "hidden"), [(64, 32), (96, 608)])
+def test_moe_with_biases(
+    backend: Backend, block_type: BlockType, rows: int, kind: str, width: int, hidden: int
+) -> None:
+    def wire(g: Graph, x: Value) -> Value:
+        logits = g.linear(x, "router", 8, bias=True, role=Role.ROUTER)
+        return g.moe(enlarged(g, x), logits, "blk.0", kind=kind, bias=True)
+
+    plan = plan_of(wire, width=width, expert_feed_forward=hidden)
     pairs = run_both(backend, plan, [one_sequence(rows)], only(Role.EXPERTS, block_type))
     check(pairs, 5e-4 if block_type in QUANTIZED else 1e-7)
 

@@ -17,10 +17,12 @@ from tests.support.tiny import batch, limits, random_weights, tiny_spec, type_of
 TYPES = [BlockType.F32, BlockType.Q8_0, BlockType.Q4_K]
 
 
-def model(block_type: BlockType, window: int | None = None) -> tuple[Plan, MemoryWeights]:
+def model(
+    block_type: BlockType, window: int | None = None, architecture: str = "qwen3moe"
+) -> tuple[Plan, MemoryWeights]:
     """Large enough that matrices and experts are divided among threads."""
     sizes = {"width": 512, "heads": 8, "kv_heads": 2, "head_size": 64, "experts": 12, "experts_used": 3}
-    plan = build_plan(tiny_spec(**sizes, expert_feed_forward=256, vocabulary=512, window=window))
+    plan = build_plan(tiny_spec(architecture, **sizes, expert_feed_forward=256, vocabulary=512, window=window))
     return plan, random_weights(plan, 5, type_of_role(block_type))
 
 
@@ -57,9 +59,13 @@ def random_walk(session: CpuSession, prompts: Sequence[Sequence[int]], seed: int
 
 
 @pytest.mark.parametrize("block_type", TYPES)
-@pytest.mark.parametrize("kv_type", ["f16", "f32"])
-def test_chunks_company_blocks_and_threads_change_nothing(block_type: BlockType, kv_type: str) -> None:
-    plan, weights = model(block_type, window=None if kv_type == "f16" else 37)
+@pytest.mark.parametrize(
+    ("architecture", "kv_type", "window"), [("qwen3moe", "f16", None), ("qwen3moe", "f32", 37), ("gpt-oss", "f16", 37)]
+)
+def test_chunks_company_blocks_and_threads_change_nothing(
+    block_type: BlockType, architecture: str, kv_type: str, window: int | None
+) -> None:
+    plan, weights = model(block_type, window, architecture)
     prompts = [prompt(n, n) for n in (97, 40, 1)]
     expected = None
     for threads in (1, 2, 3):

@@ -31,6 +31,7 @@ SPECS = {
         "rope": Rope(dims=16, layout=RopeLayout.INTERLEAVED, scaling="yarn", factor=4.0, original_context=64),
     },
     "tied": {"tied": True},
+    "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }
 
 

@@ -78,6 +78,7 @@ from edgert_runtimes.cpu.kernels.tiles import (
     TOKENS,
     VALUE_ENTRIES,
 )
+from edgert_runtimes.cpu.kernels.vectors import exp
 
 KEYS = OPERANDS + 7
 VALUES = OPERANDS + 8
@@ -93,6 +94,7 @@ STORE_ONE = OPERANDS + 27
 WEIGH = OPERANDS + 28  # the kernels of `softmax`
 MERGE_PART = OPERANDS + 29
 FINISH_PART = OPERANDS + 30
+SINKS = OPERANDS + 31  # address of float32 [heads], or 0
 
 WEIGHED_AHEAD = 4
 """Blocks of values that are fetched while scores become weights."""
@@ -122,6 +124,15 @@ def store(state: int, record: int, chunk: int, thread: int) -> None:
 def out_of(record: Any, row: Any, head: Any) -> Any:
     """Where the result of a row's head goes."""
     return load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * load_i64(record, HEAD_SIZE))
+
+
+@device
+def finish(record: Any, total: Any, row: Any, head: Any) -> Any:
+    """The result of a row's head from all its parts merged. A sink is one more score, whose value is zero."""
+    sinks = load_i64(record, SINKS)
+    if sinks != 0:
+        store_f32(total, 1, load_f32(total, 1) + exp(load_f32(sinks, head) - load_f32(total, 0)))
+    call3(load_i64(record, FINISH_PART), total, out_of(record, row, head), load_i64(record, HEAD_SIZE))
 
 
 @device
@@ -270,9 +281,7 @@ def attend_unit(state: Any, record: Any, scratch: Any, group: Any, lane: Any, fi
                     call3(load_i64(record, MERGE_PART), total, part, vectors_of(record))
             if position + i < start + TILE:
                 for head in range(heads):
-                    out = out_of(record, first_row + i, first_head + head)
-                    total = totals + head * part_bytes
-                    call3(load_i64(record, FINISH_PART), total, out, load_i64(record, HEAD_SIZE))
+                    finish(record, totals + head * part_bytes, first_row + i, first_head + head)
 
 
 @kernel
@@ -323,5 +332,5 @@ def merge(state: int, record: int, chunk: int, thread: int) -> None:
             for tile in range(1, end - first):
                 other = part + tile * rows * heads * part_bytes
                 call3(load_i64(record, MERGE_PART), part, other, vectors_of(record))
-            call3(load_i64(record, FINISH_PART), part, out_of(record, row, head), load_i64(record, HEAD_SIZE))
+            finish(record, part, row, head)
         before += rows * heads

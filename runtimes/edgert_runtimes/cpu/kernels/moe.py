@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgert_quant.jit import device, kernel
-from edgert_quant.jit.primitives import call3, call7, load_i32, load_i64, store_i64
+from edgert_quant.jit.primitives import call3, call4, call7, load_i32, load_i64, store_i64
 
 from edgert_runtimes.cpu.kernels.route import ACTIVE, SHARES, SORTED, STARTS, USED, sort_pairs
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WIDTH, X_STRIDE, Y_STRIDE, X, Y
@@ -36,7 +36,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import add_weighted_sum, gate_by_silu, weighted_sum
+from edgert_runtimes.cpu.kernels.vectors import add_to, add_weighted_sum, weighted_sum
 
 N_ACTIVE = OPERANDS + 16  # set by prepare
 COSTS = OPERANDS + 17  # int64 [experts + 1]: where each active expert's work begins on the line
@@ -55,6 +55,9 @@ N_PANELS = OPERANDS + 29  # of one expert
 QUANTIZE = OPERANDS + 30  # of the down product's activations; OUT has these by pair, OUT_STRIDE counts bytes
 STRIP_BYTES = OPERANDS + 31  # of a block of the down product's activations
 STRIP = OPERANDS + 32  # panels of a strip
+GATE_BIAS = OPERANDS + 33  # addresses of floats [experts, WIDTH], or 0
+UP_BIAS = OPERANDS + 34
+ACTIVATE = OPERANDS + 35  # one of `gates`
 
 MOST_CHUNKS = 1 << 20
 """What the executor's ticket has room for, and more than enough."""
@@ -135,6 +138,15 @@ def strips_at(unit: Any, end: Any, tiles: Any) -> Any:
     return end - unit if tiles == 1 else 1
 
 
+@device
+def add_bias(record: Any, bias: Any, expert: Any, column: Any, columns: Any, ys: Any, rows: Any) -> Any:
+    """Add some columns of an expert's bias (a field of the record) to rows, if there is one."""
+    if load_i64(record, bias) != 0:
+        source = load_i64(record, bias) + 4 * (expert * load_i64(record, WIDTH) + column)
+        for t in range(rows):
+            add_to(load_i64(ys, t), source, columns)
+
+
 @kernel
 def prepare_inward(state: int, record: int) -> int:
     """Sort the rows by expert, and divide the work."""
@@ -145,7 +157,7 @@ def prepare_inward(state: int, record: int) -> int:
 
 @kernel
 def inward(state: int, record: int, chunk: int, thread: int) -> None:
-    """Hidden values f(gate x) · (up x) of some units."""
+    """Hidden values f(gate x, up x) of some units."""
     low, high = line_of_chunk(record, chunk)
     for i in range(load_i64(record, N_ACTIVE)):
         first, end = units_between(record, i, low, high)
@@ -181,9 +193,11 @@ def expert_inward(state: Any, record: Any, expert: Any, first: Any, end: Any, th
             store_i64(up_ys, t, gates + 4 * HIDDEN_ROOM + t * size)
         call7(load_i64(record, GATE_GEMM), gate, columns, xs, ys, tile, k, xs + SCRATCH)
         call7(load_i64(record, UP_GEMM), up, columns, up_xs, up_ys, tile, k, xs + SCRATCH)
+        add_bias(record, GATE_BIAS, expert, column, columns, ys, tile)
+        add_bias(record, UP_BIAS, expert, column, columns, up_ys, tile)
         for t in range(tile):
             y, pair = load_i64(ys, t), load_i32(pairs, start + t)
-            gate_by_silu(y, y, load_i64(up_ys, t), columns)
+            call4(load_i64(record, ACTIVATE), y, y, load_i64(up_ys, t), columns)
             call3(load_i64(record, QUANTIZE), y, out + pair * load_i64(record, OUT_STRIDE), columns)
         unit += strips
 
@@ -200,7 +214,7 @@ def prepare_outward(state: int, record: int) -> int:
 
 @kernel
 def outward(state: int, record: int, chunk: int, thread: int) -> None:
-    """The down product of some units: GATE… are the down matrices, activations are by pair."""
+    """The down product of some units: GATE… are the down matrices and biases, activations are by pair."""
     low, high = line_of_chunk(record, chunk)
     for i in range(load_i64(record, N_ACTIVE)):
         first, end = units_between(record, i, low, high)
@@ -229,6 +243,7 @@ def expert_outward(state: Any, record: Any, expert: Any, first: Any, end: Any, t
             store_i64(xs, t, load_i64(record, GATE_X) + pair * x_bytes)
             store_i64(ys, t, load_i64(record, OUT) + 4 * (pair * stride + column))
         call7(load_i64(record, GATE_GEMM), down, columns, xs, ys, stop - start, k, xs + PANELS)
+        add_bias(record, GATE_BIAS, expert, column, columns, ys, stop - start)
         unit += strips
 
 

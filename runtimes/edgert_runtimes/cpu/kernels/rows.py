@@ -32,7 +32,6 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import gate_by_silu
 
 OUT = OPERANDS
 OUT_STRIDE = OPERANDS + 1
@@ -100,16 +99,19 @@ def add(state: int, record: int, chunk: int, thread: int) -> None:
             store_f32(out, i, load_f32(x, i) + load_f32(y, i))
 
 
+ACTIVATE = OPERANDS + 8  # one of `gates`
+
+
 @kernel
-def gate_silu(state: int, record: int, chunk: int, thread: int) -> None:
-    """out = silu(x) · y."""
+def gate(state: int, record: int, chunk: int, thread: int) -> None:
+    """out = the activation of x and y."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     width = load_i64(record, WIDTH)
     for row in range(first, end):
         x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
         y = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
-        gate_by_silu(out, x, y, width)
+        call4(load_i64(record, ACTIVATE), out, x, y, width)
 
 
 @kernel

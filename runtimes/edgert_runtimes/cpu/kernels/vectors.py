@@ -136,7 +136,7 @@ def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return emit_exp(b, x)
 
 
-def _each(b: ir.IRBuilder, n: ir.Value, run: Callable[[ir.Value, Any], None]) -> None:
+def for_each(b: ir.IRBuilder, n: ir.Value, run: Callable[[ir.Value, Any], None]) -> None:
     """run(index, type) for 16 elements at once, and then for one."""
     single, wide = vector_types()
     done: Any = emit.integer(64, 0)
@@ -155,19 +155,18 @@ def exponentials(b: ir.IRBuilder, x: ir.Value, n: ir.Value, shift: ir.Value) -> 
         amount = shift if kind == shift.type else emit.splat(b, shift, LANES)
         emit.store(b, place, 0, emit_exp(b, b.fsub(emit.load(b, place, 0, kind, align=4), amount)), align=4)
 
-    _each(b, n, run)
+    for_each(b, n, run)
 
 
-@primitive("void(i64, i64, i64, i64)")
-def gate_by_silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
-    """out[i] = z / (1 + e^-z) · up[i] with z = gate[i], for n floats; out may be gate or up."""
+@primitive("void(i64, i64, i64)")
+def add_to(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value) -> None:
+    """out[i] += x[i] for n floats."""
 
     def run(offset: ir.Value, kind: Any) -> None:
-        z, y = (emit.load(b, b.add(row, offset), 0, kind, align=4) for row in (gate, up))
-        below = b.fadd(emit.real(1.0, kind), emit_exp(b, b.fneg(z)))
-        emit.store(b, b.add(out, offset), 0, b.fmul(b.fdiv(z, below), y), align=4)
+        before, more = (emit.load(b, b.add(row, offset), 0, kind, align=4) for row in (out, x))
+        emit.store(b, b.add(out, offset), 0, b.fadd(before, more), align=4)
 
-    _each(b, n, run)
+    for_each(b, n, run)
 
 
 def _weighted_sum(

@@ -1,0 +1,78 @@
+"""gpt-oss: attention with sinks, every second layer within a window, and experts with biases and a clamped SwiGLU.
+
+Checkpoints have the experts' gates and ups in turns, in BF16 and transposed, or in MXFP4. Sources: transformers'
+`modeling_gpt_oss`; llama.cpp's `conversion/gpt_oss.py` and `models/openai-moe.cpp` for the names in GGUF.
+"""
+
+from __future__ import annotations
+
+from edgert_models.architecture import COMMON_NAMES, Architecture, attention, predict, stored
+from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.graph import Graph, Plan, Role
+from edgert_models.rope import RopeLayout
+from edgert_models.sources import ExpertVectors, Stored, TransposedExperts
+from edgert_models.spec import ModelSpec
+
+_LAYER = "model.layers.{i}"
+
+
+def has_window(layer: int) -> bool:
+    """Whether a layer sees only the window: the first does, the second does not, and so on."""
+    return layer % 2 == 0
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of GptOssForCausalLM; another order of windows, activation or no biases are refused."""
+    sizes = decoder_sizes(c, RopeLayout.HALVES, yarn_truncate=False)
+    kinds = ["sliding_attention" if has_window(i) else "full_attention" for i in range(sizes["layers"])]
+    c.refuse_unless("layer_types", (kinds,), default=kinds)
+    c.refuse_unless("attention_bias", (True,), default=True)
+    c.refuse_unless("swiglu_limit", (7.0,), default=7.0)
+    c.refuse_unless("swiglu_alpha", (1.702,), default=1.702)
+    return ModelSpec(
+        architecture="gpt-oss",
+        **{**sizes, "attention_bias": True, "output_bias": True},
+        **expert_sizes(c, "intermediate_size", normalize=True),
+        window=c.integer("sliding_window"),
+    )
+
+
+def wire(g: Graph) -> Plan:
+    """The wiring of `pre_norm_decoder` with sinks, and biases for the router and the experts."""
+    s = g.spec
+    x = g.embed()
+    for i in range(s.layers):
+        block = f"blk.{i}"
+        window = s.window if has_window(i) else None
+        y = g.rms_norm(x, f"{block}.attn_norm.weight")
+        x = g.add(x, attention(g, y, block, window=window, sinks=f"{block}.attn_sinks.weight"))
+        y = g.rms_norm(x, f"{block}.post_attention_norm.weight")
+        logits = g.linear(y, f"{block}.ffn_gate_inp", s.experts, bias=True, role=Role.ROUTER)
+        x = g.add(x, g.moe(y, logits, block, kind="swiglu_oai", bias=True))
+    return predict(g, x)
+
+
+ARCHITECTURE = Architecture(
+    name="gpt-oss",
+    title="gpt-oss",
+    hf_classes=("GptOssForCausalLM",),
+    config=config,
+    wire=wire,
+    names={
+        **COMMON_NAMES,
+        **stored(
+            post_attention_norm=f"{_LAYER}.post_attention_layernorm",
+            ffn_gate_inp=f"{_LAYER}.mlp.router",
+        ),
+        "attn_sinks.weight": Stored((f"{_LAYER}.self_attn.sinks",)),
+        "ffn_gate_exps.weight": TransposedExperts(f"{_LAYER}.mlp.experts.gate_up_proj", 0, 2),
+        "ffn_up_exps.weight": TransposedExperts(f"{_LAYER}.mlp.experts.gate_up_proj", 1, 2),
+        "ffn_down_exps.weight": TransposedExperts(f"{_LAYER}.mlp.experts.down_proj"),
+        "ffn_gate_exps.bias": ExpertVectors(f"{_LAYER}.mlp.experts.gate_up_proj_bias", 0, 2),
+        "ffn_up_exps.bias": ExpertVectors(f"{_LAYER}.mlp.experts.gate_up_proj_bias", 1, 2),
+        "ffn_down_exps.bias": ExpertVectors(f"{_LAYER}.mlp.experts.down_proj_bias"),
+    },
+    rope_layout=RopeLayout.HALVES,
+    yarn_truncate=False,
+    quantized=("mxfp4",),
+)

@@ -1,0 +1,64 @@
+"""Activations of gated networks, as kernels (out, gate, up, n) that records name: see `ops.GatedActivation`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgert_quant.jit import Kernel, emit, ir_kernel
+from llvmlite import ir
+
+from edgert_runtimes.cpu.kernels import vectors
+from edgert_runtimes.cpu.kernels.vectors import emit_exp, for_each
+
+SOURCES = (emit, vectors)
+"""The modules that the kernels are emitted by, beside this one."""
+
+
+def _gated(
+    b: ir.IRBuilder,
+    rows: tuple[ir.Value, ir.Value, ir.Value],
+    n: ir.Value,
+    activation: Callable[[ir.Value, ir.Value], ir.Value],
+) -> None:
+    """out[i] = activation(gate[i], up[i]) for n floats; out may be gate or up."""
+    out, gate, up = rows
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        z, y = (emit.load(b, b.add(row, offset), 0, kind, align=4) for row in (gate, up))
+        emit.store(b, b.add(out, offset), 0, activation(z, y), align=4)
+
+    for_each(b, n, run)
+
+
+def _by_sigmoid(b: ir.IRBuilder, z: ir.Value, exponent: ir.Value) -> ir.Value:
+    """z / (1 + e^exponent)."""
+    return b.fdiv(z, b.fadd(emit.real(1.0, z.type), emit_exp(b, exponent)))
+
+
+@ir_kernel(name="gate.silu", key=SOURCES)
+def silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "silu"."""
+    _gated(b, (out, gate, up), n, lambda z, y: b.fmul(_by_sigmoid(b, z, b.fneg(z)), y))
+
+
+@ir_kernel(name="gate.swiglu_oai", key=SOURCES)
+def swiglu_oai(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "swiglu_oai"."""
+
+    def clamped(x: ir.Value, order: str, limit: float) -> ir.Value:
+        """NaN stays."""
+        edge = emit.real(limit, x.type)
+        return b.select(b.fcmp_ordered(order, x, edge), edge, x)
+
+    def activation(z: ir.Value, y: ir.Value) -> ir.Value:
+        z = clamped(z, ">", 7.0)
+        y = clamped(clamped(y, ">", 7.0), "<", -7.0)
+        glu = _by_sigmoid(b, z, b.fmul(z, emit.real(-1.702, z.type)))
+        return b.fmul(glu, b.fadd(y, emit.real(1.0, y.type)))
+
+    _gated(b, (out, gate, up), n, activation)
+
+
+ACTIVATIONS: dict[str, Kernel] = {"silu": silu, "swiglu_oai": swiglu_oai}
+"""By the name of the kind."""
