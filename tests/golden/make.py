@@ -44,6 +44,8 @@ class Golden:
     config: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype = torch.bfloat16
     fused: bool = False
+    mxfp4: bool = False
+    gains: dict[str, float] = field(default_factory=dict)
     shard_size: str | None = None
 
 
@@ -55,6 +57,15 @@ def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
 
 
+def gpt_oss(**yarn: Any) -> dict[str, Any]:
+    """Heads that are together wider than the model, and a window that is shorter than the sequences."""
+    sizes = {"intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32}
+    scaling = rope("yarn", factor=4.0, original_max_position_embeddings=16, truncate=False, **yarn)
+    return {**SMALL, **sizes, "sliding_window": 5, **scaling}
+
+
+# Gates and ups that are often clamped.
+GPT_OSS_GAINS = {"gate_up_proj": 3.0, "down_proj": 0.06}
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 GOLDENS = {
     "qwen3moe": Golden("Qwen3Moe", qwen3moe()),
@@ -79,6 +90,10 @@ GOLDENS = {
         {**SMALL, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
         fused=True,
     ),
+    # With so small a beta yarn interpolates between the first and the last pair, rounded to whole ones or not.
+    "gpt-oss": Golden("GptOss", gpt_oss(beta_slow=1e-9), gains=GPT_OSS_GAINS),
+    "gpt-oss-yarn": Golden("GptOss", gpt_oss(beta_fast=32.0, beta_slow=1.0), gains=GPT_OSS_GAINS),
+    "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(beta_slow=1e-9), mxfp4=True, gains=GPT_OSS_GAINS),
     "llama": Golden("Llama", {**SMALL, **DENSE}, dtype=torch.float32),
     "llama-biased": Golden(
         "Llama",
@@ -119,10 +134,10 @@ GOLDENS = {
 }
 
 
-GAINS = {"q_proj": 1.2, "k_proj": 1.2, "o_proj": 0.2, "down_proj": 0.3, "mlp.gate.": 1.5}
+GAINS = {"q_proj": 1.2, "k_proj": 1.2, "o_proj": 0.2, "down_proj": 0.3, "mlp.gate.": 1.5, "mlp.router.": 1.5}
 
 
-def randomize(model: torch.nn.Module, dtype: torch.dtype, seed: int) -> None:
+def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
     """Weights with which every part matters: norms differ from one, biases from zero, attention and routing are sharp.
 
     What a layer adds is a fraction of what it gets, so that rounding errors of a layer do not grow in the next.
@@ -130,14 +145,51 @@ def randomize(model: torch.nn.Module, dtype: torch.dtype, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim == 1:
+        if parameter.ndim == 1 or name.endswith("_bias"):
             value = 0.3 * noise + (1.0 if "norm" in name else 0.0)
         elif "embed_tokens" in name:
             value = noise
         else:
-            gain = next((gain for part, gain in GAINS.items() if part in name), 1.0)
+            gains = {**GAINS, **golden.gains}
+            gain = next((gain for part, gain in gains.items() if part in name), 1.0)
             value = noise * gain / parameter.shape[-1] ** 0.5
-        parameter.data = value.to(dtype).float()
+        if golden.mxfp4 and name.endswith("_proj"):
+            codes, exponents = mxfp4_codes(value.transpose(1, 2))
+            value = mxfp4_values(codes, exponents).transpose(1, 2).contiguous()
+        parameter.data = value.to(golden.dtype).float()
+
+
+E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+E2M1 = torch.cat([E2M1, -E2M1])
+
+
+def mxfp4_codes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest codes [..., blocks, 32] under the exponents [..., blocks] that fit x [..., in]."""
+    blocks = x.reshape(*x.shape[:-1], -1, 32)
+    exponents = blocks.abs().amax(-1).log2().floor() - 2
+    distance = (blocks[..., None] / 2.0 ** exponents[..., None, None] - E2M1).abs()
+    return distance.argmin(-1).to(torch.uint8), (exponents + 127).to(torch.uint8)
+
+
+def mxfp4_values(codes: torch.Tensor, exponents: torch.Tensor) -> torch.Tensor:
+    """Their values [..., in]."""
+    return (E2M1[codes.long()] * 2.0 ** (exponents[..., None].float() - 127)).flatten(-2)
+
+
+def save_mxfp4(model: torch.nn.Module, folder: Path) -> None:
+    """As OpenAI stores gpt-oss: two codes in a byte, the lower half first, exponents in a tensor of their own."""
+    kept = {}
+    for name, value in model.state_dict().items():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            codes, kept[f"{name}_scales"] = mxfp4_codes(value.float().transpose(1, 2))
+            kept[f"{name}_blocks"] = codes[..., ::2] | codes[..., 1::2] << 4
+        else:
+            kept[name] = value
+    config = model.config
+    config.architectures, config.dtype = [type(model).__name__], torch.bfloat16
+    config.quantization_config = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    config.save_pretrained(folder)
+    save_file({key: value.contiguous() for key, value in kept.items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
@@ -145,11 +197,13 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
     gaps = [float("inf")]
 
     def look(module: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-        logits = torch.nn.functional.linear(inputs[0], module.weight).flatten(0, -2).sort(descending=True).values
+        bias = getattr(module, "bias", None)
+        logits = torch.nn.functional.linear(inputs[0], module.weight, bias).flatten(0, -2).sort(descending=True).values
         used = model.config.num_experts_per_tok
         gaps.append(float((logits[:, used - 1] - logits[:, used]).min()))
 
-    hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith("mlp.gate")]
+    routers = ("mlp.gate", "mlp.router")
+    hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]
     model(tokens, use_cache=False)
     for hook in hooks:
         hook.remove()
@@ -163,7 +217,7 @@ def make(name: str, golden: Golden) -> None:
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{golden.family}ForCausalLM")(config).float().eval()
     for seed in range(10_000):
-        randomize(model, golden.dtype, seed)
+        randomize(model, golden, seed)
         tokens = torch.randint(config.vocab_size, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(seed))
         if routing_gap(model, tokens) >= SMALLEST_GAP:
             break
@@ -175,7 +229,11 @@ def make(name: str, golden: Golden) -> None:
     np.savez_compressed(folder / "logits.npz", tokens=tokens.numpy(), logits=logits.float().numpy())
 
     model.to(golden.dtype)
-    if golden.fused:
+    options = {}
+    if golden.mxfp4:
+        save_mxfp4(model, folder)
+        options["quantization_config"] = transformers.Mxfp4Config(dequantize=True)
+    elif golden.fused:
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
         kept = {key: value.contiguous() for key, value in model.state_dict().items()}
@@ -186,7 +244,7 @@ def make(name: str, golden: Golden) -> None:
         model.save_pretrained(folder, max_shard_size=golden.shard_size or "1GB")
         (folder / "generation_config.json").unlink(missing_ok=True)
 
-    again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options).eval()
     assert torch.equal(again(tokens, use_cache=False).logits, logits), name
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{name}: seed {seed}, {size / 1000:.0f} kB, logits of standard deviation {float(logits.std()):.2f}")

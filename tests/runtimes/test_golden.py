@@ -11,6 +11,7 @@ from edgert_runtimes.registry import get_backend
 from tests.support.golden import FOLDER, NAMES, expected, logits_of, relative_error
 
 TOLERANCES = {"f32": 1e-4, "q8_0": 1e-2}
+QUANTIZED = "gpt-oss-mxfp4"  # experts that stay in their type, whose activations the cpu backend quantizes
 
 
 @pytest.fixture(scope="module", params=["reference", "cpu"])
@@ -34,5 +35,5 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         convert(FOLDER / name, path, type=recipe)
     tokens, logits = expected(name)
     error, largest = relative_error(logits_of(backend, path, tokens), logits)
-    assert error <= TOLERANCES[recipe]
-    assert largest <= TOLERANCES[recipe]
+    exact = recipe == "f32" and not (name == QUANTIZED and backend.name == "cpu")
+    assert max(error, largest) <= TOLERANCES["f32" if exact else "q8_0"]

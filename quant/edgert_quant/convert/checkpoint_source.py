@@ -23,7 +23,7 @@ from edgert_quant.convert.generation import sampling_metadata
 from edgert_quant.convert.locate import model_name
 from edgert_quant.convert.metadata import config_hash, size_label
 from edgert_quant.convert.source import MetadataEntry, some
-from edgert_quant.convert.tensors import Computed, TensorRows, find_rows
+from edgert_quant.convert.tensors import Computed, Mxfp4Rows, TensorRows, find_rows
 from edgert_quant.convert.tokenizer import tokenizer_metadata
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
@@ -60,6 +60,8 @@ class CheckpointSource:
                 self._rows[weight.name] = Computed(llama3_factors(config, head_size=self.spec.head_size))
             else:
                 self._rows[weight.name] = find_rows(self._checkpoint, weight, source)
+            if isinstance(self._rows[weight.name], Mxfp4Rows):
+                self.fixed_types[weight.name] = BlockType.MXFP4
         self._check_left_over()
         folder = self._checkpoint.folder
         self._tokenizer, warnings = tokenizer_metadata(folder, vocabulary=self.spec.vocabulary, parity=parity)
@@ -104,9 +106,12 @@ class CheckpointSource:
         """See `Source`."""
         return self._rows[name].row_group
 
-    def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32]:
-        """See `Source`: always floats, because rows are gathered and permuted."""
-        return self._rows[name].read(start, count)
+    def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """See `Source`: floats, because rows are gathered and permuted, except for MXFP4."""
+        rows = self._rows[name]
+        if isinstance(rows, Mxfp4Rows) and kind is BlockType.MXFP4:
+            return rows.read_packed(start, count)
+        return rows.read(start, count)
 
     def close(self) -> None:
         """See `Source`."""

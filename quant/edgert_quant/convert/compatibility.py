@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgert_models.spec import ModelSpec
 
 
 def wants_own_output(spec: ModelSpec) -> bool:
     """Whether llama.cpp loads this model only with an output matrix beside the embedding that it is tied to."""
-    return spec.tied and spec.architecture == "olmoe"
+    return spec.tied and spec.architecture in ("olmoe", "gpt-oss")
 
 
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
@@ -21,7 +23,12 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         found.append(
             "llama.cpp does not scale the weights of the chosen experts to sum to one in olmoe; this model does"
         )
-    if spec.window and spec.window < spec.context:
+    if spec.architecture == "gpt-oss" and spec.rope.frequencies() != replace(spec.rope, truncate=True).frequencies():
+        found.append(
+            "llama.cpp rounds the pairs between which yarn interpolates in gpt-oss to whole ones; this model does not: "
+            "it answers slightly differently"
+        )
+    if spec.window and spec.window < spec.context and spec.architecture != "gpt-oss":
         found.append(
             f"llama.cpp ignores the sliding window of {spec.window} positions in {spec.architecture}: "
             "it answers differently beyond them"

@@ -58,7 +58,7 @@ def convert(
             if output.exists() and output.samefile(path):
                 raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
         types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
-        types = {**apply_rules(types, opened.weights, rules), **opened.fixed_types}
+        types = apply_rules({**types, **opened.fixed_types}, opened.weights, rules)
         with GgufWriter(output) as writer:
             named = {} if name is None else {"general.name": MetadataEntry(name)}
             for key, entry in (opened.metadata() | recipe_metadata(recipe, rules) | named).items():

@@ -41,7 +41,7 @@ class Source(Protocol):
 
     @property
     def fixed_types(self) -> Mapping[str, BlockType]:
-        """Tensors that keep their type, whatever the recipe."""
+        """Tensors that keep their type, whatever the recipe; rules may still change it for matrices."""
 
     @property
     def warnings(self) -> Sequence[str]:

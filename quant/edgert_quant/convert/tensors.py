@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 from edgert_models.errors import ConversionError, UnsupportedError
 from edgert_models.graph import Weight
-from edgert_models.sources import Experts, RotaryRows, Stored
+from edgert_models.sources import Experts, ExpertVectors, RotaryRows, Stored, TransposedExperts
 from numpy.typing import NDArray
 
-from edgert_quant.checkpoint import Checkpoint
+from edgert_quant.blocks import BlockType, dequantize
+from edgert_quant.checkpoint import Checkpoint, mxfp4
 
 Floats = NDArray[np.float32]
 _FLOATS = ("F32", "F16", "BF16", "F64")
@@ -134,6 +135,73 @@ class FusedRows:
 
 
 @dataclass(frozen=True)
+class TransposedRows:
+    """Columns `part`, part + parts, … of an expert's matrix [in, parts · row_group], as rows."""
+
+    checkpoint: Checkpoint
+    name: str
+    row_group: int
+    part: int
+    parts: int
+
+    @property
+    def used(self) -> frozenset[str]:
+        """See `TensorRows`."""
+        return frozenset((self.name,))
+
+    def read(self, start: int, count: int) -> Floats:
+        """See `TensorRows`; rows of one expert only."""
+        matrix = self.checkpoint.read_slice(self.name, start // self.row_group)
+        return np.ascontiguousarray(matrix[:, self.part :: self.parts].T)
+
+
+@dataclass(frozen=True)
+class Mxfp4Rows:
+    """Rows `part`, part + parts, … of an expert's matrix [parts · row_group, in] in MXFP4."""
+
+    checkpoint: Checkpoint
+    blocks: str
+    scales: str
+    row_group: int
+    part: int
+    parts: int
+
+    @property
+    def used(self) -> frozenset[str]:
+        """See `TensorRows`."""
+        return frozenset((self.blocks, self.scales))
+
+    def read_packed(self, start: int, count: int) -> NDArray[np.uint8]:
+        """Rows as blocks of GGUF's MXFP4, uint8 [count, row bytes]; rows of one expert only."""
+        expert = start // self.row_group
+        blocks, scales = (self.checkpoint.read_raw(name, expert, 1)[0] for name in (self.blocks, self.scales))
+        return mxfp4.repack(blocks[self.part :: self.parts], scales[self.part :: self.parts])
+
+    def read(self, start: int, count: int) -> Floats:
+        """See `TensorRows`; rows of one expert only."""
+        return dequantize(self.read_packed(start, count), BlockType.MXFP4)
+
+
+@dataclass(frozen=True)
+class ExpertVectorRows:
+    """A row for each expert: elements `part`, part + parts, … of what is stored."""
+
+    stored: StoredRows
+    part: int
+    parts: int
+    row_group: int = 1
+
+    @property
+    def used(self) -> frozenset[str]:
+        """See `TensorRows`."""
+        return self.stored.used
+
+    def read(self, start: int, count: int) -> Floats:
+        """See `TensorRows`."""
+        return np.ascontiguousarray(self.stored.read(start, count)[:, self.part :: self.parts])
+
+
+@dataclass(frozen=True)
 class Computed:
     """A vector that no checkpoint has."""
 
@@ -146,10 +214,16 @@ class Computed:
         return np.asarray([self.values], np.float32)[start : start + count]
 
 
-def find_rows(checkpoint: Checkpoint, weight: Weight, source: Stored | RotaryRows | Experts) -> TensorRows:
+def find_rows(
+    checkpoint: Checkpoint, weight: Weight, source: Stored | RotaryRows | Experts | TransposedExperts | ExpertVectors
+) -> TensorRows:
     """Where a checkpoint has a weight. ConversionError names what is missing, or has the wrong shape."""
     if isinstance(source, Experts):
         return _find_experts(checkpoint, weight, source)
+    if isinstance(source, TransposedExperts):
+        return _find_transposed(checkpoint, weight, source)
+    if isinstance(source, ExpertVectors):
+        return _find_vectors(checkpoint, weight, source)
     name = next((name for name in source.names if name in checkpoint.tensors), None)
     if name is None:
         raise _missing(checkpoint, weight, source.names)
@@ -179,11 +253,38 @@ def _find_experts(checkpoint: Checkpoint, weight: Weight, source: Experts) -> Te
     raise _missing(checkpoint, weight, (*(name.replace("{e}", "0") for name in source.names), *source.fused))
 
 
-def _check(checkpoint: Checkpoint, name: str, wanted: tuple[int, ...]) -> None:
+def _find_transposed(checkpoint: Checkpoint, weight: Weight, source: TransposedExperts) -> TensorRows:
+    experts, out, width = weight.shape
+    codes, scales = f"{source.name}_blocks", f"{source.name}_scales"
+    if codes in checkpoint.tensors:
+        size = BlockType.MXFP4.block_size
+        if width % size:
+            reason = f"rows of {width} weights ({codes}) are no whole blocks of {size}"
+            raise UnsupportedError(f"{checkpoint.folder}: {reason}")
+        for name, shape in ((codes, (width // size, size // 2)), (scales, (width // size,))):
+            if name not in checkpoint.tensors:
+                raise _missing(checkpoint, weight, (name,))
+            _check(checkpoint, name, (experts, source.parts * out, *shape), ("U8",))
+        return Mxfp4Rows(checkpoint, codes, scales, out, source.part, source.parts)
+    if source.name not in checkpoint.tensors:
+        raise _missing(checkpoint, weight, (source.name, codes))
+    _check(checkpoint, source.name, (experts, width, source.parts * out))
+    return TransposedRows(checkpoint, source.name, out, source.part, source.parts)
+
+
+def _find_vectors(checkpoint: Checkpoint, weight: Weight, source: ExpertVectors) -> TensorRows:
+    if source.name not in checkpoint.tensors:
+        raise _missing(checkpoint, weight, (source.name,))
+    experts, width = weight.shape
+    _check(checkpoint, source.name, (experts, source.parts * width))
+    return ExpertVectorRows(StoredRows(checkpoint, source.name), source.part, source.parts)
+
+
+def _check(checkpoint: Checkpoint, name: str, wanted: tuple[int, ...], dtypes: tuple[str, ...] = _FLOATS) -> None:
     found, dtype = checkpoint.tensors[name].shape, checkpoint.tensors[name].dtype
-    if dtype not in _FLOATS:
+    if dtype not in dtypes:
         raise UnsupportedError(
-            f"{checkpoint.folder}: tensor {name} is stored as {dtype}; edgert converts {', '.join(_FLOATS)}"
+            f"{checkpoint.folder}: tensor {name} is stored as {dtype}; edgert converts {', '.join(dtypes)}"
         )
     if found != wanted:
         raise ConversionError(
