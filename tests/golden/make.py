@@ -57,13 +57,15 @@ def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
 
 
-def gpt_oss(**yarn: Any) -> dict[str, Any]:
+def gpt_oss(**scaling: Any) -> dict[str, Any]:
     """Heads that are together wider than the model, and a window that is shorter than the sequences."""
     sizes = {"intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32}
-    scaling = rope("yarn", factor=4.0, original_max_position_embeddings=16, truncate=False, **yarn)
-    return {**SMALL, **sizes, "sliding_window": 5, **scaling}
+    return {**SMALL, **sizes, "sliding_window": 5, **rope("yarn", factor=4.0, truncate=False, **scaling)}
 
 
+# Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
+ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
+SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
 # Gates and ups that are often clamped.
 GPT_OSS_GAINS = {"gate_up_proj": 3.0, "down_proj": 0.06}
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
@@ -90,10 +92,9 @@ GOLDENS = {
         {**SMALL, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
         fused=True,
     ),
-    # With so small a beta yarn interpolates between the first and the last pair, rounded to whole ones or not.
-    "gpt-oss": Golden("GptOss", gpt_oss(beta_slow=1e-9), gains=GPT_OSS_GAINS),
-    "gpt-oss-yarn": Golden("GptOss", gpt_oss(beta_fast=32.0, beta_slow=1.0), gains=GPT_OSS_GAINS),
-    "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(beta_slow=1e-9), mxfp4=True, gains=GPT_OSS_GAINS),
+    "gpt-oss": Golden("GptOss", gpt_oss(**ALL_PAIRS), gains=GPT_OSS_GAINS),
+    "gpt-oss-yarn": Golden("GptOss", gpt_oss(**SOME_PAIRS), gains=GPT_OSS_GAINS),
+    "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(**ALL_PAIRS), mxfp4=True, gains=GPT_OSS_GAINS),
     "llama": Golden("Llama", {**SMALL, **DENSE}, dtype=torch.float32),
     "llama-biased": Golden(
         "Llama",

@@ -1,10 +1,13 @@
 """HF configs and GGUF metadata both give a ModelSpec, and what is unsupported is refused by name."""
 
+import math
 from typing import Any
 
 import pytest
 from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Role
 from edgert_models.metadata import metadata_from_spec
+from edgert_models.ops import Attend
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 
@@ -34,6 +37,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 32,
         "head_dim": 32,
         "norm_topk_prob": True,
+    },
+    "gpt-oss": {
+        "architectures": ["GptOssForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_local_experts": 4,
+        "head_dim": 32,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 16,
+        "quantization_config": {"quant_method": "mxfp4"},
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "original_max_position_embeddings": 16,
+            "truncate": False,
+        },
     },
     "linear": {
         "architectures": ["LlamaForCausalLM"],
@@ -112,6 +131,30 @@ def test_plan_of_a_dense_model() -> None:
     assert all(op.out.id == i for i, op in enumerate(plan.ops))
 
 
+def test_windows_and_sinks_of_gpt_oss() -> None:
+    plan = build_plan(spec_from_config({**CONFIGS["gpt-oss"], "num_hidden_layers": 3, "layer_types": None}))
+    assert [op.window for op in plan.ops if isinstance(op, Attend)] == [16, None, 16]
+    assert [cache.window for cache in plan.caches] == [16, None, 16]
+    assert plan.weights["blk.2.attn_sinks.weight"].shape == (4,)
+    assert plan.weights["blk.1.ffn_up_exps.bias"].shape == (4, 96)
+    assert plan.weights["blk.1.ffn_down_exps.bias"].shape == (4, 64)
+    assert {plan.weights[f"blk.0.{name}.bias"].role for name in ("attn_k", "ffn_gate_inp", "ffn_gate_exps")} == {
+        Role.VECTOR
+    }
+
+
+def test_yarn_between_pairs_that_are_no_whole_numbers() -> None:
+    """The formula of the paper, without rounding: pair i turns by f/s (i - low)/(high - low) + f (high - i)/(...)."""
+    spec = spec_from_config(CONFIGS["gpt-oss"])
+    high = 32 * math.log(16 / (2 * math.pi)) / (2 * math.log(10000))
+    ramps = [min(i / high, 1) for i in range(16)]
+    assert 1 < high < 2
+    plain = [10000 ** (-2 * i / 32) for i in range(16)]
+    assert spec.rope.frequencies() == pytest.approx(
+        [f * (1 - r) + f / 8 * r for f, r in zip(plain, ramps, strict=True)]
+    )
+
+
 def test_rope_layouts() -> None:
     assert spec_from_config(CONFIGS["mixtral"]).rope.layout is RopeLayout.INTERLEAVED
     assert spec_from_config(CONFIGS["olmoe"]).rope.layout is RopeLayout.HALVES
@@ -141,6 +184,25 @@ def test_rope_layouts() -> None:
         ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
         ("olmoe", {"clip_qkv": 8.0}, "clip_qkv=8.0 is not supported"),
+        (
+            "gpt-oss",
+            {"layer_types": ["full_attention"] * 2},
+            "layer_types must be sliding_attention and full_attention",
+        ),
+        ("gpt-oss", {"sliding_window": None}, "sliding_window is missing"),
+        ("gpt-oss", {"attention_bias": False}, "attention_bias=False is not supported; supported: True"),
+        ("gpt-oss", {"swiglu_limit": 5.0}, "swiglu_limit=5.0 is not supported; supported: 7.0"),
+        ("gpt-oss", {"quantization_config": {"quant_method": "fp8"}}, r"quantized already \(fp8\)"),
+        (
+            "gpt-oss",
+            {"rope_scaling": {**CONFIGS["yarn"]["rope_parameters"], "truncate": True}},
+            "yarn rope scaling with truncate=true is not supported for this model",
+        ),
+        (
+            "yarn",
+            {"rope_parameters": {**CONFIGS["yarn"]["rope_parameters"], "truncate": False}},
+            "yarn rope scaling with truncate=false is not supported for this model",
+        ),
     ],
 )
 def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str) -> None:
@@ -149,5 +211,5 @@ def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str
 
 
 def test_unknown_gguf_architecture() -> None:
-    with pytest.raises(UnsupportedError, match="model architecture 'mamba' is not supported; supported: llama, olmoe"):
+    with pytest.raises(UnsupportedError, match="model architecture 'mamba' is not supported; supported: gpt-oss, llama, olmoe"):
         spec_from_gguf(Entries({"general.architecture": "mamba"}), {})

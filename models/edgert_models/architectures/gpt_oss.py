@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, attention, predict, stored
 from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.rope import RopeLayout
 from edgert_models.sources import ExpertVectors, Stored, TransposedExperts
@@ -22,19 +23,20 @@ def has_window(layer: int) -> bool:
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of GptOssForCausalLM; another order of windows, activation or no biases are refused."""
-    sizes = decoder_sizes(c, RopeLayout.HALVES, yarn_truncate=False)
-    kinds = ["sliding_attention" if has_window(i) else "full_attention" for i in range(sizes["layers"])]
-    c.refuse_unless("layer_types", (kinds,), default=kinds)
+    """ModelSpec of GptOssForCausalLM; another order of windows, another activation, and no biases are refused."""
     c.refuse_unless("attention_bias", (True,), default=True)
     c.refuse_unless("swiglu_limit", (7.0,), default=7.0)
     c.refuse_unless("swiglu_alpha", (1.702,), default=1.702)
-    return ModelSpec(
+    spec = ModelSpec(
         architecture="gpt-oss",
-        **{**sizes, "attention_bias": True, "output_bias": True},
+        **{**decoder_sizes(c, RopeLayout.HALVES, yarn_truncate=False), "attention_bias": True, "output_bias": True},
         **expert_sizes(c, "intermediate_size", normalize=True),
         window=c.integer("sliding_window"),
     )
+    kinds = ["sliding_attention" if has_window(i) else "full_attention" for i in range(spec.layers)]
+    if c.get("layer_types") not in (None, kinds):
+        raise UnsupportedError("config.json: layer_types must be sliding_attention and full_attention in turns")
+    return spec
 
 
 def wire(g: Graph) -> Plan:

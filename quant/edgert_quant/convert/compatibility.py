@@ -23,10 +23,11 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         found.append(
             "llama.cpp does not scale the weights of the chosen experts to sum to one in olmoe; this model does"
         )
-    if spec.architecture == "gpt-oss" and spec.rope.frequencies() != replace(spec.rope, truncate=True).frequencies():
+    theirs = replace(spec.rope, beta_fast=32.0, beta_slow=1.0, truncate=True)
+    if spec.rope.frequencies() != theirs.frequencies():
         found.append(
-            "llama.cpp rounds the pairs between which yarn interpolates in gpt-oss to whole ones; this model does not: "
-            "it answers slightly differently"
+            f"llama.cpp takes yarn's beta_fast as 32, beta_slow as 1 and truncate as true in {spec.architecture}, "
+            "whatever the model says: it turns positions by other angles, and answers differently far into a text"
         )
     if spec.window and spec.window < spec.context and spec.architecture != "gpt-oss":
         found.append(

@@ -176,6 +176,7 @@ def test_report(tmp_path: Path) -> None:
         ("qwen3moe-plain-weights", "llama.cpp scales the weights of the chosen experts"),
         ("olmoe-fused", "llama.cpp does not scale the weights of the chosen experts"),
         ("mistral-window", "llama.cpp ignores the sliding window of 8 positions"),
+        ("gpt-oss-yarn", "llama.cpp takes yarn's beta_fast as 32, beta_slow as 1 and truncate as true in gpt-oss"),
     ],
 )
 def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
     assert any(text.startswith(warning) for text in report.warnings)
 
 
-@pytest.mark.parametrize("name", ["qwen3moe", "olmoe", "mixtral", "llama", "mistral"])
+@pytest.mark.parametrize("name", ["qwen3moe", "olmoe", "mixtral", "llama", "llama-yarn", "mistral", "gpt-oss"])
 def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
     report = convert(FOLDER / name, tmp_path / "model.gguf", type="f32")
     assert not any("llama.cpp" in text for text in report.warnings)
