@@ -64,10 +64,9 @@ SHAPES = {
         expert_feed_forward=768,
         qk_norm="head",
     ),
-    # The shapes of gpt-oss-20b, wired as a Qwen3-MoE so that every runtime loads it: what differs (sinks, biases,
-    # windows) hardly takes time. Rows of 2880 weights have no blocks of 256.
+    # gpt-oss-20b. Rows of 2880 weights have no blocks of 256.
     "gpt-oss": ModelSpec(
-        architecture="qwen3moe",
+        architecture="gpt-oss",
         vocabulary=201088,
         context=131072,
         width=2880,
@@ -75,12 +74,22 @@ SHAPES = {
         heads=64,
         kv_heads=8,
         head_size=64,
-        rope=Rope(base=150000.0, dims=64, layout=RopeLayout.HALVES),
+        rope=Rope(
+            base=150000.0,
+            dims=64,
+            layout=RopeLayout.HALVES,
+            scaling="yarn",
+            factor=32.0,
+            original_context=4096,
+            truncate=False,
+        ),
         norm_eps=1e-5,
         experts=32,
         experts_used=4,
         expert_feed_forward=2880,
-        qk_norm="head",
+        window=128,
+        attention_bias=True,
+        output_bias=True,
     ),
     # Yi-6B.
     "yi": ModelSpec(

@@ -79,7 +79,10 @@ def weight_bytes_per_token(plan: Plan, provider: WeightProvider) -> int:
     (and all of it where it is the output matrix too).
     """
     experts_read = {
-        name: (op.used, op.experts) for op in plan.ops if isinstance(op, Moe) for name in (op.gate, op.up, op.down)
+        name: (op.used, op.experts)
+        for op in plan.ops
+        if isinstance(op, Moe)
+        for name in (op.gate, op.up, op.down, op.gate_bias, op.up_bias, op.down_bias)
     }
     looked_up = {op.weight for op in plan.ops if isinstance(op, Embed)}
     total = 0

@@ -28,7 +28,16 @@ SMALL = replace(
     experts_used=2,
     expert_feed_forward=256,
 )
-ODD = replace(SMALL, width=288, expert_feed_forward=288)  # as gpt-oss: no blocks of 256
+SIZES = {
+    "width": 288,
+    "expert_feed_forward": 288,
+    "layers": 2,
+    "vocabulary": 128,
+    "experts": 8,
+    "heads": 4,
+    "kv_heads": 2,
+}
+ODD = replace(SHAPES["gpt-oss"], **SIZES, context=64)  # rows have no blocks of 256
 
 
 @pytest.mark.parametrize("spec", [SMALL, ODD], ids=["256", "288"])

@@ -211,5 +211,6 @@ def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str
 
 
 def test_unknown_gguf_architecture() -> None:
-    with pytest.raises(UnsupportedError, match="model architecture 'mamba' is not supported; supported: gpt-oss, llama, olmoe"):
+    message = "model architecture 'mamba' is not supported; supported: gpt-oss, llama, olmoe"
+    with pytest.raises(UnsupportedError, match=message):
         spec_from_gguf(Entries({"general.architecture": "mamba"}), {})
