@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from edgert_models.errors import ConversionError
 from edgert_models.graph import Role, Weight
-from edgert_models.registry import build_plan, spec_from_gguf
+from edgert_models.registry import architecture_named, build_plan, spec_from_gguf
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType, dequantize
@@ -21,7 +21,9 @@ _FLOATS = (BlockType.F64, BlockType.F32, BlockType.F16, BlockType.BF16)
 
 
 class GgufSource:
-    """Implements `Source`. Tensors that the plan does not know are copied as they are, with a warning."""
+    """Implements `Source`. Copied as they are: tensors that the plan does not know, with a warning, and MXFP4 experts of
+    a family whose checkpoints have them.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = GgufFile.open(path)
@@ -43,7 +45,11 @@ class GgufSource:
             if tensors[weight.name].shape != weight.shape:
                 found, wanted = list(tensors[weight.name].shape), list(weight.shape)
                 raise ConversionError(f"{self._file.path}: tensor {weight.name} has shape {found}, not {wanted}")
-        quantized = {tensors[name].type.name for name in self.weights if tensors[name].type not in _FLOATS}
+        native = "mxfp4" in architecture_named(self.spec.architecture).quantized
+        experts = [name for name, weight in self.weights.items() if weight.role is Role.EXPERTS and native]
+        kept = {name: BlockType.MXFP4 for name in experts if tensors[name].type is BlockType.MXFP4}
+        changed = [tensors[name].type for name in self.weights if name not in kept]
+        quantized = {kind.name for kind in changed if kind not in _FLOATS}
         if quantized:
             self.warnings.append(
                 f"the source is quantized already ({', '.join(sorted(quantized))}): quantizing again loses more than "
@@ -54,7 +60,7 @@ class GgufSource:
             self.warnings.append(f"copied as they are, because edgert does not know them: {some(others)}")
         for name in others:
             self.weights[name] = Weight(name, tensors[name].shape, Role.VECTOR)
-        self.fixed_types = {name: tensors[name].type for name in others}
+        self.fixed_types = {name: tensors[name].type for name in others} | kept
 
     def metadata(self) -> dict[str, MetadataEntry]:
         """The file's own metadata, less what a conversion decides anew."""

@@ -85,6 +85,17 @@ def test_mxfp4_stays_in_every_mix(recipe: str, tmp_path: Path) -> None:
                 )
 
 
+def test_mxfp4_stays_when_a_file_is_quantized(tmp_path: Path) -> None:
+    convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "first.gguf", type="bf16")
+    report = convert(tmp_path / "first.gguf", tmp_path / "model.gguf", type="q8_0")
+    assert not any("quantized already" in warning for warning in report.warnings)
+    found = types(tmp_path / "model.gguf")
+    assert {found[name] for name in EXPERTS} == {BlockType.MXFP4}
+    assert found["blk.1.attn_q.weight"] is BlockType.Q8_0
+    for name in EXPERTS:
+        np.testing.assert_array_equal(read(tmp_path / "model.gguf", name), read(tmp_path / "first.gguf", name))
+
+
 def test_a_rule_changes_mxfp4(tmp_path: Path) -> None:
     convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "kept.gguf", type="q8_0")
     convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "model.gguf", type="q8_0", tensors=["blk.0.ffn_*_exps=f16"])
