@@ -21,8 +21,8 @@ _FLOATS = (BlockType.F64, BlockType.F32, BlockType.F16, BlockType.BF16)
 
 
 class GgufSource:
-    """Implements `Source`. Copied as they are: tensors that the plan does not know, with a warning, and MXFP4 experts of
-    a family whose checkpoints have them.
+    """Implements `Source`. Copied as they are: tensors that the plan does not know, with a warning, and MXFP4 experts
+    of a family whose checkpoints have them.
     """
 
     def __init__(self, path: Path) -> None:
