@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 from edgert_models.errors import ConversionError, RequestError
+from numpy.typing import NDArray
 
 from edgert_quant.convert.checkpoint_source import CheckpointSource
 from edgert_quant.convert.gguf_source import GgufSource
 from edgert_quant.convert.locate import locate
 from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
+from edgert_quant.convert.plan import Types, plan_recipe, planned, read_plan
+from edgert_quant.convert.ready import ReadySource
 from edgert_quant.convert.report import ConversionReport, totals
 from edgert_quant.convert.rules import Rule, apply_rules
 from edgert_quant.convert.source import MetadataEntry, Source
@@ -28,6 +32,8 @@ def convert(
     *,
     type: str = "q4_k_m",  # noqa: A002
     tensors: Iterable[str] = (),
+    plan: str | Path | Types | None = None,
+    ready: Mapping[str, NDArray[np.uint8]] | None = None,
     name: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -38,8 +44,9 @@ def convert(
 
     `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case). A GGUF source is quantized again:
     tensors that have their type already are copied bit by bit. `tensors` are exceptions from the recipe, such as
-    `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `name` is what to call the model (default: as its folder
-    or source file is called). `threads` None: all cores; the output does not depend
+    `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a TOML file or types by tensor, takes the place of
+    `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that are in their type already. `name` is what to call
+    the model (default: as its folder or source file is called). `threads` None: all cores; the output does not depend
     on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output is an
     error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
 
@@ -53,11 +60,17 @@ def convert(
     output = Path(output)
     if not overwrite and output.exists():
         raise ConversionError(f"{output}: there is such a file already")
-    with closing(open_source(source, parity=parity)) as opened:
+    with closing(open_source(source, parity=parity)) as found:
+        opened = ReadySource(found, ready or {})
         for path in opened.paths:
             if output.exists() and output.samefile(path):
                 raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
-        types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
+        if plan is None:
+            types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
+        else:
+            wanted = plan if isinstance(plan, Mapping) else read_plan(plan, opened.spec.architecture)
+            types = planned(wanted, opened.weights, opened.fixed_types)
+            recipe = plan_recipe(types, opened.weights)
         types = apply_rules({**types, **opened.fixed_types}, opened.weights, rules)
         with GgufWriter(output) as writer:
             named = {} if name is None else {"general.name": MetadataEntry(name)}

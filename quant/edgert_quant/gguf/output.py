@@ -171,3 +171,14 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """A small file, complete or not at all; errors are those of `OutputFile`."""
+    output = OutputFile(path)
+    try:
+        output.open(len(data))
+        output.write(memoryview(data))
+        output.commit()
+    finally:
+        output.abort()

@@ -18,8 +18,8 @@ Floats_ = NDArray[np.floating[Any]]
 class Floats:
     """Tensors of a provider as floats of `dtype`, in their own shape.
 
-    With `keep` what was read once stays in memory. `replaced` and `replaced_experts` stand before the provider: tensors,
-    and single matrices of [experts, out, in], to be tried instead.
+    With `keep` what was read once stays in memory. `replaced` and `replaced_experts` stand before the provider:
+    tensors, and single matrices of [experts, out, in], to be tried instead.
     """
 
     def __init__(
