@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgert.cli import options
+from edgert.cli import options, tune
 
 if TYPE_CHECKING:
     from edgert_quant.convert import ConversionReport
@@ -32,12 +32,46 @@ def convert(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default: its folder's name.")] = None,
+    calibration: tune.Calibration = None,
+    budget: tune.Budget = None,
+    bits: tune.Bits = None,
+    plan: tune.Plan = None,
+    save_plan: tune.SavePlan = None,
+    only_plan: tune.OnlyPlan = False,
+    plot: tune.Plot = None,
+    compensate: tune.Compensate = True,
+    finish: tune.Finish = 0,
+    teacher: tune.Teacher = None,
+    window: tune.Window = 256,
+    tokens: tune.Tokens = None,
+    work: tune.Work = None,
+    keep_work: tune.KeepWork = False,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = True,
     parity: Annotated[bool, typer.Option(help="Fail where the GGUF form of the tokenizer differs.")] = True,
     as_json: options.Json = False,
 ) -> None:
     """Convert a Hugging Face checkpoint (or another GGUF) to a GGUF that edgert and llama.cpp load."""
+    wishes = tune.Wishes(
+        calibration=calibration,
+        budget=budget,
+        bits=bits,
+        plan=plan,
+        save_plan=save_plan,
+        only_plan=only_plan,
+        plot=plot,
+        compensate=compensate,
+        finish=finish,
+        teacher=teacher,
+        window=window,
+        tokens=tokens,
+        work=work,
+        keep_work=keep_work,
+    )
+    more: dict[str, Any] = {"tensors": tensor or (), "name": name, "overwrite": overwrite, "parity": parity}
+    if wishes.wanted():
+        tune.run(source, output, wishes, type_name, threads, as_json=as_json, **more)
+        return
     from edgert_quant.convert import convert as run
 
     from edgert.cli.console import bar, err, out, print_json
@@ -52,12 +86,10 @@ def convert(
             source,
             output,
             type=type_name,
-            tensors=tensor or (),
-            name=name,
+            plan=plan,
             threads=threads,
             progress=report,
-            overwrite=overwrite,
-            parity=parity,
+            **more,
         )
     if as_json:
         print_json(result.to_dict())

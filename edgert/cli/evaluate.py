@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from edgert_models.errors import EdgertError, RequestError
+from edgert_models.errors import RequestError
 
 from edgert.cli import options
+from edgert.cli.plots import check_plot, figure_of
 
 if TYPE_CHECKING:
     from edgert import LLM
@@ -42,8 +43,8 @@ def evaluate(
     if plot is not None and reference is None:
         raise RequestError("--plot shows the divergence from a model: name it by --reference", parameter="plot")
     if plot is not None:
-        _check_plot(plot)
-    content = _read(text)
+        check_plot(plot)
+    content = read_text(text)
     from edgert import evaluation
     from edgert.cli.console import bar, print_json
 
@@ -74,7 +75,7 @@ def evaluate(
     _show(found)
 
 
-def _read(text: str) -> str:
+def read_text(text: str) -> str:
     """The text; RequestError names a file that cannot be one."""
     try:
         content = sys.stdin.buffer.read() if text == "-" else Path(text).read_bytes()
@@ -103,30 +104,15 @@ def _show(found: Evaluation) -> None:
     out.print(table)
 
 
-def _check_plot(path: Path) -> None:
-    """Refuse early what would fail late."""
-    from importlib.util import find_spec
-
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise RequestError(f"--plot: {path.name} is none of .png, .svg and .pdf", parameter="plot")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"--plot: there is no folder {path.absolute().parent}", parameter="plot")
-    if find_spec("matplotlib") is None:
-        raise EdgertError("--plot needs matplotlib: pip install matplotlib")
-
-
 def _draw(found: Evaluation, path: Path) -> None:
     """The share of tokens above each divergence."""
-    from importlib import import_module
-
     import numpy as np
 
     assert found.divergences is not None
     assert found.comparison is not None
     values = np.sort(np.maximum(found.divergences, 1e-9))
     above = 1 - np.arange(len(values)) / len(values)
-    # Not by its name: it is no dependency, and there need be no types of it.
-    figure = import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
+    figure = figure_of()
     axes = figure.subplots()
     axes.loglog(values, above)
     marks = [("median", found.comparison.median), ("mean", found.comparison.divergence.mean)]

@@ -46,14 +46,16 @@ class Tuned:
     of bytes against expected divergence (empty without a budget).
     """
 
-    report: ConversionReport
+    report: ConversionReport | None
     plan: dict[str, BlockType]
     divergence: dict[str, float]
     curve: list[tuple[int, float]]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self.report.to_dict(), "divergence": self.divergence, "curve": self.curve}
+        written = {} if self.report is None else self.report.to_dict()
+        types = {name: kind.name for name, kind in self.plan.items()}
+        return {**written, "plan": types, "divergence": self.divergence, "curve": self.curve}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,9 @@ def convert(
             notes = {"divergence": round(expected, 6)} if expected is not None else {}
             text = plan_text(model.plan.spec.architecture, types, notes)
             write_whole(options.save_plan, text.encode())
-        found: dict[str, float] = {}
+        found: dict[str, float] = {} if expected is None else {"chosen": expected}
+        if options.only_plan:
+            return Tuned(None, types, found, job.curve)
         packed = job.rounded(types, found)
         if options.steps:
             if options.teacher is not None:
