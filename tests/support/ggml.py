@@ -36,7 +36,7 @@ class Ggml:
     def __init__(self, folder: Path) -> None:
         suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
         prefix = "" if sys.platform == "win32" else "lib"
-        library = ctypes.CDLL(str(folder / f"{prefix}ggml-base{suffix}"))
+        library = self._library = ctypes.CDLL(str(folder / f"{prefix}ggml-base{suffix}"))
         self._quantize = library.ggml_quantize_chunk
         self._quantize.restype = ctypes.c_size_t
         self._quantize.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
@@ -53,6 +53,15 @@ class Ggml:
         address = None if weights is None else weights.ctypes.data
         size = self._quantize(int(kind), x.ctypes.data, out.ctypes.data, 0, len(x), x.shape[1], address)
         assert size == out.nbytes
+        return out
+
+    def dequantize(self, data: NDArray[np.uint8], kind: BlockType) -> Floats:
+        """Rows of bytes as weights [rows, n]."""
+        data = np.ascontiguousarray(data)
+        out = np.empty((len(data), data.shape[1] // kind.block_bytes * kind.block_size), np.float32)
+        unpack = getattr(self._library, f"dequantize_row_{kind.name.lower().replace('_k', '_K')}")
+        unpack.restype, unpack.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        unpack(data.ctypes.data, out.ctypes.data, out.size)
         return out
 
 

@@ -1,7 +1,8 @@
 """Round-trip errors, held against those of llama.cpp's quantizers at equal type."""
 
+import numpy as np
 import pytest
-from edgert_quant.blocks import BlockType, quantize
+from edgert_quant.blocks import BlockType, dequantize, quantize
 
 from tests.support.ggml import TYPES, error, find, importance, samples
 
@@ -202,6 +203,15 @@ def test_errors_are_no_worse_than_ggmls(kind: BlockType, name: str) -> None:
     for weights in (None, importance(2048)):
         ours = error(x, quantize(x, kind, importance=weights), kind, weights)
         assert ours <= error(x, GGML_LIBRARY.quantize(x, kind, weights), kind, weights) * SLACK
+
+
+@pytest.mark.skipif(GGML_LIBRARY is None, reason="EDGERT_LLAMA_CPP_LIB does not name llama.cpp's folder of libraries")
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_ggml_reads_the_same_weights(kind: BlockType) -> None:
+    assert GGML_LIBRARY is not None
+    for x in samples().values():
+        data = quantize(x, kind)
+        np.testing.assert_array_equal(dequantize(data, kind), GGML_LIBRARY.dequantize(data, kind))
 
 
 def test_importance_pays() -> None:
