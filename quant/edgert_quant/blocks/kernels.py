@@ -264,8 +264,8 @@ RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
     BlockType.IQ2_S: both(16, codebook(IQ2_S, grid_pack.put_iq2_s, (0.4, 1.1), 6)),
     BlockType.IQ2_XS: both(16, codebook(IQ2_XS, grid_pack.put_iq2_xs, (0.4, 1.1), 6)),
     BlockType.IQ2_XXS: both(32, codebook(IQ2_XXS, grid_pack.put_iq2_xxs, (0.4, 1.1), 6)),
-    BlockType.IQ1_S: both(32, codebook(IQ1_S, grid_pack.put_iq1_s, (0.3, 0.8), 4)),
-    BlockType.IQ1_M: both(16, codebook(IQ1_M, grid_pack.put_iq1_m, (0.3, 0.8), 4)),
+    BlockType.IQ1_S: both(32, codebook(IQ1_S, grid_pack.put_iq1_s, (0.3, 0.65), 3)),
+    BlockType.IQ1_M: both(16, codebook(IQ1_M, grid_pack.put_iq1_m, (0.3, 0.65), 3)),
 }
 """Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
 
