@@ -31,12 +31,12 @@ def test_shared_pairs_stand_for_the_same_sets(sets: list[set[int]]) -> None:
 @pytest.mark.parametrize("kind", GRIDS, ids=lambda kind: kind.name)
 def test_every_point_has_one_place_and_one_code(kind: BlockType) -> None:
     points = Points(kind)
-    indices = points.indices()
+    indices, halves = points.indices(), points.by_lower_half()
     for index, levels in enumerate(grid_points(kind).tolist()):
         assert indices[points.rank(levels)] == index
         lower, upper = levels[: points.half], levels[points.half :]
-        assert points.rank(upper) in points.by_lower_half()[tuple(lower)]
-    assert sum(map(len, points.by_lower_half().values())) == len(grid_points(kind))
+        assert points.rank(upper) in halves[tuple(lower)]
+    assert sum(map(len, halves.values())) == len(grid_points(kind))
 
 
 def nibbles(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
