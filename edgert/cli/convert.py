@@ -22,7 +22,7 @@ def convert(
         typer.Option(
             "--type",
             "-t",
-            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, q4_0; see docs/convert.md.",
+            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, iq3_m … iq1_s, q4_0; see docs/convert.md.",
         ),
     ] = "q4_k_m",
     tensor: Annotated[

@@ -18,8 +18,9 @@ from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
+_IQ = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
 _SMALLER_BLOCKS = {
-    BlockType.IQ4_XS: BlockType.IQ4_NL,
+    **{BlockType[name]: BlockType.IQ4_NL for name in _IQ},
     BlockType.Q2_K: BlockType.Q4_0,
     BlockType.Q3_K: BlockType.Q4_0,
     BlockType.Q4_K: BlockType.Q5_0,
@@ -61,13 +62,32 @@ def with_many_queries(kind: BlockType, others: BlockType | None = None) -> Choic
     return lambda layer, spec: kind if spec.heads >= 4 * spec.kv_heads else others
 
 
+def with_many_queries_or_experts(kind: BlockType, others: BlockType) -> Choice:
+    """The same, and in models of four experts or more."""
+    return lambda layer, spec: kind if spec.heads >= 4 * spec.kv_heads or spec.experts >= 4 else others
+
+
+def in_first_eighth_or_more(kind: BlockType) -> Choice:
+    """In the first eighth of the layers; in models of eight experts where `where_more` does."""
+    return lambda layer, spec: (
+        kind if layer < spec.layers // 8 or (spec.experts == 8 and _more_bits(layer, spec.layers)) else None
+    )
+
+
+def in_middle(kind: BlockType) -> Choice:
+    """In all layers but the first and the last eighth."""
+    return lambda layer, spec: kind if spec.layers // 8 <= layer < 7 * spec.layers // 8 else None
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A way to store a model.
 
     `file_type` is GGUF's general.file_type (llama.cpp's `llama_ftype`). `value`, `down` and `attention_output` say what
     the parts of layers get that are worth other bits than the base type; `few_experts_output` is for attention_output
-    in models of eight experts. `plain`: the base type everywhere but in the output matrix.
+    in models of eight experts, `query_key` and `gate_up` say less for others. `embedding` is for one that is no output
+    matrix, `output` for the latter. `lowest`: what other mixes raise above Q4_K in some models is Q4_K there. `plain`:
+    the base type everywhere but in the output matrix.
     """
 
     name: str
@@ -78,6 +98,11 @@ class Recipe:
     down: Choice = always_base
     attention_output: BlockType | None = None
     few_experts_output: BlockType | None = None
+    query_key: BlockType | None = None
+    gate_up: Choice = always_base
+    embedding: BlockType | None = None
+    output: BlockType = BlockType.Q6_K
+    lowest: bool = False
     plain: bool = False
 
     @property
@@ -97,7 +122,9 @@ class Recipe:
         if weight.name == "output.weight" or (spec.tied and weight.role is Role.EMBEDDING):
             if self.base is BlockType.Q8_0 or weight.shape[-1] % self.base.block_size:
                 return BlockType.Q8_0
-            return BlockType.Q6_K
+            return self.output
+        if weight.role is Role.EMBEDDING:
+            return self.embedding or self.base
         match = _LAYER.match(weight.name)
         if self.plain or match is None:
             return self.base
@@ -108,11 +135,15 @@ class Recipe:
         """What a part of a layer gets, if not the base type."""
         few = spec.experts == 8
         if part in ("attn_v", "attn_k") and few:  # a few MiB in such models, shared by all experts
-            return BlockType.Q8_0
+            return BlockType.Q4_K if self.lowest else BlockType.Q8_0
         if part == "attn_v":
             chosen = self.value(layer, spec) or self.base
-            raised = chosen in (BlockType.Q3_K, BlockType.Q4_K) and _is_llama_70b(spec)
+            raised = chosen in (BlockType.Q3_K, BlockType.Q4_K) and _is_llama_70b(spec) and not self.lowest
             return BlockType.Q5_K if raised else chosen  # 8 query heads share each value head
+        if part in ("attn_q", "attn_k"):
+            return self.query_key
+        if part.startswith(("ffn_gate", "ffn_up")):
+            return self.gate_up(layer, spec)
         if part == "attn_output":
             return self.few_experts_output if few else self.attention_output
         return self.down(layer, spec) if part in ("ffn_down", "ffn_down_exps") else None
@@ -136,6 +167,7 @@ def _fit(wanted: BlockType, row: int) -> BlockType:
 
 
 _Q2, _Q3, _Q4, _Q5, _Q6 = (BlockType[f"Q{bits}_K"] for bits in range(2, 7))
+_IQ3, _IQ3_XXS = BlockType.IQ3_S, BlockType.IQ3_XXS
 
 _RECIPES: Iterable[Recipe] = (
     Recipe("f32", BlockType.F32, 0, "32-bit floats"),
@@ -202,6 +234,70 @@ _RECIPES: Iterable[Recipe] = (
     ),
     Recipe(
         "q2_k_s", _Q2, 21, "2 bits, ffn_down of the first layers Q4_K", with_many_queries(_Q4), in_first_part(8, _Q4)
+    ),
+    Recipe(
+        "iq3_m",
+        _IQ3,
+        27,
+        "3 bits out of a grid, v, attention's output and ffn_down of the first layers Q4_K",
+        always(_Q4),
+        in_first_eighth_or_more(_Q4),
+        _Q4,
+        few_experts_output=_Q5,
+    ),
+    Recipe(
+        "iq3_s",
+        _IQ3,
+        26,
+        "3 bits out of a grid, v where it is small Q4_K",
+        with_many_queries(_Q4),
+        few_experts_output=_Q5,
+    ),
+    Recipe(
+        "iq3_xs",
+        _IQ3,
+        22,
+        "3 bits out of a grid, q, k and most of gate and up IQ3_XXS, v where it is small Q4_K",
+        with_many_queries(_Q4),
+        few_experts_output=_Q5,
+        query_key=_IQ3_XXS,
+        gate_up=in_middle(_IQ3_XXS),
+    ),
+    Recipe(
+        "iq3_xxs",
+        _IQ3_XXS,
+        23,
+        "3 bits out of a small grid, q and k IQ2_S, ffn_down Q3_K, v and attention's output IQ3_S",
+        with_many_queries(_Q4, _IQ3),
+        in_first_part(8, _Q4, _Q3),
+        _IQ3,
+        few_experts_output=_Q5,
+        query_key=BlockType.IQ2_S,
+        embedding=_IQ3,
+        output=_Q5,
+    ),
+    *(
+        Recipe(
+            name,
+            BlockType[base.upper()],
+            file_type,
+            f"{bits} out of a grid, v, {also}ffn_down of the first layers {better.name}",
+            with_many_queries_or_experts(_Q4, better),
+            in_first_part(8, better),
+            attention_output,
+            few_experts_output=_Q5,
+            embedding=better,
+            output=_Q5,
+            lowest=True,
+        )
+        for name, base, file_type, bits, better, attention_output, also in (
+            ("iq2_m", "iq2_s", 29, "2.6 bits", _IQ3, _IQ3, "attention's output and "),
+            ("iq2_s", "iq2_xs", 28, "2.3 bits", _IQ3, _IQ3, "attention's output and "),
+            ("iq2_xs", "iq2_xs", 20, "2.3 bits", _Q2, None, ""),
+            ("iq2_xxs", "iq2_xxs", 19, "2.1 bits", _Q2, None, ""),
+            ("iq1_m", "iq1_m", 31, "1.8 bits", _Q2, BlockType.IQ2_XXS, ""),
+            ("iq1_s", "iq1_s", 24, "1.6 bits", _Q2, BlockType.IQ2_XXS, ""),
+        )
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -106,7 +106,11 @@ def test_the_converter_is_right_to_warn(name: str, tmp_path: Path) -> None:
     assert relative_error(llama_cpp.logits(tmp_path / "model.gguf", tokens[0].tolist()), logits[0])[0] > 1e-2
 
 
-@pytest.mark.parametrize("recipe", ["q8_0", "q4_0", "q4_k_m", "q4_k_s", "q5_k_m", "q6_k", "bf16"])
+QUANTIZED = ["q8_0", "q4_0", "q4_k_m", "q4_k_s", "q5_k_m", "q6_k", "bf16"]
+GRIDS = ["iq3_m", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xxs", "iq1_m", "iq1_s"]
+
+
+@pytest.mark.parametrize("recipe", [*QUANTIZED, *GRIDS])
 @pytest.mark.parametrize("name", WIDE)
 def test_quantized_files_in_llama_cpp(name: str, recipe: str, tmp_path: Path) -> None:
     llama_cpp.library()

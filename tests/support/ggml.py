@@ -20,7 +20,10 @@ Floats = NDArray[np.float32]
 
 TYPES = tuple(
     BlockType[name]
-    for name in ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+    for name in (
+        *("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+        *("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
+    )
 )
 """The block types that edgert quantizes to."""
 
@@ -33,19 +36,32 @@ class Ggml:
     def __init__(self, folder: Path) -> None:
         suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
         prefix = "" if sys.platform == "win32" else "lib"
-        library = ctypes.CDLL(str(folder / f"{prefix}ggml-base{suffix}"))
+        library = self._library = ctypes.CDLL(str(folder / f"{prefix}ggml-base{suffix}"))
         self._quantize = library.ggml_quantize_chunk
         self._quantize.restype = ctypes.c_size_t
         self._quantize.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+        self._needs_importance = library.ggml_quantize_requires_imatrix
+        self._needs_importance.restype = ctypes.c_bool
 
     def quantize(self, x: Floats, kind: BlockType, importance: Floats | None = None) -> NDArray[np.uint8]:
-        """Rows [rows, n] as bytes, with importance [n] if given."""
+        """Rows [rows, n] as bytes, with importance [n] if given; ones for types that ggml refuses to make without."""
+        if importance is None and self._needs_importance(int(kind)):
+            importance = np.ones(x.shape[1], np.float32)
         x = np.ascontiguousarray(x, np.float32)
         out = np.empty((len(x), kind.row_bytes(x.shape[1])), np.uint8)
         weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
         address = None if weights is None else weights.ctypes.data
         size = self._quantize(int(kind), x.ctypes.data, out.ctypes.data, 0, len(x), x.shape[1], address)
         assert size == out.nbytes
+        return out
+
+    def dequantize(self, data: NDArray[np.uint8], kind: BlockType) -> Floats:
+        """Rows of bytes as weights [rows, n]."""
+        data = np.ascontiguousarray(data)
+        out = np.empty((len(data), data.shape[1] // kind.block_bytes * kind.block_size), np.float32)
+        unpack = getattr(self._library, f"dequantize_row_{kind.name.lower().replace('_k', '_K')}")
+        unpack.restype, unpack.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        unpack(data.ctypes.data, out.ctypes.data, out.size)
         return out
 
 

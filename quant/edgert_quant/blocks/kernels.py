@@ -16,8 +16,9 @@ from functools import partial
 
 from llvmlite import ir
 
-from edgert_quant.blocks import pack
+from edgert_quant.blocks import grid_pack, pack
 from edgert_quant.blocks.codes import Codes, Range, Table
+from edgert_quant.blocks.grid_recipes import IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, codebook
 from edgert_quant.blocks.lanes import (
     COUNT,
     I32,
@@ -258,6 +259,13 @@ RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
     BlockType.Q4_K: both(32, affine_k(4, (0.8, 1.04), 6, 3)),
     BlockType.Q5_K: both(32, affine_k(5, (0.8, 1.04), 8, 4)),
     BlockType.Q6_K: (16, Q6_K((0.75, 1.1), 16, 3), Q6_K((0.75, 1.4), 16, 3)),
+    BlockType.IQ3_S: both(32, codebook(IQ3_S, grid_pack.put_iq3_s, (0.6, 1.2), 8)),
+    BlockType.IQ3_XXS: both(32, codebook(IQ3_XXS, grid_pack.put_iq3_xxs, (0.6, 1.2), 8)),
+    BlockType.IQ2_S: both(16, codebook(IQ2_S, grid_pack.put_iq2_s, (0.4, 1.1), 6)),
+    BlockType.IQ2_XS: both(16, codebook(IQ2_XS, grid_pack.put_iq2_xs, (0.4, 1.1), 6)),
+    BlockType.IQ2_XXS: both(32, codebook(IQ2_XXS, grid_pack.put_iq2_xxs, (0.4, 1.1), 6)),
+    BlockType.IQ1_S: both(32, codebook(IQ1_S, grid_pack.put_iq1_s, (0.3, 0.65), 3)),
+    BlockType.IQ1_M: both(16, codebook(IQ1_M, grid_pack.put_iq1_m, (0.3, 0.65), 3)),
 }
 """Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
 

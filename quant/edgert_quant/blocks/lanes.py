@@ -88,6 +88,9 @@ class Lanes:
     def __or__(self, other: Lanes | int) -> Lanes:
         return Lanes(self.b, self.b.or_(self.value, self.lift(other)))
 
+    def __xor__(self, other: Lanes | int) -> Lanes:
+        return Lanes(self.b, self.b.xor(self.value, self.lift(other)))
+
     def __lshift__(self, bits: int) -> Lanes:
         return Lanes(self.b, self.b.shl(self.value, self.lift(bits)))
 
@@ -144,6 +147,10 @@ class Lanes:
     def integer(self) -> Lanes:
         """The nearest integer as int32; the magnitude must be below 2^22."""
         return (self + ROUND).bits() - ROUND_BITS
+
+    def number(self) -> Lanes:
+        """Whole numbers in 0 .. 2^22 - 1 (int32) as float32."""
+        return (self | ROUND_BITS).floats() - ROUND
 
     def inverse(self) -> Lanes:
         """1 / value, 0 where the value is 0."""
@@ -207,21 +214,26 @@ class Variable:
 
 
 class LaneArray:
-    """`length` float32 vectors on the stack; item j holds weight j of sixteen groups."""
+    """`length` vectors on the stack, of float32 unless `kind` says otherwise; item j holds weight j of sixteen groups,
+    or what else there are several of for each group.
+    """
 
-    def __init__(self, b: ir.IRBuilder, length: int) -> None:
+    def __init__(self, b: ir.IRBuilder, length: int, kind: Any = F32) -> None:
         self.b = b
         self.length = length
-        self.start = allocate(b, vector(F32), length)
+        self.kind = vector(kind)
+        self.start = allocate(b, self.kind, length)
 
-    def at(self, index: Value) -> Value:
+    def at(self, index: Value | int) -> Value:
         """The address of an item."""
-        return self.b.gep(self.start, [index], source_etype=vector(F32))
+        if isinstance(index, int):
+            index = ir.Constant(I64, index)
+        return self.b.gep(self.start, [index], source_etype=self.kind)
 
-    def __getitem__(self, index: Value) -> Lanes:
-        return Lanes(self.b, self.b.load(self.at(index), typ=vector(F32)))
+    def __getitem__(self, index: Value | int) -> Lanes:
+        return Lanes(self.b, self.b.load(self.at(index), typ=self.kind))
 
-    def __setitem__(self, index: Value, value: Lanes) -> None:
+    def __setitem__(self, index: Value | int, value: Lanes) -> None:
         self.b.store(value.value, self.at(index))
 
 

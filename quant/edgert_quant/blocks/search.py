@@ -207,13 +207,13 @@ def fit_scale(tile: Tile, codes: Codes, span: Span, tries: int, *, half: bool) -
     return scale.get()
 
 
-def spread(b: ir.IRBuilder, index: Value, span: Span, tries: int) -> Lanes:
-    """1 at index 0; then `tries` - 1 numbers from `span[0]` to `span[1]`, evenly spaced."""
+def spread(b: ir.IRBuilder, index: Value, span: Span, tries: int, first: float = 1.0) -> Lanes:
+    """`first` at index 0; then `tries` - 1 numbers from `span[0]` to `span[1]`, evenly spaced."""
     start, stop = span
     step = (stop - start) / max(tries - 2, 1)
     place = b.fadd(b.fmul(b.sitofp(index, F32), ir.Constant(F32, step)), ir.Constant(F32, start - step))
-    first = b.icmp_signed("==", index, ir.Constant(I64, 0))
-    return splat_value(b, b.select(first, ir.Constant(F32, 1.0), place))
+    start_here = b.icmp_signed("==", index, ir.Constant(I64, 0))
+    return splat_value(b, b.select(start_here, ir.Constant(F32, first), place))
 
 
 @dataclass

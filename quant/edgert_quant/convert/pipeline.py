@@ -59,10 +59,11 @@ def write_tensors(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> None:
-    """Write every tensor of `types`, in that order. ConversionError names tensor and index of a weight that is no
-    number, or too large for its type.
+) -> set[str]:
+    """Write every tensor of `types`, in that order; the names of those that were not just copied. ConversionError names
+    tensor and index of a weight that is no number, or too large for its type.
     """
+    quantized: set[str] = set()
     total = sum(tensor_bytes(kind, source.weights[name].shape) for name, kind in types.items())
     done = 0
     todo = (piece for name in types for piece in pieces(source.weights[name], source.row_group(name)))
@@ -84,6 +85,7 @@ def write_tensors(
                 data = future.result()
                 read_ahead()
                 if data.dtype != np.uint8:
+                    quantized.add(piece.name)
                     data = quantize(data.view(np.float32), types[piece.name], threads=threads)
                 if len(writing) == _WRITE_BEHIND:
                     writing.popleft().result()
@@ -99,6 +101,7 @@ def write_tensors(
                 left.cancel()
             for write in writing:
                 write.cancel()
+    return quantized
 
 
 def _read(source: Source, piece: Piece, kind: BlockType) -> NDArray[np.float32] | NDArray[np.uint8]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from edgert_quant.blocks import BlockType
 
+_WANT_IMPORTANCE = [BlockType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")]
+
 
 @dataclass(frozen=True)
 class TypeTotal:
@@ -67,6 +69,16 @@ class ConversionReport:
     def to_json(self) -> str:
         """One JSON object on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def advice(types: Iterable[BlockType]) -> list[str]:
+    """What to know of a model with matrices that were quantized to these types without importance; llama-quantize
+    refuses to make such files.
+    """
+    found = set(types)
+    names = ", ".join(kind.name for kind in _WANT_IMPORTANCE if kind in found)
+    text = f"quantized to {names} without importance: so few bits lose much; an importance matrix is advisable"
+    return [text] if names else []
 
 
 def totals(shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, BlockType]) -> tuple[TypeTotal, ...]:

@@ -18,7 +18,7 @@ from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
 from edgert_quant.convert.plan import Types, plan_recipe, planned, read_plan
 from edgert_quant.convert.ready import ReadySource
-from edgert_quant.convert.report import ConversionReport, totals
+from edgert_quant.convert.report import ConversionReport, advice, totals
 from edgert_quant.convert.rules import Rule, apply_rules
 from edgert_quant.convert.source import MetadataEntry, Source
 from edgert_quant.files import InputFile
@@ -79,7 +79,7 @@ def convert(
             for tensor, kind in types.items():
                 writer.add_tensor(tensor, kind, opened.weights[tensor].shape)
             writer.begin()
-            write_tensors(opened, types, writer, threads=threads, progress=progress)
+            quantized = write_tensors(opened, types, writer, threads=threads, progress=progress)
         shapes = {name: weight.shape for name, weight in opened.weights.items()}
         return ConversionReport(
             source=str(source),
@@ -89,7 +89,7 @@ def convert(
             types=totals(shapes, types),
             bytes=output.stat().st_size,
             seconds=time.perf_counter() - started,
-            warnings=tuple(opened.warnings),
+            warnings=(*opened.warnings, *advice(types[tensor] for tensor in quantized)),
         )
 
 

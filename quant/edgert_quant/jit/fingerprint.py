@@ -16,6 +16,9 @@ from typing import Any
 FOREIGN = frozenset({"numba", "numpy", "llvmlite"})
 """Their versions are in the key of the cache; the standard library's is Python's."""
 
+_WRAPPED = ("__func__", "fget", "__wrapped__")
+"""Where static methods, properties and decorated functions have what they were made of."""
+
 
 def fingerprint(function: FunctionType, extra: tuple[object, ...] = ()) -> str:
     """SHA-256 over the source files of `function` and of every function, class and module of ours that it names,
@@ -38,6 +41,7 @@ class _Visitor:
         self.files: set[str] = set()
         self.constants: list[str] = []
         self._seen: set[int] = set()
+        self._classes: set[type] = set()
         self._kept: list[object] = []  # so that an id stays that of the object it was taken from
 
     def visit(self, value: Any, name: str = "") -> None:
@@ -48,18 +52,18 @@ class _Visitor:
             return
         self._seen.add(id(value))
         self._kept.append(value)
-        inner = getattr(value, "function", None)  # Kernel, Device, Primitive
-        if isinstance(inner, FunctionType):
-            self.visit(inner, name)
-        elif isinstance(value, FunctionType):
+        inner = getattr(value, "function", None) or getattr(value, "__wrapped__", None)  # Kernel, …; what is cached
+        if isinstance(value, FunctionType):
             self._visit_function(value)
+        elif isinstance(inner, FunctionType):
+            self.visit(inner, name)
         elif isinstance(value, partial):
             for part in (value.func, value.args, value.keywords):
                 self.visit(part, name)
         elif isinstance(value, ModuleType):
             self._add_module(value.__name__)
         elif isinstance(value, type):
-            self._add_module(value.__module__)
+            self._visit_class(value)
         elif isinstance(value, (tuple, list, set, frozenset)):
             for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
                 self.visit(item, name)
@@ -67,13 +71,24 @@ class _Visitor:
             for key, item in value.items():
                 self.visit(item, f"{name}[{key!r}]")
         elif is_dataclass(value):
-            self._add_module(type(value).__module__)
+            self._visit_class(type(value))
             for field in fields(value):
                 self.visit(getattr(value, field.name), f"{name}.{field.name}")
         elif hasattr(value, "tobytes") and hasattr(value, "dtype"):
             self.constants.append(f"{name}={value.dtype}{value.shape}:{hashlib.sha256(value.tobytes()).hexdigest()}")
         else:
-            self._add_module(type(value).__module__)
+            self._visit_class(type(value))
+
+    def _visit_class(self, kind: type) -> None:
+        """Its file, and what its methods and those of its bases name."""
+        for base in kind.__mro__:
+            if base not in self._classes and _is_ours(base.__module__):
+                self._classes.add(base)
+                self._add_module(base.__module__)
+                for member in vars(base).values():
+                    for function in (member, *(getattr(member, name, None) for name in _WRAPPED)):
+                        if isinstance(function, FunctionType):
+                            self._visit_function(function)
 
     def _visit_function(self, function: FunctionType) -> None:
         if not _is_ours(function.__module__ or ""):

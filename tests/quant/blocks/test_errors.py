@@ -1,7 +1,8 @@
 """Round-trip errors, held against those of llama.cpp's quantizers at equal type."""
 
+import numpy as np
 import pytest
-from edgert_quant.blocks import BlockType, quantize
+from edgert_quant.blocks import BlockType, dequantize, quantize
 
 from tests.support.ggml import TYPES, error, find, importance, samples
 
@@ -117,6 +118,69 @@ GGML = {
         "constant": (0.000207675, 0.000197603),
         "zero": (0, 0),
     },
+    "IQ3_S": {
+        "gaussian": (0.16622, 0.0998724),
+        "laplace": (0.194599, 0.121053),
+        "outliers": (0.256878, 0.192521),
+        "columns": (0.271403, 0.211435),
+        "small": (0.213544, 0.16374),
+        "constant": (0.159373, 0.0939439),
+        "zero": (0, 0),
+    },
+    "IQ3_XXS": {
+        "gaussian": (0.214022, 0.118188),
+        "laplace": (0.248847, 0.135734),
+        "outliers": (0.310916, 0.215063),
+        "columns": (0.340357, 0.222105),
+        "small": (0.270297, 0.205225),
+        "constant": (0.171109, 0.11013),
+        "zero": (0, 0),
+    },
+    "IQ2_S": {
+        "gaussian": (0.266966, 0.195134),
+        "laplace": (0.325298, 0.238455),
+        "outliers": (0.533423, 0.377507),
+        "columns": (0.504209, 0.39203),
+        "small": (0.277831, 0.222125),
+        "constant": (0.061507, 0.061507),
+        "zero": (0, 0),
+    },
+    "IQ2_XS": {
+        "gaussian": (0.300257, 0.209092),
+        "laplace": (0.330143, 0.252141),
+        "outliers": (0.517031, 0.40025),
+        "columns": (0.468821, 0.411488),
+        "small": (0.309664, 0.229364),
+        "constant": (0.0749443, 0.0749443),
+        "zero": (0, 0),
+    },
+    "IQ2_XXS": {
+        "gaussian": (0.342937, 0.341265),
+        "laplace": (0.383417, 0.343741),
+        "outliers": (0.68746, 0.518779),
+        "columns": (0.58464, 0.530591),
+        "small": (0.364494, 0.3464),
+        "constant": (0.333264, 0.252524),
+        "zero": (0, 0),
+    },
+    "IQ1_M": {
+        "gaussian": (0.577496, 0.321882),
+        "laplace": (0.581724, 0.349622),
+        "outliers": (0.588647, 0.390362),
+        "columns": (0.557891, 0.412786),
+        "small": (0.576989, 0.321345),
+        "constant": (0.112551, 0.213212),
+        "zero": (0, 0),
+    },
+    "IQ1_S": {
+        "gaussian": (0.484827, 0.391813),
+        "laplace": (0.544908, 0.437291),
+        "outliers": (0.643616, 0.508232),
+        "columns": (0.622973, 0.548031),
+        "small": (0.485485, 0.391644),
+        "constant": (0.125006, 0.262245),
+        "zero": (0, 0),
+    },
 }
 
 GGML_LIBRARY = find()
@@ -139,6 +203,15 @@ def test_errors_are_no_worse_than_ggmls(kind: BlockType, name: str) -> None:
     for weights in (None, importance(2048)):
         ours = error(x, quantize(x, kind, importance=weights), kind, weights)
         assert ours <= error(x, GGML_LIBRARY.quantize(x, kind, weights), kind, weights) * SLACK
+
+
+@pytest.mark.skipif(GGML_LIBRARY is None, reason="EDGERT_LLAMA_CPP_LIB does not name llama.cpp's folder of libraries")
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_ggml_reads_the_same_weights(kind: BlockType) -> None:
+    assert GGML_LIBRARY is not None
+    for x in samples().values():
+        data = quantize(x, kind)
+        np.testing.assert_array_equal(dequantize(data, kind), GGML_LIBRARY.dequantize(data, kind))
 
 
 def test_importance_pays() -> None:

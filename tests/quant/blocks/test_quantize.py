@@ -20,6 +20,13 @@ from tests.support.ggml import TYPES, error, importance, samples
 
 PLAIN = (BlockType.F32, BlockType.F16, BlockType.BF16)
 LEVELS = {
+    "IQ1_M": 2,
+    "IQ1_S": 2,
+    "IQ2_S": 4,
+    "IQ2_XS": 4,
+    "IQ2_XXS": 4,
+    "IQ3_S": 10,
+    "IQ3_XXS": 10,
     "IQ4_NL": 9,  # the widest steps of its table
     "IQ4_XS": 9,
     "Q2_K": 3,
@@ -33,7 +40,17 @@ LEVELS = {
     "Q5_K": 31,
     "Q6_K": 63,
 }
-ROUGH = {"Q2_K": 0.3, "Q3_K": 0.16}
+ROUGH = {
+    "IQ1_M": 0.45,
+    "IQ1_S": 0.48,
+    "IQ2_S": 0.27,
+    "IQ2_XS": 0.32,
+    "IQ2_XXS": 0.36,
+    "IQ3_S": 0.15,
+    "IQ3_XXS": 0.2,
+    "Q2_K": 0.3,
+    "Q3_K": 0.16,
+}
 """Errors of normally distributed weights in types of few bits, as shares of their rms."""
 each = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
 
@@ -140,7 +157,7 @@ def test_importance_of_every_weight() -> None:
     x, w = normal(9, 512), np.tile(importance(512), (9, 1))
     for kind in TYPES:
         np.testing.assert_array_equal(quantize(x, kind, importance=w), quantize(x, kind, importance=w[0]))
-        w[4] = 1
+        w[4] = w[0][::-1]
         np.testing.assert_array_equal(quantize(x, kind, importance=w)[:4], quantize(x, kind, importance=w[0])[:4])
         w[4] = w[0]
 
@@ -164,7 +181,7 @@ def test_weights_on_a_grid_come_back(kind: BlockType) -> None:
 @pytest.mark.parametrize(
     ("call", "raised", "text"),
     [
-        (lambda x: quantize(x, BlockType.IQ2_S), UnsupportedError, "edgert reads IQ2_S but does not quantize to it"),
+        (lambda x: quantize(x, BlockType.TQ2_0), UnsupportedError, "edgert reads TQ2_0 but does not quantize to it"),
         (lambda x: quantize(x, BlockType.I32), UnsupportedError, "it does to F32, F16, BF16, Q8_0"),
         (lambda x: quantize(x[:, :96], BlockType.Q4_K), RequestError, "a row of 96 weights cannot be stored as Q4_K"),
         (lambda x: quantize(x[0, 0], BlockType.F32), RequestError, "not a single number"),

@@ -55,5 +55,5 @@ def test_vectors_and_routers_are_floats_in_every_recipe() -> None:
 
 def test_names() -> None:
     assert recipe_named(" Q4_K_M ") is RECIPES["q4_k_m"]
-    with pytest.raises(UnsupportedError, match=r"type 'iq3_m' is not supported; supported: f32, f16, bf16, q8_0"):
-        recipe_named("iq3_m")
+    with pytest.raises(UnsupportedError, match=r"type 'iq3_l' is not supported; supported: f32, f16, bf16, q8_0"):
+        recipe_named("iq3_l")

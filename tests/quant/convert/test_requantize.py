@@ -35,6 +35,19 @@ def test_tensors_of_the_wanted_type_are_copied(tmp_path: Path) -> None:
     assert any(text.startswith("the source is quantized already (Q4_K, Q5_0, Q6_K)") for text in report.warnings)
 
 
+def test_few_bits_without_importance_are_warned_of(tmp_path: Path) -> None:
+    """Unless the tensors are copied."""
+    report = convert(FOLDER / "llama-wide", tmp_path / "a.gguf", type="iq2_s")
+    assert report.warnings[-1] == (
+        "quantized to IQ2_XS without importance: so few bits lose much; an importance matrix is advisable"
+    )
+    report = convert(tmp_path / "a.gguf", tmp_path / "b.gguf", type="iq2_s")
+    assert not any("without importance" in text for text in report.warnings)
+    report = convert(FOLDER / "llama-wide", tmp_path / "c.gguf", type="iq3_m", tensors=["blk.0.attn_q=iq1_m"])
+    assert report.warnings[-1].startswith("quantized to IQ1_M without importance")
+    assert contents(tmp_path / "c.gguf")["blk.0.attn_q.weight"][0] is BlockType.IQ1_M
+
+
 def test_other_tensors_are_dequantized_first(tmp_path: Path) -> None:
     convert(FOLDER / "mistral", tmp_path / "a.gguf", type="q8_0")
     convert(tmp_path / "a.gguf", tmp_path / "b.gguf", type="f32")

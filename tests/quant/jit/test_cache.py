@@ -33,6 +33,31 @@ print({module}.advance(40), "numba" in sys.modules)
 """
 
 
+CLASSES = """
+from edgert_quant.jit import ir_kernel
+import sample_helper as helper
+
+class Adder:
+    def emit(self, b, x):
+        return b.add(x, x.type(self.step()))
+
+    @staticmethod
+    def step():
+        return helper.steps()
+
+@ir_kernel()
+def advance(b, x):
+    return Adder().emit(b, x)
+"""
+CACHED = """
+from functools import cache
+
+@cache
+def steps():
+    return {step}
+"""
+
+
 class Project:
     """A module with a kernel, and processes that run it against one cache."""
 
@@ -169,6 +194,14 @@ def test_changed_sources_are_compiled_anew(project: Project) -> None:
     assert project.run()[:2] == (143, True)
     project.write(step=2)
     assert project.run()[:2] == (42, False)
+
+
+def test_methods_are_sources_too(project: Project) -> None:
+    """And so is what they name, through a decorator."""
+    (project.folder / "sample_module.py").write_text(CLASSES)
+    for step in (2, 3):
+        (project.folder / "sample_helper.py").write_text(CACHED.format(step=step))
+        assert project.run()[0] == 40 + step
 
 
 def test_another_cpu_is_another_key(project: Project) -> None:

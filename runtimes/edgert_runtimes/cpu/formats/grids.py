@@ -1,15 +1,12 @@
-"""The grids of the codebook types, for packing: the weights, without signs and scales, that an index stands for.
-
-They are gguf-py's (`grid_hex` and `grid_map` of gguf/quants.py), which has them from ggml's `ggml-common.h`.
-"""
+"""The grids of the codebook types, for packing: the weights, without signs and scales, that an index stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from edgert_quant.blocks import BlockType
+from edgert_quant.blocks.grids import grid_points
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
@@ -26,13 +23,7 @@ class Grid:
         """Every entry as words of four weights, a byte each: the number of its level among all levels, from the
         smallest.
         """
-        from gguf import quants
-
-        owner = getattr(quants, self.type.name)
-        owner.init_grid()
-        values = np.asarray(owner.grid).reshape(owner.grid_shape)
-        codes = np.searchsorted(np.sort(owner.grid_map), values).astype(np.uint8)
-        words: list[list[int]] = codes.view("<u4").tolist()
+        words: list[list[int]] = grid_points(self.type).view("<u4").tolist()
         return words
 
     def look_up(self, b: ir.IRBuilder, index: Value) -> list[Value]:
