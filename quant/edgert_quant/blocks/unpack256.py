@@ -71,12 +71,12 @@ def signed_scales(packed: Bytes) -> Codes:
     low, upper = packed[:, :8], packed[:, None, 8:]
     scales = np.concatenate([low & 15, low >> 4], axis=1)
     scales |= (((upper >> TWO_BIT_SHIFTS) & 3) << 4).reshape(-1, 16)
-    return scales.astype(np.int8) - np.int8(32)
+    return np.asarray(scales.astype(np.int8) - np.int8(32))
 
 
 def one_bit_codes(bits: Bytes) -> Codes:
     """Bits [n, 256] of bytes [n, 32]: bit g of byte l belongs to weight 32 g + l."""
-    return ((bits[:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1).reshape(-1, 256)
+    return np.asarray((bits[:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1).reshape(-1, 256)
 
 
 def q3_k(b: Blocks) -> Floats:
@@ -124,7 +124,7 @@ def iq4_scales(low: Bytes, high: NDArray[np.uint16]) -> Codes:
     """
     four = np.stack([low & 15, low >> 4], axis=2).reshape(-1, 8)
     upper = (high[:, None] >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
-    return (four | (upper << 4)).astype(np.int8) - np.int8(32)
+    return np.asarray((four | (upper << 4)).astype(np.int8) - np.int8(32))
 
 
 def iq4_xs(b: Blocks) -> Floats:

@@ -105,7 +105,7 @@ def output_errors(difference: Numbers, covariance: Numbers) -> NDArray[np.float6
     could be negative, is cut off at 0.
     """
     product = difference @ covariance
-    return np.maximum(np.einsum("rn,rn->r", product, difference, dtype=np.float64), 0.0)
+    return np.asarray(np.maximum(np.einsum("rn,rn->r", product, difference, dtype=np.float64), 0.0))
 
 
 def _normalized(covariance: Numbers) -> NDArray[np.float64]:
