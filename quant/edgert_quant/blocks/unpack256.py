@@ -76,7 +76,7 @@ def signed_scales(packed: Bytes) -> Codes:
 
 def one_bit_codes(bits: Bytes) -> Codes:
     """Bits [n, 256] of bytes [n, 32]: bit g of byte l belongs to weight 32 g + l."""
-    return np.asarray((bits[:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1).reshape(-1, 256)
+    return np.asarray(((bits[:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1).reshape(-1, 256))
 
 
 def q3_k(b: Blocks) -> Floats:

@@ -25,17 +25,22 @@ Floats = NDArray[np.float32]
 DAMPING = 0.01
 """Share of the mean of the diagonal that is added to it."""
 
+PANEL = 256
+"""Columns that are rounded before their errors reach the others, by one product: a block of the types with the largest
+blocks, and whole blocks of all.
+"""
+
 ASYMMETRY = 1e-3
 """Of the greatest number on the diagonal: more than sums in float32 leave."""
 
 
 @dataclass(frozen=True)
-class Block:
+class Panel:
     """Columns start..stop - 1, given the errors before them.
 
-    `curvature`, float32 [size, size], is what errors in the block cost once later columns make up for them as well as
+    `curvature`, float32 [size, size], is what errors in the panel cost once later columns make up for them as well as
     they can: e · curvature · eᵀ. `carry`, float32 [size, size]: what rows of F make of earlier errors, times `carry`,
-    is how much the best weights of the block differ from the original ones.
+    is how much the best weights of the panel differ from the original ones.
     """
 
     curvature: Floats
@@ -81,19 +86,14 @@ class Feedback:
         """M[j, j]²: how much an error in column j costs once later columns make up for it. float32 [n]."""
         self.factor: Floats = np.ascontiguousarray(lower / root[:, None], np.float32)
         """F, with ones on its diagonal: float32 [n, n]."""
-        self._blocks: dict[int, list[Block]] = {}
+        self.panels = [self._panel(start, min(start + PANEL, self.n)) for start in range(0, self.n, PANEL)]
+        """All columns, `PANEL` at a time (the last may be fewer)."""
 
-    def blocks(self, size: int) -> list[Block]:
-        """All blocks of `size` columns; kept."""
-        if size not in self._blocks:
-            self._blocks[size] = [self._block(start, start + size) for start in range(0, self.n, size)]
-        return self._blocks[size]
-
-    def _block(self, start: int, stop: int) -> Block:
+    def _panel(self, start: int, stop: int) -> Panel:
         factor = self.factor[start:stop, start:stop].astype(np.float64)
         curvature = factor.T @ (self.variance[start:stop, None] * factor)
         carry = np.linalg.inv(factor).T
-        return Block(np.ascontiguousarray(curvature, np.float32), np.ascontiguousarray(carry, np.float32))
+        return Panel(np.ascontiguousarray(curvature, np.float32), np.ascontiguousarray(carry, np.float32))
 
     def errors(self, difference: Floats) -> NDArray[np.float64]:
         """e H eᵀ of every row of weights less what is read back, [rows, n]; float64 [rows]."""

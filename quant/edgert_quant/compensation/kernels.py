@@ -1,8 +1,9 @@
-"""Compiled: rounding with feedback, and descent from codes to better ones. Both take rows of one block, each by itself.
+"""Compiled: rounding with feedback, and descent from codes to better ones. Both take rows of a panel, each by itself.
 
-What they share, by address: `errors` float32 [rows, size], weights less what is read back; `units`, `integers` and
-`codes` as in `grids.Parts`; and the grid: `values` float32 [count] in rising order, `middles` float32 [count - 1]
-between them, or 0 where values are consecutive numbers.
+A panel is `size` columns, whole blocks of `span` weights in groups of `length`. What both share, by address: `errors`
+float32 [rows, size], weights less what is read back; `units`, `integers` and `codes` as in `grids.Parts`, row by row;
+and the grid: `values` float32 [count] in rising order, `middles` float32 [count - 1] between them, or 0 where values
+are consecutive numbers.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ def nearest(place: Any, values: Any, count: Any, middles: Any) -> Any:
 
 
 @device
+def whole(value: Any, lowest: Any, highest: Any) -> Any:
+    """The whole number nearest to a value, within limits."""
+    return float32(math.floor(min(max(value, float32(lowest)), float32(highest)) + float32(0.5)))
+
+
+@device
 def subtract(target: Any, factor: Any, row: Any, n: Any) -> None:
     """target -= factor · row, n floats each."""
     for k in range(n):
@@ -45,10 +52,11 @@ def nearest_half(value: Any, place: Any) -> Any:
     return load_f16(place, 0)
 
 
-@kernel(name="compensation.round_block")
-def round_block(
+@kernel(name="compensation.round_panel")
+def round_panel(
     rows: int,
     size: int,
+    span: int,
     length: int,
     weights: int,
     feedback: int,
@@ -64,24 +72,25 @@ def round_block(
     """Round weights [rows, size] one after another. Weight j is rounded as if it were greater by the errors of the
     weights before it, each times its feedback (row j of a matrix of `stride` columns).
     """
-    groups = size // length
+    groups = span // length
     for r in range(rows):
-        e, first = errors + 4 * r * size, r * size
-        scales = integers + 8 * r * groups
         for j in range(size):
-            step = load_f32(units, 2 * r) * load_f32(scales, j // length)
-            floor = load_f32(units, 2 * r + 1) * load_f32(scales, groups + j // length)
-            wanted = load_f32(weights, first + j) + dot_f32(feedback + 4 * stride * j, e, j) + floor
-            place = wanted / step if step != 0 else float32(0.0)
-            index = nearest(place, values, count, middles)
-            store_u8(codes, first + j, uint8(index))
-            store_f32(e, j, load_f32(weights, first + j) - (step * load_f32(values, index) - floor))
+            block, group, e = r * (size // span) + j // span, j % span // length, errors + 4 * r * size
+            unit, scales = units + 8 * block, integers + 8 * groups * block
+            step = load_f32(unit, 0) * load_f32(scales, group)
+            floor = load_f32(unit, 1) * load_f32(scales, groups + group)
+            weight = load_f32(weights, r * size + j)
+            wanted = weight + dot_f32(feedback + 4 * stride * j, e, j) + floor
+            index = nearest(wanted / step if step != 0 else float32(0.0), values, count, middles)
+            store_u8(codes, r * size + j, uint8(index))
+            store_f32(e, j, weight - (step * load_f32(values, index) - floor))
 
 
 @kernel(name="compensation.descend")
 def descend(
     rows: int,
     size: int,
+    span: int,
     length: int,
     sweeps: int,
     curvature: int,
@@ -98,32 +107,49 @@ def descend(
     highest_floor: int,
     scratch: int,
 ) -> None:
-    """Lower e H eᵀ by moving codes, integers and units in turn, each to where it is best while all else stays.
+    """Lower e H eᵀ by moving units, integers and codes in turn, each to where it is best while all else stays.
 
-    `curvature` is H among the weights of the block, float32 [size, size]; `gradients` float32 [rows, size], e H, is
-    kept up to date. `scratch` holds 4 · size + 1 floats.
+    `curvature` is H among the weights of the panel, float32 [size, size]; `gradients` float32 [rows, size], e H, is
+    kept up to date. `scratch` holds 2 · (span + size) + 1 floats.
     """
-    groups = size // length
+    groups = span // length
     for r in range(rows):
-        g, e, q = gradients + 4 * r * size, errors + 4 * r * size, codes + r * size
-        scales, unit = integers + 8 * r * groups, units + 8 * r
+        g = gradients + 4 * r * size
         for _ in range(sweeps):
-            moved = move_units(size, length, curvature, g, e, unit, scales, q, values, highest_floor, scratch)
-            if lowest_scale < highest_scale:
-                moved += move_scales(
-                    size, length, curvature, g, e, unit, scales, q, values, lowest_scale, highest_scale, scratch
+            moved = 0
+            for k in range(size // span):
+                first, block = k * span, r * (size // span) + k
+                e, q = errors + 4 * (r * size + first), codes + r * size + first
+                unit, scales = units + 8 * block, integers + 8 * groups * block
+                moved += move_units(
+                    first, span, size, length, curvature, g, e, unit, scales, q, values, highest_floor, scratch
                 )
-            if highest_floor > 1:
-                moved += move_floors(size, length, curvature, g, e, unit, scales, highest_floor, scratch)
-            moved += move_codes(size, length, curvature, g, e, unit, scales, q, values, count, middles)
+                if lowest_scale < highest_scale:
+                    for group in range(groups):
+                        moved += move_scale(
+                            group, first, length, size, curvature, g, e, unit, scales, q, values, lowest_scale,
+                            highest_scale, scratch,
+                        )  # fmt: skip
+                if highest_floor > 1:
+                    for group in range(groups):
+                        moved += move_floor(
+                            group, groups, first, length, size, curvature, g, e, unit, scales, highest_floor, scratch
+                        )
+                for j in range(span):
+                    moved += move_code(
+                        j, groups, first, length, size, curvature, g, e, unit, scales, q, values, count, middles
+                    )
             if moved == 0:
                 break
 
 
-@device(inline=False)
-def move_codes(
-    size: Any,
+@device
+def move_code(
+    j: Any,
+    groups: Any,
+    first: Any,
     length: Any,
+    size: Any,
     curvature: Any,
     g: Any,
     e: Any,
@@ -134,49 +160,68 @@ def move_codes(
     count: Any,
     middles: Any,
 ) -> Any:
-    """Every code to the value nearest to where the objective is least; how many moved."""
-    groups, moved = size // length, 0
-    for j in range(size):
-        step = load_f32(unit, 0) * load_f32(scales, j // length)
-        if step != 0:
-            old = load_u8(q, j)
-            value = load_f32(values, old)
-            h = load_f32(curvature, size * j + j)
-            index = nearest(value + load_f32(g, j) / (h * step), values, count, middles)
-            if index != old:
-                floor = load_f32(unit, 1) * load_f32(scales, groups + j // length)
-                before, after = step * value - floor, step * load_f32(values, index) - floor
-                change = after - before
-                if 2 * load_f32(g, j) * change > h * change * change:
-                    store_u8(q, j, uint8(index))
-                    store_f32(e, j, load_f32(e, j) - change)
-                    subtract(g, change, curvature + 4 * size * j, size)
-                    moved += 1
-    return moved
+    """A weight's code to the value nearest to where the objective is least; 1 if it moved, else 0."""
+    step = load_f32(unit, 0) * load_f32(scales, j // length)
+    if step == 0:
+        return 0
+    old, row = load_u8(q, j), curvature + 4 * size * (first + j)
+    value, slope, bend = load_f32(values, old), load_f32(g, first + j), load_f32(row, first + j)
+    index = nearest(value + slope / (bend * step), values, count, middles)
+    if index == old:
+        return 0
+    floor = load_f32(unit, 1) * load_f32(scales, groups + j // length)
+    change = (step * load_f32(values, index) - floor) - (step * value - floor)
+    if not 2 * slope * change > bend * change * change:
+        return 0
+    store_u8(q, j, uint8(index))
+    store_f32(e, j, load_f32(e, j) - change)
+    subtract(g, change, row, size)
+    return 1
 
 
 @device(inline=False)
-def shift_group(first: Any, length: Any, size: Any, curvature: Any, g: Any, e: Any, change: Any) -> None:
-    """Add `change` (floats of one group) to what is read back."""
+def move_group(
+    start: Any,
+    first: Any,
+    length: Any,
+    size: Any,
+    curvature: Any,
+    g: Any,
+    e: Any,
+    integer: Any,
+    lowest: Any,
+    highest: Any,
+    direction: Any,
+) -> Any:
+    """An integer of the group from weight `start` of the block on to where the objective is least, if what is read back
+    grows by `direction` (floats of the group) with it; 1 if it moved, else 0.
+    """
+    column = first + start
+    bend = float32(0.0)
     for j in range(length):
-        by = load_f32(change, j)
-        store_f32(e, first + j, load_f32(e, first + j) - by)
-        subtract(g, by, curvature + 4 * size * (first + j), size)
+        along = dot_f32(curvature + 4 * (size * (column + j) + column), direction, length)
+        bend += load_f32(direction, j) * along
+    if not bend > 0:
+        return 0
+    slope = dot_f32(g + 4 * column, direction, length)
+    old = load_f32(integer, 0)
+    by = whole(old + slope / bend, lowest, highest) - old
+    if by == 0 or not 2 * slope * by > bend * by * by:
+        return 0
+    store_f32(integer, 0, old + by)
+    for j in range(length):
+        change = by * load_f32(direction, j)
+        store_f32(e, start + j, load_f32(e, start + j) - change)
+        subtract(g, change, curvature + 4 * size * (column + j), size)
+    return 1
 
 
 @device
-def curve(first: Any, length: Any, size: Any, curvature: Any, direction: Any) -> Any:
-    """direction H directionᵀ within a group."""
-    total = float32(0.0)
-    for j in range(length):
-        total += load_f32(direction, j) * dot_f32(curvature + 4 * (size * (first + j) + first), direction, length)
-    return total
-
-
-@device(inline=False)
-def move_scales(
-    size: Any,
+def move_scale(
+    group: Any,
+    first: Any,
     length: Any,
+    size: Any,
     curvature: Any,
     g: Any,
     e: Any,
@@ -188,33 +233,20 @@ def move_scales(
     highest: Any,
     scratch: Any,
 ) -> Any:
-    """Every group's scale to the integer nearest to where the objective is least; how many moved."""
-    moved, d = 0, load_f32(unit, 0)
-    if d == 0:
-        return 0
-    for group in range(size // length):
-        first = group * length
-        for j in range(length):
-            store_f32(scratch, j, d * load_f32(values, load_u8(q, first + j)))
-        bend = curve(first, length, size, curvature, scratch)
-        slope = dot_f32(g + 4 * first, scratch, length)
-        old = load_f32(scales, group)
-        if bend > 0:
-            new = float32(math.floor(min(max(old + slope / bend, float32(lowest)), float32(highest)) + float32(0.5)))
-            by = new - old
-            if by != 0 and 2 * slope * by > bend * by * by:
-                store_f32(scales, group, new)
-                for j in range(length):
-                    store_f32(scratch, j, by * load_f32(scratch, j))
-                shift_group(first, length, size, curvature, g, e, scratch)
-                moved += 1
-    return moved
+    """A group's scale, its codes as they are."""
+    d, start = load_f32(unit, 0), group * length
+    for j in range(length):
+        store_f32(scratch, j, d * load_f32(values, load_u8(q, start + j)))
+    return move_group(start, first, length, size, curvature, g, e, scales + 4 * group, lowest, highest, scratch)
 
 
-@device(inline=False)
-def move_floors(
-    size: Any,
+@device
+def move_floor(
+    group: Any,
+    groups: Any,
+    first: Any,
     length: Any,
+    size: Any,
     curvature: Any,
     g: Any,
     e: Any,
@@ -223,31 +255,18 @@ def move_floors(
     highest: Any,
     scratch: Any,
 ) -> Any:
-    """Every group's floor to the integer nearest to where the objective is least; how many moved."""
-    moved, groups, dmin = 0, size // length, load_f32(unit, 1)
-    if dmin == 0:
-        return 0
-    for group in range(groups):
-        first = group * length
-        for j in range(length):
-            store_f32(scratch, j, -dmin)
-        bend = curve(first, length, size, curvature, scratch)
-        slope = dot_f32(g + 4 * first, scratch, length)
-        old = load_f32(scales, groups + group)
-        if bend > 0:
-            new = float32(math.floor(min(max(old + slope / bend, float32(0.0)), float32(highest)) + float32(0.5)))
-            by = new - old
-            if by != 0 and 2 * slope * by > bend * by * by:
-                store_f32(scales, groups + group, new)
-                for j in range(length):
-                    store_f32(scratch, j, -by * dmin)
-                shift_group(first, length, size, curvature, g, e, scratch)
-                moved += 1
-    return moved
+    """A group's floor."""
+    dmin = load_f32(unit, 1)
+    for j in range(length):
+        store_f32(scratch, j, -dmin)
+    integer = scales + 4 * (groups + group)
+    return move_group(group * length, first, length, size, curvature, g, e, integer, 0, highest, scratch)
 
 
 @device(inline=False)
 def move_units(
+    first: Any,
+    span: Any,
     size: Any,
     length: Any,
     curvature: Any,
@@ -260,25 +279,26 @@ def move_units(
     highest_floor: Any,
     scratch: Any,
 ) -> Any:
-    """Least squares for d and dmin, rounded to half precision; 1 if that lowers the objective, else 0."""
-    groups = size // length
-    u, v = scratch, scratch + 4 * size
-    hu, hv = scratch + 8 * size, scratch + 12 * size
-    half = scratch + 16 * size
-    for j in range(size):
+    """Least squares for d and dmin of a block, rounded to half precision; 1 if that lowers the objective, else 0."""
+    groups = span // length
+    u, v = scratch, scratch + 4 * span
+    hu, hv = scratch + 8 * span, scratch + 8 * span + 4 * size
+    half = scratch + 8 * (span + size)
+    for j in range(span):
         store_f32(u, j, load_f32(scales, j // length) * load_f32(values, load_u8(q, j)))
         store_f32(v, j, -load_f32(scales, groups + j // length))
-    for j in range(size):
-        store_f32(hu, j, dot_f32(curvature + 4 * size * j, u, size))
-    uu, gu = dot_f32(u, hu, size), dot_f32(u, g, size)
+    for k in range(size):
+        store_f32(hu, k, dot_f32(curvature + 4 * (size * k + first), u, span))
+    uu, gu = dot_f32(u, hu + 4 * first, span), dot_f32(u, g + 4 * first, span)
     if not uu > 0:
         return 0
     old_d, old_dmin = load_f32(unit, 0), load_f32(unit, 1)
     uv, vv, gv = float32(0.0), float32(0.0), float32(0.0)
     if highest_floor > 0:
-        for j in range(size):
-            store_f32(hv, j, dot_f32(curvature + 4 * size * j, v, size))
-        uv, vv, gv = dot_f32(u, hv, size), dot_f32(v, hv, size), dot_f32(v, g, size)
+        for k in range(size):
+            store_f32(hv, k, dot_f32(curvature + 4 * (size * k + first), v, span))
+        uv, vv = dot_f32(u, hv + 4 * first, span), dot_f32(v, hv + 4 * first, span)
+        gv = dot_f32(v, g + 4 * first, span)
     determinant = uu * vv - uv * uv
     if determinant > uu * vv * float32(1e-4):
         d = nearest_half(old_d + (gu * vv - gv * uv) / determinant, half)
@@ -295,6 +315,6 @@ def move_units(
     subtract(g, by, hu, size)
     if highest_floor > 0:
         subtract(g, by_min, hv, size)
-    for j in range(size):
+    for j in range(span):
         store_f32(e, j, load_f32(e, j) - (by * load_f32(u, j) + by_min * load_f32(v, j)))
     return 1

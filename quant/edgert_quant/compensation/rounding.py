@@ -1,11 +1,11 @@
 """Weights to bytes so that the errors of outputs, not of weights, become small.
 
-Block by block from left to right: the best weights of the block, given the errors before it; a grid for them, by
-`quantize`; then in turn rounding with feedback (`kernels.round_block`) and descent of codes, integers and units to
-where the block costs least (`kernels.descend`). When all blocks are done, descent goes over them again with the errors
+Panel by panel from left to right: the best weights of the panel, given the errors before it; grids for them, by
+`quantize`; then in turn rounding with feedback (`kernels.round_panel`) and descent of codes, integers and units to
+where the panel costs least (`kernels.descend`). When all panels are done, descent goes over them again with the errors
 of all others known (coordinate descent on the whole objective, as in QuantEase, arXiv:2309.01885).
 
-Types whose weights are not rounded one by one are quantized block by block with feedback between blocks only.
+Types whose weights are not rounded one by one are quantized panel by panel with feedback between panels only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from edgert_models.errors import RequestError
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType, dequantize, quantize
-from edgert_quant.compensation.feedback import DAMPING, Block, Feedback, Floats, Numbers
+from edgert_quant.compensation.feedback import DAMPING, PANEL, Feedback, Floats, Numbers
 from edgert_quant.compensation.grids import GRIDS, Parts, put_together, take_apart
-from edgert_quant.compensation.kernels import descend, round_block
+from edgert_quant.compensation.kernels import descend, round_panel
 from edgert_quant.jit import Kernel
 
 Bytes = NDArray[np.uint8]
@@ -30,13 +30,13 @@ PIECE_ROWS = 32
 """Rows that a thread takes at a time."""
 
 ROUNDS = 2
-"""Times that a block is rounded and improved."""
+"""Times that a panel is rounded and improved."""
 
 SWEEPS = 2
-"""Times that codes, integers and units move in turn before other blocks' errors are looked at again."""
+"""Times that codes, integers and units move in turn before other panels' errors are looked at again."""
 
 PASSES = 3
-"""Times that descent goes over all blocks at the end."""
+"""Times that descent goes over all panels at the end."""
 
 
 def compensate(
@@ -78,7 +78,7 @@ def compensate(
 
 def kernels() -> list[Kernel]:
     """The compiled code that `compensate` needs besides that of `quantize`: for `jit.prepare`."""
-    return [round_block, descend]
+    return [round_panel, descend]
 
 
 class _Work:
@@ -94,105 +94,111 @@ class _Work:
         self.limits = float(x.min()), float(x.max())
 
     def run(self) -> Bytes:
-        size, kind = self.kind.block_size, self.kind
-        starts = range(0, self.x.shape[1], size)
-        if kind not in GRIDS:
-            return np.concatenate([self._as_a_whole(start) for start in starts], axis=1)
+        panels = range(len(self.feedback.panels))
+        if self.kind not in GRIDS:
+            return np.concatenate([self._as_a_whole(panel) for panel in panels], axis=1)
         with ThreadPoolExecutor(self.workers, "compensate") as pool:
             self.pool = pool
-            parts = [self._one_by_one(start) for start in starts]
+            parts = [self._one_by_one(panel) for panel in panels]
             for _ in range(PASSES):
-                for start, part in zip(starts, parts, strict=True):
-                    self._improve(start, part)
-        return np.concatenate([put_together(part, kind) for part in parts], axis=1)
+                for panel in panels:
+                    self._improve(panel, parts[panel])
+        blocks = [put_together(part, self.kind) for part in parts]
+        return np.concatenate([block.reshape(len(self.x), -1) for block in blocks], axis=1)
 
-    def _best_weights(self, start: int, block: Block) -> Floats:
-        """What the block's weights should be now, [rows, size]."""
-        stop = start + self.kind.block_size
-        wanted = self.errors[:, :start] @ self.feedback.factor[start:stop, :start].T
-        return np.ascontiguousarray(self.x[:, start:stop] + wanted @ block.carry)
+    def _place(self, panel: int) -> slice:
+        """The panel's columns."""
+        return slice(PANEL * panel, min(PANEL * (panel + 1), self.x.shape[1]))
 
-    def _fitted(self, target: Floats, start: int) -> Bytes:
-        """The block by `quantize`. The best weights may be far larger than any weight was; grids are not for those."""
-        importance = self.importance[..., start : start + self.kind.block_size]
+    def _best_weights(self, panel: int) -> Floats:
+        """What the panel's weights should be now, [rows, size]."""
+        place = self._place(panel)
+        wanted = self.errors[:, : place.start] @ self.feedback.factor[place, : place.start].T
+        return np.ascontiguousarray(self.x[:, place] + wanted @ self.feedback.panels[panel].carry)
+
+    def _fitted(self, target: Floats, panel: int) -> Bytes:
+        """The panel by `quantize`. The best weights may be far larger than any weight was; grids are not for those."""
+        importance = self.importance[..., self._place(panel)]
         return quantize(np.clip(target, *self.limits), self.kind, importance=importance, threads=self.threads)
 
-    def _block(self, start: int) -> Block:
-        return self.feedback.blocks(self.kind.block_size)[start // self.kind.block_size]
-
-    def _keep_errors(self, start: int, back: Floats) -> None:
-        place = slice(start, start + self.kind.block_size)
-        self.errors[:, place] = self.x[:, place] - back
-
-    def _as_a_whole(self, start: int) -> Bytes:
-        data = self._fitted(self._best_weights(start, self._block(start)), start)
-        self._keep_errors(start, dequantize(data, self.kind))
+    def _as_a_whole(self, panel: int) -> Bytes:
+        data = self._fitted(self._best_weights(panel), panel)
+        self._keep_errors(panel, dequantize(data, self.kind))
         return data
 
-    def _one_by_one(self, start: int) -> Parts:
-        """A block rounded with feedback from column to column; of several rounds the best, row by row."""
-        block = self._block(start)
-        target = self._best_weights(start, block)
-        parts = take_apart(self._fitted(target, start), self.kind)
+    def _one_by_one(self, panel: int) -> Parts:
+        """A panel rounded with feedback from column to column; of several rounds the best, row by row."""
+        target, curvature = self._best_weights(panel), self.feedback.panels[panel].curvature
+        parts = take_apart(self._fitted(target, panel).reshape(-1, self.kind.block_bytes), self.kind)
         kept, least = parts.copy(), np.full(len(target), np.inf, np.float32)
         difference = np.empty_like(target)
         for _ in range(ROUNDS):
-            self._round(target, start, difference, parts)
-            self._descend(block.curvature, difference @ block.curvature, difference, parts)
-            cost = np.einsum("rn,rn->r", difference @ block.curvature, difference)
+            self._round(target, panel, difference, parts)
+            gradients = difference @ curvature
+            self._descend(curvature, gradients, difference, parts)
+            cost = np.einsum("rn,rn->r", gradients, difference)
             better = cost < least
             least = np.where(better, cost, least)
-            kept.take(parts, better)
-        self._keep_errors(start, kept.weights(self.kind))
+            kept.take(parts, np.repeat(better, len(parts.codes) // len(better)))
+        self._keep_errors(panel, kept.weights(self.kind))
         return kept
 
-    def _improve(self, start: int, parts: Parts) -> None:
+    def _improve(self, panel: int, parts: Parts) -> None:
         """Descent with the errors of all columns known."""
-        place = slice(start, start + self.kind.block_size)
-        covariance = self.feedback.covariance
+        place, covariance = self._place(panel), self.feedback.covariance
         gradients, errors = self.errors @ covariance[:, place], np.ascontiguousarray(self.errors[:, place])
         self._descend(np.ascontiguousarray(covariance[place, place]), gradients, errors, parts)
-        self._keep_errors(start, parts.weights(self.kind))
+        self._keep_errors(panel, parts.weights(self.kind))
 
-    def _round(self, target: Floats, start: int, difference: Floats, parts: Parts) -> None:
-        size, grid = self.kind.block_size, GRIDS[self.kind]
+    def _keep_errors(self, panel: int, back: Floats) -> None:
+        place = self._place(panel)
+        self.errors[:, place] = self.x[:, place] - back.reshape(len(self.x), -1)
+
+    def _round(self, target: Floats, panel: int, difference: Floats, parts: Parts) -> None:
+        start = self._place(panel).start
         factor = self.feedback.factor[start:, start:]
 
         def work(first: int, end: int) -> None:
-            round_block(
+            round_panel(
                 end - first,
-                size,
-                grid.length,
+                target.shape[1],
+                self.kind.block_size,
+                GRIDS[self.kind].length,
                 _at(target, first),
                 factor.ctypes.data,
                 factor.strides[0] // factor.itemsize,
                 _at(difference, first),
-                *(_at(array, first) for array in (parts.units, parts.integers, parts.codes)),
-                *grid.addresses(),
+                *self._addresses(parts, first),
             )
 
         self._in_pieces(work)
 
     def _descend(self, curvature: Floats, gradients: Floats, difference: Floats, parts: Parts) -> None:
-        size, grid = self.kind.block_size, GRIDS[self.kind]
+        size, span, grid = len(curvature), self.kind.block_size, GRIDS[self.kind]
 
         def work(first: int, end: int) -> None:
-            scratch = np.empty(4 * size + 1, np.float32)
+            scratch = np.empty(2 * (span + size) + 1, np.float32)
             descend(
                 end - first,
                 size,
+                span,
                 grid.length,
                 SWEEPS,
                 curvature.ctypes.data,
                 *(_at(array, first) for array in (gradients, difference)),
-                *(_at(array, first) for array in (parts.units, parts.integers, parts.codes)),
-                *grid.addresses(),
+                *self._addresses(parts, first),
                 *grid.scales,
                 grid.floors[1],
                 scratch.ctypes.data,
             )
 
         self._in_pieces(work)
+
+    def _addresses(self, parts: Parts, row: int) -> tuple[int, ...]:
+        """Where the parts from a row on are, and the grid's tables."""
+        block = row * (len(parts.codes) // len(self.x))
+        arrays = (parts.units, parts.integers, parts.codes)
+        return *(_at(array, block) for array in arrays), *GRIDS[self.kind].addresses()
 
     def _in_pieces(self, work: Callable[[int, int], None]) -> None:
         """Do all rows, some at a time: each by itself, so who does them does not matter."""

@@ -7,7 +7,7 @@ from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.blocks.quantizer import writable_types
 from edgert_quant.compensation import Feedback, compensate, output_errors
 from edgert_quant.compensation.grids import GRIDS, Grid, put_together, take_apart
-from edgert_quant.compensation.kernels import round_block
+from edgert_quant.compensation.kernels import round_panel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -66,7 +66,9 @@ def test_codes_are_those_of_an_exact_gptq(kind: BlockType) -> None:
     expected = gptq(x, feedback.covariance.astype(np.float64), step, floor, grid)
     errors = np.empty_like(x)
     addresses = [array.ctypes.data for array in (errors, parts.units, parts.integers, parts.codes)]
-    round_block(8, size, grid.length, x.ctypes.data, feedback.factor.ctypes.data, size, *addresses, *grid.addresses())
+    round_panel(
+        8, size, size, grid.length, x.ctypes.data, feedback.factor.ctypes.data, size, *addresses, *grid.addresses()
+    )
     # a weight in the middle of two values may go either way in float32, and then all after it may differ
     same = (parts.codes == expected).all(axis=1)
     assert same.mean() >= 0.75
