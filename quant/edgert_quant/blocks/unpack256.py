@@ -104,7 +104,7 @@ def six_bit_codes(ql: Bytes, qh: Bytes) -> Codes:
     (the low half for s < 2), the upper two bits in bits 2 s, 2 s + 1 of byte 32 h + l of `qh`.
     """
     low = ql.reshape(-1, 2, 64)
-    return np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 256) | (two_bit_codes(qh) << 4)
+    return np.asarray(np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 256) | (two_bit_codes(qh) << 4))
 
 
 def q6_k(b: Blocks) -> Floats:

@@ -103,17 +103,24 @@ def choose_shrink(
     `importance` is that of plain rounding, default the diagonal of the first candidate's covariance; `compensate` gets
     it as well if it is given. Without tokens (`held_out` all zero) everything ties, and rounding is plain.
 
-    Raises what `compensate` raises; `RequestError` without candidates.
+    Raises what `compensate` raises; `RequestError` without candidates, or for a `held_out` that is not
+    finite or of another width.
     """
     if not tried:
         raise RequestError("choose_shrink needs at least one candidate", parameter="tried")
     held = np.asarray(held_out, np.float64)
+    if held.shape != (x.shape[-1], x.shape[-1]):
+        raise RequestError(
+            f"held_out is of shape {list(held.shape)}; the weights have {x.shape[-1]} columns", parameter="held_out"
+        )
     if not np.isfinite(held).all():
         place = [int(i) for i in np.argwhere(~np.isfinite(held))[0]]
         raise RequestError(f"held_out {place} is {held[tuple(place)]}; it must be finite", parameter="held_out")
+    scale = float(np.abs(held).max(initial=0.0)) or 1.0
+    scaled = np.asarray(held / scale, np.float32)
 
     def error(data: Bytes) -> float:
-        return float(output_errors(np.asarray(x, np.float32) - dequantize(data, type), held).sum())
+        return scale * float(output_errors(np.asarray(x, np.float32) - dequantize(data, type), scaled).sum())
 
     plain = quantize(
         x, type, importance=tried[0].feedback.importance if importance is None else importance, threads=threads
