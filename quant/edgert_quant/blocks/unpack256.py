@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgert_quant.blocks.unpack32 import IQ4_VALUES, Blocks, Floats, widen
+from edgert_quant.blocks.unpack32 import IQ4_VALUES, Blocks, Floats, nibbles, widen
 
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.integer[Any]]
@@ -62,19 +62,27 @@ def q2_k(b: Blocks) -> Floats:
     return scale_and_shift(q, widen(b["d"]), b["scales"] & 15, widen(b["dmin"]), b["scales"] >> 4)
 
 
-def q3_k(b: Blocks) -> Floats:
-    """w = d (scale - 32) (q - 4), groups of 16; bit 2 of the codes is in `hmask`.
+def signed_scales(packed: Bytes) -> Codes:
+    """The sixteen 6-bit scales, int8 [n, 16], of the 12 bytes of Q3_K: stored with 32 added.
 
-    Bit 4 h + s of `hmask[l]` belongs to weight 128 h + 32 s + l. The low halves of scale bytes 0-7 are the low four
-    bits of scales 0-7, their high halves those of scales 8-15; bits 2 k, 2 k + 1 of byte 8 + i are the upper two bits
-    of scale 4 k + i.
+    The low halves of bytes 0-7 are the low four bits of scales 0-7, their high halves those of scales 8-15; bits 2 k,
+    2 k + 1 of byte 8 + i are the upper two bits of scale 4 k + i.
     """
-    high = (b["hmask"][:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
-    q = two_bit_codes(b["qs"]) | (high.reshape(-1, 256) << 2)
-    low, upper = b["scales"][:, :8], b["scales"][:, None, 8:]
+    low, upper = packed[:, :8], packed[:, None, 8:]
     scales = np.concatenate([low & 15, low >> 4], axis=1)
     scales |= (((upper >> TWO_BIT_SHIFTS) & 3) << 4).reshape(-1, 16)
-    step = widen(b["d"]) * (scales.astype(np.float32) - 32)
+    return np.asarray(scales.astype(np.int8) - np.int8(32))
+
+
+def one_bit_codes(bits: Bytes) -> Codes:
+    """Bits [n, 256] of bytes [n, 32]: bit g of byte l belongs to weight 32 g + l."""
+    return np.asarray(((bits[:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1).reshape(-1, 256))
+
+
+def q3_k(b: Blocks) -> Floats:
+    """w = d scale (q - 4), groups of 16; bit 2 of the codes is in `hmask`. See `signed_scales`."""
+    q = two_bit_codes(b["qs"]) | (one_bit_codes(b["hmask"]) << 2)
+    step = widen(b["d"]) * signed_scales(b["scales"]).astype(np.float32)
     return scale_groups(step, q.astype(np.float32) - 4)
 
 
@@ -85,22 +93,24 @@ def q4_k(b: Blocks) -> Floats:
 
 
 def q5_k(b: Blocks) -> Floats:
-    """As Q4_K, with bit 4 of the codes in `qh`: bit g of `qh[l]` belongs to weight 32 g + l."""
-    high = (b["qh"][:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+    """As Q4_K, with bit 4 of the codes in `qh` (`one_bit_codes`)."""
     scales, mins = scales_and_mins(b["scales"])
-    return scale_and_shift(four_bit_codes(b["qs"]) | (high << 4), widen(b["d"]), scales, widen(b["dmin"]), mins)
+    q = four_bit_codes(b["qs"]) | (one_bit_codes(b["qh"]).reshape(-1, 8, 32) << 4)
+    return scale_and_shift(q, widen(b["d"]), scales, widen(b["dmin"]), mins)
+
+
+def six_bit_codes(ql: Bytes, qh: Bytes) -> Codes:
+    """Codes [n, 256] of Q6_K. Of weight 128 h + 32 s + l, the low four bits are in byte 64 h + 32 (s % 2) + l of `ql`
+    (the low half for s < 2), the upper two bits in bits 2 s, 2 s + 1 of byte 32 h + l of `qh`.
+    """
+    low = ql.reshape(-1, 2, 64)
+    return np.asarray(np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 256) | (two_bit_codes(qh) << 4))
 
 
 def q6_k(b: Blocks) -> Floats:
-    """w = d scale (q - 32), groups of 16, scales signed.
-
-    Of weight 128 h + 32 s + l, the low four bits are in byte 64 h + 32 (s % 2) + l of `ql` (the low half for s < 2),
-    the upper two bits in bits 2 s, 2 s + 1 of byte 32 h + l of `qh`.
-    """
-    low = b["ql"].reshape(-1, 2, 64)
-    q = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 256) | (two_bit_codes(b["qh"]) << 4)
+    """w = d scale (q - 32), groups of 16, scales signed; see `six_bit_codes`."""
     step = np.multiply(widen(b["d"]), b["scales"], dtype=np.float32)
-    return scale_groups(step, q.astype(np.float32) - 32)
+    return scale_groups(step, six_bit_codes(b["ql"], b["qh"]).astype(np.float32) - 32)
 
 
 def q8_k(b: Blocks) -> Floats:
@@ -108,15 +118,16 @@ def q8_k(b: Blocks) -> Floats:
     return scale_groups(b["d"].astype(np.float32)[:, None], b["qs"].astype(np.float32))
 
 
-def iq4_xs(b: Blocks) -> Floats:
-    """w = d (scale - 32) `IQ4_VALUES`[q], groups of 32 whose codes are packed as in IQ4_NL.
-
-    The low four bits of scale g are in half g % 2 of `scales_l[g // 2]`, its upper two bits in bits 2 g, 2 g + 1 of
-    `scales_h`.
+def iq4_scales(low: Bytes, high: NDArray[np.uint16]) -> Codes:
+    """The eight 6-bit scales, int8 [n, 8], of IQ4_XS: stored with 32 added. The low four bits of scale g are in half
+    g % 2 of byte g // 2 of `low` [n, 4], its upper two bits in bits 2 g, 2 g + 1 of `high` [n].
     """
-    low = np.stack([b["scales_l"] & 15, b["scales_l"] >> 4], axis=2).reshape(-1, 8)
-    upper = (b["scales_h"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
-    step = widen(b["d"]) * ((low | (upper << 4)).astype(np.float32) - 32)
-    qs = b["qs"].reshape(-1, 8, 16)
-    values = IQ4_VALUES[np.concatenate([qs & 15, qs >> 4], axis=2)]
-    return scale_groups(step, values)
+    four = np.stack([low & 15, low >> 4], axis=2).reshape(-1, 8)
+    upper = (high[:, None] >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
+    return np.asarray((four | (upper << 4)).astype(np.int8) - np.int8(32))
+
+
+def iq4_xs(b: Blocks) -> Floats:
+    """w = d scale `IQ4_VALUES`[q], groups of 32 whose codes are packed as in IQ4_NL; see `iq4_scales`."""
+    step = widen(b["d"]) * iq4_scales(b["scales_l"], b["scales_h"]).astype(np.float32)
+    return scale_groups(step, IQ4_VALUES[nibbles(b["qs"].reshape(-1, 8, 16))])
