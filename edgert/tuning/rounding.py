@@ -1,20 +1,20 @@
 """Rounding layer by layer: what enters a matrix has gone through the rounded layers before it, and the errors of its
 own weights are made up for by those not yet rounded, as far as the inputs of the calibration text are correlated.
 
-An expert sees few tokens, and a covariance of few tokens misleads. So it is drawn toward a pool — for gate and up,
-whose inputs are the layer's, that of all tokens; for down its own variances without correlations — by the amount that
-does best on the tokens held out. Plain rounding is among the candidates and wins ties: on them nothing gets worse.
+An expert sees few tokens, and a covariance of few tokens misleads. So it is drawn toward that of all the layer's tokens
+(gate and up, whose inputs are the layer's) or toward its own variances (down), by the amount that does best on the
+tokens held out. Plain rounding is among the candidates and wins ties: on them nothing gets worse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from edgert_models import ops
 from edgert_quant.blocks import BlockType, dequantize
-from edgert_quant.compensation import Feedback, compensate, loss, shrunk
+from edgert_quant.compensation import Candidate, Feedback, candidates, choose_shrink
 from edgert_runtimes.layerwise import Layerwise, Observer
 from numpy.typing import NDArray
 
@@ -24,10 +24,12 @@ from edgert.tuning.packed import Bytes, Packed, pack_matrix
 from edgert.tuning.sensitivity import Progress
 
 Floats = NDArray[np.floating[Any]]
-Covariance = NDArray[np.float32]
 
-AMOUNTS = (0.1, 0.5, 1.0)
-"""Of the pool, in what an expert is rounded with."""
+WELL_FED = 4
+"""Tokens for each input of an expert, from which on its own covariance is believed more."""
+OWN_TOO = ((0.1, 0.05), (0.5, 0.3))
+ALONE_TOO = ((0.0, 0.1), (0.0, 0.5))
+"""Shares of the pool and of the diagonal that are tried then."""
 
 
 class Rounder(Observer):
@@ -74,9 +76,10 @@ class Rounder(Observer):
         if name not in self._types or name in self.packed.rows:
             return
         seen = self._seen(x, self._held)
+        if not seen.prepared:
+            seen.prepared = [Candidate((0.0, 0.0), Feedback(seen.fitted))]
         weights = self._walk.weights.whole(name)
-        candidates = iter([seen.fitted])
-        self._put(name, self._best(name, 0, weights, candidates, seen.held), weights.shape)
+        self._put(name, self._best(name, 0, weights, seen, seen.held), weights.shape)
 
     def expert(self, name: str, expert: int, x: Floats, rows: NDArray[np.intp]) -> None:
         """See `Observer`."""
@@ -84,16 +87,16 @@ class Rounder(Observer):
             return
         assert self._pool is not None
         seen = self._seen(x, self._held[rows])
-        inward = x.shape[1] == self._pool.fitted.shape[0] and not name.endswith("down_exps.weight")
-        pool = self._pool if inward else seen.variances()
-        share = seen.held_rows / (seen.held_rows + POOL)
-        judge = np.asarray(shrunk(seen.held if seen.held_rows else pool.held, pool.held, 1 - share), np.float32)
-        candidates = (
-            np.asarray(shrunk(seen.fitted, pool.fitted, amount), np.float32)
-            for amount in (AMOUNTS if seen.fitted_rows else (1.0,))
-        )
+        pool = None if name.endswith("down_exps.weight") else self._pool
+        if not seen.prepared:
+            many = seen.fitted_rows >= WELL_FED * x.shape[1]
+            amounts = (OWN_TOO if many else None) if pool is not None else (ALONE_TOO if many else None)
+            seen.prepared = candidates(seen.fitted, None if pool is None else pool.fitted, amounts=amounts)
+        judge = seen.held  # sums: few tokens count little beside those of the layer
+        if pool is not None and pool.held_rows:
+            judge = judge + pool.held * np.float32(POOL / pool.held_rows)
         weights = self._walk.weights.expert(name, expert)
-        packed = self._best(name, expert, weights, candidates, judge)
+        packed = self._best(name, expert, weights, seen, judge)
         self._experts[name][expert] = packed
         restored = dequantize(packed, self._types[name]).reshape(weights.shape)
         self._walk.weights.replaced_experts[name, expert] = restored
@@ -138,46 +141,23 @@ class Rounder(Observer):
             self._inputs = _Inputs(x, held)
         return self._inputs
 
-    def _best(
-        self, name: str, index: int, weights: Floats, candidates: Iterator[Covariance], judge: Covariance
-    ) -> Bytes:
+    def _best(self, name: str, index: int, weights: Floats, seen: _Inputs, judge: NDArray[np.float32]) -> Bytes:
         kind = self._types[name]
-
-        def judged(packed: Bytes) -> float:
-            return loss(weights - dequantize(packed, kind).reshape(weights.shape), judge)
-
-        best = pack_matrix(weights, kind, self._row(name, index), self._threads)
-        least, chosen = judged(best), None
-        for covariance in candidates:
-            feedback = Feedback.of(covariance)
-            tried = compensate(weights, kind, feedback, sweeps=0, threads=self._threads)
-            found = judged(tried)
-            if found < least:
-                best, least, chosen = tried, found, feedback
-        if chosen is None:
-            return best
-        moved = compensate(weights, kind, chosen, threads=self._threads)
-        return moved if judged(moved) < least else best
+        if not seen.fitted_rows:
+            return pack_matrix(weights, kind, self._row(name, index), self._threads)
+        return choose_shrink(weights, kind, seen.prepared, judge, threads=self._threads).data
 
 
 class _Inputs:
-    """Mean outer products of rows to fit on and of rows held out, float32 [in, in]."""
+    """Sums of outer products of rows to fit on and of rows held out, float32 [in, in]."""
 
     def __init__(self, x: Floats, held: NDArray[np.bool_]) -> None:
         self.x = x
         self.held_rows, self.fitted_rows = int(held.sum()), int((~held).sum())
-        self.fitted, self.held = _mean(x[~held]), _mean(x[held])
-
-    def variances(self) -> _Inputs:
-        """The same without correlations, those of both parts together."""
-        other = object.__new__(_Inputs)
-        rows = max(self.fitted_rows + self.held_rows, 1)
-        both = (self.fitted_rows * np.diag(self.fitted) + self.held_rows * np.diag(self.held)) / rows
-        other.x, other.held_rows, other.fitted_rows = self.x, self.held_rows, self.fitted_rows
-        other.fitted = other.held = np.diag(both).astype(np.float32)
-        return other
+        self.fitted, self.held = _outer(x[~held]), _outer(x[held])
+        self.prepared: list[Candidate] = []
 
 
-def _mean(x: Floats) -> Covariance:
+def _outer(x: Floats) -> NDArray[np.float32]:
     x = np.asarray(x, np.float32)
-    return np.asarray(x.T @ x / np.float32(max(len(x), 1)), np.float32)
+    return np.asarray(x.T @ x, np.float32)

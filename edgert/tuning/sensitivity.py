@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 Costs = dict[str, dict[BlockType, float]]
 """Divergence in nats by tensor and type."""
 
-_NAMES = "iq2_xxs iq2_xs iq2_s q2_k iq3_xxs iq3_s q3_k iq4_xs iq4_nl q4_k q5_0 q5_k q6_k q8_0"
+_NAMES = "iq1_m iq2_xxs iq2_xs iq2_s q2_k iq3_xxs iq3_s q3_k iq4_xs iq4_nl q4_k q5_0 q5_k q6_k q8_0"
 KINDS = tuple(map(BlockType.parse, _NAMES.split()))
 """Types to choose from, the smallest first."""
 
