@@ -8,8 +8,8 @@ is kept in the work folder until the file is there, so that a stopped run goes o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from edgert_quant.convert import convert as write
 from edgert_quant.convert.locate import locate
 from edgert_quant.convert.plan import plan_text, planned, read_plan
 from edgert_quant.convert.report import tensor_bytes
+from edgert_quant.convert.rules import Rule, apply_rules
+from edgert_quant.convert.run import open_source
 from edgert_quant.gguf.output import write_whole
 from edgert_quant.recipes import RECIPES, recipe_named
 
@@ -105,7 +107,8 @@ def convert(
         if options.teacher is not None:
             teacher = Model(locate(options.teacher))
             stack.callback(teacher.close)
-        job = _Job(material, options, work, said)
+        fixed = _fixed(reference, model, more.pop("tensors", ()))
+        job = _Job(material, options, work, said, fixed)
         types, expected = job.choose()
         if options.save_plan is not None:
             notes = {"divergence": round(expected, 6)} if expected is not None else {}
@@ -137,11 +140,24 @@ def _reference(source: str | Path, work: Path, said: Progress, more: Mapping[str
     return made
 
 
-class _Job:
-    """The steps between the reference and the file."""
+def _fixed(reference: Path, model: Model, rules: Iterable[str]) -> dict[str, BlockType]:
+    """Types that are not to be chosen: of tensors that keep what they have, and by the user's rules."""
+    with closing(open_source(reference)) as source:
+        kept = {name: kind for name, kind in source.fixed_types.items() if name in model.plan.weights}
+    weights = model.plan.weights
+    unruled = dict.fromkeys(weights, BlockType.F32) | kept
+    ruled = apply_rules(unruled, weights, [Rule.parse(text) for text in rules])
+    return kept | {name: kind for name, kind in ruled.items() if kind is not unruled[name]}
 
-    def __init__(self, material: Material, options: Options, work: Path, said: Progress) -> None:
+
+class _Job:
+    """The steps between the reference and the file. `fixed` types prevail."""
+
+    def __init__(
+        self, material: Material, options: Options, work: Path, said: Progress, fixed: Mapping[str, BlockType]
+    ) -> None:
         self._material, self._options, self._work, self._said = material, options, work, said
+        self._fixed = fixed
         self._weights = material.model.plan.weights
         self.curve: list[tuple[int, float]] = []
         self._importance: Importance | None = None
@@ -166,7 +182,7 @@ class _Job:
             return self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()}), None
         costs = Sensitivities(
             self._material, self.importance, self._work / "sensitivities.json", threads=options.threads
-        ).measure(self._said)
+        ).measure(self._fixed, self._said)
         sizes = {
             name: {kind: tensor_bytes(kind, self._weights[name].shape) for kind in own} for name, own in costs.items()
         }
@@ -174,7 +190,9 @@ class _Job:
         return self._best(costs, sizes, budget)
 
     def _only_matrices(self, types: Mapping[str, BlockType]) -> dict[str, BlockType]:
-        return {name: kind for name, kind in types.items() if self._weights[name].role not in FLOATS}
+        return {
+            name: self._fixed.get(name, kind) for name, kind in types.items() if self._weights[name].role not in FLOATS
+        }
 
     def _matrix_budget(self) -> int | None:
         """Bytes that matrices may take, or None where there is no budget."""
@@ -230,7 +248,11 @@ class _Job:
         model = self._material.model
         packed, weights = Packed(model.provider), model.walk().weights
         for name, kind in types.items():
-            packed.put(name, kind, pack(weights, name, kind, self.importance, self._options.threads))
+            same = model.provider.weights[name].type is kind
+            rows = (
+                model.provider.read(name) if same else pack(weights, name, kind, self.importance, self._options.threads)
+            )
+            packed.put(name, kind, rows)
         return packed
 
     def rounded(self, types: Mapping[str, BlockType], found: dict[str, float]) -> Packed:

@@ -46,6 +46,10 @@ class Rounder(Observer):
     ) -> None:
         self.packed = Packed(material.model.provider)
         self._walk: Layerwise = material.model.walk()
+        provider = material.model.provider
+        for name, kind in types.items():  # what has its type already stays as it is
+            if provider.weights[name].type is kind:
+                self.packed.put(name, kind, provider.read(name))
         self._text, self._held = material.everything()
         self._types, self._importance, self._threads = types, importance, threads
         self._progress, self._total, self._done = progress, len(types), 0
@@ -62,7 +66,9 @@ class Rounder(Observer):
 
     def before(self, op: ops.Op, inputs: list[Floats]) -> None:
         """See `Observer`."""
-        if isinstance(op, ops.Embed) and op.weight in self._types:  # rows are looked up: nothing to make up for
+        if (
+            isinstance(op, ops.Embed) and op.weight in self._types and op.weight not in self.packed.rows
+        ):  # rows are looked up: nothing to make up for
             shape = self._walk.weights.weights[op.weight].shape
             rows = pack_matrix(self._walk.weights.whole(op.weight), self._types[op.weight], self._row(op.weight, 0))
             self._put(op.weight, rows, shape)
@@ -83,7 +89,7 @@ class Rounder(Observer):
 
     def expert(self, name: str, expert: int, x: Floats, rows: NDArray[np.intp]) -> None:
         """See `Observer`."""
-        if name not in self._types:
+        if name not in self._types or name in self.packed.rows:
             return
         assert self._pool is not None
         seen = self._seen(x, self._held[rows])
@@ -107,7 +113,7 @@ class Rounder(Observer):
         self._walk.weights.replaced_experts.clear()
         if isinstance(op, ops.Moe):
             for name in (op.gate, op.up, op.down):
-                if name in self._types:
+                if name in self._types and name not in self.packed.rows:
                     self._join(name, op.experts)
         if isinstance(op, ops.Linear) and op.weight in self._walk.weights.replaced:
             del self._walk.weights.replaced[op.weight]

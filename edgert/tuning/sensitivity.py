@@ -65,11 +65,12 @@ class Sensitivities:
             document = json.loads(path.read_text())
             self._known = {k: tuple(v) for k, v in document["found"].items()} if document["key"] == self._key else {}
 
-    def measure(self, progress: Progress | None = None) -> Costs:
-        """Of every tensor that is quantized."""
+    def measure(self, fixed: Mapping[str, BlockType], progress: Progress | None = None) -> Costs:
+        """Of every tensor that is quantized; those of a fixed type in that alone."""
         material = self._material
         names = Importance.matrices(material.model)
-        kinds = {name: candidates(material.model.plan.weights[name].shape[-1]) for name in names}
+        weights = material.model.plan.weights
+        kinds = {n: [fixed[n]] if n in fixed else candidates(weights[n].shape[-1]) for n in names}
         probed = {name: self._probes(own, names) for name, own in kinds.items()}
         walk = material.model.walk()
         order = sorted(names, key=walk.first_use)
@@ -104,7 +105,7 @@ class Sensitivities:
         tokens = sum(len(batch.tokens) for batch in self._batches)
         if len(names) * len(kinds) * weights * tokens / 2 <= MOST_WORK:
             return list(kinds)
-        return [kind for kind in kinds if kind in PROBES]
+        return [kind for kind in kinds if kind in PROBES] or list(kinds[:1])
 
     def _one(
         self,

@@ -29,5 +29,14 @@ LAYOUTS: dict[BlockType, np.dtype[np.void]] = {
     ),
     BlockType.Q6_K: np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")]),
     BlockType.Q8_K: np.dtype([("d", "<f4"), ("qs", "i1", 256), ("bsums", "<i2", 16)]),
+    BlockType.IQ2_XXS: np.dtype([("d", "<f2"), ("qs", "<u2", 32)]),
+    BlockType.IQ2_XS: np.dtype([("d", "<f2"), ("qs", "<u2", 32), ("scales", "u1", 8)]),
+    BlockType.IQ2_S: np.dtype(
+        [("d", "<f2"), ("qs", "u1", 32), ("signs", "u1", 32), ("qh", "u1", 8), ("scales", "u1", 8)]
+    ),
+    BlockType.IQ3_XXS: np.dtype([("d", "<f2"), ("qs", "u1", 64), ("words", "<u4", 8)]),
+    BlockType.IQ3_S: np.dtype(
+        [("d", "<f2"), ("qs", "u1", 64), ("qh", "u1", 8), ("signs", "u1", 32), ("scales", "u1", 4)]
+    ),
     BlockType.IQ4_XS: np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", 128)]),
 }

@@ -8,7 +8,7 @@ import numpy as np
 from edgert_models.errors import RequestError
 from numpy.typing import NDArray
 
-from edgert_quant.blocks import unpack32, unpack256
+from edgert_quant.blocks import unpack32, unpack256, unpack_grid
 from edgert_quant.blocks.layout import LAYOUTS
 from edgert_quant.blocks.types import BlockType
 
@@ -44,6 +44,11 @@ UNPACKERS: dict[BlockType, Callable[[NDArray[np.void]], Floats]] = {
     BlockType.Q6_K: unpack256.q6_k,
     BlockType.Q8_K: unpack256.q8_k,
     BlockType.IQ4_XS: unpack256.iq4_xs,
+    BlockType.IQ2_XXS: unpack_grid.iq2_xxs,
+    BlockType.IQ2_XS: unpack_grid.iq2_xs,
+    BlockType.IQ2_S: unpack_grid.iq2_s,
+    BlockType.IQ3_XXS: unpack_grid.iq3_xxs,
+    BlockType.IQ3_S: unpack_grid.iq3_s,
 }
 
 
@@ -90,7 +95,7 @@ def _bf16(blocks: NDArray[np.uint8]) -> Floats:
 
 
 def _gguf_py(kind: BlockType) -> Callable[[NDArray[np.uint8]], Floats]:
-    """gguf-py's own function: the codebook and ternary types (IQ1, IQ2, IQ3, TQ) and NVFP4."""
+    """gguf-py's own function: the types IQ1, TQ and NVFP4."""
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize as unpack
 

@@ -1,0 +1,202 @@
+"""`convert` with a calibration text, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgert_models.errors import RequestError
+from edgert_quant.blocks import BlockType
+from edgert_quant.gguf import GgufFile
+
+from edgert.tuning.finish import Tuner, finish
+from edgert.tuning.importance import Importance
+from edgert.tuning.material import Material, Model
+from edgert.tuning.packed import Packed, pack
+from edgert.tuning.pipeline import Options, Tuned, convert
+from tests.edgert.cli.support import run
+from tests.edgert.tiny_gguf import write_tiny
+
+TEXT = "hello world, and the rest of what there is to say about it: nothing much, or less. " * 40
+SIZES: dict[str, Any] = {"width": 256, "feed_forward": 256, "expert_feed_forward": 256, "heads": 4, "head_size": 64}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tuning") / "source.gguf", **SIZES)
+
+
+def converted(source: Path, output: Path, **options: Any) -> Tuned:
+    return convert(source, output, Options(**{"calibration": TEXT, "window": 64, **options}))
+
+
+def types_of(path: Path) -> dict[str, BlockType]:
+    with GgufFile.open(path) as file:
+        return {name: tensor.type for name, tensor in file.tensors.items()}
+
+
+def test_every_step_helps_and_the_budget_holds(source: Path, tmp_path: Path) -> None:
+    output, plan = tmp_path / "model.gguf", tmp_path / "plan.toml"
+    found = converted(source, output, bits=3.5, steps=8, save_plan=plan)
+    assert found.report is not None
+    assert 0.995 * 3.5 <= found.report.bits_per_weight <= 3.5
+    steps = found.divergence
+    assert steps["compensated"] < steps["rounded"]
+    assert steps["tuned"] <= steps["before tuning"] == pytest.approx(steps["compensated"], rel=1e-3)
+    stored = types_of(output)
+    assert {name: stored[name] for name in found.plan} == found.plan
+    assert f'"output.weight" = "{found.plan["output.weight"].name.lower()}"' in plan.read_text()
+    assert not (tmp_path / "model.gguf.work").exists()
+    again = converted(source, tmp_path / "again.gguf", plan=plan, steps=8)
+    assert again.plan == found.plan
+    assert (tmp_path / "again.gguf").read_bytes() == output.read_bytes()
+
+
+def test_a_budget_of_bytes(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.gguf"
+    converted(source, output, budget=900_000, compensate=False)
+    assert 0.98 * 900_000 <= output.stat().st_size <= 900_000
+
+
+def test_rules_prevail(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.gguf"
+    asked = Options(calibration=TEXT, window=64, bits=4.0, compensate=False)
+    convert(source, output, asked, tensors=["blk.0.attn_v=q8_0"])
+    assert types_of(output)["blk.0.attn_v.weight"] is BlockType.Q8_0
+
+
+def test_a_stopped_run_goes_on_from_what_was_measured(source: Path, tmp_path: Path) -> None:
+    output, work = tmp_path / "model.gguf", tmp_path / "work"
+
+    class Stopped(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "measure" and done == 40:
+            raise Stopped
+
+    asked = Options(calibration=TEXT, window=64, bits=3.5, compensate=False, work=work, keep_work=True)
+    with pytest.raises(Stopped):
+        convert(source, output, asked, progress=stop)
+    assert not output.exists()
+    measured = json.loads((work / "sensitivities.json").read_text())["found"]
+    assert len(measured) >= 30
+    marked = {key: [value[0] + 0.25, value[1]] for key, value in measured.items()}
+    document = json.loads((work / "sensitivities.json").read_text())
+    (work / "sensitivities.json").write_text(json.dumps({**document, "found": marked}))
+    convert(source, output, asked)
+    after = json.loads((work / "sensitivities.json").read_text())["found"]
+    assert all(after[key] == value for key, value in marked.items())  # what was there is not measured again
+    assert len(after) > len(marked)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": "hello", "bits": 4.0}, "the calibration text has 1 tokens; two windows of 64 are the least"),
+        ({"calibration": "", "bits": 4.0}, "the calibration text has 0 tokens; two windows of 64 are the least"),
+        ({"bits": 1.0}, "the budget leaves "),
+        ({"budget": 1000}, "the budget leaves 0 bytes for matrices, and they take "),
+    ],
+)
+def test_what_cannot_be(source: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    output = tmp_path / "model.gguf"
+    with pytest.raises(RequestError, match=re.escape(message)):
+        converted(source, output, **options)
+    assert not output.exists()
+
+
+def test_a_teacher_of_another_vocabulary(source: Path, tmp_path: Path) -> None:
+    teacher = write_tiny(tmp_path / "teacher.gguf", vocabulary=400)
+    with pytest.raises(RequestError, match="the teacher has another vocabulary than the model"):
+        converted(source, tmp_path / "model.gguf", type="q4_k", compensate=False, steps=1, teacher=teacher)
+
+
+def test_towards_a_teacher(source: Path, tmp_path: Path) -> None:
+    found = converted(source, tmp_path / "model.gguf", type="q4_k", compensate=False, steps=2, teacher=source)
+    assert found.divergence["tuned"] <= found.divergence["before tuning"]
+
+
+def test_scales_have_the_derivatives_that_finite_differences_show(source: Path) -> None:
+    model = Model(source)
+    material = Material(model, TEXT, window=64)
+    packed = Packed(model.provider)
+    for name in Importance.matrices(model):
+        packed.put(name, BlockType.Q4_K, pack(model.walk().weights, name, BlockType.Q4_K, None, None))
+    tuner, batch = Tuner(material, packed), material.fit[0]
+    targets = material.targets(batch)
+    logits, marks = tuner.walk.forward(batch)
+    tuner.walk.backward(batch, marks, targets.slope(logits), tuner)
+    slopes = {name: gradient.copy() for name, gradient in tuner._gradients.items()}
+    rng = np.random.default_rng(0)
+    for name in ("blk.0.attn_q.weight", "blk.1.ffn_down_exps.weight", "output.weight", "blk.0.ffn_norm.weight"):
+        array = tuner._arrays()[name]
+        before, direction = array.copy(), rng.choice([-1.0, 1.0], array.shape).astype(np.float32)
+        losses = []
+        for sign in (1, -1):
+            array[...] = before + np.float32(sign * 0.02) * direction
+            tuner.install()
+            losses.append(float(targets.divergence(tuner.walk.logits(batch)).mean()))
+        array[...] = before
+        tuner.install()
+        found = float((slopes[name] * direction).sum())
+        assert found == pytest.approx((losses[0] - losses[1]) / 0.04, rel=0.2, abs=2e-4), name
+    model.close()
+
+
+def test_finishing_keeps_the_best(source: Path) -> None:
+    model = Model(source)
+    material = Material(model, TEXT, window=64)
+    packed = Packed(model.provider)
+    for name in Importance.matrices(model):
+        packed.put(name, BlockType.Q2_K, pack(model.walk().weights, name, BlockType.Q2_K, None, None))
+    before, after = finish(material, packed, steps=12, check=3)
+    assert after < before
+    assert material.divergence(model.walk(packed), material.held) == pytest.approx(after)
+    model.close()
+
+
+def test_the_command(source: Path, tmp_path: Path) -> None:
+    text, plan, output = tmp_path / "text.txt", tmp_path / "plan.toml", tmp_path / "model.gguf"
+    text.write_text(TEXT)
+    common = ("--calibration", str(text), "--window", "64", "--no-compensate")
+    shown = run("convert", str(source), str(output), *common, "--bpw", "4.5", "--only-plan", "--save-plan", str(plan))
+    assert shown.exit_code == 0, shown.output
+    assert "divergence on held-out windows" in shown.stdout
+    assert not output.exists()
+    edited = plan.read_text().replace('"output.weight" = "q8_0"', '"output.weight" = "q6_k"')
+    plan.write_text(edited)
+    shown = run("convert", str(source), str(output), "--plan", str(plan), "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["recipe"] == "plan"
+    stored = types_of(output)
+    for name, kind in re.findall(r'^"(.+)" = "(.+)"$', edited, re.MULTILINE):
+        assert stored[name].name.lower() == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--bpw", "3"), "--bpw needs a text to measure on: name it by --calibration"),
+        (("--budget", "3GiB"), "--budget needs a text to measure on"),
+        (("--calibration", "TEXT", "--bpw", "3", "--budget", "1GiB"), "--budget and --bpw both decide on types"),
+        (("--calibration", "TEXT", "--teacher", "x"), "--teacher says what to tune towards: say for how long"),
+        (("--calibration", "none.txt", "--bpw", "3"), "none.txt: No such file or directory"),
+        (("--plan", "none.toml"), "none.toml: No such file or directory"),
+        (("--plan", "TEXT"), "a plan has a table [tensors]"),
+        (("--plan", "BAD"), '"blk.0.attn_q.weight" = '),
+    ],
+)
+def test_bad_options(source: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    (tmp_path / "text").write_text("x = 1")
+    (tmp_path / "bad").write_text('[tensors]\n"blk.0.attn_q.weight" = "q9_k"\n')
+    names = {"TEXT": str(tmp_path / "text"), "BAD": str(tmp_path / "bad")}
+    output = tmp_path / "model.gguf"
+    result = run("convert", str(source), str(output), *(names.get(word, word) for word in arguments))
+    assert result.exit_code != 0
+    assert message.replace('"', "") in result.output.replace("\n", " ").replace('"', "")
+    assert not output.exists()
