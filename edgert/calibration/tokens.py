@@ -119,7 +119,7 @@ def _decoded(path: Path) -> Iterator[str]:
 def _of_records(path: Path) -> Iterator[str]:
     """The texts of a file of records."""
     held: list[str] = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -138,7 +138,7 @@ def _of_records(path: Path) -> Iterator[str]:
         yield "".join(held)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines(path: Path) -> Iterator[str]:
     """Lines of a file, without the ends; of a text without any, all of it."""
     held = ""
     for text in _decoded(path):

@@ -1,11 +1,14 @@
 """`edgert calibrate`, as a user types it."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.edgert.cli.support import process, run
+from tests.edgert.cli.support import ENVIRONMENT, process, run
 
 TEXT = "hello world, and the rest of what there is to say about it: nothing much. " * 12
 
@@ -75,3 +78,49 @@ def test_bad_input(tiny_path: Path, text: str, tmp_path: Path, arguments: tuple[
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not output.exists()
+
+
+def test_a_teacher_behind_a_server_writes_the_text(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("hello\nworld\n")
+    command = [sys.executable, "-m", "edgert", "serve", str(tiny_path), "--backend", "reference", "--port", "0"]
+    server = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split(" at ")[1].strip()
+        arguments = ("calibrate", str(tiny_path), "--teacher", url, "--prompts", str(tmp_path / "prompts.txt"))
+        arguments += ("--write", str(tmp_path / "c.txt"), "--tokens", "80", "--max-tokens", "16")
+        first = process(*arguments, "--json")
+        assert first.returncode == 0, first.stderr
+        found = json.loads(first.stdout)
+        assert found["tokens"] >= 80
+        again = process(*arguments, "-o", str(tmp_path / "i.gguf"), "--window", "16")
+        assert again.returncode == 0, again.stderr
+        assert f"{found['texts']} answers of " in again.stdout
+        assert f"{found['texts']} of them by an earlier run" in again.stdout
+        assert (tmp_path / "i.gguf").exists()
+    finally:
+        server.terminate()
+        server.communicate()
+    gone = process(*arguments[:-5], str(tmp_path / "d.jsonl"), "--teacher-model", "m")
+    assert gone.returncode == 64
+    assert re.fullmatch(rf"edgert: teacher {url}/chat/completions: cannot be reached: .*\n", gone.stderr)
+    assert not (tmp_path / "d.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name a TEXT, or a --teacher that writes one"),
+        (("TEXT", "--tokens", "5"), "--tokens is for a --teacher, who writes the text"),
+        (("--teacher", "demo"), "a --teacher needs --prompts to answer and a file to --write"),
+        (("TEXT", "--teacher", "demo", "--prompts", "p", "--write", "w"), "a TEXT or a --teacher that writes one, not"),
+        (("--teacher", "demo", "--prompts", "p", "--write", "w"), "p: cannot be opened: No such file or directory"),
+    ],
+)
+def test_what_does_not_go_together(
+    arguments: tuple[str, ...], message: str, tiny_path: Path, text: str, tmp_path: Path
+) -> None:
+    result = process("calibrate", str(tiny_path), *(text if word == "TEXT" else word for word in arguments))
+    assert result.returncode == 64
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
