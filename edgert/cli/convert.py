@@ -77,8 +77,11 @@ def convert(
     )
     more: dict[str, Any] = {"tensors": tensor or (), "name": name, "overwrite": overwrite, "parity": parity}
     if wishes.wanted():
-        if imatrix is not None:
-            raise RequestError("--imatrix: a --calibration measures importance itself; give one", parameter="imatrix")
+        if imatrix is not None or min_tokens_per_expert is not None:
+            raise RequestError(
+                "--imatrix and its options are not for --calibration, which measures importance itself",
+                parameter="imatrix",
+            )
         tune.run(source, output, wishes, type_name, threads, as_json=as_json, **more)
         return
     from edgert_quant.convert import convert as run

@@ -107,6 +107,14 @@ def test_a_teacher_behind_a_server_writes_the_text(tiny_path: Path, tmp_path: Pa
     assert not (tmp_path / "d.jsonl").exists()
 
 
+def test_an_imatrix_beside_a_calibration_text(tiny_path: Path, text: str, tmp_path: Path) -> None:
+    for option in (("--imatrix", "i.gguf"), ("--min-tokens-per-expert", "5")):
+        result = process("convert", str(tiny_path), str(tmp_path / "q.gguf"), "--calibration", text, *option)
+        assert result.returncode == 64
+        assert "not for --calibration, which measures importance itself" in result.stderr
+        assert not (tmp_path / "q.gguf").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
