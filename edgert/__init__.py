@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from edgert_quant.convert import convert
 
+    from edgert.calibration import calibrate
     from edgert.completion import Chunk, Completion, Timings, Usage
     from edgert.engine.params import SamplingParams
     from edgert.llm import LLM
@@ -53,12 +54,14 @@ __all__ = [
     "Timings",
     "UnsupportedError",
     "Usage",
+    "calibrate",
     "convert",
 ]
 
 _HOMES = {
     "LLM": "edgert.llm",
     "SamplingParams": "edgert.engine.params",
+    "calibrate": "edgert.calibration",
     "convert": "edgert_quant.convert",
     **dict.fromkeys(("Chunk", "Completion", "Timings", "Usage"), "edgert.completion"),
 }

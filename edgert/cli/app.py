@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgert import __version__
-from edgert.cli import bench, chat, convert, doctor, evaluate, generate, inspect, serve, tokenize, warmup
+from edgert.cli import bench, calibrate, chat, convert, doctor, evaluate, generate, inspect, serve, tokenize, warmup
 
 app = typer.Typer(
     name="edgert",
@@ -37,6 +37,7 @@ app.command()(chat.chat)
 app.command()(generate.generate)
 app.command()(serve.serve)
 app.command()(convert.convert)
+app.command()(calibrate.calibrate)
 app.command()(evaluate.evaluate)
 app.command("inspect")(inspect.inspect_file)
 app.command()(tokenize.tokenize)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from edgert_models.errors import RequestError
 
 from edgert.cli import options, tune
 
@@ -32,6 +33,12 @@ def convert(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default: its folder's name.")] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix of the model, from edgert calibrate or llama-imatrix.")
+    ] = None,
+    min_tokens_per_expert: Annotated[
+        int | None, typer.Option(min=1, help="Fail where an expert has seen fewer tokens in the importance matrix.")
+    ] = None,
     calibration: tune.Calibration = None,
     budget: tune.Budget = None,
     bits: tune.Bits = None,
@@ -70,6 +77,11 @@ def convert(
     )
     more: dict[str, Any] = {"tensors": tensor or (), "name": name, "overwrite": overwrite, "parity": parity}
     if wishes.wanted():
+        if imatrix is not None or min_tokens_per_expert is not None:
+            raise RequestError(
+                "--imatrix and its options are not for --calibration, which measures importance itself",
+                parameter="imatrix",
+            )
         tune.run(source, output, wishes, type_name, threads, as_json=as_json, **more)
         return
     from edgert_quant.convert import convert as run
@@ -89,6 +101,8 @@ def convert(
             plan=plan,
             threads=threads,
             progress=report,
+            imatrix=imatrix,
+            min_tokens_per_expert=min_tokens_per_expert,
             **more,
         )
     if as_json:

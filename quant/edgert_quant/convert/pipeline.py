@@ -25,6 +25,9 @@ from edgert_quant.gguf import GgufWriter
 Progress = Callable[[int, int, str], None]
 """progress(done, total, name): bytes of the output that are ready, of how many, and the tensor they belong to."""
 
+Weighting = Callable[["Piece"], NDArray[np.float32] | None]
+"""weighting(piece): how much errors in its columns count, [in]; None where all count alike."""
+
 _PIECE = 4 << 20  # weights
 _READ_AHEAD = 2
 _WRITE_BEHIND = 2
@@ -57,6 +60,7 @@ def write_tensors(
     types: Mapping[str, BlockType],
     writer: GgufWriter,
     *,
+    weighting: Weighting | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> set[str]:
@@ -86,7 +90,8 @@ def write_tensors(
                 read_ahead()
                 if data.dtype != np.uint8:
                     quantized.add(piece.name)
-                    data = quantize(data.view(np.float32), types[piece.name], threads=threads)
+                    importance = None if weighting is None else weighting(piece)
+                    data = quantize(data.view(np.float32), types[piece.name], importance=importance, threads=threads)
                 if len(writing) == _WRITE_BEHIND:
                     writing.popleft().result()
                 writing.append(behind.submit(writer.write, piece.name, data))

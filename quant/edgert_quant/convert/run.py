@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgert_quant.convert.checkpoint_source import CheckpointSource
 from edgert_quant.convert.gguf_source import GgufSource
+from edgert_quant.convert.importance import UsedImportance
 from edgert_quant.convert.locate import locate
 from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
@@ -39,6 +40,8 @@ def convert(
     progress: Progress | None = None,
     overwrite: bool = True,
     parity: bool = True,
+    imatrix: str | Path | None = None,
+    min_tokens_per_expert: int | None = None,
 ) -> ConversionReport:
     """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
 
@@ -48,16 +51,20 @@ def convert(
     `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that are in their type already. `name` is what to call
     the model (default: as its folder or source file is called). `threads` None: all cores; the output does not depend
     on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output is an
-    error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
+    error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original. `imatrix` is
+    an importance matrix of the same model (`edgert.calibrate`, llama-imatrix): errors of weights count by what they are
+    multiplied with. `min_tokens_per_expert` refuses one where an expert has seen fewer.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
     model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,
     architecture, quantized checkpoint) and ConversionError (missing or misshapen tensor, a weight that is no number,
-    full disk, tokenizer mismatch).
+    full disk, tokenizer mismatch, importance matrix of another model).
     """
     started = time.perf_counter()
     recipe, rules = recipe_named(type), [Rule.parse(text) for text in tensors]
     output = Path(output)
+    if min_tokens_per_expert is not None and imatrix is None:
+        raise RequestError("tokens per expert are those of an importance matrix: give one", parameter="imatrix")
     if not overwrite and output.exists():
         raise ConversionError(f"{output}: there is such a file already")
     with closing(open_source(source, parity=parity)) as found:
@@ -72,14 +79,19 @@ def convert(
             types = planned(wanted, opened.weights, opened.fixed_types)
             recipe = plan_recipe(types, opened.weights)
         types = apply_rules({**types, **opened.fixed_types}, opened.weights, rules)
+        used = None if imatrix is None else UsedImportance.open(imatrix, opened.weights, min_tokens_per_expert)
         with GgufWriter(output) as writer:
+            weighted = {} if used is None else used.metadata()
             named = {} if name is None else {"general.name": MetadataEntry(name)}
-            for key, entry in (opened.metadata() | recipe_metadata(recipe, rules) | named).items():
+            for key, entry in (opened.metadata() | recipe_metadata(recipe, rules) | weighted | named).items():
                 writer.add_metadata(key, entry.value, entry.type)
             for tensor, kind in types.items():
                 writer.add_tensor(tensor, kind, opened.weights[tensor].shape)
             writer.begin()
-            quantized = write_tensors(opened, types, writer, threads=threads, progress=progress)
+            weighting = None if used is None else used.rows
+            quantized = write_tensors(opened, types, writer, weighting=weighting, threads=threads, progress=progress)
+        known = set() if used is None else set(used.importance.sums)
+        said = advice(types[tensor] for tensor in quantized - known)
         shapes = {name: weight.shape for name, weight in opened.weights.items()}
         return ConversionReport(
             source=str(source),
@@ -89,7 +101,7 @@ def convert(
             types=totals(shapes, types),
             bytes=output.stat().st_size,
             seconds=time.perf_counter() - started,
-            warnings=(*opened.warnings, *advice(types[tensor] for tensor in quantized)),
+            warnings=(*opened.warnings, *said, *(() if used is None else used.warnings(types))),
         )
 
 
