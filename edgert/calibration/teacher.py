@@ -10,14 +10,16 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from edgert_models.errors import RequestError
+from edgert_quant.files import quoted
 
 PATIENCE = 600.0
 """Seconds until an answer is given up."""
 KEY_VARIABLE = "OPENAI_API_KEY"
 _LARGEST = 16 << 20
+_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def teacher_named(reference: str, model: str | None, sampling: Sampling) -> Teac
     """An endpoint where `reference` is an http or https address (`model`: what it calls the model), else a model as
     `edgert.LLM` takes it.
     """
-    if urlsplit(reference).scheme in ("http", "https"):
+    if reference.startswith(("http://", "https://")):
         return Endpoint(reference, model, sampling)
     if model is not None:
         raise RequestError("--teacher-model is for a teacher behind an address", parameter="teacher-model")
@@ -101,12 +103,21 @@ class Endpoint:
     """
 
     def __init__(self, url: str, model: str | None, sampling: Sampling) -> None:
-        if "@" in urlsplit(url).netloc:  # it would be written into files
+        try:
+            parts = urlsplit(url)
+            valid = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a bad port, or half an IPv6 address
+            valid = False
+        if not valid:
+            reason = f"--teacher: {quoted(url)} is no address; write it like http://127.0.0.1:8080/v1"
+            raise RequestError(reason, parameter="teacher")
+        if "@" in parts.netloc:  # it would be written into files
             reason = f"--teacher: no name or key in the address; {KEY_VARIABLE} is for that"
             raise RequestError(reason, parameter="teacher")
-        self._base = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
+        self._base = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
         self._sampling = sampling
-        self._opener = build_opener(_NoRedirects)
+        direct = [ProxyHandler({})] if parts.hostname in _HERE else []  # to a proxy, these names mean itself
+        self._opener = build_opener(_NoRedirects, *direct)
         self._model = model or self._first_model()
         self.name = f"{self._model} at {self._base}"
 
@@ -127,7 +138,7 @@ class Endpoint:
             text = None
         if not isinstance(text, str):
             raise self._error(path, "the reply has no choices[0].message.content")
-        return text
+        return text.encode("utf-8", "replace").decode()  # JSON can have halves of characters, files cannot
 
     def _first_model(self) -> str:
         found = self._ask("/models", None)

@@ -211,6 +211,27 @@ def test_what_an_endpoint_may_do_wrong(
     assert [path for path, *_ in Handler.seen] == ["/v1/chat/completions"]  # no redirect is followed
 
 
+def test_half_a_character_is_replaced(server: str) -> None:
+    Handler.reply = (200, rb'{"choices": [{"message": {"content": "a\ud83d b"}}]}')
+    with Endpoint(server, "big", SAMPLING) as teacher:
+        assert teacher.answer("how?", 0) == "a? b"
+
+
+def test_a_proxy_is_not_asked_for_this_machine(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # where nobody listens
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    Handler.reply = (200, b'{"data": [{"id": "first"}]}')
+    with Endpoint(server, None, SAMPLING) as teacher:
+        assert teacher.name == f"first at {server}/v1"
+
+
+@pytest.mark.parametrize("url", ["http://", "http:///v1", "http://[::1/v1", "http://host:x/v1", "https://host:0"])
+def test_no_addresses(url: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(f"--teacher: '{url}' is no address; write it like http://127.")):
+        teacher_named(url, "m", SAMPLING)
+
+
 def test_an_address_has_no_secrets() -> None:
     with pytest.raises(RequestError, match="no name or key in the address; OPENAI_API_KEY is for that") as caught:
         teacher_named("http://me:secret@127.0.0.1:1/v1", "m", SAMPLING)
