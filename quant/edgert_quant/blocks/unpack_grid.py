@@ -37,7 +37,8 @@ def _signs() -> Floats:
 def _even() -> Bytes:
     """The byte of eight signs by seven of them."""
     seven = np.arange(128, dtype=np.uint8)
-    return seven | (np.unpackbits(seven[:, None], axis=1).sum(axis=1).astype(np.uint8) % 2 << 7)
+    odd = np.unpackbits(seven[:, None], axis=1).sum(axis=1) % 2
+    return np.asarray(seven | (odd << 7), np.uint8)
 
 
 def _weights(kind: BlockType, index: NDArray[np.integer[Any]], signs: Bytes, scale: Floats) -> Floats:

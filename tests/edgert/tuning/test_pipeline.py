@@ -72,15 +72,15 @@ def test_rules_prevail(source: Path, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on_from_what_was_measured(source: Path, tmp_path: Path) -> None:
     output, work = tmp_path / "model.gguf", tmp_path / "work"
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
         if stage == "measure" and done == 40:
-            raise Stopped
+            raise StoppedError
 
     asked = Options(calibration=TEXT, window=64, bits=3.5, compensate=False, work=work, keep_work=True)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         convert(source, output, asked, progress=stop)
     assert not output.exists()
     measured = json.loads((work / "sensitivities.json").read_text())["found"]
