@@ -106,8 +106,8 @@ def test_a_gate_for_whole_rows_far_from_zero(backend: Backend, logit: float) -> 
     tensors = {name: (s.type, s.shape, weights.read(name)) for name, s in weights.weights.items()}
     same = np.full((96, 64), 0.5, np.float32)
     for name, values in (("token_embd", same), ("ones", np.ones(64)), ("vector", np.full(64, logit / 64))):
-        rows = np.atleast_2d(values.astype(np.float32))
-        tensors[f"{name}.weight"] = (BlockType.F32, values.shape, rows.view(np.uint8))
+        shape = (1, 64) if name == "vector" else values.shape  # as other programs store it
+        tensors[f"{name}.weight"] = (BlockType.F32, shape, np.atleast_2d(values.astype(np.float32)).view(np.uint8))
     ((ours, reference),) = run_with(backend, plan, [one_sequence(3)], MemoryWeights(tensors))
     np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-30)
 
