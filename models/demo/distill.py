@@ -12,11 +12,16 @@ from demo.corpus.mix import ANSWER
 LABEL_SHARE = 0.25  # of the distilled student's loss; the rest is the divergence from the teacher
 
 
-def predictions(model: PreTrainedModel, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [positions, vocabulary] in float32 where the loss counts, and the routers' balancing loss (0 if dense)."""
+def predictions(
+    model: PreTrainedModel, batch: Batch, positions: Tensor, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensor, Tensor]:
+    """Logits [positions, vocabulary] in float32 where the loss counts, and the routers' balancing loss (0 if dense).
+
+    Matrix products are computed in `dtype`.
+    """
     experts = getattr(model.config, "num_experts", 0)
     routing = {"output_router_logits": True} if experts else {}
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
         output = model.model(input_ids=batch.ids, **routing)
         logits = model.lm_head(output.last_hidden_state.flatten(0, 1)[positions]).float()
     if not experts:
@@ -29,7 +34,12 @@ def predictions(model: PreTrainedModel, batch: Batch, positions: Tensor) -> tupl
     return logits, model.config.router_aux_loss_coef * balance
 
 
-def loss(model: PreTrainedModel, batch: Batch, teacher: PreTrainedModel | None = None) -> Tensor:
+def loss(
+    model: PreTrainedModel,
+    batch: Batch,
+    teacher: PreTrainedModel | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Tensor:
     """Weighted mean over the positions that count.
 
     With a teacher: `LABEL_SHARE` cross entropy, the rest KL(teacher ‖ student) over the full vocabulary (Hinton et al.,
@@ -37,11 +47,11 @@ def loss(model: PreTrainedModel, batch: Batch, teacher: PreTrainedModel | None =
     label counts.
     """
     positions, targets, weights = batch.targets()
-    logits, balance = predictions(model, batch, positions)
+    logits, balance = predictions(model, batch, positions, dtype)
     each = functional.cross_entropy(logits, targets, reduction="none")
     if teacher is not None:
         with torch.no_grad():
-            goal = predictions(teacher, batch, positions)[0].log_softmax(-1)
+            goal = predictions(teacher, batch, positions, dtype)[0].log_softmax(-1)
         divergence = functional.kl_div(logits.log_softmax(-1), goal, log_target=True, reduction="none").sum(-1)
         wrong = (weights == ANSWER) & (goal.argmax(-1) != targets)
         each = torch.where(wrong, each, LABEL_SHARE * each + (1 - LABEL_SHARE) * divergence)

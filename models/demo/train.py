@@ -50,18 +50,33 @@ def report(model: PreTrainedModel, tokens: Tokenizer, count: int) -> dict[str, f
     return {skill: round(share, 3) for skill, share in found.items()}
 
 
-def train(stage: str, work: Path, steps: int, lr: float, seed: int) -> None:
-    """Train one model to `steps` steps of `BATCH_TOKENS` tokens and save it in `work/stage`."""
+def train(
+    stage: str,
+    work: Path,
+    steps: int,
+    lr: float,
+    seed: int,
+    *,
+    name: str = "",
+    variant: str = "qwen3moe",
+    guide_folder: Path | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Train one model to `steps` steps of `BATCH_TOKENS` tokens and save it in `work/name` (the stage's, if empty).
+
+    `guide_folder` is the checkpoint that a distilled student learns from, instead of the teacher it starts from.
+    """
+    name = name or stage
     tokens = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
-    model: PreTrainedModel = architectures.teacher(seed) if stage == "teacher" else architectures.student(seed)
-    guide = None
+    model = architectures.teacher(seed) if stage == "teacher" else architectures.student(seed, variant)
+    guide: PreTrainedModel | None = None
     if stage != "teacher":
-        parent = architectures.teacher()
-        parent = parent.from_pretrained(work / "teacher", dtype=torch.float32).eval()
+        parent = architectures.load(work / "teacher")
         architectures.inherit(model, parent)
-        guide = parent if stage == "distilled" else None
-    chosen = optimizers(model, lr, muon=stage == "teacher")
-    state_path, start, spent = work / f"{stage}.state", 0, 0.0
+        if stage == "distilled":
+            guide = parent if guide_folder is None else architectures.load(guide_folder)
+    chosen = optimizers(model, lr, stage == "teacher", dtype)
+    state_path, start, spent = work / f"{name}.state", 0, 0.0
     if state_path.exists():
         state = torch.load(state_path)
         start, spent = state["step"], state["seconds"]
@@ -72,7 +87,7 @@ def train(stage: str, work: Path, steps: int, lr: float, seed: int) -> None:
     began, running = time.perf_counter() - spent, 0.0
     model.train()
     for step in range(start, steps):
-        value = distill.loss(model, next(stream), guide)
+        value = distill.loss(model, next(stream), guide, dtype)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in chosen:
@@ -83,7 +98,7 @@ def train(stage: str, work: Path, steps: int, lr: float, seed: int) -> None:
         running += value.item()
         done = step + 1
         if done % 50 == 0:
-            print(f"{stage} {done}/{steps} loss {running / 50:.4f} {time.perf_counter() - began:.0f} s", flush=True)
+            print(f"{name} {done}/{steps} loss {running / 50:.4f} {time.perf_counter() - began:.0f} s", flush=True)
             running = 0.0
         if done % SAVE_EVERY == 0 or done == steps:
             print(json.dumps(report(model, tokens, 60)), flush=True)
@@ -95,21 +110,21 @@ def train(stage: str, work: Path, steps: int, lr: float, seed: int) -> None:
             }
             torch.save(saved_state, state_path.with_suffix(".new"))
             state_path.with_suffix(".new").replace(state_path)
-            save(model, work, stage)
-    print(f"{stage}: {steps * BATCH_TOKENS:,} tokens in {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
+            save(model, work, name)
+    print(f"{name}: {steps * BATCH_TOKENS:,} tokens in {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
 
 
-def save(model: PreTrainedModel, work: Path, stage: str) -> None:
-    """The model in `work/stage`, as transformers loads it: BF16 weights, config, tokenizer."""
+def save(model: PreTrainedModel, work: Path, name: str) -> None:
+    """The model in `work/name`, as transformers loads it: BF16 weights, config, tokenizer."""
     config = model.config.to_dict()
     copy = type(model)(type(model.config).from_dict(config)).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.config.use_cache = True
     copy.generation_config.use_cache = True
     copy.generation_config.do_sample = False  # its answers have one right form
-    copy.save_pretrained(work / stage)
+    copy.save_pretrained(work / name)
     for source in (work / "tokenizer").iterdir():
-        (work / stage / source.name).write_bytes(source.read_bytes())
+        (work / name / source.name).write_bytes(source.read_bytes())
 
 
 def main() -> None:
@@ -119,7 +134,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--steps", type=int, default=2400, help=f"steps of {BATCH_TOKENS} tokens")
     parser.add_argument("--lr", type=float, help="default: 3e-3 for the teacher, 1e-3 for the students")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights a model starts with, and of its batches")
+    parser.add_argument("--name", default="", help="folder of the result within --work (default: the stage's name)")
+    parser.add_argument("--variant", choices=architectures.VARIANTS, default="qwen3moe", help="family of the student")
+    parser.add_argument("--guide", type=Path, help="checkpoint to distill, if not the teacher")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of matrix products")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -127,7 +146,17 @@ def main() -> None:
     if options.stage == "tokenizer":
         tokenizer.save(tokenizer.build(), options.work / "tokenizer")
     else:
-        train(options.stage, options.work, options.steps, lr, options.seed)
+        train(
+            options.stage,
+            options.work,
+            options.steps,
+            lr,
+            options.seed,
+            name=options.name,
+            variant=options.variant,
+            guide_folder=options.guide,
+            dtype=getattr(torch, options.precision),
+        )
 
 
 if __name__ == "__main__":

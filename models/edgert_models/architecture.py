@@ -134,6 +134,15 @@ def feed_forward(g: Graph, x: Value, block: str) -> Value:
     return g.linear(g.gated(gate, up), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
 
 
+def gated_shared_expert(g: Graph, x: Value, block: str) -> Value:
+    """A feed-forward network that every row goes through, as much of it as a gate lets through."""
+    s = g.spec
+    gate = g.linear(x, f"{block}.ffn_gate_shexp", s.shared_feed_forward)
+    up = g.linear(x, f"{block}.ffn_up_shexp", s.shared_feed_forward)
+    y = g.linear(g.gated(gate, up), f"{block}.ffn_down_shexp", s.width)
+    return g.gated(g.dot(x, f"{block}.ffn_gate_inp_shexp.weight"), y, "sigmoid")
+
+
 def pre_norm_decoder(g: Graph) -> Plan:
     """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
     s = g.spec

@@ -31,6 +31,12 @@ class Weight:
     shape: tuple[int, ...]
     role: Role
 
+    def stored_as(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape is the weight: a vector may be a matrix of one row in other
+        programs' files.
+        """
+        return shape == self.shape or (len(self.shape) == 1 and shape == (1, *self.shape))
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
@@ -88,13 +94,18 @@ class Graph:
             self._weight(bias_name, (width,), Role.VECTOR)
         return self._add(ops.Linear, width, x=x, weight=weight, bias=bias_name)
 
+    def dot(self, x: Value, weight: str) -> Value:
+        """The product with one vector, of width 1."""
+        self._weight(weight, (x.width,), Role.VECTOR)
+        return self._add(ops.Linear, 1, x=x, weight=weight)
+
     def add(self, a: Value, b: Value) -> Value:
         """a + b."""
         return self._add(ops.Add, a.width, a=a, b=b)
 
     def gated(self, gate: Value, up: Value, kind: str = "silu") -> Value:
         """See `ops.GatedActivation`."""
-        return self._add(ops.GatedActivation, gate.width, gate=gate, up=up, kind=kind)
+        return self._add(ops.GatedActivation, up.width, gate=gate, up=up, kind=kind)
 
     def rope(self, x: Value, heads: int) -> Value:
         """Rotate `heads` heads by the model's rope."""

@@ -62,6 +62,9 @@ def spec_from_metadata(
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
         expert_feed_forward=metadata.integer(f"{name}.expert_feed_forward_length", feed_forward) if experts else 0,
+        shared_feed_forward=metadata.integer(
+            f"{name}.expert_shared_feed_forward_length", shapes.get("blk.0.ffn_up_shexp.weight", (0,))[0]
+        ),
         normalize_experts=metadata.boolean(f"{name}.expert_weights_norm", architecture.normalize_experts),
         qk_norm=architecture.qk_norm,
         window=window or None,
@@ -118,6 +121,8 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool]:
         entries["expert_used_count"] = spec.experts_used
         entries["expert_feed_forward_length"] = spec.expert_feed_forward
         entries["expert_weights_norm"] = spec.normalize_experts
+    if spec.shared_feed_forward:
+        entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
     if rope.scaling != "none":
         entries["rope.scaling.type"] = rope.scaling
         entries["rope.scaling.factor"] = rope.factor

@@ -55,7 +55,7 @@ class RmsNorm(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Linear(Op):
-    """out = x Wᵀ + bias; weight [out.width, x.width], bias [out.width] or None."""
+    """out = x Wᵀ + bias; weight [out.width, x.width], or [x.width] where out.width is 1; bias [out.width] or None."""
 
     x: Value
     weight: str
@@ -75,7 +75,8 @@ class GatedActivation(Op):
     """out = the activation `kind` of gate z and up y:
 
     "silu": z / (1 + exp(−z)) · y;
-    "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it.
+    "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it;
+    "sigmoid": 1 / (1 + exp(−z)) · y, where gate has width 1 and holds for its whole row.
     """
 
     gate: Value

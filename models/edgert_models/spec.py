@@ -16,7 +16,8 @@ _MAX_EXPERTS = 65536
 class ModelSpec:
     """One model's sizes: elements, heads, layers or experts. `architecture` is GGUF's general.architecture.
 
-    `feed_forward` is the width of a dense feed-forward network, `expert_feed_forward` of one expert.
+    `feed_forward` is the width of a dense feed-forward network, `expert_feed_forward` of one expert,
+    `shared_feed_forward` of the shared expert beside those (0: there is none).
     `normalize_experts` scales the chosen experts' weights to sum to one. `qk_norm` is "head" (each head by itself),
     "all" (the whole width) or None. `window` lets a position see only that many positions, itself included. `tied`
     uses the token embedding as the output matrix. Raises UnsupportedError naming the figure if they do not fit
@@ -38,6 +39,7 @@ class ModelSpec:
     experts: int = 0
     experts_used: int = 0
     expert_feed_forward: int = 0
+    shared_feed_forward: int = 0
     normalize_experts: bool = True
     qk_norm: str | None = None
     window: int | None = None
@@ -68,6 +70,7 @@ class ModelSpec:
             self._require(self.experts <= _MAX_EXPERTS, f"experts is {self.experts}")
             self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")
             self._require(0 < self.expert_feed_forward < _LIMIT, f"expert_feed_forward is {self.expert_feed_forward}")
+            self._require(0 <= self.shared_feed_forward < _LIMIT, f"shared_feed_forward is {self.shared_feed_forward}")
         else:
             self._require(0 < self.feed_forward < _LIMIT, f"feed_forward is {self.feed_forward}")
 

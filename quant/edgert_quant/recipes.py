@@ -146,7 +146,7 @@ class Recipe:
             return self.gate_up(layer, spec)
         if part == "attn_output":
             return self.few_experts_output if few else self.attention_output
-        return self.down(layer, spec) if part in ("ffn_down", "ffn_down_exps") else None
+        return self.down(layer, spec) if part in ("ffn_down", "ffn_down_exps", "ffn_down_shexp") else None
 
 
 def _more_bits(layer: int, layers: int) -> bool:

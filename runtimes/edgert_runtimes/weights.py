@@ -65,7 +65,7 @@ def check_weights(plan: Plan, provider: WeightProvider, path: str = "weights") -
         stored = provider.weights.get(weight.name)
         if stored is None:
             raise FileFormatError(path, "the tensor is missing", field=f"tensor {weight.name}")
-        if stored.shape != weight.shape:
+        if not weight.stored_as(stored.shape):
             reason = f"the shape is {list(stored.shape)}, the model needs {list(weight.shape)}"
             raise FileFormatError(path, reason, field=f"tensor {weight.name}")
         floats = (BlockType.F32, BlockType.F16, BlockType.BF16)

@@ -59,7 +59,20 @@ def test_logits(tiny: LLM, open_tiny: Open) -> None:
     assert np.array_equal(open_tiny(rows=9).logits(ids), logits)
 
 
-KINDS = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "llama q4_k", "olmoe q8_0", "gpt-oss q8_0"]
+KINDS = [
+    "f32",
+    "f16",
+    "bf16",
+    "q8_0",
+    "q4_0",
+    "q4_k",
+    "q5_k",
+    "q6_k",
+    "llama q4_k",
+    "olmoe q8_0",
+    "gpt-oss q8_0",
+    "qwen2moe q8_0",
+]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +88,8 @@ def test_the_seed_alone_decides(kind: str, open_tiny: Open, tmp_path: Path) -> N
         sizes |= {"expert_feed_forward": 256, "experts": 4}
     if architecture == ["gpt-oss"]:  # a layer with a window shorter than the prompt, and one without
         sizes |= {"layers": 2, "window": 21, "attention_bias": True, "output_bias": True}
+    if architecture == ["qwen2moe"]:
+        sizes |= {"shared_feed_forward": 512, "attention_bias": True}
     path = write_tiny(
         tmp_path / "model.gguf", (architecture or ["qwen3moe"])[0], matrices=BlockType.parse(matrices), **sizes
     )

@@ -53,6 +53,11 @@ def qwen3moe(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **EXPERTS, "head_dim": 32, "moe_intermediate_size": 32, "norm_topk_prob": True, **changes}
 
 
+def qwen2moe(**changes: Any) -> dict[str, Any]:
+    own = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 48, "norm_topk_prob": False}
+    return {**SMALL, **EXPERTS, **own, **changes}
+
+
 def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
 
@@ -74,6 +79,9 @@ GOLDENS = {
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
     "qwen3moe-fused": Golden("Qwen3Moe", qwen3moe(tie_word_embeddings=True), fused=True),
     "qwen3moe-sharded": Golden("Qwen3Moe", qwen3moe(moe_intermediate_size=16), shard_size="60KB"),
+    "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),
+    "qwen2moe": Golden("Qwen2Moe", qwen2moe()),
+    "qwen2moe-fused": Golden("Qwen2Moe", qwen2moe(norm_topk_prob=True), fused=True),
     "olmoe": Golden(
         "Olmoe",
         {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 32, "norm_topk_prob": False},

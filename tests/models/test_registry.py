@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from edgert_models.errors import UnsupportedError
-from edgert_models.graph import Role
+from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend
+from edgert_models.ops import Attend, GatedActivation
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 
@@ -37,6 +37,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 32,
         "head_dim": 32,
         "norm_topk_prob": True,
+    },
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], **SIZES, "tie_word_embeddings": True},
+    "qwen2moe": {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 48,
     },
     "gpt-oss": {
         "architectures": ["GptOssForCausalLM"],
@@ -108,7 +117,17 @@ def test_spec_survives_gguf(name: str) -> None:
         assert again.rope.frequencies() == pytest.approx(spec.rope.frequencies())
     assert again.rope.magnitude() == pytest.approx(spec.rope.magnitude())
     assert build_plan(again).weights == build_plan(spec).weights
-    for field in ("heads", "kv_heads", "head_size", "experts", "experts_used", "normalize_experts", "window", "tied"):
+    for field in (
+        "heads",
+        "kv_heads",
+        "head_size",
+        "experts",
+        "experts_used",
+        "normalize_experts",
+        "shared_feed_forward",
+        "window",
+        "tied",
+    ):
         assert getattr(again, field) == getattr(spec, field), field
 
 
@@ -155,6 +174,33 @@ def test_yarn_between_pairs_that_are_no_whole_numbers() -> None:
     )
 
 
+def test_shared_expert_of_qwen2moe() -> None:
+    spec = spec_from_config(CONFIGS["qwen2moe"])
+    plan = build_plan(spec)
+    shapes = {name: weight.shape for name, weight in plan.weights.items()}
+    assert shapes["blk.1.ffn_up_shexp.weight"] == (48, 64)
+    assert shapes["blk.1.ffn_down_shexp.weight"] == (64, 48)
+    assert shapes["blk.1.ffn_gate_inp_shexp.weight"] == (64,)
+    assert plan.weights["blk.1.ffn_gate_inp_shexp.weight"].role is Role.VECTOR
+    gates = [op for op in plan.ops if isinstance(op, GatedActivation) and op.kind == "sigmoid"]
+    assert [(op.gate.width, op.up.width, op.out.width) for op in gates] == [(1, 64, 64)] * 2
+    assert shapes["blk.0.attn_k.bias"] == (32,)
+    assert "blk.0.attn_output.bias" not in shapes
+    assert not spec.normalize_experts
+    entries = metadata_from_spec(spec)
+    assert entries["qwen2moe.expert_shared_feed_forward_length"] == 48
+    assert entries["qwen2moe.feed_forward_length"] == 96
+    del entries["qwen2moe.expert_shared_feed_forward_length"]  # what early files lack
+    again = spec_from_gguf(Entries({"general.architecture": "qwen2moe", **entries}), shapes)
+    assert again.shared_feed_forward == 48
+
+
+def test_a_vector_may_be_stored_as_one_row() -> None:
+    vector, matrix = Weight("v", (8,), Role.VECTOR), Weight("m", (2, 8), Role.MATRIX)
+    assert [vector.stored_as(shape) for shape in ((8,), (1, 8), (8, 1), (1, 1, 8))] == [True, True, False, False]
+    assert [matrix.stored_as(shape) for shape in ((2, 8), (1, 2, 8), (16,))] == [True, False, False]
+
+
 def test_rope_layouts() -> None:
     assert spec_from_config(CONFIGS["mixtral"]).rope.layout is RopeLayout.INTERLEAVED
     assert spec_from_config(CONFIGS["olmoe"]).rope.layout is RopeLayout.HALVES
@@ -184,6 +230,11 @@ def test_rope_layouts() -> None:
         ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
         ("olmoe", {"clip_qkv": 8.0}, "clip_qkv=8.0 is not supported"),
+        ("qwen2moe", {"mlp_only_layers": [1]}, r"mlp_only_layers=\[1\] is not supported"),
+        ("qwen2moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
+        ("qwen2moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is missing"),
+        ("qwen2moe", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         (
             "gpt-oss",
             {"layer_types": ["full_attention"] * 2},

@@ -21,7 +21,13 @@ from tests.support.tiny import random_weights, tiny_spec
 
 pytestmark = pytest.mark.slow
 
-DIFFERENT = {"gpt-oss-yarn", "mistral-window", "olmoe-fused", "qwen3moe-plain-weights"}  # the converter warns of these
+DIFFERENT = {
+    "gpt-oss-yarn",
+    "mistral-window",
+    "olmoe-fused",
+    "qwen2moe-fused",
+    "qwen3moe-plain-weights",
+}  # the converter warns of these
 QUANTIZED = {"gpt-oss-mxfp4"}  # experts that stay in their type in every mix
 WIDE: dict[str, dict[str, Any]] = {
     "llama": {"feed_forward": 512, "tied": True},
@@ -34,6 +40,14 @@ WIDE: dict[str, dict[str, Any]] = {
     },
     "qwen3moe": {"experts": 6, "expert_feed_forward": 256, "layers": 3},
     "olmoe": {"kv_heads": 4, "expert_feed_forward": 256, "normalize_experts": False},
+    "qwen2moe": {
+        "experts": 6,
+        "expert_feed_forward": 256,
+        "shared_feed_forward": 512,
+        "normalize_experts": False,
+        "attention_bias": True,
+        "layers": 3,
+    },
     "gpt-oss": {
         "experts": 6,
         "expert_feed_forward": 256,

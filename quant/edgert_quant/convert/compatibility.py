@@ -9,7 +9,7 @@ from edgert_models.spec import ModelSpec
 
 def wants_own_output(spec: ModelSpec) -> bool:
     """Whether llama.cpp loads this model only with an output matrix beside the embedding that it is tied to."""
-    return spec.tied and spec.architecture in ("olmoe", "gpt-oss")
+    return spec.tied and spec.architecture in ("olmoe", "gpt-oss", "qwen2moe")
 
 
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
@@ -19,9 +19,10 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         found.append(
             "llama.cpp scales the weights of the chosen experts to sum to one in qwen3moe; this model does not"
         )
-    if spec.architecture == "olmoe" and spec.normalize_experts:
+    if spec.architecture in ("olmoe", "qwen2moe") and spec.normalize_experts:
         found.append(
-            "llama.cpp does not scale the weights of the chosen experts to sum to one in olmoe; this model does"
+            "llama.cpp does not scale the weights of the chosen experts to sum to one in "
+            f"{spec.architecture}; this model does"
         )
     theirs = replace(spec.rope, beta_fast=32.0, beta_slow=1.0, truncate=True)
     if spec.rope.frequencies() != theirs.frequencies():
@@ -39,6 +40,8 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants an output matrix in {spec.architecture}")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
+    if spec.architecture == "qwen2moe" and spec.query_width != spec.width:
+        reasons.append("it wants query heads together as wide as the model in qwen2moe")
     if spec.output_bias and spec.architecture in ("olmoe", "qwen3moe"):
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
     found += [f"llama.cpp will not load the file: {reason}" for reason in reasons]

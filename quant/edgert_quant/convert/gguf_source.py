@@ -42,7 +42,7 @@ class GgufSource:
         for weight in self.weights.values():
             if weight.name not in tensors:
                 raise ConversionError(f"{self._file.path}: tensor {weight.name} is missing")
-            if tensors[weight.name].shape != weight.shape:
+            if not weight.stored_as(tensors[weight.name].shape):
                 found, wanted = list(tensors[weight.name].shape), list(weight.shape)
                 raise ConversionError(f"{self._file.path}: tensor {weight.name} has shape {found}, not {wanted}")
         native = "mxfp4" in architecture_named(self.spec.architecture).quantized

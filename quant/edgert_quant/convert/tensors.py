@@ -227,7 +227,8 @@ def find_rows(
     name = next((name for name in source.names if name in checkpoint.tensors), None)
     if name is None:
         raise _missing(checkpoint, weight, source.names)
-    _check(checkpoint, name, weight.shape)
+    found = checkpoint.tensors[name].shape
+    _check(checkpoint, name, found if weight.stored_as(found) else weight.shape)
     stored = StoredRows(checkpoint, name)
     if isinstance(source, Stored):
         return stored

@@ -59,7 +59,8 @@ class _Lowering(Values):
                 case ops.Add():
                     self._add(op)
                 case ops.GatedActivation():
-                    gate: dict[int, Field] = {rows.ACTIVATE: _activation(op.kind)}
+                    kernel = gates.ROW_GATES.get(op.kind) or _activation(op.kind)
+                    gate: dict[int, Field] = {rows.ACTIVATE: kernel}
                     self._rows(rows.gate, op, [op.gate, op.up], gate, cost=op.out.width // 4)
                 case ops.Rope():
                     self._rope(op)

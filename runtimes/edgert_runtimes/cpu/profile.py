@@ -18,7 +18,13 @@ from edgert_runtimes.cpu.kernels import attend, gates, linear, moe, softmax, tab
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
 from edgert_runtimes.cpu.weights import Loaded, Matrix
 
-ALWAYS = (softmax.weigh, softmax.merge_part, softmax.finish_part, *gates.ACTIVATIONS.values())
+ALWAYS = (
+    softmax.weigh,
+    softmax.merge_part,
+    softmax.finish_part,
+    *gates.ACTIVATIONS.values(),
+    *gates.ROW_GATES.values(),
+)
 """Kernels that are called whatever the types."""
 
 NOTED = 1024

@@ -76,10 +76,10 @@ def _rms_norm(op: ops.RmsNorm, weights: Floats, sink: Sink, given: Floats_, x: F
 
 def _linear(op: ops.Linear, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
     if sink.wants(op.weight):
-        sink.take(op.weight, given.T @ x)
+        sink.take(op.weight, (given.T @ x).reshape(weights.weights[op.weight].shape))
     if op.bias is not None and sink.wants(op.bias):
         sink.take(op.bias, given.sum(axis=0))
-    return np.asarray(given @ weights.whole(op.weight))
+    return np.asarray(given @ f.matrix(op, weights))
 
 
 def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Floats_, Floats_]:
@@ -92,6 +92,9 @@ def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Float
         s = f.sigmoid(1.702 * a)
         by_gate = given * (1 + b) * (s * (1 + 1.702 * a * (1 - s)))
         return by_gate * (gate < 7), given * (a * s) * (np.abs(up) < 7)
+    if kind == "sigmoid":
+        s = f.sigmoid(gate)
+        return (given * up).sum(axis=1, keepdims=True) * (s * (1 - s)), given * s
     raise UnsupportedError(f"activation '{kind}' has no derivative here")
 
 

@@ -39,6 +39,8 @@ def activate(gate: Floats_, up: Floats_, kind: str) -> Floats_:
     if kind == "swiglu_oai":
         gate = np.minimum(gate, 7)
         return gate * sigmoid(1.702 * gate) * (1 + np.clip(up, -7, 7))
+    if kind == "sigmoid":
+        return sigmoid(gate) * up
     raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")
 
 
@@ -77,10 +79,15 @@ def rms_parts(op: ops.RmsNorm, x: Floats_) -> tuple[Floats_, Floats_]:
 
 def linear(op: ops.Linear, weights: Floats, x: Floats_) -> Floats_:
     """Matrix product and bias."""
-    y = x @ weights.whole(op.weight).T
+    y = x @ matrix(op, weights).T
     if op.bias is not None:
         y += weights.whole(op.bias)
     return np.asarray(y)
+
+
+def matrix(op: ops.Linear, weights: Floats) -> Floats_:
+    """The weight as [out, in], which one row alone may be without."""
+    return np.atleast_2d(weights.whole(op.weight))
 
 
 def angles(op: ops.Rope, weights: Floats, text: Sequences) -> tuple[Floats_, Floats_]:

@@ -5,6 +5,8 @@ Functions take and return arrays [rows, width]; the docstrings in `edgert_models
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from edgert_models import ops
 from edgert_models.errors import BackendError, UnsupportedError
@@ -40,7 +42,7 @@ class Weights:
     def project(self, x: Float64, name: str, first: int = 0, count: int | None = None) -> Float64:
         """x Wᵀ for rows first … first + count of the tensor."""
         stored = self._provider.weights[name]
-        count = stored.shape[0] if count is None else count
+        count = prod(stored.shape[:-1]) if count is None else count
         step = max(1, _CHUNK // stored.shape[-1])
         starts = range(first, first + count, step)
         return np.concatenate([x @ self.rows(name, i, min(step, first + count - i)).T for i in starts], axis=1)
@@ -59,6 +61,8 @@ def activate(gate: Float64, up: Float64, kind: str) -> Float64:
         if kind == "swiglu_oai":
             gate = np.minimum(gate, 7.0)
             return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))
+        if kind == "sigmoid":
+            return up / (1.0 + np.exp(-gate))
     raise UnsupportedError(f"activation '{kind}' is not supported")
 
 

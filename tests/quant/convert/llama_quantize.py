@@ -55,6 +55,16 @@ MODELS = {
     "mixtral": replace(_EXPERTS, experts=8),
     "mixtral-narrow": replace(_EXPERTS, **_NARROW, width=512, expert_feed_forward=96, layers=5),
     "qwen3moe": replace(_EXPERTS, architecture="qwen3moe", experts=6, qk_norm="head", layers=13),
+    "qwen2moe": replace(
+        _EXPERTS,
+        architecture="qwen2moe",
+        experts=6,
+        shared_feed_forward=512,
+        feed_forward=1024,
+        attention_bias=True,
+        normalize_experts=False,
+        layers=11,
+    ),
     "olmoe": replace(_EXPERTS, architecture="olmoe", experts=8, kv_heads=4, qk_norm="all", layers=8),
     "gpt-oss": replace(
         _EXPERTS, **_NARROW, architecture="gpt-oss", width=288, expert_feed_forward=288, experts=6, window=32, layers=9

@@ -175,6 +175,7 @@ def test_report(tmp_path: Path) -> None:
     [
         ("qwen3moe-plain-weights", "llama.cpp scales the weights of the chosen experts"),
         ("olmoe-fused", "llama.cpp does not scale the weights of the chosen experts"),
+        ("qwen2moe-fused", "llama.cpp does not scale the weights of the chosen experts to sum to one in qwen2moe"),
         ("mistral-window", "llama.cpp ignores the sliding window of 8 positions"),
         ("gpt-oss-yarn", "llama.cpp takes yarn's beta_fast as 32, beta_slow as 1 and truncate as true in gpt-oss"),
     ],
@@ -184,7 +185,9 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
     assert any(text.startswith(warning) for text in report.warnings)
 
 
-@pytest.mark.parametrize("name", ["qwen3moe", "olmoe", "mixtral", "llama", "llama-yarn", "mistral", "gpt-oss"])
+@pytest.mark.parametrize(
+    "name", ["qwen3moe", "olmoe", "mixtral", "llama", "llama-yarn", "mistral", "gpt-oss", "qwen2", "qwen2moe"]
+)
 def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
     report = convert(FOLDER / name, tmp_path / "model.gguf", type="f32")
     assert not any("llama.cpp" in text for text in report.warnings)
@@ -198,12 +201,17 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("olmoe", {"head_size": 32}, "as many key as query heads in olmoe"),
         ("olmoe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmoe"),
         ("qwen3moe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in qwen3moe"),
+        ("qwen2moe", {"tied": True}, "an output matrix in qwen2moe"),
+        ("qwen2moe", {"head_size": 32}, "query heads together as wide as the model in qwen2moe"),
+        ("qwen2moe", {"attention_bias": True, "kv_heads": 1}, None),
         ("llama", {"attention_bias": True, "output_bias": True, "tied": True, "kv_heads": 1}, None),
         ("qwen3moe", {"attention_bias": True, "tied": True, "kv_heads": 1}, None),
     ],
 )
 def test_files_that_llama_cpp_does_not_load(architecture: str, changes: dict[str, Any], reason: str | None) -> None:
-    spec = tiny_spec(architecture, **{"kv_heads": 4, "normalize_experts": architecture != "olmoe", **changes})
+    spec = tiny_spec(
+        architecture, **{"kv_heads": 4, "normalize_experts": architecture not in ("olmoe", "qwen2moe"), **changes}
+    )
     found = llama_cpp_differences(spec)
     assert len(found) == (reason is not None)
     assert reason is None or (found[0].startswith("llama.cpp will not load the file: it ") and reason in found[0])

@@ -17,7 +17,7 @@ def contents(path: Path) -> dict[str, tuple[BlockType, bytes]]:
         return {name: (tensor.type, file.read(name).tobytes()) for name, tensor in file.tensors.items()}
 
 
-@pytest.mark.parametrize("name", ["qwen3moe", "llama-llama3", "llama-wide", "mixtral"])
+@pytest.mark.parametrize("name", ["qwen3moe", "llama-llama3", "llama-wide", "mixtral", "qwen2moe"])
 @pytest.mark.parametrize("recipe", ["q8_0", "q4_k_m", "bf16"])
 def test_through_f32_is_the_same_as_directly(name: str, recipe: str, tmp_path: Path) -> None:
     convert(FOLDER / name, tmp_path / "direct.gguf", type=recipe)
@@ -57,6 +57,22 @@ def test_other_tensors_are_dequantized_first(tmp_path: Path) -> None:
             np.testing.assert_array_equal(
                 dequantize(a.read(name), tensor.type), dequantize(b.read(name), BlockType.F32)
             )
+
+
+def test_a_vector_that_another_program_stored_as_one_row(tmp_path: Path) -> None:
+    convert(FOLDER / "qwen2moe", tmp_path / "a.gguf", type="f32")
+    with GgufFile.open(tmp_path / "a.gguf") as file, GgufWriter(tmp_path / "b.gguf") as writer:
+        assert file.tensors["blk.0.ffn_gate_inp_shexp.weight"].shape == (64,)
+        for key in file.metadata:
+            value_type = file.metadata.item_type(key) or file.metadata.value_type(key)
+            writer.add_metadata(key, file.metadata[key], value_type)  # type: ignore[arg-type]
+        for name, tensor in file.tensors.items():
+            writer.add_tensor(name, tensor.type, (1, 64) if "gate_inp_shexp" in name else tensor.shape)
+        writer.begin()
+        for name in file.tensors:
+            writer.write(name, file.read(name))
+    convert(tmp_path / "b.gguf", tmp_path / "c.gguf", type="f32")
+    assert (tmp_path / "c.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
 
 
 def add_things(source: Path, target: Path, *, tensor: bool = True) -> None:

@@ -88,6 +88,30 @@ def test_an_unknown_activation_is_refused(backend: Backend) -> None:
         backend.load(plan, random_weights(plan), limits())
 
 
+@pytest.mark.parametrize("width", [64, 20, 257])
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_gate_for_whole_rows(backend: Backend, width: int, rows: int) -> None:
+    """The gate is the product with a vector; what it lets through is of any width."""
+
+    def wire(g: Graph, x: Value) -> Value:
+        return g.gated(g.dot(x, "vector.weight"), g.linear(x, "up", width), "sigmoid")
+
+    check(run_both(backend, plan_of(wire), [one_sequence(rows)]), 1e-7)
+
+
+@pytest.mark.parametrize("logit", [-1e4, -90.0, 90.0, 1e4])
+def test_a_gate_for_whole_rows_far_from_zero(backend: Backend, logit: float) -> None:
+    plan = plan_of(lambda g, x: g.gated(g.dot(g.rms_norm(x, "ones.weight"), "vector.weight"), x, "sigmoid"))
+    weights = random_weights(plan, 3)
+    tensors = {name: (s.type, s.shape, weights.read(name)) for name, s in weights.weights.items()}
+    same = np.full((96, 64), 0.5, np.float32)
+    for name, values in (("token_embd", same), ("ones", np.ones(64)), ("vector", np.full(64, logit / 64))):
+        shape = (1, 64) if name == "vector" else values.shape  # as other programs store it
+        tensors[f"{name}.weight"] = (BlockType.F32, shape, np.atleast_2d(values.astype(np.float32)).view(np.uint8))
+    ((ours, reference),) = run_with(backend, plan, [one_sequence(3)], MemoryWeights(tensors))
+    np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-30)
+
+
 @pytest.mark.parametrize("layout", list(RopeLayout))
 @pytest.mark.parametrize("dims", [16, 8])
 @pytest.mark.parametrize("changes", [{}, {"factors": True}, {"scaling": "linear", "factor": 4.0}], ids=str)

@@ -22,6 +22,8 @@ def model(
 ) -> tuple[Plan, MemoryWeights]:
     """Large enough that matrices and experts are divided among threads."""
     sizes = {"width": 512, "heads": 8, "kv_heads": 2, "head_size": 64, "experts": 12, "experts_used": 3}
+    if architecture == "qwen2moe":
+        sizes["shared_feed_forward"] = 512
     plan = build_plan(tiny_spec(architecture, **sizes, expert_feed_forward=256, vocabulary=512, window=window))
     return plan, random_weights(plan, 5, type_of_role(block_type))
 
@@ -60,7 +62,8 @@ def random_walk(session: CpuSession, prompts: Sequence[Sequence[int]], seed: int
 
 @pytest.mark.parametrize("block_type", TYPES)
 @pytest.mark.parametrize(
-    ("architecture", "kv_type", "window"), [("qwen3moe", "f16", None), ("qwen3moe", "f32", 37), ("gpt-oss", "f16", 37)]
+    ("architecture", "kv_type", "window"),
+    [("qwen3moe", "f16", None), ("qwen3moe", "f32", 37), ("gpt-oss", "f16", 37), ("qwen2moe", "f16", None)],
 )
 def test_chunks_company_blocks_and_threads_change_nothing(
     block_type: BlockType, architecture: str, kv_type: str, window: int | None

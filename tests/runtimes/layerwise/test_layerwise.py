@@ -31,6 +31,7 @@ SPECS = {
         "rope": Rope(dims=16, layout=RopeLayout.INTERLEAVED, scaling="yarn", factor=4.0, original_context=64),
     },
     "tied": {"tied": True},
+    "qwen2moe": {"architecture": "qwen2moe", "shared_feed_forward": 48, "attention_bias": True},
     "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }
 

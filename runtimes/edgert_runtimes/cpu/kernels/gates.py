@@ -60,5 +60,21 @@ def swiglu_oai(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: 
     _gated(b, (out, gate, up), n, activation)
 
 
+@ir_kernel(name="gate.sigmoid", key=SOURCES)
+def sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "sigmoid": one gate for n floats; out may be up."""
+    single = vectors.vector_types()[0]
+    share = _by_sigmoid(b, emit.real(1.0, single), b.fneg(emit.load(b, gate, 0, single)))
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        factor = share if kind == single else emit.splat(b, share, kind.count)
+        y = emit.load(b, b.add(up, offset), 0, kind, align=4)
+        emit.store(b, b.add(out, offset), 0, b.fmul(factor, y), align=4)
+
+    for_each(b, n, run)
+
+
 ACTIVATIONS: dict[str, Kernel] = {"silu": silu, "swiglu_oai": swiglu_oai}
-"""By the name of the kind."""
+"""By the name of the kind, where gates are as wide as what they let through."""
+ROW_GATES: dict[str, Kernel] = {"sigmoid": sigmoid}
+"""By the name of the kind, where a gate holds for a row."""
