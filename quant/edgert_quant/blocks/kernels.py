@@ -42,7 +42,6 @@ from edgert_quant.blocks.search import (
     fit_affine,
     fit_scale,
     grid_of,
-    moments,
     new_tile,
     read_transposed,
     sums,
@@ -87,9 +86,8 @@ def tiles(b: ir.IRBuilder, kind: BlockType, length: int, weighted: bool, given: 
     tile = new_tile(b, length, weighted)
     sources, importance = allocate(b, I64, COUNT), allocate(b, I64, COUNT)
     targets = allocate(b, I64, per_tile)
-    largest = allocate(b, vector(I32))
+    largest = Variable(b, Lanes(b, ir.Constant(vector(I32), [0] * COUNT)))
     too_large = Variable(b, splat(b, 0))
-    b.store(ir.Constant(vector(I32), [0] * COUNT), largest)
     last = b.sub(given.blocks, number(1))
     with count(b, b.udiv(b.add(given.blocks, number(per_tile - 1)), number(per_tile))) as t:
         with count(b, per_tile) as k:
@@ -103,22 +101,13 @@ def tiles(b: ir.IRBuilder, kind: BlockType, length: int, weighted: bool, given: 
                     b.store(b.add(base, b.mul(place, number(4))), b.gep(slots, [lane], source_etype=I64))
             target = b.add(given.out, b.mul(block, number(kind.block_bytes)))
             b.store(target, b.gep(targets, [k], source_etype=I64))
-        read_transposed(b, tile.x, sources)
+        largest.set(largest.get().maximum(read_transposed(b, tile.x, sources)))
         if tile.w is not None:
             read_transposed(b, tile.w, importance)
-        _note_largest(tile, largest)
         starts = [b.load(b.gep(targets, [number(k)], source_etype=I64), typ=I64) for k in range(per_tile)]
         for scale in recipe(tile, starts):
             too_large.set(too_large.get().maximum(scale.magnitude()))
-    return _verdict(b, Lanes(b, b.load(largest, typ=vector(I32))), too_large.get())
-
-
-def _note_largest(tile: Tile, largest: Value) -> None:
-    """Keep the greatest magnitude, as an integer: infinities and NaNs are the greatest of all."""
-    b = tile.b
-    with count(b, tile.length) as j:
-        bits = tile.x[j].bits() & 0x7FFFFFFF
-        b.store(bits.maximum(Lanes(b, b.load(largest, typ=vector(I32)))).value, largest)
+    return _verdict(b, largest.get(), too_large.get())
 
 
 def _verdict(b: ir.IRBuilder, largest: Lanes, scale: Lanes) -> Value:
@@ -174,8 +163,7 @@ def affine(bits: int, span: Span, tries: int) -> Recipe:
         b = tile.b
         extremes = extent(tile)
         base = extremes[0]
-        center(tile, base)
-        sum_w, sum_x = tile.total(), moments(tile)[0]
+        sum_w, sum_x = tile.total(), center(tile, base)[0]
         fit = fit_affine(tile, extremes, sum_w, high, span, tries, bounded=False)
         best = Variable(b, splat(b, INFINITY))
         d, m = Variable(b, fit.scale.half()), Variable(b, (fit.floor + base).half())
@@ -208,8 +196,7 @@ def affine_k(bits: int, span: Span, tries: int, rounds: int) -> Recipe:
         b = tile.b
         least, greatest = extent(tile)
         base = least.minimum(0)
-        center(tile, base)
-        sum_w, sum_x = tile.total(), moments(tile)[0]
+        sum_w, sum_x = tile.total(), center(tile, base)[0]
         fit = fit_affine(tile, (base, greatest), sum_w, high, span, tries, bounded=True)
         found = AffineScales(tile, fit, base, sum_w, sum_x, codes, rounds, top)
         grid = grid_of(found.d * found.scale, found.dmin * found.floor + base)

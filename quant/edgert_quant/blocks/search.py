@@ -18,6 +18,7 @@ from edgert_quant.blocks.codes import Codes, Range
 from edgert_quant.blocks.lanes import (
     COUNT,
     F32,
+    I32,
     I64,
     LaneArray,
     Lanes,
@@ -25,9 +26,12 @@ from edgert_quant.blocks.lanes import (
     Variable,
     address,
     count,
+    joined,
     load,
     splat,
     splat_value,
+    transposed,
+    vector,
 )
 
 TINY = 1e-12
@@ -102,14 +106,21 @@ def new_tile(b: ir.IRBuilder, length: int, weighted: bool) -> Tile:
     return Tile(b, length, LaneArray(b, length), LaneArray(b, length) if weighted else None)
 
 
-def read_transposed(b: ir.IRBuilder, into: LaneArray, starts: Value) -> None:
-    """Lane k of item j becomes float32 number j after the address `starts[k]` (an i64 array of sixteen)."""
-    with count(b, COUNT) as k:
-        start = b.load(b.gep(starts, [k], source_etype=I64), typ=I64)
-        with count(b, into.length) as j:
-            number = load(b, F32, address(b, start, b.mul(j, ir.Constant(I64, 4))))
-            slot = b.add(b.mul(j, ir.Constant(I64, COUNT)), k)
-            b.store(number, b.gep(into.start, [slot], source_etype=F32))
+def read_transposed(b: ir.IRBuilder, into: LaneArray, starts: Value) -> Lanes:
+    """Lane k of item j becomes float32 number j after the address `starts[k]` (an i64 array of sixteen).
+
+    Returns the greatest magnitudes as bits, in which infinities and NaNs are the greatest of all.
+    """
+    largest = Variable(b, Lanes(b, ir.Constant(vector(I32), [0] * COUNT)))
+    rows = [b.load(b.gep(starts, [ir.Constant(I64, k)], source_etype=I64), typ=I64) for k in range(COUNT)]
+    with count(b, into.length // 4) as part:
+        place = b.mul(part, ir.Constant(I64, 16))
+        pieces = [load(b, ir.VectorType(F32, 4), address(b, row, place)) for row in rows]
+        quarters = [joined(b, pieces[k::4]) for k in range(4)]
+        for i, item in enumerate(transposed(b, quarters)):
+            into[b.add(b.mul(part, ir.Constant(I64, 4)), ir.Constant(I64, i))] = item
+            largest.set(largest.get().maximum(item.bits() & 0x7FFFFFFF))
+    return largest.get()
 
 
 def extent(tile: Tile) -> tuple[Lanes, Lanes]:
@@ -187,7 +198,7 @@ def fit_scale(tile: Tile, codes: Codes, span: Span, tries: int, *, half: bool) -
     least, greatest = extent(tile)
     peak = (greatest > -least).where(greatest, least)
     best, scale = Variable(b, splat(b, INFINITY)), Variable(b, splat(b, 0))
-    margin = moments(tile)[1] * MARGIN
+    margin = center(tile, None)[1] * MARGIN
 
     def improve(grids: list[Grid], passes: int) -> None:
         for _ in range(passes):
@@ -224,18 +235,15 @@ class Affine:
     floor: Lanes
 
 
-def center(tile: Tile, base: Lanes) -> None:
-    """Subtract `base` from every weight."""
-    with count(tile.b, tile.length) as j:
-        tile.x[j] = tile.x[j] - base
-
-
-def moments(tile: Tile) -> tuple[Lanes, Lanes]:
-    """Weighted sums of x and x²."""
+def center(tile: Tile, base: Lanes | None) -> tuple[Lanes, Lanes]:
+    """Subtract `base` from every weight; returns the weighted sums of what they are now, and of its squares."""
     b = tile.b
     sum_x, sum_xx = Variable(b, splat(b, 0)), Variable(b, splat(b, 0))
     with count(b, tile.length) as j:
         x = tile.x[j]
+        if base is not None:
+            x = x - base
+            tile.x[j] = x
         wx = tile.weigh(x, j)
         sum_x.add(wx)
         sum_xx.add(wx * x)
@@ -280,7 +288,7 @@ def fit_affine(
     ceiling = -least if bounded else None
     width = (greatest - least > TINY).where(greatest - least, 0.0)
     zero = splat(b, 0)
-    sum_x, sum_xx = moments(tile)
+    sum_x, sum_xx = center(tile, None)
     best, scale, floor = Variable(b, splat(b, INFINITY)), Variable(b, zero), Variable(b, zero)
 
     def improve(lines: list[Affine], passes: int) -> None:
