@@ -11,7 +11,7 @@ multiply-add, or instructions that some CPU lacks; rounding to integers and to h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,9 @@ ROUND = 12582912.0
 """1.5 · 2^23: adding and subtracting it rounds a float32 of magnitude < 2^22 to the nearest integer, ties to even."""
 ROUND_BITS = 0x4B400000
 """Its bits: those of `ROUND + n`, minus these, are n."""
+
+FEW = 3
+"""So many repetitions are emitted one after the other, with their numbers as constants."""
 
 
 class Lanes:
@@ -324,8 +327,29 @@ def count(b: ir.IRBuilder, stop: Value | int) -> Iterator[Value]:
     b.position_at_end(after)
 
 
+def for_each(b: ir.IRBuilder, rows: Sequence[Sequence[float]], body: Callable[..., None]) -> None:
+    """Emit `body` for every row of a table, with the row's numbers in all lanes: a loop if there are many."""
+    if len(rows) <= FEW:
+        for row in rows:
+            body(*(splat(b, number) for number in row))
+    else:
+        tables = [_constants(b, numbers) for numbers in zip(*rows, strict=True)]
+        with count(b, len(rows)) as i:
+            body(*(splat_value(b, b.load(b.gep(table, [i], source_etype=F32), typ=F32)) for table in tables))
+
+
+def _constants(b: ir.IRBuilder, numbers: Sequence[float]) -> Value:
+    """The address of some float32 numbers."""
+    kind = ir.ArrayType(F32, len(numbers))
+    table = ir.GlobalVariable(b.module, kind, b.module.get_unique_name("constants"))
+    table.global_constant, table.linkage = True, "internal"
+    table.initializer = ir.Constant(kind, [float(number) for number in numbers])
+    table.type = POINTER
+    return table
+
+
 def _keep_rolled(back: Any) -> None:
-    """Tell LLVM to leave the loop that this branch closes a loop: unrolled, all vectors of a tile would be alive at once.
+    """Tell LLVM not to unroll the loop that this branch closes: all vectors of a tile would then be alive at once.
 
     Metadata as the LLVM language reference has it under "llvm.loop": a node that names itself, then the hint.
     """

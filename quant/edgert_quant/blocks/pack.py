@@ -56,7 +56,11 @@ class CodeRows:
                 words.append(word)
             for k, rows in enumerate(transposed(b, words)):
                 for g in range(4):
-                    store(b, quarter(rows, g), address(b, self.start, b.add(first, ir.Constant(I64, (4 * g + k) * tile.length))))
+                    store(
+                        b,
+                        quarter(rows, g),
+                        address(b, self.start, b.add(first, ir.Constant(I64, (4 * g + k) * tile.length))),
+                    )
 
     def take(self, offset: Value | int, length: int) -> Value:
         """A vector of `length` codes from byte `offset` on."""
