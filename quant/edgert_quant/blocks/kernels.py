@@ -16,7 +16,7 @@ from functools import partial
 
 from llvmlite import ir
 
-from edgert_quant.blocks import grid_pack, pack
+from edgert_quant.blocks import grid_pack, pack, ternary
 from edgert_quant.blocks.codes import Codes, Range, Table
 from edgert_quant.blocks.grid_recipes import IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, codebook
 from edgert_quant.blocks.lanes import (
@@ -31,6 +31,7 @@ from edgert_quant.blocks.lanes import (
     splat,
     vector,
 )
+from edgert_quant.blocks.mxfp4 import mxfp4
 from edgert_quant.blocks.search import (
     INFINITY,
     NORMAL,
@@ -318,6 +319,9 @@ RECIPES: dict[BlockType, tuple[int, Recipe, Recipe]] = {
     BlockType.IQ2_XXS: both(32, codebook(IQ2_XXS, grid_pack.put_iq2_xxs, (0.4, 1.1), 6)),
     BlockType.IQ1_S: both(32, codebook(IQ1_S, grid_pack.put_iq1_s, (0.3, 0.65), 3)),
     BlockType.IQ1_M: both(16, codebook(IQ1_M, grid_pack.put_iq1_m, (0.3, 0.65), 3)),
+    BlockType.MXFP4: (32, partial(mxfp4, shifts=(0, 1, -1)), partial(mxfp4, shifts=(0, 1, -1, -2, -3))),
+    BlockType.TQ1_0: both(ternary.GROUP, partial(ternary.ternary, packed=True)),
+    BlockType.TQ2_0: both(ternary.GROUP, partial(ternary.ternary, packed=False)),
 }
 """Weights per group, and how a tile of sixteen groups is quantized, without and with importance.
 

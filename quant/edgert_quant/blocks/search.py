@@ -104,6 +104,10 @@ class Sums:
     qq: Lanes
     xq: Lanes
 
+    def across(self, lanes: int) -> Sums:
+        """The same over each run of so many neighbouring groups."""
+        return Sums(*(item.across(lanes, "+") for item in (self.q, self.qq, self.xq)))
+
     def explained(self, scale: Lanes, floor: Lanes, totals: Totals) -> Lanes:
         """By how much the squared error of y = scale · q + floor is less than that of y = 0."""
         of_scale = scale * (self.xq * 2 - scale * self.qq)
@@ -220,8 +224,10 @@ def peaks(tile: Tile) -> Lanes:
     return (greatest > -least).where(greatest, least)
 
 
-def fit_scale(tile: Tile, codes: Codes, peak: Lanes, starts: Sequence[Place], effort: Effort) -> Lanes:
-    """The best scale of y = scale · q, of either sign.
+def fit_scale(
+    tile: Tile, codes: Codes, peak: Lanes, starts: Sequence[Place], effort: Effort, *, lanes: int = 1
+) -> Lanes:
+    """The best scale of y = scale · q, of either sign; one for each run of so many neighbouring groups.
 
     On the starting grids, `peak`, the weight of greatest magnitude, lies at these places.
     """
@@ -231,7 +237,7 @@ def fit_scale(tile: Tile, codes: Codes, peak: Lanes, starts: Sequence[Place], ef
 
     def improve(grid: Grid, passes: int = 1) -> None:
         for _ in range(passes):
-            (found,) = sums(tile, [grid], codes)
+            found = sums(tile, [grid], codes)[0].across(lanes)
             exact = found.xq / found.qq.maximum(TINY**2)
             grid = grid_of(exact, None)
         explained = found.xq * exact
