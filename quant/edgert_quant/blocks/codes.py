@@ -14,9 +14,16 @@ class Codes(ABC):
     low: int
     high: int
 
+    @property
     @abstractmethod
-    def nearest(self, place: Lanes) -> Lanes:
-        """What comes nearest to each lane, as a float32 whole number."""
+    def number(self) -> int:
+        """How many there are."""
+
+    @abstractmethod
+    def nearest(self, place: Lanes, *, inside: bool = False) -> Lanes:
+        """What comes nearest to each lane, as a float32 whole number. `inside`: no lane lies half a step or
+        more beyond the extremes.
+        """
 
     @abstractmethod
     def index(self, place: Lanes) -> Lanes:
@@ -30,9 +37,14 @@ class Range(Codes):
     low: int
     high: int
 
-    def nearest(self, place: Lanes) -> Lanes:
+    @property
+    def number(self) -> int:
+        """All from low to high."""
+        return self.high - self.low + 1
+
+    def nearest(self, place: Lanes, *, inside: bool = False) -> Lanes:
         """Rounded, and limited."""
-        return place.clamp(self.low, self.high).rounded()
+        return (place if inside else place.clamp(self.low, self.high)).rounded()
 
     def index(self, place: Lanes) -> Lanes:
         """Counted from the lowest."""
@@ -51,7 +63,12 @@ class Table(Codes):
         object.__setattr__(self, "low", self.entries[0])
         object.__setattr__(self, "high", self.entries[-1])
 
-    def nearest(self, place: Lanes) -> Lanes:
+    @property
+    def number(self) -> int:
+        """The entries."""
+        return len(self.entries)
+
+    def nearest(self, place: Lanes, *, inside: bool = False) -> Lanes:
         """The steps from entry to entry, added up as far as `place` is beyond the middle between them."""
         result = splat(place.b, self.entries[0])
         for low, high in zip(self.entries, self.entries[1:], strict=False):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgert_quant.blocks import grid_pack
-from edgert_quant.blocks.grid_search import Codebook, search
+from edgert_quant.blocks.grid_search import Codebook, Span, search
 from edgert_quant.blocks.lanes import Lanes, Value
-from edgert_quant.blocks.search import Span, Tile
+from edgert_quant.blocks.search import Tile
 from edgert_quant.blocks.types import BlockType
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 from llvmlite import ir
 
 from edgert_quant.blocks.grid_scan import LARGEST_COST, Points, Tables
-from edgert_quant.blocks.lanes import I32, I64, LaneArray, Lanes, Value, Variable, count, splat
-from edgert_quant.blocks.search import INFINITY, Span, Tile, choose, spread
+from edgert_quant.blocks.lanes import F32, I32, I64, LaneArray, Lanes, Value, Variable, count, splat, splat_value
+from edgert_quant.blocks.search import INFINITY, Tile, choose
 from edgert_quant.blocks.superblocks import SUPER_BLOCK, counted, unit
 from edgert_quant.blocks.types import BlockType
 
@@ -37,6 +37,9 @@ NEIGHBOURS = 3
 
 REFITS = 2
 """Times that d is then solved by least squares."""
+
+
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -308,3 +311,12 @@ def search(tile: Tile, book: Codebook, span: Span, tries: int) -> tuple[Finder, 
             near = scales.near(b.add(i, by_phase(phase, 0, 0, NEIGHBOURS // 2)))
             scales.add(b.add(known, i), finder.find(Lanes(b, b.select(first, start.value, near.value))))
     return finder, scales
+
+
+def spread(b: ir.IRBuilder, index: Value, span: Span, tries: int, first: float = 1.0) -> Lanes:
+    """`first` at index 0; then `tries` - 1 numbers from `span[0]` to `span[1]`, evenly spaced."""
+    start, stop = span
+    step = (stop - start) / max(tries - 2, 1)
+    place = b.fadd(b.fmul(b.sitofp(index, F32), ir.Constant(F32, step)), ir.Constant(F32, start - step))
+    start_here = b.icmp_signed("==", index, ir.Constant(I64, 0))
+    return splat_value(b, b.select(start_here, ir.Constant(F32, first), place))

@@ -11,7 +11,7 @@ multiply-add, or instructions that some CPU lacks; rounding to integers and to h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,9 @@ ROUND = 12582912.0
 """1.5 · 2^23: adding and subtracting it rounds a float32 of magnitude < 2^22 to the nearest integer, ties to even."""
 ROUND_BITS = 0x4B400000
 """Its bits: those of `ROUND + n`, minus these, are n."""
+
+FEW = 3
+"""So many repetitions are emitted one after the other, with their numbers as constants."""
 
 
 class Lanes:
@@ -262,6 +265,40 @@ def gather(b: ir.IRBuilder, values: Sequence[Value]) -> Lanes:
     return Lanes(b, result)
 
 
+def joined(b: ir.IRBuilder, pieces: Sequence[Value]) -> Lanes:
+    """Four vectors of four, one behind the other."""
+    low, high = (b.shuffle_vector(*pair, _order(range(8))) for pair in (pieces[:2], pieces[2:]))
+    return Lanes(b, b.shuffle_vector(low, high, _order(range(COUNT))))
+
+
+def quarter(values: Lanes, index: int) -> Value:
+    """A vector of four neighbouring lanes."""
+    return values.b.shuffle_vector(values.value, values.value, _order(range(4 * index, 4 * index + 4)))
+
+
+def transposed(b: ir.IRBuilder, rows: Sequence[Lanes]) -> list[Lanes]:
+    """Four by four within each quarter: lane 4 g + i of result k is lane 4 g + k of row i. Its own inverse.
+
+    In two steps of exchanging pairs, which are single instructions where vectors have 128 bits or more.
+    """
+
+    def exchange(first: Lanes, second: Lanes, parts: tuple[int, ...]) -> Lanes:
+        """Of each quarter four parts: 0 to 3 are of the first, 4 to 7 of the second."""
+        order = [4 * g + part % 4 + part // 4 * COUNT for g in range(COUNT // 4) for part in parts]
+        return Lanes(b, b.shuffle_vector(first.value, second.value, _order(order)))
+
+    low, high = (0, 4, 1, 5), (2, 6, 3, 7)
+    even = [exchange(rows[0], rows[2], half) for half in (low, high)]
+    odd = [exchange(rows[1], rows[3], half) for half in (low, high)]
+    return [exchange(*pair, half) for pair in zip(even, odd, strict=True) for half in (low, high)]
+
+
+def _order(lanes: Iterable[int]) -> Value:
+    """A constant that says which lanes a shuffle takes."""
+    numbers = list(lanes)
+    return ir.Constant(ir.VectorType(I32, len(numbers)), numbers)
+
+
 def allocate(b: ir.IRBuilder, kind: Any, length: int = 1) -> Value:
     """Room on the stack, in the function's entry block so that loops do not grow it; aligned to 64 bytes."""
     with b.goto_entry_block():
@@ -286,8 +323,41 @@ def count(b: ir.IRBuilder, stop: Value | int) -> Iterator[Value]:
     b.position_at_end(body)
     yield index
     index.add_incoming(b.add(index, ir.Constant(I64, 1)), b.block)
-    b.branch(head)
+    _keep_rolled(b.branch(head))
     b.position_at_end(after)
+
+
+def for_each(b: ir.IRBuilder, rows: Sequence[Sequence[float]], body: Callable[..., None]) -> None:
+    """Emit `body` for every row of a table, with the row's numbers in all lanes: a loop if there are many."""
+    if len(rows) <= FEW:
+        for row in rows:
+            body(*(splat(b, number) for number in row))
+    else:
+        tables = [_constants(b, numbers) for numbers in zip(*rows, strict=True)]
+        with count(b, len(rows)) as i:
+            body(*(splat_value(b, b.load(b.gep(table, [i], source_etype=F32), typ=F32)) for table in tables))
+
+
+def _constants(b: ir.IRBuilder, numbers: Sequence[float]) -> Value:
+    """The address of some float32 numbers."""
+    kind = ir.ArrayType(F32, len(numbers))
+    table = ir.GlobalVariable(b.module, kind, b.module.get_unique_name("constants"))
+    table.global_constant, table.linkage = True, "internal"
+    table.initializer = ir.Constant(kind, [float(number) for number in numbers])
+    table.type = POINTER
+    return table
+
+
+def _keep_rolled(back: Any) -> None:
+    """Tell LLVM not to unroll the loop that this branch closes: all vectors of a tile would then be alive at once.
+
+    Metadata as the LLVM language reference has it under "llvm.loop": a node that names itself, then the hint.
+    """
+    module = back.module
+    hint = module.add_metadata(["llvm.loop.unroll.disable"])
+    node = ir.values.MDValue(module, [hint], str(len(module.metadata)))
+    node.operands = (node, hint)
+    back.set_metadata("llvm.loop", node)
 
 
 def address(b: ir.IRBuilder, base: Value, offset: Value | int) -> Value:

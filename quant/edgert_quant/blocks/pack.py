@@ -11,7 +11,21 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from edgert_quant.blocks.codes import Codes
-from edgert_quant.blocks.lanes import COUNT, I8, I32, I64, Lanes, Value, address, allocate, count, load, store
+from edgert_quant.blocks.lanes import (
+    COUNT,
+    I8,
+    I32,
+    I64,
+    Lanes,
+    Value,
+    address,
+    allocate,
+    count,
+    load,
+    quarter,
+    store,
+    transposed,
+)
 from edgert_quant.blocks.search import Grid, Tile
 
 PutSuper = Callable[["ir.IRBuilder", "CodeRows", "list[Value]", Lanes, Lanes], None]
@@ -24,18 +38,29 @@ class CodeRows:
     def __init__(self, tile: Tile, grid: Grid, codes: Codes) -> None:
         """Round every weight of the tile on the grid; the byte is the number of its code."""
         b, self.b, self.length = tile.b, tile.b, tile.length
-        columns = allocate(b, ir.VectorType(I8, COUNT), tile.length)
         self.start = allocate(b, I8, COUNT * tile.length)
-        with count(b, tile.length) as j:
-            place = tile.x[j] * grid.inverse
+
+        def number(j: Value, i: int) -> Lanes:
+            place = tile.x[b.add(j, ir.Constant(I64, i))] * grid.inverse
             if grid.shift is not None:
                 place = place + grid.shift
-            b.store(codes.index(place).bytes(), b.gep(columns, [j], source_etype=ir.VectorType(I8, COUNT)))
-        with count(b, COUNT) as k, count(b, tile.length) as j:
-            column = b.add(b.mul(j, ir.Constant(I64, COUNT)), k)
-            byte = b.load(b.gep(columns, [column], source_etype=I8), typ=I8)
-            row = b.add(b.mul(k, ir.Constant(I64, tile.length)), j)
-            b.store(byte, b.gep(self.start, [row], source_etype=I8))
+            return codes.index(place)
+
+        with count(b, tile.length // 16) as part:
+            first = b.mul(part, ir.Constant(I64, 16))
+            words = []  # of each group, bytes 4 i to 4 i + 3
+            for i in range(0, 16, 4):
+                word = number(first, i)
+                for k in range(1, 4):
+                    word = word | number(first, i + k) << 8 * k
+                words.append(word)
+            for k, rows in enumerate(transposed(b, words)):
+                for g in range(4):
+                    store(
+                        b,
+                        quarter(rows, g),
+                        address(b, self.start, b.add(first, ir.Constant(I64, (4 * g + k) * tile.length))),
+                    )
 
     def take(self, offset: Value | int, length: int) -> Value:
         """A vector of `length` codes from byte `offset` on."""

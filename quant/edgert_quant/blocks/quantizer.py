@@ -20,7 +20,7 @@ PIECE_WEIGHTS = 1 << 17
 """Weights that a thread takes at a time, in whole rows."""
 
 LEAST_IMPORTANCE = 1e-6
-"""Of the mean: no weight counts for nothing, so that every group of weights has a best scale."""
+"""Of a row's mean: no weight counts for nothing, so that every group of weights has a best scale."""
 
 Numbers = NDArray[np.floating[Any]]
 Floats = NDArray[np.float32]
@@ -93,7 +93,7 @@ def _pieces(rows: int, n: int) -> Iterator[tuple[int, int]]:
 
 
 def _checked(importance: Numbers, shape: tuple[int, ...]) -> Floats:
-    """Importance as float32 [n] or [rows, n], of mean 1 and nowhere below `LEAST_IMPORTANCE`."""
+    """Importance as float32 [n] or [rows, n], every row of mean 1 and nowhere below `LEAST_IMPORTANCE`."""
     if importance.shape not in (shape, shape[-1:]):
         raise RequestError(
             f"importance has the shape {list(importance.shape)}; weights of shape {list(shape)} take that shape or "
@@ -104,8 +104,10 @@ def _checked(importance: Numbers, shape: tuple[int, ...]) -> Floats:
     if len(bad):
         value = importance.reshape(-1)[bad[0]]
         raise ConversionError(f"importance {int(bad[0])} is {value}; it must be finite and not negative")
-    mean = float(importance.mean(dtype=np.float64)) if importance.size else 0.0
-    shares = np.asarray(importance / mean if mean > 0 else np.ones_like(importance), np.float32)
+    if not importance.size:
+        return np.ones(shape[-1:], np.float32)
+    mean = importance.mean(axis=-1, dtype=np.float64, keepdims=True)
+    shares = np.divide(importance, mean, out=np.ones(importance.shape), where=mean > 0).astype(np.float32)
     return np.ascontiguousarray(np.maximum(shares, np.float32(LEAST_IMPORTANCE)).reshape(-1, shape[-1]).squeeze())
 
 

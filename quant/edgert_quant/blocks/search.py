@@ -2,15 +2,20 @@
 
 All searches minimize the same thing, the weighted squared error of a group: the sum over j of w[j] (x[j] - y[j])²,
 where y is what the codes will be read back as and w is the importance of each weight. It is a least-squares problem in
-the scale (and the offset) once the codes are fixed, and rounding once the scale is fixed. So: from several starting
-grids, round, solve, round, solve, and keep the best. The starting grids differ in how much of the group's range they
-cover: covering less makes steps finer and clips the extremes, which often pays.
+the scale (and the offset) once the codes are fixed, and rounding once the scale is fixed. So: round on several starting
+grids, solve for each, keep the best, and from there round and solve again. The starting grids differ in how much of the
+group's range they cover: covering less makes steps finer and clips the extremes, which often pays.
+
+With the codes fixed, the least error is a function of a few sums over the group: a starting grid costs one pass over
+the weights, and its error none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 
 from llvmlite import ir
 
@@ -18,6 +23,7 @@ from edgert_quant.blocks.codes import Codes, Range
 from edgert_quant.blocks.lanes import (
     COUNT,
     F32,
+    I32,
     I64,
     LaneArray,
     Lanes,
@@ -25,9 +31,12 @@ from edgert_quant.blocks.lanes import (
     Variable,
     address,
     count,
+    for_each,
+    joined,
     load,
     splat,
-    splat_value,
+    transposed,
+    vector,
 )
 
 TINY = 1e-12
@@ -36,21 +45,28 @@ TINY = 1e-12
 INFINITY = 3e38
 """More than any error."""
 
-POLISH = 2
-"""Times that the best fit is rounded and solved once more."""
+MARGIN = 0.01
+"""Divided by the square of the number of codes: the share of what a grid explains of a group's sum of squares by which
+it must be better than the grids tried before it. It is about a hundredth of the error, and more than rounding noise. On
+a constant group, where every grid fits, all groups of a super-block must stay with the same one.
+"""
 
-PASSES = 2
-"""Times that a starting grid is rounded and solved before its error is measured."""
+HALF = 0.49
+"""Nearly half a step: what lies so far beyond an extreme code is rounded to it."""
 
-PLACES = (0.1, 0.5, 0.9)
-"""Where the covered part of the range lies: 0 at its lower end, 1 at its upper end."""
-
-MARGIN = 1e-9
-"""Share of a group's sum of squares by which a grid must be better than the grids tried before it. Less is rounding
-noise; on a constant group, where every grid fits, all groups of a super-block must stay with the same one."""
+Place = float
+"""A code, or a place between or beyond codes."""
 
 
-Span = tuple[float, float]
+@dataclass(frozen=True)
+class Effort:
+    """How often each starting grid is rounded and solved before its error counts, and then the best of them again."""
+
+    passes: int
+    polish: int
+
+
+QUICK, NORMAL, THOROUGH = Effort(1, 1), Effort(1, 2), Effort(2, 2)
 
 
 @dataclass
@@ -88,13 +104,31 @@ class Sums:
     qq: Lanes
     xq: Lanes
 
+    def across(self, lanes: int) -> Sums:
+        """The same over each run of so many neighbouring groups."""
+        return Sums(*(item.across(lanes, "+") for item in (self.q, self.qq, self.xq)))
+
+    def explained(self, scale: Lanes, floor: Lanes, totals: Totals) -> Lanes:
+        """By how much the squared error of y = scale · q + floor is less than that of y = 0."""
+        of_scale = scale * (self.xq * 2 - scale * self.qq)
+        return of_scale + floor * (totals.x * 2 - scale * self.q * 2 - floor * totals.w)
+
+
+@dataclass
+class Totals:
+    """Weighted sums over a group: of 1 and of x."""
+
+    w: Lanes
+    x: Lanes
+
 
 @dataclass
 class Grid:
-    """Codes of x are those nearest to x · inverse + shift."""
+    """Codes of x are those nearest to x · inverse + shift; `inside`: no weight lies half a step beyond the extremes."""
 
     inverse: Lanes
     shift: Lanes | None = None
+    inside: bool = False
 
 
 def new_tile(b: ir.IRBuilder, length: int, weighted: bool) -> Tile:
@@ -102,14 +136,21 @@ def new_tile(b: ir.IRBuilder, length: int, weighted: bool) -> Tile:
     return Tile(b, length, LaneArray(b, length), LaneArray(b, length) if weighted else None)
 
 
-def read_transposed(b: ir.IRBuilder, into: LaneArray, starts: Value) -> None:
-    """Lane k of item j becomes float32 number j after the address `starts[k]` (an i64 array of sixteen)."""
-    with count(b, COUNT) as k:
-        start = b.load(b.gep(starts, [k], source_etype=I64), typ=I64)
-        with count(b, into.length) as j:
-            number = load(b, F32, address(b, start, b.mul(j, ir.Constant(I64, 4))))
-            slot = b.add(b.mul(j, ir.Constant(I64, COUNT)), k)
-            b.store(number, b.gep(into.start, [slot], source_etype=F32))
+def read_transposed(b: ir.IRBuilder, into: LaneArray, starts: Value) -> Lanes:
+    """Lane k of item j becomes float32 number j after the address `starts[k]` (an i64 array of sixteen).
+
+    Returns the greatest magnitudes as bits, in which infinities and NaNs are the greatest of all.
+    """
+    largest = Variable(b, Lanes(b, ir.Constant(vector(I32), [0] * COUNT)))
+    rows = [b.load(b.gep(starts, [ir.Constant(I64, k)], source_etype=I64), typ=I64) for k in range(COUNT)]
+    with count(b, into.length // 4) as part:
+        place = b.mul(part, ir.Constant(I64, 16))
+        pieces = [load(b, ir.VectorType(F32, 4), address(b, row, place)) for row in rows]
+        quarters = [joined(b, pieces[k::4]) for k in range(4)]
+        for i, item in enumerate(transposed(b, quarters)):
+            into[b.add(b.mul(part, ir.Constant(I64, 4)), ir.Constant(I64, i))] = item
+            largest.set(largest.get().maximum(item.bits() & 0x7FFFFFFF))
+    return largest.get()
 
 
 def extent(tile: Tile) -> tuple[Lanes, Lanes]:
@@ -129,7 +170,7 @@ def code(x: Lanes, grid: Grid, codes: Codes) -> Lanes:
     place = x * grid.inverse
     if grid.shift is not None:
         place = place + grid.shift
-    return codes.nearest(place)
+    return codes.nearest(place, inside=grid.inside)
 
 
 def sums(tile: Tile, grids: Sequence[Grid], codes: Codes) -> list[Sums]:
@@ -177,43 +218,47 @@ def choose(
         variable.set(better.where(value, variable.get()))
 
 
-def fit_scale(tile: Tile, codes: Codes, span: Span, tries: int, *, half: bool) -> Lanes:
-    """The best scale of y = scale · q, of either sign; with `half`, the best in half precision.
+def peaks(tile: Tile) -> Lanes:
+    """The weight of greatest magnitude of each group."""
+    least, greatest = extent(tile)
+    return (greatest > -least).where(greatest, least)
 
-    On the starting grids the weight of greatest magnitude would have r times the lowest or the highest code, for
-    `tries` factors r: 1, and others between `span[0]` and `span[1]`.
+
+def fit_scale(
+    tile: Tile, codes: Codes, peak: Lanes, starts: Sequence[Place], effort: Effort, *, lanes: int = 1
+) -> Lanes:
+    """The best scale of y = scale · q, of either sign; one for each run of so many neighbouring groups.
+
+    On the starting grids, `peak`, the weight of greatest magnitude, lies at these places.
     """
     b = tile.b
-    least, greatest = extent(tile)
-    peak = (greatest > -least).where(greatest, least)
     best, scale = Variable(b, splat(b, INFINITY)), Variable(b, splat(b, 0))
-    margin = moments(tile)[1] * MARGIN
+    margin = MARGIN / codes.number**2
 
-    def improve(grids: list[Grid], passes: int) -> None:
+    def improve(grid: Grid, passes: int = 1) -> None:
         for _ in range(passes):
-            scales = [item.xq / item.qq.maximum(TINY**2) for item in sums(tile, grids, codes)]
-            if half:
-                scales = [item.half() for item in scales]
-            grids = [grid_of(item, None) for item in scales]
-        for error, item in zip(errors(tile, [(item, None) for item in scales], codes), scales, strict=True):
-            choose(b, best, error, (scale, item), margin=margin)
+            found = sums(tile, [grid], codes)[0].across(lanes)
+            exact = found.xq / found.qq.maximum(TINY**2)
+            grid = grid_of(exact, None)
+        explained = found.xq * exact
+        choose(b, best, -explained, (scale, exact), margin=explained * margin)
 
-    peak_inverse = (peak.magnitude() > TINY).where(1 / peak, 0.0)
-    with count(b, tries) as attempt:
-        reach = spread(b, attempt, span, tries)
-        improve([Grid(peak_inverse * reach * codes.low), Grid(peak_inverse * reach * codes.high)], PASSES)
-    with count(b, POLISH):
-        improve([grid_of(scale.get(), None)], 1)
+    unit = (peak.magnitude() > TINY).where(1 / peak, 0.0)
+
+    def start(place: Lanes, *, inside: bool) -> None:
+        improve(Grid(unit * place, None, inside), effort.passes)
+
+    reach = min(-codes.low, codes.high) + HALF
+    for inside, some in groupby(starts, lambda place: abs(place) < reach):
+        for_each(b, [(place,) for place in some], partial(start, inside=inside))
+    with count(b, effort.polish):
+        improve(grid_of(scale.get(), None))
     return scale.get()
 
 
-def spread(b: ir.IRBuilder, index: Value, span: Span, tries: int, first: float = 1.0) -> Lanes:
-    """`first` at index 0; then `tries` - 1 numbers from `span[0]` to `span[1]`, evenly spaced."""
-    start, stop = span
-    step = (stop - start) / max(tries - 2, 1)
-    place = b.fadd(b.fmul(b.sitofp(index, F32), ir.Constant(F32, step)), ir.Constant(F32, start - step))
-    start_here = b.icmp_signed("==", index, ir.Constant(I64, 0))
-    return splat_value(b, b.select(start_here, ir.Constant(F32, first), place))
+def evenly(start: Place, stop: Place, number: int) -> list[Place]:
+    """So many places from start to stop."""
+    return [start + (stop - start) * i / max(number - 1, 1) for i in range(number)]
 
 
 @dataclass
@@ -224,34 +269,27 @@ class Affine:
     floor: Lanes
 
 
-def center(tile: Tile, base: Lanes) -> None:
-    """Subtract `base` from every weight."""
-    with count(tile.b, tile.length) as j:
-        tile.x[j] = tile.x[j] - base
-
-
-def moments(tile: Tile) -> tuple[Lanes, Lanes]:
-    """Weighted sums of x and x²."""
+def center(tile: Tile, base: Lanes) -> Totals:
+    """Subtract `base` from every weight; the sums are of what they are then."""
     b = tile.b
-    sum_x, sum_xx = Variable(b, splat(b, 0)), Variable(b, splat(b, 0))
+    total = Variable(b, splat(b, 0))
     with count(b, tile.length) as j:
-        x = tile.x[j]
-        wx = tile.weigh(x, j)
-        sum_x.add(wx)
-        sum_xx.add(wx * x)
-    return sum_x.get(), sum_xx.get()
+        x = tile.x[j] - base
+        tile.x[j] = x
+        total.add(tile.weigh(x, j))
+    return Totals(tile.total(), total.get())
 
 
-def solve(found: Sums, sum_w: Lanes, sum_x: Lanes, ceiling: Lanes | None) -> Affine:
+def solve(found: Sums, totals: Totals, ceiling: Lanes | None) -> Affine:
     """Least squares for scale and floor with the codes fixed, the scale at least 0, the floor at most `ceiling`.
 
     Where all weights have the same code, the floor is 0.
     """
-    determinant = sum_w * found.qq - found.q * found.q
-    several = determinant > sum_w * found.qq * 1e-6
-    slope = (sum_w * found.xq - sum_x * found.q) / determinant
-    scale = several.where(slope, found.xq / found.qq.maximum(TINY**2)).maximum(0)
-    floor = several.where((sum_x - scale * found.q) / sum_w, 0.0)
+    determinant = totals.w * found.qq - found.q * found.q
+    several = determinant > totals.w * found.qq * 1e-6
+    slope = several.where(totals.w * found.xq - totals.x * found.q, found.xq)
+    scale = (slope / several.where(determinant, found.qq.maximum(TINY**2))).maximum(0)
+    floor = several.where((totals.x - scale * found.q) / totals.w, 0.0)
     if ceiling is not None:
         above = floor > ceiling
         alone = (found.xq - ceiling * found.q) / found.qq.maximum(TINY**2)
@@ -260,42 +298,62 @@ def solve(found: Sums, sum_w: Lanes, sum_x: Lanes, ceiling: Lanes | None) -> Aff
     return Affine(scale, floor)
 
 
+Ends = tuple[Place, Place]
+"""Where the least and the greatest weight lie."""
+
+
+def covering(high: int, start: float, stop: float, number: int, leans: Sequence[float]) -> list[Ends]:
+    """The grid of codes 0 to `high` that covers the whole range, and others that cover parts of it (or more than it),
+    so many from `start` to `stop`; each part is tried at several places, 0 at the range's lower end, 1 at the upper.
+    """
+    parts = [(part, lean) for part in evenly(start, stop, number) for lean in leans]
+    return [
+        (-(1 - part) * lean * high / part, (1 - (1 - part) * lean) * high / part) for part, lean in [(1.0, 0.0), *parts]
+    ]
+
+
 def fit_affine(
     tile: Tile,
     extremes: tuple[Lanes, Lanes],
-    sum_w: Lanes,
+    totals: Totals,
     high: int,
-    span: Span,
-    tries: int,
+    starts: Sequence[Ends],
+    effort: Effort,
     *,
     bounded: bool,
-) -> Affine:
+) -> tuple[Affine, Sums]:
     """The best y = scale · q + floor with q in 0..high, for a tile centered on `extremes[0]`, which must not exceed the
-    smallest weight. `bounded`: the floor of the original weights must not be positive.
+    smallest weight; and the sums of its codes. `bounded`: the floor of the original weights must not be positive.
 
-    The starting grids cover part of the range, or slightly more than it; each part is tried lower and higher.
+    On the starting grids, the extremes lie at these places.
     """
     b = tile.b
     least, greatest = extremes
     ceiling = -least if bounded else None
-    width = (greatest - least > TINY).where(greatest - least, 0.0)
+    width = greatest - least
     zero = splat(b, 0)
-    sum_x, sum_xx = moments(tile)
     best, scale, floor = Variable(b, splat(b, INFINITY)), Variable(b, zero), Variable(b, zero)
+    kept = [Variable(b, zero) for _ in range(3)]
+    codes = Range(0, high)
+    margin = MARGIN / codes.number**2
 
-    def improve(lines: list[Affine], passes: int) -> None:
+    def improve(grid: Grid, passes: int = 1) -> None:
         for _ in range(passes):
-            found = sums(tile, [grid_of(line.scale, -line.floor) for line in lines], Range(0, high))
-            lines = [solve(item, sum_w, sum_x, ceiling) for item in found]
-        results = errors(tile, [(line.scale, -line.floor) for line in lines], Range(0, high))
-        for error, line in zip(results, lines, strict=True):
-            choose(b, best, error, (scale, line.scale), (floor, line.floor), margin=sum_xx * MARGIN)
+            (found,) = sums(tile, [grid], codes)
+            line = solve(found, totals, ceiling)
+            grid = grid_of(line.scale, -line.floor)
+        explained = found.explained(line.scale, line.floor, totals)
+        now = (scale, line.scale), (floor, line.floor)
+        then = zip(kept, (found.q, found.qq, found.xq), strict=True)
+        choose(b, best, -explained, *now, *then, margin=explained * margin)
 
-    with count(b, tries) as attempt:
-        reach = spread(b, attempt, span, tries)
-        step = width * reach / high
-        slack = width - width * reach
-        improve([Affine(step, slack * place) for place in PLACES], PASSES)
-    with count(b, POLISH):
-        improve([Affine(scale.get(), floor.get())], 1)
-    return Affine(scale.get(), floor.get())
+    unit = (width > TINY).where(1 / width, 0.0)
+
+    def start(low: Lanes, top: Lanes, *, inside: bool) -> None:
+        improve(Grid(unit * (top - low), low, inside), effort.passes)
+
+    for inside, some in groupby(starts, lambda ends: ends[0] > -HALF and ends[1] < high + HALF):
+        for_each(b, list(some), partial(start, inside=inside))
+    with count(b, effort.polish):
+        improve(grid_of(scale.get(), -floor.get()))
+    return Affine(scale.get(), floor.get()), Sums(*(item.get() for item in kept))

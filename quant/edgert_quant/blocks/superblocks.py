@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from edgert_quant.blocks.codes import Codes
 from edgert_quant.blocks.lanes import F32, Lanes, Value, Variable, count, splat, splat_value
-from edgert_quant.blocks.search import INFINITY, Affine, Tile, choose, errors, grid_of, sums
+from edgert_quant.blocks.search import INFINITY, Affine, Tile, Totals, choose, errors, grid_of, sums
 
 SMALLEST_HALF = 2.0**-24
 SUPER_BLOCK = 256
@@ -46,8 +46,7 @@ class AffineScales:
         tile: Tile,
         fit: Affine,
         base: Lanes,
-        sum_w: Lanes,
-        sum_x: Lanes,
+        totals: Totals,
         codes: Codes,
         rounds: int,
         top: int,
@@ -87,7 +86,7 @@ class AffineScales:
             floor.set(near_floor.get())
             now = [d.get(), dmin.get(), scale.get(), floor.get()]
             choose(b, best, error.get().across(lanes, "+"), *zip(kept, now, strict=True))
-            self._refit(tile, now, base, sum_w, sum_x, codes, d, dmin)
+            self._refit(tile, now, base, totals, codes, d, dmin)
         self.d, self.dmin, self.scale, self.floor = (item.get() for item in kept)
 
     @staticmethod
@@ -95,8 +94,7 @@ class AffineScales:
         tile: Tile,
         now: list[Lanes],
         base: Lanes,
-        sum_w: Lanes,
-        sum_x: Lanes,
+        totals: Totals,
         codes: Codes,
         d: Variable,
         dmin: Variable,
@@ -106,10 +104,10 @@ class AffineScales:
         old_d, old_dmin, scale, floor = now
         (found,) = sums(tile, [grid_of(old_d * scale, old_dmin * floor + base)], codes)
         xq = found.xq + base * found.q
-        x = sum_x + base * sum_w
+        x = totals.x + base * totals.w
         aa = (scale * scale * found.qq).across(lanes, "+")
         ab = (scale * floor * found.q).across(lanes, "+")
-        bb = (floor * floor * sum_w).across(lanes, "+")
+        bb = (floor * floor * totals.w).across(lanes, "+")
         xa = (scale * xq).across(lanes, "+")
         xb = (floor * x).across(lanes, "+")
         determinant = aa * bb - ab * ab
