@@ -111,6 +111,16 @@ def gptq(size: int, *, zeros: Callable[[np.random.Generator, tuple[int, ...]], n
     return pack
 
 
+def eights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Zero points of symmetric weights."""
+    return np.full(shape, 8, np.int16)
+
+
+def any_points(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Zero points of others."""
+    return rng.integers(0, 16, shape, np.int16)
+
+
 def fp8(block: tuple[int, int]) -> Pack:
     """Eight-bit floats in blocks, the last ones cut off; of fused experts too."""
     from edgert_quant.checkpoint.dtypes import to_float32
@@ -133,3 +143,16 @@ def fp8(block: tuple[int, int]) -> Pack:
         return stored, known[nearest] * full
 
     return pack
+
+
+COMPRESSED: dict[str, object] = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
+GPTQ: dict[str, object] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+FP8: dict[str, object] = {"quant_method": "fp8", "weight_block_size": [24, 48]}
+
+FORMS: dict[str, tuple[Pack, dict[str, object]]] = {
+    "int4": (symmetric(32, bfloat16), COMPRESSED),
+    "gptq": (gptq(32, zeros=eights), GPTQ),
+    "gptq-zeros": (gptq(32, zeros=any_points), GPTQ),
+    "gptq-v2": (gptq(32, zeros=any_points, v2=True), {**GPTQ, "checkpoint_format": "gptq_v2"}),
+    "fp8": (fp8((24, 48)), FP8),
+}

@@ -85,6 +85,18 @@ def test_mxfp4_stays_in_every_mix(recipe: str, tmp_path: Path) -> None:
                 )
 
 
+def test_without_a_type_everything_stays(tmp_path: Path) -> None:
+    report = convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "model.gguf")
+    assert report.recipe == "native"
+    assert not report.losses
+    found = types(tmp_path / "model.gguf")
+    assert {found[name] for name in EXPERTS} == {BlockType.MXFP4}
+    assert found["blk.1.attn_q.weight"] is found["token_embd.weight"] is BlockType.BF16
+    convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "kept.gguf", type="bf16")
+    for name in EXPERTS:
+        np.testing.assert_array_equal(read(tmp_path / "model.gguf", name), read(tmp_path / "kept.gguf", name))
+
+
 def test_mxfp4_stays_when_a_file_is_quantized(tmp_path: Path) -> None:
     convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "first.gguf", type="bf16")
     report = convert(tmp_path / "first.gguf", tmp_path / "model.gguf", type="q8_0")

@@ -10,12 +10,24 @@ from edgert_quant.convert import convert, pipeline
 from edgert_quant.gguf import GgufFile
 
 from tests.quant.convert.checkpoints import Tensors
-from tests.quant.convert.quantized import Pack, Stored, bfloat16, fp8, gptq, quantized, symmetric, write
+from tests.quant.convert.quantized import (
+    COMPRESSED,
+    FORMS,
+    FP8,
+    GPTQ,
+    Pack,
+    Stored,
+    any_points,
+    bfloat16,
+    eights,
+    fp8,
+    gptq,
+    quantized,
+    symmetric,
+    write,
+)
 from tests.quant.convert.test_checkpoints import experts_of
 
-COMPRESSED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
-GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
-FP8 = {"quant_method": "fp8", "weight_block_size": [24, 48]}
 EXPERTS = "blk.1.ffn_down_exps.weight"
 DOWN = "model.layers.1.mlp.experts.3.down_proj"
 
@@ -48,38 +60,29 @@ def half(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float16).astype(np.float32)
 
 
-def eights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return np.full(shape, 8, np.int16)
-
-
 def sixes_and_eights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.choice(np.array([6, 8], np.int16), shape)
 
 
-def any_points(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return rng.integers(0, 16, shape, np.int16)
-
-
 @pytest.mark.parametrize("golden", ["qwen3moe", "mixtral"])
 @pytest.mark.parametrize(
-    ("pack", "settings", "kind", "file_type"),
+    ("form", "kind", "file_type"),
     [
-        (symmetric(32, bfloat16), COMPRESSED, BlockType.Q4_0, 2),
-        (gptq(32, zeros=eights), GPTQ, BlockType.Q4_0, 2),
-        (gptq(32, zeros=any_points), GPTQ, BlockType.Q5_0, 8),
-        (gptq(32, zeros=any_points, v2=True), {**GPTQ, "checkpoint_format": "gptq_v2"}, BlockType.Q5_0, 8),
+        ("int4", BlockType.Q4_0, 2),
+        ("gptq", BlockType.Q4_0, 2),
+        ("gptq-zeros", BlockType.Q5_0, 8),
+        ("gptq-v2", BlockType.Q5_0, 8),
     ],
 )
 def test_integers_are_kept_to_the_bit(
     golden: str,
-    pack: Pack,
-    settings: dict[str, object],
+    form: str,
     kind: BlockType,
     file_type: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stored, config, weights = quantized(golden, pack, settings)
+    stored, config, weights = quantized(golden, *FORMS[form])
     folder = write(tmp_path / "model", stored, config)
     report = convert(folder, tmp_path / "model.gguf")
     assert report.recipe == "native"
