@@ -19,13 +19,14 @@ def convert(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id in the local cache, or a GGUF file.")],
     output: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
     type_name: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--type",
             "-t",
-            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, iq3_m … iq1_s, q4_0; see docs/convert.md.",
+            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, iq3_m … iq1_s, q4_0, or native: as the source "
+            "has it; see docs/convert.md. Default: native for a checkpoint that is quantized already, else q4_k_m.",
         ),
-    ] = "q4_k_m",
+    ] = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option(

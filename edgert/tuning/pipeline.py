@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgert_models.errors import RequestError
 from edgert_models.graph import Role
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import ConversionReport
@@ -25,7 +26,7 @@ from edgert_quant.convert.report import tensor_bytes
 from edgert_quant.convert.rules import Rule, apply_rules
 from edgert_quant.convert.run import open_source
 from edgert_quant.gguf.output import write_whole
-from edgert_quant.recipes import RECIPES, recipe_named
+from edgert_quant.recipes import DEFAULT, NATIVE, RECIPES, recipe_named
 
 from edgert.tuning.allocation import Allocation, allocate, curve
 from edgert.tuning.finish import finish as tune
@@ -96,6 +97,9 @@ def convert(
     Raises what that raises; RequestError for a text that is too short, a budget that no choice reaches, a teacher of
     another vocabulary.
     """
+    if options.type is not None and recipe_named(options.type) is NATIVE:
+        reason = "the type native keeps what the source has and needs no calibration text: name another type"
+        raise RequestError(reason, parameter="type")
     output = Path(output)
     work = options.work or output.with_name(output.name + ".work")
     said = progress or (lambda stage, done, total: None)
@@ -178,7 +182,7 @@ class _Job:
             return self._only_matrices(planned(read_plan(options.plan, spec.architecture), self._weights, {})), None
         budget = self._matrix_budget()
         if budget is None:
-            recipe = recipe_named(options.type or "q4_k_m")
+            recipe = recipe_named(options.type or DEFAULT)
             return self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()}), None
         costs = Sensitivities(
             self._material, self.importance, self._work / "sensitivities.json", threads=options.threads

@@ -30,8 +30,8 @@ class Architecture:
 
     `config` makes a ModelSpec of a config.json. `wire` builds the model. `names` maps GGUF names (after `blk.N.`
     inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
-    files order rotated pairs, what holds where a file does not say, and the `quant_method` of checkpoints that are
-    read although they are quantized.
+    files order rotated pairs, what holds where a file does not say, and the `quant_method` of checkpoints whose
+    experts keep their form in every mix.
     """
 
     name: str

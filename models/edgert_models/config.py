@@ -12,20 +12,10 @@ _REQUIRED = object()
 
 
 class Config(Mapping[str, Any]):
-    """The mapping of config.json with getters that check type; UnsupportedError names a missing or odd entry.
+    """The mapping of config.json with getters that check type; UnsupportedError names a missing or odd entry."""
 
-    `quantized` are methods of quantization that may have been used on the checkpoint.
-    """
-
-    def __init__(self, entries: Mapping[str, Any], quantized: tuple[str, ...] = ()) -> None:
+    def __init__(self, entries: Mapping[str, Any]) -> None:
         self._entries = entries
-        quantization = entries.get("quantization_config")
-        if quantization:
-            method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
-            if method not in quantized:
-                raise UnsupportedError(
-                    f"config.json: the checkpoint is quantized already ({method}); give the original"
-                )
         self.refuse_unless("hidden_act", ("silu", "swish"), default="silu")
 
     def __getitem__(self, key: str) -> Any:

@@ -42,8 +42,7 @@ def architecture_named(name: str) -> Architecture:
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     """The ModelSpec of a Hugging Face config.json."""
-    architecture = architecture_of_config(config)
-    return architecture.config(Config(config, architecture.quantized))
+    return architecture_of_config(config).config(Config(config))
 
 
 def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:

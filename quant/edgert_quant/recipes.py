@@ -301,11 +301,27 @@ _RECIPES: Iterable[Recipe] = (
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
+DEFAULT = "q4_k_m"
+NATIVE = Recipe("native", BlockType.BF16, 32, "what the source has, bit by bit where GGUF has such a type")
+"""Not a mix: the source says which type each tensor has (`Source.native_types`), BF16 is for what has none."""
+
+_FILE_TYPES = {recipe.base: recipe.file_type for recipe in RECIPES.values()} | {
+    BlockType.Q4_1: 3,
+    BlockType.Q5_0: 8,
+    BlockType.Q5_1: 9,
+    BlockType.MXFP4: 38,
+}
+
+
+def file_type_of(largest: BlockType) -> int:
+    """`general.file_type` of a file most of whose bytes are of one type (llama.cpp's `llama_ftype`), 0 if unknown."""
+    return _FILE_TYPES.get(largest, 0)
 
 
 def recipe_named(name: str) -> Recipe:
     """The recipe called `name`, in upper or lower case; UnsupportedError lists what there is."""
+    known = {**RECIPES, NATIVE.name: NATIVE}
     try:
-        return RECIPES[name.strip().lower()]
+        return known[name.strip().lower()]
     except KeyError:
-        raise UnsupportedError(f"type {name!r} is not supported; supported: {', '.join(RECIPES)}") from None
+        raise UnsupportedError(f"type {name!r} is not supported; supported: {', '.join(known)}") from None

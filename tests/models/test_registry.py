@@ -225,7 +225,6 @@ def test_rope_layouts() -> None:
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
         ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
-        ("llama", {"quantization_config": {"quant_method": "gptq"}}, r"quantized already \(gptq\)"),
         ("qwen3moe", {"mlp_only_layers": [0]}, r"mlp_only_layers=\[0\] is not supported"),
         ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
@@ -243,7 +242,6 @@ def test_rope_layouts() -> None:
         ("gpt-oss", {"sliding_window": None}, "sliding_window is missing"),
         ("gpt-oss", {"attention_bias": False}, "attention_bias=False is not supported; supported: True"),
         ("gpt-oss", {"swiglu_limit": 5.0}, "swiglu_limit=5.0 is not supported; supported: 7.0"),
-        ("gpt-oss", {"quantization_config": {"quant_method": "fp8"}}, r"quantized already \(fp8\)"),
         (
             "gpt-oss",
             {"rope_scaling": {**CONFIGS["yarn"]["rope_parameters"], "truncate": True}},

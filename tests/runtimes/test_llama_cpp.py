@@ -15,6 +15,7 @@ from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufWriter
 from edgert_runtimes.registry import get_backend
 
+from tests.quant.convert.quantized import FORMS, quantized, write
 from tests.support import llama_cpp
 from tests.support.golden import FOLDER, NAMES, expected, logits_of, relative_error
 from tests.support.tiny import random_weights, tiny_spec
@@ -130,6 +131,15 @@ def test_quantized_files_in_llama_cpp(name: str, recipe: str, tmp_path: Path) ->
     llama_cpp.library()
     wide_model(name, tmp_path / "f32.gguf")
     convert(tmp_path / "f32.gguf", tmp_path / "model.gguf", type=recipe)
+    check_greedy(tmp_path / "model.gguf", [5, 17, 80, 3], 12, 2e-2)
+
+
+@pytest.mark.parametrize("form", ["int4", "gptq", "gptq-zeros", "fp8"])
+@pytest.mark.parametrize("name", ["qwen3moe", "mixtral"])
+def test_quantized_checkpoints_in_llama_cpp(name: str, form: str, tmp_path: Path) -> None:
+    llama_cpp.library()
+    folder = write(tmp_path / "checkpoint", *quantized(name, *FORMS[form])[:2])
+    assert convert(folder, tmp_path / "model.gguf").recipe == "native"
     check_greedy(tmp_path / "model.gguf", [5, 17, 80, 3], 12, 2e-2)
 
 

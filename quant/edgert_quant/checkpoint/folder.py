@@ -181,13 +181,17 @@ class Checkpoint:
 
         Row `r` of expert `e` in a fused tensor `[experts, rows, width]` is row `e * rows + r`. Errors as in `read_raw`.
         """
+        return to_float32(self.read_raw_rows(name, start, count), self.tensor(name).dtype)
+
+    def read_raw_rows(self, name: str, start: int, count: int) -> np.ndarray:
+        """Like `read_rows`, as they are stored."""
         tensor = self.tensor(name)
         width = tensor.shape[-1] if tensor.shape else 1
         rows = math.prod(tensor.shape[:-1])
         if start < 0 or count < 0 or start + count > rows:
             reason = f"tensor {quoted(name)} has {rows} rows, not {start} to {start + count}"
             raise RequestError(reason, parameter="start")
-        return to_float32(self._read_array(tensor, (count, width), start * width), tensor.dtype)
+        return self._read_array(tensor, (count, width), start * width)
 
     def _read_array(self, tensor: CheckpointTensor, shape: tuple[int, ...], first: int) -> np.ndarray:
         """The elements from `first` on, as many as `shape` has, as they are stored."""
@@ -199,6 +203,25 @@ class Checkpoint:
             self._files[tensor.file].read_into(bits.data, tensor.offset + first * dtype.itemsize, what)
             if tensor.dtype == "BOOL" and bits.max() > 1:
                 raise FileFormatError(tensor.file, "a boolean is neither 0 nor 1", offset=tensor.offset, field=what)
+        return array
+
+    def read_columns(self, name: str, start: int, count: int) -> np.ndarray:
+        """Columns `start` to `start + count` of a matrix [rows, columns], as they are stored: [rows, count].
+
+        Nothing else of it is read. Errors as in `read_raw`.
+        """
+        tensor = self.tensor(name)
+        rows, columns = tensor.shape
+        if start < 0 or count < 0 or start + count > columns:
+            reason = f"tensor {quoted(name)} has {columns} columns, not {start} to {start + count}"
+            raise RequestError(reason, parameter="start")
+        if count == columns:
+            return self._read_array(tensor, tensor.shape, 0)
+        what = f"tensor {quoted(name)}"
+        array = np.empty((rows, count), storage_dtype(tensor.dtype, f"{tensor.file}: {what}"))
+        file, stride = self._files[tensor.file], columns * array.itemsize
+        for row, bits in enumerate(array.view(np.uint8) if array.size else ()):
+            file.read_into(bits.data, tensor.offset + row * stride + start * array.itemsize, what)
         return array
 
     def read_slice(self, name: str, index: int) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from edgert_models.errors import ConversionError
-from edgert_models.graph import Weight
+from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config
 from edgert_models.rope import llama3_factors
@@ -16,18 +17,20 @@ from edgert_models.sources import RopeFactors
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
-from edgert_quant.checkpoint import Checkpoint
+from edgert_quant.checkpoint import Checkpoint, open_views
 from edgert_quant.convert.card import card_metadata, read_card
 from edgert_quant.convert.compatibility import llama_cpp_differences, wants_own_output
 from edgert_quant.convert.generation import sampling_metadata
 from edgert_quant.convert.locate import model_name
 from edgert_quant.convert.metadata import config_hash, size_label
 from edgert_quant.convert.source import MetadataEntry, some
-from edgert_quant.convert.tensors import Computed, Mxfp4Rows, TensorRows, find_rows
+from edgert_quant.convert.tensors import Computed, Finder, TensorRows
 from edgert_quant.convert.tokenizer import tokenizer_metadata
+from edgert_quant.recipes import DEFAULT, NATIVE
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _HARMLESS = ("rotary_emb.inv_freq",)  # a buffer that old transformers saved; follows from the config
+_KEPT_FLOATS = (BlockType.F16, BlockType.BF16)
 
 
 class CheckpointSource:
@@ -51,16 +54,18 @@ class CheckpointSource:
         self.paths = tuple({tensor.file: None for tensor in self._checkpoint.tensors.values()})
         self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
         self.warnings = llama_cpp_differences(self.spec)
+        self._views = open_views(self._checkpoint)
+        finder = Finder(self._checkpoint.folder, self._views)
         self._rows: dict[str, TensorRows] = {}
         for weight in self.weights.values():
             source = architecture.source(self.spec, weight.name)
             if weight.name == "output.weight" and self._tied:
                 source = architecture.source(self.spec, "token_embd.weight")
             if isinstance(source, RopeFactors):
-                self._rows[weight.name] = Computed(llama3_factors(config, head_size=self.spec.head_size))
-            else:
-                self._rows[weight.name] = find_rows(self._checkpoint, weight, source)
-            if isinstance(self._rows[weight.name], Mxfp4Rows):
+                self._rows[weight.name] = Computed(values=llama3_factors(config, head_size=self.spec.head_size))
+                continue
+            self._rows[weight.name] = rows = finder.find(weight, source)
+            if "mxfp4" in architecture.quantized and rows.types == (BlockType.MXFP4,):
                 self.fixed_types[weight.name] = BlockType.MXFP4
         self._check_left_over()
         folder = self._checkpoint.folder
@@ -69,13 +74,13 @@ class CheckpointSource:
 
     def _check_left_over(self) -> None:
         used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))
-        left = [name for name in self._checkpoint.tensors if name not in used and not name.endswith(_HARMLESS)]
+        left = [name for name in self._views if name not in used and not name.endswith(_HARMLESS)]
         if self._tied:
             left = [name for name in left if name != "lm_head.weight"]
         beyond = [name for name in left if self._is_beyond_last_layer(name)]
         if beyond:
             self.warnings.append(f"left out, beyond the last of {self.spec.layers} layers: {some(beyond)}")
-        unknown = [name for name in left if name not in beyond]
+        unknown = [name for name in left if name not in beyond and not self._is_zero_bias(name)]
         if unknown:
             raise ConversionError(
                 f"{self._checkpoint.folder}: the model has no place for {some(unknown)}; "
@@ -85,6 +90,12 @@ class CheckpointSource:
     def _is_beyond_last_layer(self, name: str) -> bool:
         match = _LAYER.match(name)
         return match is not None and int(match[1]) >= self.spec.layers
+
+    def _is_zero_bias(self, name: str) -> bool:
+        """Whether it is a bias of zeros, as AutoGPTQ saved with every matrix, whether the model has biases or not."""
+        module = name.removesuffix(".bias")
+        weight = self._views.get(f"{module}.weight")
+        return name != module and weight is not None and weight.quantized and not self._checkpoint.read(name).any()
 
     def metadata(self) -> dict[str, MetadataEntry]:
         """See `Source`."""
@@ -107,11 +118,39 @@ class CheckpointSource:
         return self._rows[name].row_group
 
     def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """See `Source`: floats, because rows are gathered and permuted, except for MXFP4."""
+        """See `Source`: bytes only of what is quantized."""
         rows = self._rows[name]
-        if isinstance(rows, Mxfp4Rows) and kind is BlockType.MXFP4:
-            return rows.read_packed(start, count)
-        return rows.read(start, count)
+        packed = rows.packed(start, count, kind)
+        return rows.read(start, count) if packed is None else packed
+
+    @property
+    def default_type(self) -> str:
+        """See `Source`."""
+        quantized = any(rows.quantized for rows in self._rows.values())
+        return NATIVE.name if quantized else DEFAULT
+
+    def native_types(self) -> Mapping[str, BlockType]:
+        """See `Source`: Q8_0 for what no type keeps, and BF16 for floats, unless they are F16."""
+        return {name: self._native_type(weight, self._rows[name]) for name, weight in self.weights.items()}
+
+    def _native_type(self, weight: Weight, rows: TensorRows) -> BlockType:
+        if weight.role in (Role.VECTOR, Role.ROUTER):
+            return BlockType.F32
+        smallest = rows.types[0] if rows.types else None
+        if not rows.quantized:
+            return smallest if smallest in _KEPT_FLOATS else BlockType.BF16
+        if smallest is not None:
+            return smallest
+        return BlockType.F16 if weight.shape[-1] % BlockType.Q8_0.block_size else BlockType.Q8_0
+
+    def forms(self, types: Mapping[str, BlockType]) -> Mapping[str, tuple[str, str]]:
+        """See `Source`."""
+        found = {}
+        for name, kind in types.items():
+            rows = self._rows[name]
+            if rows.quantized and kind is not BlockType.F32 and kind not in rows.types:
+                found[name] = (rows.views[0].form, rows.reason or f"{kind.name} was asked for")
+        return found
 
     def close(self) -> None:
         """See `Source`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert.compatibility import llama_cpp_differences
 from edgert_quant.convert.source import MetadataEntry, some
 from edgert_quant.gguf import GgufFile
+from edgert_quant.recipes import DEFAULT
 
 _REPLACED = ("general.alignment", "general.file_type", "general.quantization_version")
 _REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.")
@@ -80,6 +82,19 @@ class GgufSource:
         stored = self._file.tensors[name].type
         data: NDArray[np.uint8] = self._file.read(name, start, count)
         return data if stored is kind else dequantize(data, stored)
+
+    @property
+    def default_type(self) -> str:
+        """See `Source`."""
+        return DEFAULT
+
+    def native_types(self) -> dict[str, BlockType]:
+        """See `Source`: the types that they have."""
+        return {name: self._file.tensors[name].type for name in self.weights}
+
+    def forms(self, types: Mapping[str, BlockType]) -> dict[str, tuple[str, str]]:
+        """See `Source`: none, a file holds nothing that no type keeps."""
+        return {}
 
     def close(self) -> None:
         """See `Source`."""

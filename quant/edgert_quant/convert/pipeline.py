@@ -28,6 +28,9 @@ Progress = Callable[[int, int, str], None]
 Weighting = Callable[["Piece"], NDArray[np.float32] | None]
 """weighting(piece): how much errors in its columns count, [in]; None where all count alike."""
 
+Noting = Callable[["Piece", NDArray[np.float32], NDArray[np.uint8], BlockType], None]
+"""noting(piece, rows, data, type): rows [count, in] have become data [count, row bytes]."""
+
 _PIECE = 4 << 20  # weights
 _READ_AHEAD = 2
 _WRITE_BEHIND = 2
@@ -61,6 +64,7 @@ def write_tensors(
     writer: GgufWriter,
     *,
     weighting: Weighting | None = None,
+    noting: Noting | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> set[str]:
@@ -90,8 +94,12 @@ def write_tensors(
                 read_ahead()
                 if data.dtype != np.uint8:
                     quantized.add(piece.name)
+                    rows = data.view(np.float32)
                     importance = None if weighting is None else weighting(piece)
-                    data = quantize(data.view(np.float32), types[piece.name], importance=importance, threads=threads)
+                    data = quantize(rows, types[piece.name], importance=importance, threads=threads)
+                    if noting is not None:
+                        noting(piece, rows, data, types[piece.name])
+                    del rows
                 if len(writing) == _WRITE_BEHIND:
                     writing.popleft().result()
                 writing.append(behind.submit(writer.write, piece.name, data))

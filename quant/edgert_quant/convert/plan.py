@@ -20,7 +20,7 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.blocks.quantizer import writable_types
 from edgert_quant.convert.report import tensor_bytes
 from edgert_quant.files import quoted
-from edgert_quant.recipes import RECIPES, Recipe
+from edgert_quant.recipes import Recipe, file_type_of
 
 Types = Mapping[str, BlockType]
 
@@ -81,5 +81,4 @@ def plan_recipe(types: Types, weights: Mapping[str, Weight]) -> Recipe:
     for name, kind in types.items():
         sizes[kind] = sizes.get(kind, 0) + tensor_bytes(kind, weights[name].shape)
     base = max(sizes, key=lambda kind: sizes[kind])
-    like = [recipe.file_type for recipe in RECIPES.values() if recipe.base is base]
-    return Recipe("plan", base, like[-1] if like else 0, "types tensor by tensor")
+    return Recipe("plan", base, file_type_of(base), "types tensor by tensor")

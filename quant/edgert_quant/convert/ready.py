@@ -34,6 +34,19 @@ class ReadySource:
             return np.ascontiguousarray(self._ready[name][start : start + count])
         return self._source.read(name, start, count, kind)
 
+    @property
+    def default_type(self) -> str:
+        """See `Source`."""
+        return self._source.default_type
+
+    def native_types(self) -> Mapping[str, BlockType]:
+        """See `Source`."""
+        return self._source.native_types()
+
+    def forms(self, types: Mapping[str, BlockType]) -> Mapping[str, tuple[str, str]]:
+        """See `Source`: of what is not ready."""
+        return {name: form for name, form in self._source.forms(types).items() if name not in self._ready}
+
     def close(self) -> None:
         """See `Source`."""
         self._source.close()

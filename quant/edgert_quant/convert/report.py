@@ -24,11 +24,32 @@ class TypeTotal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TypeLoss:
+    """All tensors of one form (`fp8`, …) that became one type: √(Σ (stored - source)² / Σ source²), and why no type
+    holds them as they are.
+    """
+
+    form: str
+    type: str
+    tensors: int
+    relative_rms: float
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"{self.tensors} tensors" if self.tensors > 1 else "1 tensor"
+        return (
+            f"{what} of {self.form} became {self.type}, which is {100 * self.relative_rms:.2g} % off (relative rms): "
+            f"{self.reason}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConversionReport:
     """The result of a conversion. `types` has the largest total first; `bytes` is the size of the output file.
 
     `warnings` are sentences about what a reader should know: other programs that run the file differently, losses that
-    were asked for, parts of the source that were left out.
+    were asked for, parts of the source that were left out. `losses` are those of a quantized checkpoint whose form GGUF
+    does not have, measured with the type `native`.
     """
 
     source: str
@@ -39,6 +60,7 @@ class ConversionReport:
     bytes: int
     seconds: float
     warnings: tuple[str, ...]
+    losses: tuple[TypeLoss, ...] = ()
 
     @property
     def tensors(self) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from edgert_models.errors import ConversionError, RequestError
 from numpy.typing import NDArray
 
+from edgert_quant.blocks import BlockType
 from edgert_quant.convert.checkpoint_source import CheckpointSource
 from edgert_quant.convert.gguf_source import GgufSource
 from edgert_quant.convert.importance import UsedImportance
 from edgert_quant.convert.locate import locate
+from edgert_quant.convert.losses import LossMeter
 from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
 from edgert_quant.convert.plan import Types, plan_recipe, planned, read_plan
@@ -24,14 +27,14 @@ from edgert_quant.convert.rules import Rule, apply_rules
 from edgert_quant.convert.source import MetadataEntry, Source
 from edgert_quant.files import InputFile
 from edgert_quant.gguf import GgufWriter
-from edgert_quant.recipes import recipe_named
+from edgert_quant.recipes import NATIVE, Recipe, file_type_of, recipe_named
 
 
 def convert(
     source: str | Path,
     output: str | Path,
     *,
-    type: str = "q4_k_m",  # noqa: A002
+    type: str | None = None,  # noqa: A002
     tensors: Iterable[str] = (),
     plan: str | Path | Types | None = None,
     ready: Mapping[str, NDArray[np.uint8]] | None = None,
@@ -45,23 +48,25 @@ def convert(
 ) -> ConversionReport:
     """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
 
-    `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case). A GGUF source is quantized again:
-    tensors that have their type already are copied bit by bit. `tensors` are exceptions from the recipe, such as
-    `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a TOML file or types by tensor, takes the place of
-    `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that are in their type already. `name` is what to call
-    the model (default: as its folder or source file is called). `threads` None: all cores; the output does not depend
-    on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output is an
-    error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original. `imatrix` is
-    an importance matrix of the same model (`edgert.calibrate`, llama-imatrix): errors of weights count by what they are
-    multiplied with. `min_tokens_per_expert` refuses one where an expert has seen fewer.
+    `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case), or is `native`: every tensor keeps
+    its own form, bit by bit where GGUF has such a type. None: `native` for a checkpoint that is quantized already,
+    else `q4_k_m`. A GGUF source is quantized again: tensors that have their type already are copied bit by bit.
+    `tensors` are exceptions from the recipe, such as `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a
+    TOML file or types by tensor, takes the place of `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that
+    are in their type already. `name` is what to call the model (default: as its folder or source file is called).
+    `threads` None: all cores; the output does not depend on it. `progress(done, total, name)` counts bytes of tensors.
+    Without `overwrite` an existing output is an error. `parity` False allows a tokenizer whose GGUF form cuts some
+    texts otherwise than the original. `imatrix` is an importance matrix of the same model (`edgert.calibrate`,
+    llama-imatrix): errors of weights count by what they are multiplied with. `min_tokens_per_expert` refuses one where
+    an expert has seen fewer.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
     model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,
-    architecture, quantized checkpoint) and ConversionError (missing or misshapen tensor, a weight that is no number,
+    architecture, method of quantization) and ConversionError (missing or misshapen tensor, a weight that is no number,
     full disk, tokenizer mismatch, importance matrix of another model).
     """
     started = time.perf_counter()
-    recipe, rules = recipe_named(type), [Rule.parse(text) for text in tensors]
+    named_recipe, rules = None if type is None else recipe_named(type), [Rule.parse(text) for text in tensors]
     output = Path(output)
     if min_tokens_per_expert is not None and imatrix is None:
         raise RequestError("tokens per expert are those of an importance matrix: give one", parameter="imatrix")
@@ -72,14 +77,19 @@ def convert(
         for path in opened.paths:
             if output.exists() and output.samefile(path):
                 raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
+        recipe = named_recipe or recipe_named(opened.default_type)
         if plan is None:
-            types = {name: recipe.choose(weight, opened.spec) for name, weight in opened.weights.items()}
+            types = chosen_types(opened, recipe)
         else:
             wanted = plan if isinstance(plan, Mapping) else read_plan(plan, opened.spec.architecture)
             types = planned(wanted, opened.weights, opened.fixed_types)
             recipe = plan_recipe(types, opened.weights)
         types = apply_rules({**types, **opened.fixed_types}, opened.weights, rules)
         used = None if imatrix is None else UsedImportance.open(imatrix, opened.weights, min_tokens_per_expert)
+        meter = LossMeter(opened.forms(types), types, measured=recipe is NATIVE)
+        sizes = totals({name: weight.shape for name, weight in opened.weights.items()}, types)
+        if recipe is NATIVE:
+            recipe = replace(recipe, file_type=file_type_of(BlockType[sizes[0].type]))
         with GgufWriter(output) as writer:
             weighted = {} if used is None else used.metadata()
             named = {} if name is None else {"general.name": MetadataEntry(name)}
@@ -88,21 +98,34 @@ def convert(
             for tensor, kind in types.items():
                 writer.add_tensor(tensor, kind, opened.weights[tensor].shape)
             writer.begin()
-            weighting = None if used is None else used.rows
-            quantized = write_tensors(opened, types, writer, weighting=weighting, threads=threads, progress=progress)
+            quantized = write_tensors(
+                opened,
+                types,
+                writer,
+                weighting=None if used is None else used.rows,
+                noting=meter.note,
+                threads=threads,
+                progress=progress,
+            )
         known = set() if used is None else set(used.importance.sums)
-        said = advice(types[tensor] for tensor in quantized - known)
-        shapes = {name: weight.shape for name, weight in opened.weights.items()}
+        said = [*meter.warnings(), *advice(types[tensor] for tensor in quantized - known)]
         return ConversionReport(
             source=str(source),
             output=output,
             architecture=opened.spec.architecture,
             recipe=recipe.name,
-            types=totals(shapes, types),
+            types=sizes,
             bytes=output.stat().st_size,
             seconds=time.perf_counter() - started,
             warnings=(*opened.warnings, *said, *(() if used is None else used.warnings(types))),
+            losses=meter.losses(),
         )
+
+
+def chosen_types(source: Source, recipe: Recipe) -> dict[str, BlockType]:
+    """The type of every tensor: the recipe's choice, or with `NATIVE` the source's own."""
+    types = {name: recipe.choose(weight, source.spec) for name, weight in source.weights.items()}
+    return {**types, **source.native_types()} if recipe is NATIVE else types
 
 
 def open_source(source: str | Path, *, parity: bool = True) -> Source:

@@ -56,6 +56,16 @@ class Source(Protocol):
     def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Rows as floats [count, in], exactly as stored; or as bytes [count, row_bytes] if stored as `kind` already."""
 
+    @property
+    def default_type(self) -> str:
+        """The recipe to take if none is named."""
+
+    def native_types(self) -> Mapping[str, BlockType]:
+        """The type that keeps of each tensor what the source has, or comes near to it."""
+
+    def forms(self, types: Mapping[str, BlockType]) -> Mapping[str, tuple[str, str]]:
+        """Tensors that are quantized already and lose by `types`: what they are stored as, and why no type keeps it."""
+
     def close(self) -> None:
         """Close files."""
 

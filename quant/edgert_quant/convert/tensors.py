@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from edgert_models.errors import ConversionError, UnsupportedError
@@ -12,288 +15,255 @@ from edgert_models.graph import Weight
 from edgert_models.sources import Experts, ExpertVectors, RotaryRows, Stored, TransposedExperts
 from numpy.typing import NDArray
 
-from edgert_quant.blocks import BlockType, dequantize
-from edgert_quant.checkpoint import Checkpoint, mxfp4
+from edgert_quant.blocks import BlockType
+from edgert_quant.checkpoint import View
 
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Take = Callable[[View, int, int], NDArray[Any]]
+"""take(view, start, count): rows of a view, as floats or as bytes."""
+
 _FLOATS = ("F32", "F16", "BF16", "F64")
 
 
-class TensorRows(Protocol):
-    """Rows of one GGUF tensor."""
+@dataclass(frozen=True, kw_only=True)
+class TensorRows(ABC):
+    """Rows of one GGUF tensor: which rows of which views they are, in which order.
+
+    Reading starts and ends at multiples of `row_group`, and within one expert. `whole`: rows are moved, but not made
+    anew of single numbers.
+    """
+
+    views: tuple[View, ...]
+    row_group: int = 1
+    whole: ClassVar[bool] = True
+
+    @abstractmethod
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """Rows [count, …] of what `take` gives for rows of views."""
 
     @property
     def used(self) -> frozenset[str]:
-        """The checkpoint tensors they come from."""
+        """The checkpoint's tensors that they come from."""
+        return frozenset(view.name for view in self.views)
 
     @property
-    def row_group(self) -> int:
-        """See `Source.row_group`."""
+    def quantized(self) -> bool:
+        """Whether any of them is quantized already."""
+        return any(view.quantized for view in self.views)
+
+    @cached_property
+    def types(self) -> tuple[BlockType, ...]:
+        """Types of GGUF that hold them to the bit, the smallest first."""
+        if not self.whole or not self.views:
+            return ()
+        first, *others = self.views
+        return tuple(kind for kind in first.types if all(kind in view.types for view in others))
+
+    @property
+    def reason(self) -> str:
+        """Why there are no `types`, an empty text where there are."""
+        if self.types:
+            return ""
+        return next((view.reason for view in self.views if view.reason), "its experts have no type in common")
 
     def read(self, start: int, count: int) -> Floats:
-        """Rows as floats [count, in]; start and count are multiples of `row_group`."""
+        """Rows as floats [count, in]."""
+        return self.take(start, count, lambda view, first, rows: view.rows(first, rows))
+
+    def packed(self, start: int, count: int, kind: BlockType) -> Bytes | None:
+        """Rows as bytes [count, row bytes]; None where they are no such bytes yet."""
+        if not self.quantized or kind not in self.types:
+            return None
+
+        def take(view: View, first: int, rows: int) -> Bytes:
+            data = view.packed(first, rows, kind)
+            assert data is not None, f"{view.name} said that it is {kind.name}"
+            return data
+
+        return np.ascontiguousarray(self.take(start, count, take))
 
 
-@dataclass(frozen=True)
-class StoredRows:
+@dataclass(frozen=True, kw_only=True)
+class StoredRows(TensorRows):
     """One tensor as it is."""
 
-    checkpoint: Checkpoint
-    name: str
-    row_group: int = 1
-
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return frozenset((self.name,))
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`."""
-        return self.checkpoint.read_rows(self.name, start, count)
+        return take(self.views[0], start, count)
 
 
-@dataclass(frozen=True)
-class InterleavedRows:
+@dataclass(frozen=True, kw_only=True)
+class InterleavedRows(TensorRows):
     """One tensor whose rows are heads of `row_group` rows; row i of a head's first half goes to 2i, of its second to
     2i + 1.
     """
 
-    stored: StoredRows
-    row_group: int
-
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return self.stored.used
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`."""
-        rows = self.stored.read(start, count)
+        rows = take(self.views[0], start, count)
         heads = rows.reshape(-1, 2, self.row_group // 2, rows.shape[1])
         return heads.swapaxes(1, 2).reshape(rows.shape)
 
 
-@dataclass(frozen=True)
-class InterleavedVector:
+@dataclass(frozen=True, kw_only=True)
+class InterleavedVector(TensorRows):
     """A bias of such rows: one row of as many columns."""
 
-    stored: StoredRows
     head: int
-    row_group: int = 1
+    whole: ClassVar[bool] = False
 
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return self.stored.used
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`."""
-        row = self.stored.read(start, count)
+        row = take(self.views[0], start, count)
         return row.reshape(-1, 2, self.head // 2).swapaxes(1, 2).reshape(row.shape)
 
 
-@dataclass(frozen=True)
-class ExpertRows:
-    """A tensor an expert, of `rows` rows each."""
+@dataclass(frozen=True, kw_only=True)
+class ExpertRows(TensorRows):
+    """A view an expert, of `rows` rows each."""
 
-    checkpoint: Checkpoint
-    names: tuple[str, ...]
     rows: int
-    row_group: int = 1
 
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return frozenset(self.names)
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`; rows of one expert only."""
         expert, first = divmod(start, self.rows)
-        return self.checkpoint.read_rows(self.names[expert], first, count)
+        return take(self.views[expert], first, count)
 
 
-@dataclass(frozen=True)
-class FusedRows:
+@dataclass(frozen=True, kw_only=True)
+class FusedRows(TensorRows):
     """`rows` rows an expert out of `stride`, from `offset` on."""
 
-    checkpoint: Checkpoint
-    name: str
     rows: int
     stride: int
     offset: int
-    row_group: int = 1
 
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return frozenset((self.name,))
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`; rows of one expert only."""
         expert, first = divmod(start, self.rows)
-        return self.checkpoint.read_rows(self.name, expert * self.stride + self.offset + first, count)
+        return take(self.views[0], expert * self.stride + self.offset + first, count)
 
 
-@dataclass(frozen=True)
-class TransposedRows:
-    """Columns `part`, part + parts, … of an expert's matrix [in, parts · row_group], as rows."""
+@dataclass(frozen=True, kw_only=True)
+class EveryRows(TensorRows):
+    """Rows `part`, part + parts, … of one tensor."""
 
-    checkpoint: Checkpoint
-    name: str
-    row_group: int
     part: int
     parts: int
 
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return frozenset((self.name,))
+        return take(self.views[0], start * self.parts, count * self.parts)[self.part :: self.parts]
 
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`; rows of one expert only."""
-        matrix = self.checkpoint.read_slice(self.name, start // self.row_group)
+
+@dataclass(frozen=True, kw_only=True)
+class TransposedRows(TensorRows):
+    """Columns `part`, part + parts, … of an expert's matrix [in, parts · row_group], as rows."""
+
+    part: int
+    parts: int
+    whole: ClassVar[bool] = False
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`; the whole expert."""
+        width = self.views[0].shape[1]
+        matrix = take(self.views[0], start // self.row_group * width, width)
         return np.ascontiguousarray(matrix[:, self.part :: self.parts].T)
 
 
-@dataclass(frozen=True)
-class Mxfp4Rows:
-    """Rows `part`, part + parts, … of an expert's matrix [parts · row_group, in] in MXFP4."""
-
-    checkpoint: Checkpoint
-    blocks: str
-    scales: str
-    row_group: int
-    part: int
-    parts: int
-
-    @property
-    def used(self) -> frozenset[str]:
-        """See `TensorRows`."""
-        return frozenset((self.blocks, self.scales))
-
-    def read_packed(self, start: int, count: int) -> NDArray[np.uint8]:
-        """Rows as blocks of GGUF's MXFP4, uint8 [count, row bytes]; rows of one expert only."""
-        expert = start // self.row_group
-        blocks, scales = (self.checkpoint.read_raw(name, expert, 1)[0] for name in (self.blocks, self.scales))
-        return mxfp4.repack(blocks[self.part :: self.parts], scales[self.part :: self.parts])
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`; rows of one expert only."""
-        return dequantize(self.read_packed(start, count), BlockType.MXFP4)
-
-
-@dataclass(frozen=True)
-class ExpertVectorRows:
+@dataclass(frozen=True, kw_only=True)
+class ExpertVectorRows(TensorRows):
     """A row for each expert: elements `part`, part + parts, … of what is stored."""
 
-    stored: StoredRows
     part: int
     parts: int
-    row_group: int = 1
+    whole: ClassVar[bool] = False
 
-    @property
-    def used(self) -> frozenset[str]:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return self.stored.used
-
-    def read(self, start: int, count: int) -> Floats:
-        """See `TensorRows`."""
-        return np.ascontiguousarray(self.stored.read(start, count)[:, self.part :: self.parts])
+        return np.ascontiguousarray(take(self.views[0], start, count)[:, self.part :: self.parts])
 
 
-@dataclass(frozen=True)
-class Computed:
+@dataclass(frozen=True, kw_only=True)
+class Computed(TensorRows):
     """A vector that no checkpoint has."""
 
     values: Sequence[float]
-    row_group: int = 1
-    used: frozenset[str] = frozenset()
+    views: tuple[View, ...] = ()
 
-    def read(self, start: int, count: int) -> Floats:
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         return np.asarray([self.values], np.float32)[start : start + count]
 
 
-def find_rows(
-    checkpoint: Checkpoint, weight: Weight, source: Stored | RotaryRows | Experts | TransposedExperts | ExpertVectors
-) -> TensorRows:
-    """Where a checkpoint has a weight. ConversionError names what is missing, or has the wrong shape."""
-    if isinstance(source, Experts):
-        return _find_experts(checkpoint, weight, source)
-    if isinstance(source, TransposedExperts):
-        return _find_transposed(checkpoint, weight, source)
-    if isinstance(source, ExpertVectors):
-        return _find_vectors(checkpoint, weight, source)
-    name = next((name for name in source.names if name in checkpoint.tensors), None)
-    if name is None:
-        raise _missing(checkpoint, weight, source.names)
-    found = checkpoint.tensors[name].shape
-    _check(checkpoint, name, found if weight.stored_as(found) else weight.shape)
-    stored = StoredRows(checkpoint, name)
-    if isinstance(source, Stored):
-        return stored
-    if len(weight.shape) == 1:
-        return InterleavedVector(stored, weight.shape[0] // source.heads)
-    return InterleavedRows(stored, weight.shape[0] // source.heads)
+@dataclass(frozen=True)
+class Finder:
+    """Finds weights in the views of a checkpoint. ConversionError names what is missing, or has the wrong shape."""
 
+    folder: Path
+    views: Mapping[str, View]
 
-def _find_experts(checkpoint: Checkpoint, weight: Weight, source: Experts) -> TensorRows:
-    experts, out, width = weight.shape
-    for fused in source.fused:
-        if fused in checkpoint.tensors:
-            _check(checkpoint, fused, (experts, source.parts * out, width))
-            return FusedRows(checkpoint, fused, out, source.parts * out, source.part * out)
-    for pattern in source.names:
-        names = tuple(pattern.replace("{e}", str(e)) for e in range(experts))
-        if names[0] in checkpoint.tensors:
-            for name in names:
-                if name not in checkpoint.tensors:
-                    raise _missing(checkpoint, weight, (name,))
-                _check(checkpoint, name, (out, width))
-            return ExpertRows(checkpoint, names, out)
-    raise _missing(checkpoint, weight, (*(name.replace("{e}", "0") for name in source.names), *source.fused))
+    def find(
+        self, weight: Weight, source: Stored | RotaryRows | Experts | TransposedExperts | ExpertVectors
+    ) -> TensorRows:
+        """Where the checkpoint has a weight."""
+        if isinstance(source, Experts):
+            return self._experts(weight, source)
+        if isinstance(source, TransposedExperts):
+            return self._transposed(weight, source)
+        if isinstance(source, ExpertVectors):
+            experts, width = weight.shape
+            vectors = (self._checked(weight, (source.name,), (experts, source.parts * width)),)
+            return ExpertVectorRows(views=vectors, part=source.part, parts=source.parts)
+        stored = (self._checked(weight, source.names, weight.shape),)
+        if isinstance(source, Stored):
+            return StoredRows(views=stored)
+        if len(weight.shape) == 1:
+            return InterleavedVector(views=stored, head=weight.shape[0] // source.heads)
+        return InterleavedRows(views=stored, row_group=weight.shape[0] // source.heads)
 
+    def _experts(self, weight: Weight, source: Experts) -> TensorRows:
+        experts, out, width = weight.shape
+        stride = source.parts * out
+        for fused in source.fused:
+            if fused in self.views:
+                whole = (self._checked(weight, (fused,), (experts, stride, width)),)
+                return FusedRows(views=whole, rows=out, stride=stride, offset=source.part * out)
+        for pattern in source.names:
+            names = [pattern.replace("{e}", str(e)) for e in range(experts)]
+            if names[0] in self.views:
+                views = tuple(self._checked(weight, (name,), (out, width)) for name in names)
+                return ExpertRows(views=views, rows=out)
+        raise self._missing(weight, (*(name.replace("{e}", "0") for name in source.names), *source.fused))
 
-def _find_transposed(checkpoint: Checkpoint, weight: Weight, source: TransposedExperts) -> TensorRows:
-    experts, out, width = weight.shape
-    codes, scales = f"{source.name}_blocks", f"{source.name}_scales"
-    if codes in checkpoint.tensors:
-        size = BlockType.MXFP4.block_size
-        if width % size:
-            reason = f"rows of {width} weights ({codes}) are no whole blocks of {size}"
-            raise UnsupportedError(f"{checkpoint.folder}: {reason}")
-        for name, shape in ((codes, (width // size, size // 2)), (scales, (width // size,))):
-            if name not in checkpoint.tensors:
-                raise _missing(checkpoint, weight, (name,))
-            _check(checkpoint, name, (experts, source.parts * out, *shape), ("U8",))
-        return Mxfp4Rows(checkpoint, codes, scales, out, source.part, source.parts)
-    if source.name not in checkpoint.tensors:
-        raise _missing(checkpoint, weight, (source.name, codes))
-    _check(checkpoint, source.name, (experts, width, source.parts * out))
-    return TransposedRows(checkpoint, source.name, out, source.part, source.parts)
+    def _transposed(self, weight: Weight, source: TransposedExperts) -> TensorRows:
+        experts, out, width = weight.shape
+        view = self.views.get(source.name)
+        if view is None:
+            raise self._missing(weight, (source.name, f"{source.name}_blocks"))
+        if BlockType.MXFP4 in view.types:
+            views = (self._checked(weight, (source.name,), (experts, source.parts * out, width)),)
+            return EveryRows(views=views, part=source.part, parts=source.parts)
+        views = (self._checked(weight, (source.name,), (experts, width, source.parts * out)),)
+        return TransposedRows(views=views, row_group=out, part=source.part, parts=source.parts)
 
+    def _checked(self, weight: Weight, names: Sequence[str], wanted: tuple[int, ...]) -> View:
+        """The first of these that is there, in the shape that it must have."""
+        view = next((self.views[name] for name in names if name in self.views), None)
+        if view is None:
+            raise self._missing(weight, names)
+        if not view.quantized and view.form not in _FLOATS:
+            raise UnsupportedError(
+                f"{self.folder}: tensor {view.name} is stored as {view.form}; edgert converts {', '.join(_FLOATS)}"
+            )
+        if view.shape != wanted and not (wanted == weight.shape and weight.stored_as(view.shape)):
+            raise ConversionError(
+                f"{self.folder}: tensor {view.name} has shape {list(view.shape)}, and config.json says {list(wanted)}"
+            )
+        return view
 
-def _find_vectors(checkpoint: Checkpoint, weight: Weight, source: ExpertVectors) -> TensorRows:
-    if source.name not in checkpoint.tensors:
-        raise _missing(checkpoint, weight, (source.name,))
-    experts, width = weight.shape
-    _check(checkpoint, source.name, (experts, source.parts * width))
-    return ExpertVectorRows(StoredRows(checkpoint, source.name), source.part, source.parts)
-
-
-def _check(checkpoint: Checkpoint, name: str, wanted: tuple[int, ...], dtypes: tuple[str, ...] = _FLOATS) -> None:
-    found, dtype = checkpoint.tensors[name].shape, checkpoint.tensors[name].dtype
-    if dtype not in dtypes:
-        raise UnsupportedError(
-            f"{checkpoint.folder}: tensor {name} is stored as {dtype}; edgert converts {', '.join(dtypes)}"
+    def _missing(self, weight: Weight, names: Sequence[str]) -> ConversionError:
+        return ConversionError(
+            f"{self.folder}: the checkpoint has no tensor {' or '.join(names)}, needed for {weight.name}"
         )
-    if found != wanted:
-        raise ConversionError(
-            f"{checkpoint.folder}: tensor {name} has shape {list(found)}, and config.json says {list(wanted)}"
-        )
-
-
-def _missing(checkpoint: Checkpoint, weight: Weight, names: Sequence[str]) -> ConversionError:
-    return ConversionError(
-        f"{checkpoint.folder}: the checkpoint has no tensor {' or '.join(names)}, needed for {weight.name}"
-    )

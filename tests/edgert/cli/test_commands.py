@@ -110,6 +110,11 @@ def test_convert_prints_a_summary(tiny_path: Path, tmp_path: Path) -> None:
         (("inspect", "BROKEN"), 65, "broken.gguf at byte"),
         (("convert", "TINY", "out.gguf", "--type", "q9"), 69, "type 'q9' is not supported; supported: f32"),
         (("convert", "missing", "out.gguf"), 64, "missing"),
+        (
+            ("convert", "TINY", "out.gguf", "--type", "native", "--calibration", "-"),
+            64,
+            "native keeps what the source has",
+        ),
         (("serve", "TINY", "--host", "0.0.0.0"), 64, "can be reached from other machines: give --api-key"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgert_models.errors import ConversionError, UnsupportedError
+from edgert_models.errors import ConversionError, FileFormatError
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.checkpoint import Checkpoint
 from edgert_quant.checkpoint.mxfp4 import repack
@@ -85,6 +85,18 @@ def test_mxfp4_stays_in_every_mix(recipe: str, tmp_path: Path) -> None:
                 )
 
 
+def test_without_a_type_everything_stays(tmp_path: Path) -> None:
+    report = convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "model.gguf")
+    assert report.recipe == "native"
+    assert not report.losses
+    found = types(tmp_path / "model.gguf")
+    assert {found[name] for name in EXPERTS} == {BlockType.MXFP4}
+    assert found["blk.1.attn_q.weight"] is found["token_embd.weight"] is BlockType.BF16
+    convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "kept.gguf", type="bf16")
+    for name in EXPERTS:
+        np.testing.assert_array_equal(read(tmp_path / "model.gguf", name), read(tmp_path / "kept.gguf", name))
+
+
 def test_mxfp4_stays_when_a_file_is_quantized(tmp_path: Path) -> None:
     convert(FOLDER / "gpt-oss-mxfp4", tmp_path / "first.gguf", type="bf16")
     report = convert(tmp_path / "first.gguf", tmp_path / "model.gguf", type="q8_0")
@@ -115,8 +127,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=rf"{name} has shape \[4, 32, 63\], and config.json says \[4, 32, 64\]"):
         convert(save(tmp_path / "short", changed, config), tmp_path / "model.gguf")
     changed = {**tensors, f"{name}_blocks": np.zeros((4, 64, 1, 16), np.float32)}
-    with pytest.raises(UnsupportedError, match=f"{name}_blocks is stored as F32; edgert converts U8"):
-        convert(save(tmp_path / "floats", changed, config), tmp_path / "model.gguf")
+    quantized = FOLDER / "gpt-oss-mxfp4/config.json"
+    with pytest.raises(FileFormatError, match=rf"{name}_blocks is F32 \[4, 64, 1, 16\], not blocks of 16 bytes \(U8\)"):
+        convert(save(tmp_path / "floats", changed, quantized), tmp_path / "model.gguf")
     tensors[f"{name}_bias"] = tensors[f"{name}_bias"][:3]
     with pytest.raises(ConversionError, match=rf"{name}_bias has shape \[3, 64\], and config.json says \[4, 64\]"):
         convert(save(tmp_path / "bias", {**tensors, name: down}, config), tmp_path / "model.gguf")

@@ -1,0 +1,54 @@
+"""Which methods of quantization are read, and the views of a whole checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from edgert_models.errors import UnsupportedError
+
+from edgert_quant.checkpoint.compressed import METHOD, compressed_views
+from edgert_quant.checkpoint.folder import Checkpoint
+from edgert_quant.checkpoint.fp8 import fp8_views
+from edgert_quant.checkpoint.gptq import awq_views, gptq_views
+from edgert_quant.checkpoint.mxfp4 import mxfp4_views
+from edgert_quant.checkpoint.views import PlainView, View
+from edgert_quant.files import quoted
+
+_METHODS: dict[str, Callable[[Checkpoint, Mapping[str, object]], Iterator[View]]] = {
+    "fp8": fp8_views,
+    METHOD: compressed_views,
+    "gptq": gptq_views,
+    "awq": awq_views,
+    "mxfp4": mxfp4_views,
+}
+_OF_ACTIVATIONS = (
+    *("input_scale", "input_zero_point", "input_global_scale", "activation_scale", "output_scale"),
+    *(".q_scale", ".k_scale", ".v_scale"),
+)
+"""How names of tensors end that say how a program may quantize inputs, or its cache; no weight needs them."""
+
+
+def open_views(checkpoint: Checkpoint) -> dict[str, View]:
+    """Every tensor of a checkpoint by the name that it has in the model.
+
+    UnsupportedError names a method of quantization that is not read; FileFormatError a tensor that does not fit its
+    companions, or lacks one.
+    """
+    stated = checkpoint.config.get("quantization_config") or checkpoint.config.get("compression_config")
+    quantized: dict[str, View] = {}
+    if stated:
+        settings = stated if isinstance(stated, dict) else {}
+        method = settings.get("quant_method", "unknown")
+        if not isinstance(method, str) or method not in _METHODS:
+            raise UnsupportedError(
+                f"{checkpoint.folder}: the checkpoint is quantized already ({quoted(str(method))}); give the original, "
+                f"or one in {', '.join(_METHODS)}"
+            )
+        quantized = {view.name: view for view in _METHODS[method](checkpoint, settings)}
+    used = frozenset[str]().union(*(view.used for view in quantized.values()))
+    plain = {
+        name: PlainView(checkpoint, tensor)
+        for name, tensor in checkpoint.tensors.items()
+        if name not in used and not (quantized and name.endswith(_OF_ACTIVATIONS))
+    }
+    return {**plain, **quantized}
