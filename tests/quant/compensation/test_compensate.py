@@ -34,6 +34,18 @@ def test_outputs_are_nearer_than_by_plain_rounding(kind: BlockType, decay: float
     assert objective(x, found, kind, h) < most * objective(x, plain, kind, h)
 
 
+@pytest.mark.parametrize("kind", [BlockType.Q2_K, BlockType.IQ4_NL], ids=lambda kind: kind.name)
+def test_types_without_a_grid_are_compensated_by_quantize_alone(
+    kind: BlockType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As types are whose codes stand for several weights."""
+    x, h = weights(24, 512), covariance(1024, 512)
+    known = objective(x, compensate(x, kind, h), kind, h)
+    monkeypatch.delitem(GRIDS, kind)
+    alone = objective(x, compensate(x, kind, h), kind, h)
+    assert known < alone < 0.75 * objective(x, quantize(x, kind, importance=h.diagonal()), kind, h)
+
+
 @each
 def test_without_correlation_no_row_is_worse(kind: BlockType) -> None:
     x = weights(16, 512)
