@@ -8,6 +8,7 @@ from edgert_quant.blocks.quantizer import writable_types
 from edgert_quant.compensation import Feedback, compensate, output_errors
 from edgert_quant.compensation.grids import GRIDS, Grid, put_together, take_apart
 from edgert_quant.compensation.kernels import round_panel
+from edgert_quant.compensation.rounding import kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -153,6 +154,10 @@ def test_few_tokens_and_large_weights() -> None:
 def test_plain_types_ignore_the_covariance() -> None:
     x = weights(3, 64)
     np.testing.assert_array_equal(compensate(x, BlockType.BF16, np.eye(64)), quantize(x, BlockType.BF16))
+
+
+def test_kernels_are_known_ahead() -> None:
+    assert {item.name for item in kernels()} == {"compensation.round_panel", "compensation.descend"}
 
 
 def test_importance_may_be_given() -> None:
