@@ -111,17 +111,14 @@ def speed(kind: BlockType, rows: int, columns: int) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows of docs/quantization.md."""
+    """In Markdown."""
     names = [name for name in rows[0] if name not in ("type", "correlation", "tokens")]
-    kinds = list(dict.fromkeys(row["type"] for row in rows))
-    lines = ["| correlation | tokens | by | " + " | ".join(kinds) + " |", "|" + "---|" * (3 + len(kinds))]
-    for correlation in DECAYS:
-        for tokens in TOKENS:
-            mine = [row for row in rows if (row["correlation"], row["tokens"]) == (correlation, tokens)]
-            for name in names:
-                figures = " | ".join(f"{row[name]:.2f}" for row in mine)
-                lines.append(f"| {correlation} | {tokens} | {name} | {figures} |")
-    return "\n".join(lines)
+    head = f"| type | correlation | tokens | {' | '.join(names)} |\n|{'---|' * (3 + len(names))}"
+    lines = []
+    for row in rows:
+        figures = " | ".join(f"{row[name]:.2f}" for name in names)
+        lines.append(f"| {row['type']} | {row['correlation']} | {row['tokens']} | {figures} |")
+    return "\n".join([head, *lines])
 
 
 def main() -> None:
@@ -130,7 +127,7 @@ def main() -> None:
     parser.add_argument("--types", default="q2_k,q3_k,q4_k,iq4_xs")
     parser.add_argument("--columns", type=int, default=768)
     parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument("--markdown", action="store_true", help="the table of the documentation instead of JSON")
+    parser.add_argument("--markdown", action="store_true", help="the table of docs/quantization.md instead of JSON")
     chosen = parser.parse_args()
     kinds = [BlockType.parse(name) for name in chosen.types.split(",")]
     x = (0.02 * np.random.default_rng(1).standard_normal((chosen.rows, chosen.columns))).astype(np.float32)

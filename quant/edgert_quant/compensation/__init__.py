@@ -1,7 +1,7 @@
 """Error compensation: rounding weights for the outputs' sake, by the covariance of a matrix's inputs (GPTQ)."""
 
 from edgert_quant.compensation.feedback import Feedback, output_errors
-from edgert_quant.compensation.rounding import compensate, kernels
+from edgert_quant.compensation.rounding import compensate
 from edgert_quant.compensation.shrink import Candidate, Choice, candidates, choose_shrink, shrunk
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "candidates",
     "choose_shrink",
     "compensate",
-    "kernels",
     "output_errors",
     "shrunk",
 ]

@@ -2,10 +2,14 @@
 
 Panel by panel from left to right: the best weights of the panel, given the errors before it; grids for them, by
 `quantize`; then in turn rounding with feedback (`kernels.round_panel`) and descent of codes, integers and units to
-where the panel costs least (`kernels.descend`). When all panels are done, descent goes over them again with the errors
-of all others known (coordinate descent on the whole objective, as in QuantEase, arXiv:2309.01885).
+where the panel costs least (`kernels.descend`). When all panels are done, they are gone over again with the errors of
+all others known: new grids, then descent (coordinate descent on the whole objective, as in QuantEase,
+arXiv:2309.01885).
 
-Types whose weights are not rounded one by one are quantized panel by panel with feedback between panels only.
+New grids come from a simpler objective with the slope of the true one: with e H eᵀ replaced by the sum over j of
+c H[j, j] (p[j] - y[j])², where y is what will be read back and p what is now, plus (e H)[j] / (c H[j, j]). `quantize`
+makes that small for any type, and rows whose true objective falls by it are taken. So types whose weights are not
+rounded one by one are compensated too, by this alone, in steps of several lengths 1 / c.
 """
 
 from __future__ import annotations
@@ -36,7 +40,10 @@ SWEEPS = 2
 """Times that codes, integers and units move in turn before other panels' errors are looked at again."""
 
 PASSES = 3
-"""Times that descent goes over all panels at the end."""
+"""Times that all panels are gone over again at the end."""
+
+STEPS, MORE_STEPS = (1.0,), (1.0, 2.0, 4.0, 8.0)
+"""Divisors c of the steps to new grids in each of these: with descent after them, and without."""
 
 
 def compensate(
@@ -88,23 +95,20 @@ class _Work:
         self, x: Floats, kind: BlockType, feedback: Feedback, importance: Numbers | None, threads: int | None
     ) -> None:
         self.x, self.kind, self.feedback, self.threads = x, kind, feedback, threads
-        self.importance = feedback.variance if importance is None else importance
+        self.importance = importance
         self.workers = min(threads or os.cpu_count() or 1, -(-len(x) // PIECE_ROWS))
         self.errors = np.zeros_like(x)
         self.limits = float(x.min()), float(x.max())
 
     def run(self) -> Bytes:
         panels = range(len(self.feedback.panels))
-        if self.kind not in GRIDS:
-            return np.concatenate([self._as_a_whole(panel) for panel in panels], axis=1)
         with ThreadPoolExecutor(self.workers, "compensate") as pool:
             self.pool = pool
-            parts = [self._one_by_one(panel) for panel in panels]
+            self.data = [self._rounded(panel) for panel in panels]
             for _ in range(PASSES):
                 for panel in panels:
-                    self._improve(panel, parts[panel])
-        blocks = [put_together(part, self.kind) for part in parts]
-        return np.concatenate([block.reshape(len(self.x), -1) for block in blocks], axis=1)
+                    self._improve(panel)
+        return np.concatenate(self.data, axis=1)
 
     def _place(self, panel: int) -> slice:
         """The panel's columns."""
@@ -116,43 +120,63 @@ class _Work:
         wanted = self.errors[:, : place.start] @ self.feedback.factor[place, : place.start].T
         return np.ascontiguousarray(self.x[:, place] + wanted @ self.feedback.panels[panel].carry)
 
-    def _fitted(self, target: Floats, panel: int) -> Bytes:
+    def _fitted(self, target: Floats, panel: int, importance: Floats) -> Bytes:
         """The panel by `quantize`. The best weights may be far larger than any weight was; grids are not for those."""
-        importance = self.importance[..., self._place(panel)]
+        if self.importance is not None:
+            importance = self.importance[..., self._place(panel)]
         return quantize(np.clip(target, *self.limits), self.kind, importance=importance, threads=self.threads)
 
-    def _as_a_whole(self, panel: int) -> Bytes:
-        data = self._fitted(self._best_weights(panel), panel)
-        self._keep_errors(panel, dequantize(data, self.kind))
-        return data
-
-    def _one_by_one(self, panel: int) -> Parts:
+    def _rounded(self, panel: int) -> Bytes:
         """A panel rounded with feedback from column to column; of several rounds the best, row by row."""
         target, curvature = self._best_weights(panel), self.feedback.panels[panel].curvature
-        parts = take_apart(self._fitted(target, panel).reshape(-1, self.kind.block_bytes), self.kind)
-        kept, least = parts.copy(), np.full(len(target), np.inf, np.float32)
-        difference = np.empty_like(target)
-        for _ in range(ROUNDS):
-            self._round(target, panel, difference, parts)
-            gradients = difference @ curvature
-            self._descend(curvature, gradients, difference, parts)
-            cost = np.einsum("rn,rn->r", gradients, difference)
-            better = cost < least
-            least = np.where(better, cost, least)
-            kept.take(parts, np.repeat(better, len(parts.codes) // len(better)))
-        self._keep_errors(panel, kept.weights(self.kind))
-        return kept
+        data = self._fitted(target, panel, self.feedback.variance[self._place(panel)])
+        if self.kind in GRIDS:
+            parts = self._apart(data)
+            kept, least = parts.copy(), np.full(len(target), np.inf, np.float32)
+            difference = np.empty_like(target)
+            for _ in range(ROUNDS):
+                self._round(target, panel, difference, parts)
+                gradients = difference @ curvature
+                self._descend(curvature, gradients, difference, parts)
+                cost = np.einsum("rn,rn->r", gradients, difference)
+                better = cost < least
+                least = np.where(better, cost, least)
+                kept.take(parts, np.repeat(better, len(parts.codes) // len(better)))
+            data = self._together(kept)
+        self._keep_errors(panel, data)
+        return data
 
-    def _improve(self, panel: int, parts: Parts) -> None:
-        """Descent with the errors of all columns known."""
-        place, covariance = self._place(panel), self.feedback.covariance
-        gradients, errors = self.errors @ covariance[:, place], np.ascontiguousarray(self.errors[:, place])
-        self._descend(np.ascontiguousarray(covariance[place, place]), gradients, errors, parts)
-        self._keep_errors(panel, parts.weights(self.kind))
+    def _improve(self, panel: int) -> None:
+        """New grids, and descent, with the errors of all columns known."""
+        place, data = self._place(panel), self.data[panel]
+        gradients = self.errors @ self.feedback.covariance[:, place]
+        curvature = np.ascontiguousarray(self.feedback.covariance[place, place])
+        bend = curvature.diagonal().copy()
+        back = self.x[:, place] - self.errors[:, place]
+        for divisor in STEPS if self.kind in GRIDS else MORE_STEPS:
+            tried = self._fitted(back + gradients / (divisor * bend), panel, bend)
+            change = dequantize(tried, self.kind) - back
+            pull = change @ curvature
+            better = np.einsum("rn,rn->r", change, 2 * gradients - pull)[:, None] > 0
+            data = np.where(better, tried, data)
+            back += np.where(better, change, np.float32(0))
+            gradients -= np.where(better, pull, np.float32(0))
+        if self.kind in GRIDS:
+            parts = self._apart(data)
+            self._descend(curvature, gradients, np.ascontiguousarray(self.x[:, place] - back), parts)
+            data = self._together(parts)
+        self.data[panel] = data
+        self._keep_errors(panel, data)
 
-    def _keep_errors(self, panel: int, back: Floats) -> None:
+    def _keep_errors(self, panel: int, data: Bytes) -> None:
         place = self._place(panel)
-        self.errors[:, place] = self.x[:, place] - back.reshape(len(self.x), -1)
+        self.errors[:, place] = self.x[:, place] - dequantize(data, self.kind)
+
+    def _apart(self, data: Bytes) -> Parts:
+        return take_apart(data.reshape(-1, self.kind.block_bytes), self.kind)
+
+    def _together(self, parts: Parts) -> Bytes:
+        return put_together(parts, self.kind).reshape(len(self.x), -1)
 
     def _round(self, target: Floats, panel: int, difference: Floats, parts: Parts) -> None:
         start = self._place(panel).start

@@ -8,6 +8,7 @@ from edgert_quant.blocks.quantizer import writable_types
 from edgert_quant.compensation import Feedback, compensate, output_errors
 from edgert_quant.compensation.grids import GRIDS, Grid, put_together, take_apart
 from edgert_quant.compensation.kernels import round_panel
+from edgert_quant.compensation.rounding import kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -32,6 +33,18 @@ def test_outputs_are_nearer_than_by_plain_rounding(kind: BlockType, decay: float
     if kind not in GRIDS:  # errors are only passed on from panel to panel
         most = (1 + most) / 2
     assert objective(x, found, kind, h) < most * objective(x, plain, kind, h)
+
+
+@pytest.mark.parametrize("kind", [BlockType.Q2_K, BlockType.IQ4_NL], ids=lambda kind: kind.name)
+def test_types_without_a_grid_are_compensated_by_quantize_alone(
+    kind: BlockType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As types are whose codes stand for several weights."""
+    x, h = weights(24, 512), covariance(1024, 512)
+    known = objective(x, compensate(x, kind, h), kind, h)
+    monkeypatch.delitem(GRIDS, kind)
+    alone = objective(x, compensate(x, kind, h), kind, h)
+    assert known < alone < 0.75 * objective(x, quantize(x, kind, importance=h.diagonal()), kind, h)
 
 
 @each
@@ -141,6 +154,10 @@ def test_few_tokens_and_large_weights() -> None:
 def test_plain_types_ignore_the_covariance() -> None:
     x = weights(3, 64)
     np.testing.assert_array_equal(compensate(x, BlockType.BF16, np.eye(64)), quantize(x, BlockType.BF16))
+
+
+def test_kernels_are_known_ahead() -> None:
+    assert {item.name for item in kernels()} == {"compensation.round_panel", "compensation.descend"}
 
 
 def test_importance_may_be_given() -> None:
