@@ -18,6 +18,7 @@ import numpy as np
 from edgert_models.errors import RequestError
 from edgert_models.graph import Role
 from edgert_quant.blocks import BlockType
+from edgert_quant.compensation.grids import GRIDS
 from edgert_quant.convert import ConversionReport
 from edgert_quant.convert import convert as write
 from edgert_quant.convert.locate import locate
@@ -28,7 +29,7 @@ from edgert_quant.convert.run import open_source
 from edgert_quant.gguf.output import write_whole
 from edgert_quant.recipes import DEFAULT, NATIVE, RECIPES, recipe_named
 
-from edgert.tuning.allocation import Allocation, allocate, curve
+from edgert.tuning.allocation import allocate, curve
 from edgert.tuning.finish import finish as tune
 from edgert.tuning.importance import Importance
 from edgert.tuning.material import WINDOW, Material, Model
@@ -39,6 +40,8 @@ from edgert.tuning.sensitivity import Costs, Progress, Sensitivities
 FLOATS = (Role.VECTOR, Role.ROUTER)
 HEADER_ROOM = 4096
 """Bytes kept free under a budget for what the file says of itself."""
+LEFT, LEFT_OF_GRIDS = 0.5, 0.85
+"""Of the divergence after compensation, about: of types rounded one by one, and of those of grids of points."""
 POWERS = (0.8, 1.0, 1.25)
 """Of the sensitivities: below 1 spreads bits more evenly, above 1 less."""
 
@@ -113,15 +116,13 @@ def convert(
             stack.callback(teacher.close)
         fixed = _fixed(reference, model, more.pop("tensors", ()))
         job = _Job(material, options, work, said, fixed)
-        types, expected = job.choose()
+        plans = job.choose()
+        types, packed, found = job.rounded(plans)
         if options.save_plan is not None:
-            notes = {"divergence": round(expected, 6)} if expected is not None else {}
-            text = plan_text(model.plan.spec.architecture, types, notes)
+            text = plan_text(model.plan.spec.architecture, types, {"divergence": round(min(found.values()), 6)})
             write_whole(options.save_plan, text.encode())
-        found: dict[str, float] = {} if expected is None else {"chosen": expected}
         if options.only_plan:
             return Tuned(None, types, found, job.curve)
-        packed = job.rounded(types, found)
         if options.steps:
             if options.teacher is not None:
                 material.learn(teacher)
@@ -175,15 +176,15 @@ class _Job:
             self._said("importance", 1, 1)
         return self._importance
 
-    def choose(self) -> tuple[dict[str, BlockType], float | None]:
-        """Types of all matrices, and their divergence on held-out windows if it was measured."""
+    def choose(self) -> list[dict[str, BlockType]]:
+        """Types of all matrices: of several plans the best is only seen when they are rounded."""
         options, spec = self._options, self._material.model.plan.spec
         if options.plan is not None:
-            return self._only_matrices(planned(read_plan(options.plan, spec.architecture), self._weights, {})), None
+            return [self._only_matrices(planned(read_plan(options.plan, spec.architecture), self._weights, {}))]
         budget = self._matrix_budget()
         if budget is None:
             recipe = recipe_named(options.type or DEFAULT)
-            return self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()}), None
+            return [self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()})]
         costs = Sensitivities(
             self._material, self.importance, self._work / "sensitivities.json", threads=options.threads
         ).measure(self._fixed, self._said)
@@ -191,7 +192,7 @@ class _Job:
             name: {kind: tensor_bytes(kind, self._weights[name].shape) for kind in own} for name, own in costs.items()
         }
         self.curve = curve(costs, sizes)
-        return self._best(costs, sizes, budget)
+        return self._promising(costs, sizes, budget)
 
     def _only_matrices(self, types: Mapping[str, BlockType]) -> dict[str, BlockType]:
         return {
@@ -213,23 +214,34 @@ class _Job:
         header = sum(path.stat().st_size for path in file.paths) - stored
         return options.budget - kept - header - HEADER_ROOM
 
-    def _best(
+    def _promising(
         self, costs: Costs, sizes: Mapping[str, Mapping[BlockType, int]], budget: int
-    ) -> tuple[dict[str, BlockType], float]:
-        """Of some promising choices the one that does best on the held-out windows: sums of divergences only guide."""
-        tried: list[Allocation] = [
-            allocate({n: {k: c**power for k, c in own.items()} for n, own in costs.items()}, sizes, budget)
-            for power in POWERS
+    ) -> list[dict[str, BlockType]]:
+        """Choices to decide between by the true divergence, as sums of divergences only guide: the best without
+        compensation; and if there will be some, the best of what compensation is expected to leave, and the best of
+        types whose weights are rounded one by one, which it helps most.
+        """
+        tables: list[dict[str, dict[BlockType, float]]] = [
+            {n: {k: c**power for k, c in own.items()} for n, own in costs.items()} for power in POWERS
         ]
-        plans = [dict(each.types) for each in tried] + self._recipes(sizes, budget)
-        unlike = [plan for i, plan in enumerate(plans) if plan not in plans[:i]]
-        found = []
+        plans = [allocate(table, sizes, budget).types for table in tables] + self._recipes(sizes, budget)
+        best = self._least(plans)
+        if not self._options.compensate:
+            return [best]
+        expected = {
+            n: {k: c * (LEFT if k in GRIDS else LEFT_OF_GRIDS) for k, c in own.items()} for n, own in costs.items()
+        }
+        alone = {n: {k: c for k, c in own.items() if k in GRIDS} or own for n, own in costs.items()}
+        return _unlike([best, allocate(expected, sizes, budget).types, *_if_it_fits(alone, sizes, budget)])
+
+    def _least(self, plans: list[dict[str, BlockType]]) -> dict[str, BlockType]:
+        """The plan that does best on the held-out windows, each weight rounded for itself."""
+        unlike, found = _unlike(plans), list[float]()
         for done, plan in enumerate(unlike):
             self._said("verify", done, len(unlike))
-            found.append(self._true(plan))
+            found.append(self._divergence(self._plain(plan)))
         self._said("verify", len(unlike), len(unlike))
-        best = int(np.argmin(found))
-        return unlike[best], found[best]
+        return unlike[int(np.argmin(found))]
 
     def _recipes(self, sizes: Mapping[str, Mapping[BlockType, int]], budget: int) -> list[dict[str, BlockType]]:
         """The two largest named mixes that the budget has room for."""
@@ -243,8 +255,7 @@ class _Job:
         fitting = sorted((total, i) for i, total in enumerate(totals) if total <= budget)
         return [mixes[i] for _, i in fitting[-2:]]
 
-    def _true(self, types: Mapping[str, BlockType]) -> float:
-        packed = self._plain(types)
+    def _divergence(self, packed: Packed) -> float:
         return self._material.divergence(self._material.model.walk(packed), self._material.held)
 
     def _plain(self, types: Mapping[str, BlockType]) -> Packed:
@@ -259,13 +270,34 @@ class _Job:
             packed.put(name, kind, rows)
         return packed
 
-    def rounded(self, types: Mapping[str, BlockType], found: dict[str, float]) -> Packed:
-        """All matrices in their bytes; `found` is told the divergences."""
-        material, options = self._material, self._options
-        plain = self._plain(types)
-        found["rounded"] = material.divergence(material.model.walk(plain), material.held)
-        if not options.compensate:
-            return plain
-        better = Rounder.run(material, types, self.importance, threads=options.threads, progress=self._said)
-        found["compensated"] = material.divergence(material.model.walk(better), material.held)
-        return better if found["compensated"] < found["rounded"] else plain
+    def rounded(self, plans: list[dict[str, BlockType]]) -> tuple[dict[str, BlockType], Packed, dict[str, float]]:
+        """The plan that does best once its matrices are rounded, they in their bytes, and the divergences found."""
+        best: tuple[float, dict[str, BlockType], Packed, dict[str, float]] | None = None
+        for types in plans:
+            packed = self._plain(types)
+            found = {"rounded": self._divergence(packed)}
+            if self._options.compensate:
+                better = Rounder.run(
+                    self._material, types, self.importance, threads=self._options.threads, progress=self._said
+                )
+                found["compensated"] = self._divergence(better)
+                if found["compensated"] < found["rounded"]:
+                    packed = better
+            least = min(found.values())
+            if best is None or least < best[0]:
+                best = least, types, packed, found
+        assert best is not None
+        return best[1:]
+
+
+def _unlike(plans: list[dict[str, BlockType]]) -> list[dict[str, BlockType]]:
+    return [plan for i, plan in enumerate(plans) if plan not in plans[:i]]
+
+
+def _if_it_fits(
+    costs: Mapping[str, Mapping[BlockType, float]], sizes: Mapping[str, Mapping[BlockType, int]], budget: int
+) -> list[dict[str, BlockType]]:
+    """The best choice, or nothing where the smallest types are too large."""
+    if sum(min(sizes[name][kind] for kind in own) for name, own in costs.items()) > budget:
+        return []
+    return [allocate(costs, {n: {k: sizes[n][k] for k in own} for n, own in costs.items()}, budget).types]

@@ -43,12 +43,12 @@ SAVE_EVERY = 5.0
 """Seconds."""
 
 
-def candidates(row: int, kinds: Sequence[BlockType] = KINDS) -> list[BlockType]:
+def candidates(row: int) -> list[BlockType]:
     """Types that rows of so many weights can have and edgert can write."""
     from edgert_quant.blocks.quantizer import writable_types
 
     known = writable_types()
-    return [kind for kind in kinds if row % kind.block_size == 0 and kind in known]
+    return [kind for kind in KINDS if row % kind.block_size == 0 and kind in known]
 
 
 class Sensitivities:

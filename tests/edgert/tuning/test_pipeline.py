@@ -13,6 +13,7 @@ from edgert_models.errors import RequestError
 from edgert_quant.blocks import BlockType
 from edgert_quant.gguf import GgufFile
 
+from edgert.tuning import sensitivity
 from edgert.tuning.finish import Tuner, finish
 from edgert.tuning.importance import Importance
 from edgert.tuning.material import Material, Model
@@ -21,8 +22,22 @@ from edgert.tuning.pipeline import Options, Tuned, convert
 from tests.edgert.cli.support import run
 from tests.edgert.tiny_gguf import write_tiny
 
-TEXT = "hello world, and the rest of what there is to say about it: nothing much, or less. " * 40
-SIZES: dict[str, Any] = {"width": 256, "feed_forward": 256, "expert_feed_forward": 256, "heads": 4, "head_size": 64}
+TEXT = "hello world, and the rest of what there is to say about it: nothing much, or less. " * 24
+SIZES: dict[str, Any] = {
+    "layers": 1,
+    "experts": 4,
+    "width": 256,
+    "feed_forward": 256,
+    "expert_feed_forward": 256,
+    "heads": 4,
+    "head_size": 64,
+}
+
+
+@pytest.fixture(autouse=True)
+def fewer_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = (BlockType.Q2_K, BlockType.IQ3_XXS, BlockType.Q3_K, BlockType.Q4_K, BlockType.Q6_K, BlockType.Q8_0)
+    monkeypatch.setattr(sensitivity, "KINDS", kinds)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +73,8 @@ def test_every_step_helps_and_the_budget_holds(source: Path, tmp_path: Path) -> 
 
 def test_a_budget_of_bytes(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.gguf"
-    converted(source, output, budget=900_000, compensate=False)
-    assert 0.98 * 900_000 <= output.stat().st_size <= 900_000
+    converted(source, output, budget=600_000, compensate=False)
+    assert 0.98 * 600_000 <= output.stat().st_size <= 600_000
 
 
 def test_rules_prevail(source: Path, tmp_path: Path) -> None:
@@ -76,7 +91,7 @@ def test_a_stopped_run_goes_on_from_what_was_measured(source: Path, tmp_path: Pa
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "measure" and done == 40:
+        if stage == "measure" and done == 20:
             raise StoppedError
 
     asked = Options(calibration=TEXT, window=64, bits=3.5, compensate=False, work=work, keep_work=True)
@@ -84,7 +99,7 @@ def test_a_stopped_run_goes_on_from_what_was_measured(source: Path, tmp_path: Pa
         convert(source, output, asked, progress=stop)
     assert not output.exists()
     measured = json.loads((work / "sensitivities.json").read_text())["found"]
-    assert len(measured) >= 30
+    assert len(measured) >= 15
     marked = {key: [value[0] + 0.25, value[1]] for key, value in measured.items()}
     document = json.loads((work / "sensitivities.json").read_text())
     (work / "sensitivities.json").write_text(json.dumps({**document, "found": marked}))
@@ -133,7 +148,7 @@ def test_scales_have_the_derivatives_that_finite_differences_show(source: Path) 
     tuner.walk.backward(batch, marks, targets.slope(logits), tuner)
     slopes = {name: gradient.copy() for name, gradient in tuner._gradients.items()}
     rng = np.random.default_rng(0)
-    for name in ("blk.0.attn_q.weight", "blk.1.ffn_down_exps.weight", "output.weight", "blk.0.ffn_norm.weight"):
+    for name in ("blk.0.attn_q.weight", "blk.0.ffn_down_exps.weight", "output.weight", "blk.0.ffn_norm.weight"):
         array = tuner._arrays()[name]
         before, direction = array.copy(), rng.choice([-1.0, 1.0], array.shape).astype(np.float32)
         losses = []
