@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.matmul import commit
 from edgert.evaluation import log_softmax
 from edgert.tuning.material import Model
 from edgert.tuning.pipeline import Options, convert
-from numpy.typing import NDArray
 
 WINDOW = 256
 RUNGS = (
@@ -89,9 +90,10 @@ def judged(path: Path, p: NDArray[np.float64], q: NDArray[np.float64]) -> dict[s
     """A file's size and its divergence from the source's predictions `p`, in nats."""
     d = np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0)
     mean, spread = float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d)))
-    quantiles = {name: float(np.quantile(d, share)) for name, share in (("median", 0.5), ("p99", 0.99), ("p99.9",
-    0.999))} same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean()) return {"bytes": path.stat().st_size, "mean":
-    mean, "error": spread, **quantiles, "same_top": same}
+    shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
+    quantiles = {name: float(np.quantile(d, share)) for name, share in shares.items()}
+    same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
+    return {"bytes": path.stat().st_size, "mean": mean, "error": spread, **quantiles, "same_top": same}
 
 
 def ours(source: Path, output: Path, text: str, work: Path, **options: Any) -> dict[str, float]:

@@ -32,14 +32,6 @@ SIZES: dict[str, Any] = {
     "heads": 4,
     "head_size": 64,
 }
-    "layers": 1,
-    "experts": 4,
-    "width": 256,
-    "feed_forward": 256,
-    "expert_feed_forward": 256,
-    "heads": 4,
-    "head_size": 64,
-}
 
 
 @pytest.fixture(autouse=True)
