@@ -174,8 +174,8 @@ def plan_table(plan: Mapping[str, BlockType]) -> Table:
 def _steps(divergence: Mapping[str, float]) -> Table:
     from rich.table import Table
 
-    table = Table(title="divergence on held-out windows, nats", title_justify="left")
-    table.add_column("step")
+    table = Table()
+    table.add_column("divergence on held-out windows, nats")
     table.add_column("mean", justify="right")
     for step, value in divergence.items():
         table.add_row(step, f"{value:.5f}")

@@ -67,6 +67,12 @@ class Sensitivities:
 
     def measure(self, fixed: Mapping[str, BlockType], progress: Progress | None = None) -> Costs:
         """Of every tensor that is quantized; those of a fixed type in that alone."""
+        try:
+            return self._measured(fixed, progress)
+        finally:
+            self._save()
+
+    def _measured(self, fixed: Mapping[str, BlockType], progress: Progress | None) -> Costs:
         material = self._material
         names = Importance.matrices(material.model)
         weights = material.model.plan.weights
@@ -94,7 +100,6 @@ class Sensitivities:
                     if progress:
                         progress("measure", done, total)
             costs[name] = self._filled(name, costs[name])
-        self._save()
         return {name: costs[name] for name in names}
 
     def _probes(self, kinds: Sequence[BlockType], names: Sequence[str]) -> list[BlockType]:

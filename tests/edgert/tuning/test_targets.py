@@ -21,7 +21,8 @@ def defined(p: np.ndarray, q: np.ndarray, most: int) -> np.ndarray:
     listed, theirs = np.take_along_axis(p, order, axis=1), np.take_along_axis(q, order, axis=1)
     whole = (listed * np.log(listed / theirs)).sum(axis=1)
     rest, other = 1 - listed.sum(axis=1), 1 - theirs.sum(axis=1)
-    return np.asarray(whole + np.where(rest > 1e-12, rest * np.log(np.maximum(rest, 1e-300) / other), 0))
+    rest, other = np.maximum(rest, 1e-15), np.maximum(other, 1e-15)
+    return np.asarray(whole + np.where(rest > 1e-12, rest * np.log(rest / other), 0))
 
 
 @pytest.mark.parametrize("most", [4, 64, 300, 1000])
