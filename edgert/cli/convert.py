@@ -32,6 +32,15 @@ def convert(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; default: its folder's name.")] = None,
+    distilled_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A teacher of the model: a name, hub id or address, to be noted in the file."
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A data set that it was distilled on, to be noted too.")
+    ] = None,
     calibration: tune.Calibration = None,
     budget: tune.Budget = None,
     bits: tune.Bits = None,
@@ -69,6 +78,7 @@ def convert(
         keep_work=keep_work,
     )
     more: dict[str, Any] = {"tensors": tensor or (), "name": name, "overwrite": overwrite, "parity": parity}
+    more |= {"distilled_from": distilled_from or (), "datasets": dataset or ()}
     if wishes.wanted():
         tune.run(source, output, wishes, type_name, threads, as_json=as_json, **more)
         return
