@@ -94,8 +94,9 @@ def evaluate(
 
     With stored predictions as `reference`, their windows are scored, and `text` is only checked to be theirs if it is
     given. The divergence is then that over the listed tokens and all others as one, and for what is lost within these
-    an estimate from the sampled ones, right on average (J. Schulman, "Approximating KL Divergence"). `window` is 512 tokens unless it is given or the predictions say otherwise. `save` is where to store what
-    `llm` itself predicts, with its `top` likeliest tokens.
+    an estimate from the sampled ones, right on average (J. Schulman, "Approximating KL Divergence"). `window` is 512
+    tokens unless it is given or the predictions say otherwise. `save` is where to store what `llm` itself predicts,
+    with its `top` likeliest tokens.
 
     RequestError for a text shorter than a window, a reference with another tokenizer, or predictions of another text or
     window; FileFormatError for damaged predictions; BackendError for logits that are no numbers.

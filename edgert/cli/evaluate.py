@@ -32,7 +32,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="[TEXT]",
-            help="A file of plain text (UTF-8), or '-' for stdin; not needed where the reference is stored predictions.",
+            help="A file of plain text (UTF-8), or '-' for stdin; not needed beside stored predictions.",
         ),
     ] = None,
     reference: Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgert_quant.gguf import GgufFile, GgufMetadata
 
 _LONG = 16
+_RECEIPT = "edgert.quality."
 _ORIGINS = (
     "general.license",
     "edgert.distill.",
@@ -60,6 +61,8 @@ def inspect_file(
         )
         return
     for key, value in entries.items():
+        if receipt and key.startswith(_RECEIPT):
+            continue  # below
         out.print(f"{key} = {value}", markup=False, soft_wrap=True)
     out.print()
     if tensors:
@@ -76,7 +79,8 @@ def inspect_file(
             out.print(f"{title}:", markup=False)
             width = max(map(len, block))
             for key, value in block.items():
-                out.print(f"  {key:<{width}}  {value}", markup=False, soft_wrap=True)
+                shown = f"{value:.6g}" if isinstance(value, float) else value
+                out.print(f"  {key:<{width}}  {shown}", markup=False, soft_wrap=True)
     if per_token is not None:
         out.print(f"{size(per_token)} of weights are read for each token", markup=False)
     out.print(f"runs here: {runs}", markup=False, soft_wrap=True)
