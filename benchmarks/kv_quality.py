@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import edgert
 from benchmarks.matmul import commit
-from edgert.evaluation import log_softmax
+from edgert.windows import log_softmax
 
 EXACT = "f32"
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RequestError,
         TemplateError,
         UnsupportedError,
+        VerificationError,
     )
     from edgert_quant.convert import convert
 
@@ -54,6 +55,7 @@ __all__ = [
     "Timings",
     "UnsupportedError",
     "Usage",
+    "VerificationError",
     "calibrate",
     "convert",
 ]

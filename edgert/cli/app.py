@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from edgert import __version__
-from edgert.cli import bench, calibrate, chat, convert, doctor, evaluate, generate, inspect, serve, tokenize, warmup
+from edgert.cli import (
+    bench,
+    calibrate,
+    chat,
+    convert,
+    doctor,
+    evaluate,
+    generate,
+    inspect,
+    serve,
+    tokenize,
+    verify,
+    warmup,
+)
 
 app = typer.Typer(
     name="edgert",
@@ -39,6 +52,7 @@ app.command()(serve.serve)
 app.command()(convert.convert)
 app.command()(calibrate.calibrate)
 app.command()(evaluate.evaluate)
+app.command()(verify.verify)
 app.command("inspect")(inspect.inspect_file)
 app.command()(tokenize.tokenize)
 app.command()(bench.bench)

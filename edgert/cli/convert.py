@@ -40,6 +40,15 @@ def convert(
     min_tokens_per_expert: Annotated[
         int | None, typer.Option(min=1, help="Fail where an expert has seen fewer tokens in the importance matrix.")
     ] = None,
+    distilled_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A teacher of the model: a name, hub id or address, to be noted in the file."
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A data set that it was distilled on, to be noted too.")
+    ] = None,
     calibration: tune.Calibration = None,
     budget: tune.Budget = None,
     bits: tune.Bits = None,
@@ -77,6 +86,7 @@ def convert(
         keep_work=keep_work,
     )
     more: dict[str, Any] = {"tensors": tensor or (), "name": name, "overwrite": overwrite, "parity": parity}
+    more |= {"distilled_from": distilled_from or (), "datasets": dataset or ()}
     if wishes.wanted():
         if imatrix is not None or min_tokens_per_expert is not None:
             raise RequestError(

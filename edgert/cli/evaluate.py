@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from edgert_models.errors import RequestError
@@ -14,21 +16,54 @@ from edgert.cli import options
 from edgert.cli.plots import check_plot, figure_of
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
     from edgert import LLM
     from edgert.evaluation import Evaluation
+    from edgert.predictions import Predictions
+    from edgert.receipt import Receipt
+
+WINDOW = 512  # as in edgert.windows, which is imported with NumPy
 
 
 def evaluate(
     model: options.RequiredModel,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="A file of plain text (UTF-8), or '-' for stdin.")],
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TEXT]",
+            help="A file of plain text (UTF-8), or '-' for stdin; not needed beside stored predictions.",
+        ),
+    ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="A model to compare with, such as the one that MODEL was quantized from; same tokenizer."),
+        typer.Option(
+            help="What to compare with: a model with the same tokenizer, such as the one that MODEL was quantized "
+            "from, or predictions that --save-predictions has stored."
+        ),
     ] = None,
     window: Annotated[
-        int, typer.Option(help="Tokens of context; predictions in the second half of each window count.")
-    ] = 512,
+        int | None,
+        typer.Option(
+            help="Tokens of context; predictions in the second half of each window count. "
+            "Default: 512, or that of stored predictions."
+        ),
+    ] = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Most windows; default: the whole text.")] = None,
+    save_predictions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Store what MODEL predicts, for --reference and edgert verify.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Tokens to list for each stored prediction, likeliest first.")
+    ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write the figures into MODEL, for edgert inspect and edgert verify. The predictions of a reference "
+            "that is a model are stored beside MODEL for that.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture (PNG, SVG or PDF) of how the divergence is distributed.")
     ] = None,
@@ -40,39 +75,121 @@ def evaluate(
     """Measure how well a model predicts a text, as llama.cpp's llama-perplexity does, and with --reference how far its
     predictions are from another model's (Kullback-Leibler divergence, same likeliest token).
     """
-    if plot is not None and reference is None:
-        raise RequestError("--plot shows the divergence from a model: name it by --reference", parameter="plot")
+    for option, wanted, reason in (
+        ("plot", plot is not None, "shows the divergence from a model"),
+        ("record", record, "writes down the distance from a model"),
+    ):
+        if wanted and reference is None:
+            raise RequestError(f"--{option} {reason}: name it by --reference", parameter=option)
     if plot is not None:
         check_plot(plot)
-    content = read_text(text)
-    from edgert import evaluation
+    if top is not None and save_predictions is None and not record:
+        raise RequestError("--top is for stored predictions: give --save-predictions or --record", parameter="top")
     from edgert.cli.console import bar, print_json
 
-    def opened(name: str) -> LLM:
-        return options.open_model(
-            name, backend=backend, threads=threads, memory=memory, context=window, sequences=1, quiet=as_json
+    with bar(as_json) as bars:
+        job = _Job(
+            model=model,
+            content=None if text is None else read_text(text),
+            reference=reference,
+            sizes={"window": window, "windows": windows, "top": top},
+            opening={"backend": backend, "threads": threads, "memory": memory, "quiet": as_json},
+            bars=bars,
         )
-
-    with ExitStack() as stack:
-        llm = stack.enter_context(opened(model))
-        other = None if reference is None else stack.enter_context(opened(reference))
-        bars = stack.enter_context(bar(as_json))
-        task = bars.add_task("Evaluating", total=None)
-        found = evaluation.evaluate(
-            llm,
-            content,
-            reference=other,
-            names=(Path(model).name, Path(reference or "").name),
-            window=window,
-            most_windows=windows,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
-        )
+        found, receipt = job.run(save_predictions, record)
     if plot is not None:
         _draw(found, plot)
     if as_json:
-        print_json(found.plain())
+        print_json(found.plain() | ({} if receipt is None else {"receipt": asdict(receipt)}))
         return
     _show(found)
+    if receipt is not None:
+        from edgert.cli.console import out
+
+        out.print(f"recorded in {model}, to be verified with {receipt.predictions}", markup=False, soft_wrap=True)
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """What the command was asked for. One model is open at a time, unless both are compared side by side."""
+
+    model: str
+    content: str | None
+    reference: str | None
+    sizes: Mapping[str, int | None]
+    opening: Mapping[str, Any]
+    bars: Bar
+
+    def run(self, save: Path | None, record: bool) -> tuple[Evaluation, Receipt | None]:
+        """Evaluate, store and record."""
+        from edgert.evaluation import evaluate
+        from edgert.predictions import TOP, Predictions, is_predictions
+        from edgert.receipt import record_receipt
+        from edgert.resolve import resolve_model
+
+        path = resolve_model(None if self.model == "demo" else self.model)
+        with ExitStack() as stack:
+            reference: LLM | Predictions | None = None
+            window = self.sizes["window"]
+            if self.reference is not None:
+                stored = Path(self.reference) if is_predictions(self.reference) else None
+                if stored is None and record:
+                    stored = self._stored_beside(path)
+                if stored is not None:
+                    reference = stack.enter_context(Predictions.open(stored))
+                    window = window or reference.window
+                else:
+                    reference = stack.enter_context(self._opened(self.reference))
+            with self._opened(self.model, window) as llm:
+                found = evaluate(
+                    llm,
+                    self.content,
+                    reference=reference,
+                    names=(Path(self.model).name, Path(self.reference or "").name),
+                    window=window,
+                    most_windows=self.sizes["windows"],
+                    save=save,
+                    top=self.sizes["top"] or TOP,
+                    progress=self._bar("Evaluating"),
+                )
+                backend = llm.report.backend
+            if not record:
+                return found, None
+            assert isinstance(reference, Predictions)
+            return found, record_receipt(path, found, reference, backend=backend, progress=self._bar("Recording"))
+
+    def _stored_beside(self, path: Path) -> Path:
+        """The reference's predictions, stored beside the model; RequestError where there are some already."""
+        from edgert.predictions import TOP, record_predictions
+        from edgert.receipt import predictions_path
+
+        target = predictions_path(path)
+        if target.exists():
+            reason = f"there is {target} already: give it as --reference, or remove it"
+            raise RequestError(reason, parameter="reference")
+        if self.content is None:
+            raise RequestError("there is no text for the reference to predict: name one", parameter="text")
+        assert self.reference is not None
+        with self._opened(self.reference) as llm:
+            record_predictions(
+                llm,
+                self.content,
+                target,
+                window=self.sizes["window"] or WINDOW,
+                windows=self.sizes["windows"],
+                top=self.sizes["top"] or TOP,
+                name=Path(self.reference).name,
+                progress=self._bar("Reference"),
+            )
+        return target
+
+    def _opened(self, name: str, window: int | None = None) -> LLM:
+        context = window or self.sizes["window"] or WINDOW
+        return options.open_model(name, context=context, sequences=1, **self.opening)
+
+    def _bar(self, title: str) -> Callable[[int, int], None]:
+        task = self.bars.add_task(title, total=None)
+        return lambda done, total: self.bars.update(task, completed=done, total=total)
 
 
 def read_text(text: str) -> str:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from edgert_models.errors import UnsupportedError
+from edgert_models.errors import FileFormatError, UnsupportedError
 
 from edgert.cli import options
 
+if TYPE_CHECKING:
+    from edgert_quant.gguf import GgufFile, GgufMetadata
+
 _LONG = 16
+_RECEIPT = "edgert.quality."
+_ORIGINS = (
+    "general.license",
+    "edgert.distill.",
+    "edgert.source.",
+    "edgert.convert.",
+    "edgert.calibration.",
+    "quantize.imatrix.",
+)
 
 
 def inspect_file(
@@ -20,7 +33,6 @@ def inspect_file(
     as_json: options.Json = False,
 ) -> None:
     """Print a file's metadata, its tensors by type, and whether edgert can run it."""
-    from edgert_models.registry import build_plan, spec_from_gguf
     from edgert_quant.gguf import GgufFile
 
     from edgert.cli.console import out, print_json, size
@@ -31,15 +43,8 @@ def inspect_file(
             {"name": t.name, "type": t.type.name, "shape": list(t.shape), "bytes": t.nbytes}
             for t in gguf.tensors.values()
         ]
-        runs, per_token = "yes", None
-        try:
-            from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
-
-            plan = build_plan(spec_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()}))
-            check_weights(plan, GgufWeights(gguf), str(file))
-            per_token = weight_bytes_per_token(plan, GgufWeights(gguf))
-        except UnsupportedError as error:
-            runs = f"no: {error}"
+        runs, per_token = _runs(gguf)
+        receipt, origin = _receipt(gguf.metadata), _provenance(gguf.metadata)
     total, count = sum(t["bytes"] for t in listed), Counter(t["type"] for t in listed)
     if as_json:
         print_json(
@@ -50,10 +55,14 @@ def inspect_file(
                 "bytes": total,
                 "weight_bytes_per_token": per_token,
                 "runs": runs,
+                "receipt": receipt,
+                "provenance": origin,
             }
         )
         return
     for key, value in entries.items():
+        if receipt and key.startswith(_RECEIPT):
+            continue  # below
         out.print(f"{key} = {value}", markup=False, soft_wrap=True)
     out.print()
     if tensors:
@@ -62,9 +71,66 @@ def inspect_file(
         out.print()
     by_type = ", ".join(f"{n} {name}" for name, n in count.most_common())
     out.print(f"{len(listed)} tensors, {size(total)}: {by_type}", markup=False)
+    for title, block in (
+        ("where it comes from", origin),
+        ("quality, as the file says; edgert verify checks it", receipt),
+    ):
+        if block:
+            out.print(f"{title}:", markup=False)
+            width = max(map(len, block))
+            for key, value in block.items():
+                shown = f"{value:.6g}" if isinstance(value, float) else value
+                out.print(f"  {key:<{width}}  {shown}", markup=False, soft_wrap=True)
     if per_token is not None:
         out.print(f"{size(per_token)} of weights are read for each token", markup=False)
     out.print(f"runs here: {runs}", markup=False, soft_wrap=True)
+
+
+def _runs(gguf: GgufFile) -> tuple[str, int | None]:
+    """Whether edgert can run it or why not, and the bytes of weights that a token takes."""
+    from edgert_models.registry import build_plan, spec_from_gguf
+    from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
+
+    kind = gguf.metadata.string("general.type", "model")
+    if kind != "model":
+        return f"no: it is no model but {kind}", None
+    try:
+        plan = build_plan(spec_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()}))
+        check_weights(plan, GgufWeights(gguf), str(gguf.path))
+        return "yes", weight_bytes_per_token(plan, GgufWeights(gguf))
+    except UnsupportedError as error:
+        return f"no: {error}", None
+
+
+def _receipt(metadata: GgufMetadata) -> dict[str, Any] | None:
+    """What the file says of its quality, if it says so."""
+    from edgert.receipt import Receipt
+
+    try:
+        found = Receipt.read(metadata)
+    except FileFormatError as error:
+        return {"damaged": str(error)}
+    return None if found is None else asdict(found)
+
+
+def _provenance(metadata: GgufMetadata) -> dict[str, Any]:
+    """What it was made from, of what the file says."""
+    found: dict[str, Any] = {}
+    for kind in ("base_model", "dataset"):
+        count = metadata.integer(f"general.{kind}.count", 0, minimum=0)
+        names = [_origin(metadata, f"general.{kind}.{i}") for i in range(min(count, _LONG))]
+        if names:
+            found[kind] = ", ".join(names)
+    for key, value in metadata.items():
+        if key.startswith(_ORIGINS):
+            found[key] = ", ".join(value) if isinstance(value, list) else _brief(value)
+    return found
+
+
+def _origin(metadata: GgufMetadata, key: str) -> str:
+    address = metadata.string(f"{key}.repo_url", "")
+    name = metadata.string(f"{key}.name", "")
+    return f"{name} ({address})" if name and address else name or address or "?"
 
 
 def _brief(value: Any) -> Any:

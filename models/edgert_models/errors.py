@@ -8,6 +8,7 @@
     │   └── MemoryBudgetError    the plan of memory does not fit: needed and available bytes
     ├── RequestError         what the caller passed is wrong: parameter and reason
     │   └── ContextLengthError   prompt and answer do not fit the context: tokens and limit
+    ├── VerificationError    a model file is not what its receipt says: the figure or the weights
     ├── TemplateError        a chat template failed, or overran its limits
     ├── QueueFullError       as many requests as allowed are waiting already
     └── CancelledError       the request was cancelled, or its session was closed
@@ -92,6 +93,12 @@ class ContextLengthError(RequestError):
         self.tokens = tokens
         self.limit = limit
         super().__init__(message, parameter=parameter)
+
+
+class VerificationError(EdgertError):
+    """A model file is not what its receipt says; the message names what differs."""
+
+    exit_code = 1
 
 
 class TemplateError(EdgertError):

@@ -11,7 +11,8 @@ from edgert_models.errors import BackendError, RequestError
 
 from edgert import LLM
 from edgert.evaluation import evaluate, rows
-from tests.edgert.tiny_gguf import write_tiny
+from edgert.predictions import Predictions, record_predictions
+from tests.edgert.tiny_gguf import tokenizer_entries, vocabulary, write_tiny
 
 Open = Callable[..., LLM]
 TEXT = "hello world, and the rest of what there is to say about it: nothing much. " * 4
@@ -74,6 +75,45 @@ def test_a_model_is_no_distance_from_itself(tiny: LLM) -> None:
     alone = evaluate(tiny, TEXT, window=16, most_windows=2)
     assert alone.comparison is None
     assert alone.perplexity == found.perplexity
+
+
+def test_stored_predictions_say_what_the_model_says(tiny: LLM, other: LLM, tmp_path: Path) -> None:
+    record_predictions(other, TEXT, tmp_path / "p.gguf", window=32, name="b")
+    live = evaluate(tiny, TEXT, reference=other, names=("a", "b"), window=32)
+    with Predictions.open(tmp_path / "p.gguf") as predictions:
+        found = evaluate(tiny, reference=predictions, names=("a", "unused"))
+        assert evaluate(tiny, TEXT, reference=predictions, window=32).perplexity == found.perplexity
+        assert evaluate(tiny, reference=predictions, most_windows=2).windows == 2
+        assert evaluate(other, reference=predictions).comparison.largest < 1e-6  # type: ignore[union-attr]
+    assert (found.text_sha256, found.window, found.tokens) == (live.text_sha256, live.window, live.tokens)
+    assert found.perplexity == live.perplexity
+    assert found.comparison is not None
+    assert live.comparison is not None
+    assert found.comparison.reference == "b"
+    assert found.comparison.same_top == live.comparison.same_top
+    assert found.comparison.reference_perplexity.mean == pytest.approx(live.comparison.reference_perplexity.mean)
+    assert found.comparison.divergence.mean == pytest.approx(live.comparison.divergence.mean, rel=0.02)
+    assert found.divergences is not None
+    assert live.divergences is not None
+    assert np.corrcoef(found.divergences, live.divergences)[0, 1] > 0.9
+
+
+def test_predictions_that_do_not_fit(tiny: LLM, open_tiny: Open, tmp_path: Path) -> None:
+    record_predictions(tiny, TEXT, tmp_path / "p.gguf", window=32)
+    with pytest.raises(RequestError, match="there is no text to score, nor stored predictions of one"):
+        evaluate(tiny)
+    with Predictions.open(tmp_path / "p.gguf") as predictions:
+        with pytest.raises(RequestError, match=r"p.gguf has predictions for another text; leave out the text"):
+            evaluate(tiny, TEXT + "x", reference=predictions)
+        with pytest.raises(RequestError, match=r"p.gguf has predictions for windows of 32 tokens, not 16"):
+            evaluate(tiny, reference=predictions, window=16)
+        renamed = tokenizer_entries() | {"tokenizer.ggml.tokens": ["§", *vocabulary()[1:]]}
+        for changes in ({"padding": 3}, {"tokenizer": renamed}):
+            unlike = open_tiny(write_tiny(tmp_path / "unlike.gguf", **changes))  # type: ignore[arg-type]
+            if unlike.vocabulary == tiny.vocabulary and unlike.tokenizer.vocabulary.tokens == vocabulary():
+                continue  # padding beyond the tokenizer is no other vocabulary
+            with pytest.raises(RequestError, match=r"p.gguf has another vocabulary than a: predictions cannot be"):
+                evaluate(unlike, reference=predictions, names=("a", "b"))
 
 
 def test_what_cannot_be_evaluated(tiny: LLM, open_tiny: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

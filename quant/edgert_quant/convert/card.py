@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from edgert_quant.convert.provenance import origin_metadata
+
 _LARGEST_CARD = 1 << 20
 _ENTRY = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*):(?:\s+(.*))?")
 _ITEM = re.compile(r"\s*-\s+(.+)")
@@ -55,12 +57,7 @@ def card_metadata(card: dict[str, list[str]]) -> dict[str, str | int | list[str]
         if models:
             entries[f"general.{kind}.count"] = len(models)
         for i, model in enumerate(models):
-            organization, slash, name = model.rpartition("/")
-            entries[f"general.{kind}.{i}.name"] = name.replace("-", " ")
-            if slash:
-                prefix = "https://huggingface.co/" + ("datasets/" if kind == "dataset" else "")
-                entries[f"general.{kind}.{i}.organization"] = organization
-                entries[f"general.{kind}.{i}.repo_url"] = prefix + model
+            entries |= origin_metadata(kind, i, model)
     if card.get("language"):
         entries["general.languages"] = card["language"]
     if card.get("tags") or card.get("pipeline_tag"):

@@ -18,7 +18,7 @@ from edgert_quant.gguf import GgufFile
 from edgert_quant.recipes import DEFAULT
 
 _REPLACED = ("general.alignment", "general.file_type", "general.quantization_version")
-_REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.")
+_REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.", "edgert.quality.")
 _FLOATS = (BlockType.F64, BlockType.F32, BlockType.F16, BlockType.BF16)
 
 
@@ -68,7 +68,7 @@ class GgufSource:
         """The file's own metadata, less what a conversion decides anew."""
         found = self._file.metadata
         return {
-            key: MetadataEntry(value, found.item_type(key) or found.value_type(key))  # type: ignore[arg-type]
+            key: MetadataEntry(value, found.stored_type(key))  # type: ignore[arg-type]
             for key, value in found.items()
             if key not in _REPLACED and not key.startswith(_REPLACED_PREFIXES)
         }

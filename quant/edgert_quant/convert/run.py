@@ -21,6 +21,7 @@ from edgert_quant.convert.losses import LossMeter
 from edgert_quant.convert.metadata import recipe_metadata
 from edgert_quant.convert.pipeline import Progress, write_tensors
 from edgert_quant.convert.plan import Types, plan_recipe, planned, read_plan
+from edgert_quant.convert.provenance import with_origins
 from edgert_quant.convert.ready import ReadySource
 from edgert_quant.convert.report import ConversionReport, advice, totals
 from edgert_quant.convert.rules import Rule, apply_rules
@@ -39,6 +40,8 @@ def convert(
     plan: str | Path | Types | None = None,
     ready: Mapping[str, NDArray[np.uint8]] | None = None,
     name: str | None = None,
+    distilled_from: Iterable[str] = (),
+    datasets: Iterable[str] = (),
     threads: int | None = None,
     progress: Progress | None = None,
     overwrite: bool = True,
@@ -54,7 +57,8 @@ def convert(
     `tensors` are exceptions from the recipe, such as `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a
     TOML file or types by tensor, takes the place of `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that
     are in their type already. `name` is what to call the model (default: as its folder or source file is called).
-    `threads` None: all cores; the output does not depend on it. `progress(done, total, name)` counts bytes of tensors.
+    `distilled_from` names the teachers it was distilled from, and `datasets` what on (names, hub ids or addresses), to
+    be noted in the file. `threads` None: all cores; the output does not depend on it. `progress(done, total, name)` counts bytes of tensors.
     Without `overwrite` an existing output is an error. `parity` False allows a tokenizer whose GGUF form cuts some
     texts otherwise than the original. `imatrix` is an importance matrix of the same model (`edgert.calibrate`,
     llama-imatrix): errors of weights count by what they are multiplied with. `min_tokens_per_expert` refuses one where
@@ -93,7 +97,8 @@ def convert(
         with GgufWriter(output) as writer:
             weighted = {} if used is None else used.metadata()
             named = {} if name is None else {"general.name": MetadataEntry(name)}
-            for key, entry in (opened.metadata() | recipe_metadata(recipe, rules) | weighted | named).items():
+            own = with_origins(opened.metadata(), list(distilled_from), list(datasets))
+            for key, entry in (own | recipe_metadata(recipe, rules) | weighted | named).items():
                 writer.add_metadata(key, entry.value, entry.type)
             for tensor, kind in types.items():
                 writer.add_tensor(tensor, kind, opened.weights[tensor].shape)

@@ -74,6 +74,11 @@ class GgufMetadata(Mapping[str, object]):
         """The type of an array's items, None where the value is no array."""
         return self._entries[key].item_type
 
+    def stored_type(self, key: str) -> ValueType:
+        """What `GgufWriter.add_metadata` wants to be told to store a value as it is: the items' type for arrays."""
+        entry = self._entries[key]
+        return entry.type if entry.item_type is None else entry.item_type  # UINT8 is 0, and false
+
     def count(self, key: str) -> int:
         """Items of an array, without decoding them; 1 for a single value."""
         value = self._entries[key].value
@@ -157,8 +162,7 @@ class GgufMetadata(Mapping[str, object]):
         if key not in self._entries:
             return self._default(key, default)
         entry = self._entries[key]
-        kind = entry.type if entry.item_type is None else entry.item_type  # UINT8 is 0, and false
-        if kind not in INTEGER_TYPES or (entry.item_type is None and count is None):
+        if self.stored_type(key) not in INTEGER_TYPES or (entry.item_type is None and count is None):
             self._wrong_type(key, "an array of integers")
         found = np.atleast_1d(np.asarray(self[key]))
         if found.size:

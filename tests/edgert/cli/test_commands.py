@@ -23,7 +23,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
         "print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    names = "chat generate serve convert evaluate inspect tokenize bench warmup doctor"
+    names = "chat generate serve convert evaluate verify inspect tokenize bench warmup doctor"
     for name in names.split():
         assert f" {name} " in result.stdout
     assert result.stdout.splitlines()[-1] == "[]"
