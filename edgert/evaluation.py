@@ -201,9 +201,9 @@ class _Stored:
 
     def begin(self, window: int, ids: Sequence[int]) -> None:
         """See `_Beside`."""
-        ids, self._listed, self._rest = self._stored.rows(window)
+        listed, self._listed, self._rest = self._stored.rows(window)
         drawn, drawn_p = self._stored.sampled(window)
-        self._ids, self._drawn = ids.astype(np.intp), (drawn.astype(np.intp), drawn_p)
+        self._ids, self._drawn = listed.astype(np.intp), (drawn.astype(np.intp), drawn_p)
         self._following = self._stored.following(window)
 
     def compare(self, part: slice, q: Float64, targets: NDArray[np.int64]) -> tuple[Float64, Float64, Float64]:

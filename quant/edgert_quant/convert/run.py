@@ -52,17 +52,17 @@ def convert(
     """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
 
     `type` names a recipe (`edgert_quant.recipes.RECIPES`, in upper or lower case), or is `native`: every tensor keeps
-    its own form, bit by bit where GGUF has such a type. None: `native` for a checkpoint that is quantized already,
-    else `q4_k_m`. A GGUF source is quantized again: tensors that have their type already are copied bit by bit.
-    `tensors` are exceptions from the recipe, such as `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a
-    TOML file or types by tensor, takes the place of `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that
-    are in their type already. `name` is what to call the model (default: as its folder or source file is called).
+    its own form, bit by bit where GGUF has such a type. None: `native` for a checkpoint that is quantized already, else
+    `q4_k_m`. A GGUF source is quantized again: tensors that have their type already are copied bit by bit. `tensors`
+    are exceptions from the recipe, such as `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a TOML file
+    or types by tensor, takes the place of `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that are in
+    their type already. `name` is what to call the model (default: as its folder or source file is called).
     `distilled_from` names the teachers it was distilled from, and `datasets` what on (names, hub ids or addresses), to
-    be noted in the file. `threads` None: all cores; the output does not depend on it. `progress(done, total, name)` counts bytes of tensors.
-    Without `overwrite` an existing output is an error. `parity` False allows a tokenizer whose GGUF form cuts some
-    texts otherwise than the original. `imatrix` is an importance matrix of the same model (`edgert.calibrate`,
-    llama-imatrix): errors of weights count by what they are multiplied with. `min_tokens_per_expert` refuses one where
-    an expert has seen fewer.
+    be noted in the file. `threads` None: all cores; the output does not depend on it. `progress(done, total, name)`
+    counts bytes of tensors. Without `overwrite` an existing output is an error. `parity` False allows a tokenizer whose
+    GGUF form cuts some texts otherwise than the original. `imatrix` is an importance matrix of the same model
+    (`edgert.calibrate`, llama-imatrix): errors of weights count by what they are multiplied with.
+    `min_tokens_per_expert` refuses one where an expert has seen fewer.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
     model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,
