@@ -114,7 +114,8 @@ def convert(
         if options.teacher is not None:
             teacher = Model(locate(options.teacher))
             stack.callback(teacher.close)
-        fixed = _fixed(reference, model, more.pop("tensors", ()))
+        rules = tuple(more.pop("tensors", ()))
+        fixed = _fixed(reference, model, rules)
         job = _Job(material, options, work, said, fixed)
         plans = job.choose()
         types, packed, found = job.rounded(plans)
@@ -127,7 +128,18 @@ def convert(
             if options.teacher is not None:
                 material.learn(teacher)
             found["before tuning"], found["tuned"] = tune(material, packed, steps=options.steps, progress=said)
-        report = write(reference, output, plan=types, ready=packed.rows, threads=options.threads, **more)
+        named = options.plan is None and options.budget is None and options.bits is None
+        report = write(
+            reference,
+            output,
+            type=options.type or "q4_k_m" if named else None,
+            plan=None if named else types,
+            tensors=rules,
+            ready=packed.rows,
+            notes=_notes(material, job.importance, options, found),
+            threads=options.threads,
+            **more,
+        )
     if not options.keep_work:
         shutil.rmtree(work, ignore_errors=True)
     return Tuned(replace(report, source=str(source)), types, found, job.curve)
@@ -153,6 +165,21 @@ def _fixed(reference: Path, model: Model, rules: Iterable[str]) -> dict[str, Blo
     unruled = dict.fromkeys(weights, BlockType.F32) | kept
     ruled = apply_rules(unruled, weights, [Rule.parse(text) for text in rules])
     return kept | {name: kind for name, kind in ruled.items() if kind is not unruled[name]}
+
+
+def _notes(
+    material: Material, importance: Importance, options: Options, found: Mapping[str, float]
+) -> dict[str, str | int | float | bool]:
+    """What the file says of how it was made."""
+    least = [int(counts.min()) for counts in importance.counts.values() if len(counts) > 1]
+    return {
+        "edgert.calibration.text_sha256": material.text_sha256,
+        "edgert.calibration.tokens": material.tokens,
+        **({"edgert.calibration.least_tokens_per_expert": min(least)} if least else {}),
+        "edgert.calibration.compensated": options.compensate,
+        "edgert.calibration.steps": options.steps,
+        "edgert.calibration.divergence": float(list(found.values())[-1]),
+    }
 
 
 class _Job:

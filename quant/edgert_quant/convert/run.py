@@ -39,6 +39,7 @@ def convert(
     tensors: Iterable[str] = (),
     plan: str | Path | Types | None = None,
     ready: Mapping[str, NDArray[np.uint8]] | None = None,
+    notes: Mapping[str, str | int | float | bool] | None = None,
     name: str | None = None,
     distilled_from: Iterable[str] = (),
     datasets: Iterable[str] = (),
@@ -56,13 +57,13 @@ def convert(
     `q4_k_m`. A GGUF source is quantized again: tensors that have their type already are copied bit by bit. `tensors`
     are exceptions from the recipe, such as `blk.*.ffn_down_exps=q6_k`, of which later ones prevail. `plan`, a TOML file
     or types by tensor, takes the place of `type`. `ready` has rows, uint8 [rows, row bytes], of tensors that are in
-    their type already. `name` is what to call the model (default: as its folder or source file is called).
-    `distilled_from` names the teachers it was distilled from, and `datasets` what on (names, hub ids or addresses), to
-    be noted in the file. `threads` None: all cores; the output does not depend on it. `progress(done, total, name)`
-    counts bytes of tensors. Without `overwrite` an existing output is an error. `parity` False allows a tokenizer whose
-    GGUF form cuts some texts otherwise than the original. `imatrix` is an importance matrix of the same model
-    (`edgert.calibrate`, llama-imatrix): errors of weights count by what they are multiplied with.
-    `min_tokens_per_expert` refuses one where an expert has seen fewer.
+    their type already; `notes` are keys and values that the file shall have besides. `name` is what to call the model
+    (default: as its folder or source file is called). `distilled_from` names the teachers it was distilled from, and
+    `datasets` what on (names, hub ids or addresses), to be noted in the file. `threads` None: all cores; the output
+    does not depend on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output
+    is an error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
+    `imatrix` is an importance matrix of the same model (`edgert.calibrate`, llama-imatrix): errors of weights count by
+    what they are multiplied with. `min_tokens_per_expert` refuses one where an expert has seen fewer.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
     model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,
@@ -96,9 +97,10 @@ def convert(
             recipe = replace(recipe, file_type=file_type_of(BlockType[sizes[0].type]))
         with GgufWriter(output) as writer:
             weighted = {} if used is None else used.metadata()
+            noted = {key: MetadataEntry(value) for key, value in (notes or {}).items()}
             named = {} if name is None else {"general.name": MetadataEntry(name)}
             own = with_origins(opened.metadata(), list(distilled_from), list(datasets))
-            for key, entry in (own | recipe_metadata(recipe, rules) | weighted | named).items():
+            for key, entry in (own | recipe_metadata(recipe, rules) | weighted | named | noted).items():
                 writer.add_metadata(key, entry.value, entry.type)
             for tensor, kind in types.items():
                 writer.add_tensor(tensor, kind, opened.weights[tensor].shape)

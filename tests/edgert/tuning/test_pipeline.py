@@ -66,6 +66,9 @@ def test_every_step_helps_and_the_budget_holds(source: Path, tmp_path: Path) -> 
     assert {name: stored[name] for name in found.plan} == found.plan
     assert f'"output.weight" = "{found.plan["output.weight"].name.lower()}"' in plan.read_text()
     assert not (tmp_path / "model.gguf.work").exists()
+    with GgufFile.open(output) as file:
+        notes = {key: file.metadata[f"edgert.calibration.{key}"] for key in ("steps", "compensated", "divergence")}
+    assert notes == {"steps": 8, "compensated": True, "divergence": pytest.approx(steps["tuned"])}
     again = converted(source, tmp_path / "again.gguf", plan=plan, steps=8)
     assert again.plan == found.plan
     assert (tmp_path / "again.gguf").read_bytes() == output.read_bytes()
