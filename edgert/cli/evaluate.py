@@ -128,18 +128,19 @@ class _Job:
         from edgert.resolve import resolve_model
 
         path = resolve_model(None if self.model == "demo" else self.model)
+        stored = None if self.reference is None or not is_predictions(self.reference) else Path(self.reference)
+        if stored is None and self.content is None:
+            raise RequestError("name a text, or stored predictions of one by --reference", parameter="text")
+        if stored is None and record:
+            stored = self._stored_beside(path)
         with ExitStack() as stack:
             reference: LLM | Predictions | None = None
             window = self.sizes["window"]
-            if self.reference is not None:
-                stored = Path(self.reference) if is_predictions(self.reference) else None
-                if stored is None and record:
-                    stored = self._stored_beside(path)
-                if stored is not None:
-                    reference = stack.enter_context(Predictions.open(stored))
-                    window = window or reference.window
-                else:
-                    reference = stack.enter_context(self._opened(self.reference))
+            if stored is not None:
+                reference = stack.enter_context(Predictions.open(stored))
+                window = window or reference.window
+            elif self.reference is not None:
+                reference = stack.enter_context(self._opened(self.reference))
             with self._opened(self.model, window) as llm:
                 found = evaluate(
                     llm,
@@ -167,9 +168,8 @@ class _Job:
         if target.exists():
             reason = f"there is {target} already: give it as --reference, or remove it"
             raise RequestError(reason, parameter="reference")
-        if self.content is None:
-            raise RequestError("there is no text for the reference to predict: name one", parameter="text")
         assert self.reference is not None
+        assert self.content is not None
         with self._opened(self.reference) as llm:
             record_predictions(
                 llm,

@@ -92,9 +92,8 @@ class PredictionsWriter:
         shares = (np.arange(self._samples) + self._random.random((len(sums), self._samples))) / self._samples
         places = np.minimum(shares * sums[:, -1:], np.nextafter(sums[:, -1:], 0))
         found = [np.searchsorted(row, place, side="right") for row, place in zip(sums, places, strict=True)]
-        return np.asarray(
-            np.minimum(np.array(found), self._vocabulary - 1)
-        )  # beyond it only if there is nothing to draw
+        drawn: NDArray[np.intp] = np.array(found, np.intp)
+        return np.minimum(drawn, self._vocabulary - 1, out=drawn)  # beyond it only if there is nothing to draw
 
     def _spool(self, name: str, values: NDArray[Any]) -> None:
         kind = layout.DTYPES[self._types[name]]

@@ -1,5 +1,6 @@
 """What a file says of its own quality, and whether that is checked."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,15 +19,31 @@ from tests.edgert.test_evaluation import TEXT
 from tests.edgert.tiny_gguf import write_tiny
 
 
-def recorded(folder: Path, windows: int | None = None) -> Path:
-    """A model with a receipt, and the predictions beside it."""
-    model, stored = write_tiny(folder / "model.gguf"), folder / "model.predictions.gguf"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that has a receipt, the predictions beside it, and the model that predicts."""
+    folder = tmp_path_factory.mktemp("made")
+    write_tiny(folder / "model.gguf")
     with LLM(write_tiny(folder / "other.gguf", seed=5), backend="reference") as other:
-        record_predictions(other, TEXT, stored, window=32)
-    with LLM(model, backend="reference") as llm, Predictions.open(stored) as predictions:
+        record_predictions(other, TEXT, folder / "model.predictions.gguf", window=32)
+    record_anew(folder)
+    return folder
+
+
+def record_anew(folder: Path, windows: int | None = None) -> None:
+    with (
+        LLM(folder / "model.gguf", backend="reference") as llm,
+        Predictions.open(folder / "model.predictions.gguf") as predictions,
+    ):
         found = evaluate(llm, reference=predictions, most_windows=windows)
-        record_receipt(model, found, predictions, backend="reference")
-    return model
+        record_receipt(folder / "model.gguf", found, predictions, backend="reference")
+
+
+@pytest.fixture
+def model(made: Path, tmp_path: Path) -> Path:
+    """The model in a copy of that folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "model.gguf"
 
 
 def receipt_of(path: Path) -> Receipt:
@@ -43,8 +60,7 @@ def checked(path: Path, predictions: Path | None = None) -> str:
     return str(caught.value)
 
 
-def test_a_receipt_is_written_read_and_verified(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
+def test_a_receipt_is_written_read_and_verified(model: Path, tmp_path: Path) -> None:
     before = {key: value for key, value in asdict(receipt_of(model)).items() if key != "date"}
     with (
         LLM(model, backend="reference") as llm,
@@ -69,19 +85,18 @@ def test_a_receipt_is_written_read_and_verified(tmp_path: Path) -> None:
     assert (plain["passed"], plain["receipt"]["kl_mean"]) == (True, before["kl_mean"])
 
 
-def test_only_the_recorded_windows_are_measured_again(tmp_path: Path) -> None:
-    model = recorded(tmp_path, windows=2)
+def test_only_the_recorded_windows_are_measured_again(model: Path) -> None:
+    record_anew(model.parent, windows=2)
     found = verify(model, backend="reference")
     found.require()
     assert (found.receipt.windows, found.receipt.tokens) == (2, 30)
 
 
-def test_other_backends_are_close(tmp_path: Path, backend_name: str) -> None:
-    verify(recorded(tmp_path), backend=backend_name, threads=2).require()
+def test_other_backends_are_close(model: Path, backend_name: str) -> None:
+    verify(model, backend=backend_name, threads=2).require()
 
 
-def test_a_changed_weight(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
+def test_a_changed_weight(model: Path) -> None:
     with GgufFile.open(model) as file:
         place = file.tensors["blk.1.ffn_down_exps.weight"].offset
     data = bytearray(model.read_bytes())
@@ -95,31 +110,27 @@ def test_a_changed_weight(tmp_path: Path) -> None:
     ("name", "change"),
     [("kl_mean", 0.97), ("kl_99_9", 1.02), ("same_top", 1.05), ("perplexity", 0.98), ("reference_perplexity", 1.1)],
 )
-def test_an_edited_figure(tmp_path: Path, name: str, change: float) -> None:
-    model = recorded(tmp_path)
+def test_an_edited_figure(model: Path, name: str, change: float) -> None:
     was = getattr(receipt_of(model), name)
     edited = was * change if was else 0.05  # two random models need not agree at all
     rewrite_metadata(model, {f"edgert.quality.{name}": np.float64(edited)})
     assert checked(model).startswith(f"model.gguf: {name} is {was:.6g}, and {edited:.6g} on the receipt; more than ")
 
 
-def test_other_metadata_that_change_the_model(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
+def test_other_metadata_that_change_the_model(model: Path) -> None:
     rewrite_metadata(model, {"qwen3moe.rope.freq_base": 50.0})
     assert "on the receipt; more than" in checked(model)
 
 
-def test_other_predictions(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
+def test_other_predictions(model: Path, tmp_path: Path) -> None:
     with LLM(model, backend="reference") as llm:
         record_predictions(llm, TEXT, tmp_path / "own.gguf", window=32)
     message = "these predictions are not those of the receipt (predictions_sha256): give the file it was made with"
     assert checked(model, tmp_path / "own.gguf") == f"model.gguf: {message}"
 
 
-def test_where_predictions_are_looked_for(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
-    moved = (tmp_path / "copy.gguf").with_name("copy.gguf")
+def test_where_predictions_are_looked_for(model: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "copy.gguf"
     model.rename(moved)
     verify(moved, backend="reference").require()  # under the name that the receipt has
     (tmp_path / "model.predictions.gguf").rename(tmp_path / "p.gguf")
@@ -140,8 +151,7 @@ def test_a_file_without_a_receipt(tiny_path: Path) -> None:
         verify(tiny_path, backend="reference")
 
 
-def test_damaged_receipts(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
+def test_damaged_receipts(model: Path) -> None:
     for value, message in (("a", "is STRING, not a number"), (-1.0, "is -1.0, below 0"), (np.nan, "is nan, not a")):
         rewrite_metadata(model, {"edgert.quality.kl_mean": value})
         with pytest.raises(FileFormatError, match=f"edgert.quality.kl_mean: {message}"):
@@ -151,8 +161,7 @@ def test_damaged_receipts(tmp_path: Path) -> None:
         verify(model, backend="reference")
 
 
-def test_a_receipt_replaces_the_one_before_and_goes_with_new_weights(tmp_path: Path) -> None:
-    model = recorded(tmp_path)
+def test_a_receipt_replaces_the_one_before_and_goes_with_new_weights(model: Path, tmp_path: Path) -> None:
     rewrite_metadata(model, {"edgert.quality.old": 1, "edgert.calibration.text": "kept"})
     with Predictions.open(tmp_path / "model.predictions.gguf") as predictions:
         with LLM(model, backend="reference") as llm:
