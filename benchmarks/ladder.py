@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.matmul import commit
-from edgert.evaluation import log_softmax
+from edgert.windows import log_softmax
 from edgert.tuning.material import Model
 from edgert.tuning.pipeline import Options, convert
 
