@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.matmul import commit
-from edgert.windows import log_softmax
 from edgert.tuning.material import Model
 from edgert.tuning.pipeline import Options, convert
+from edgert.windows import log_softmax
 
 WINDOW = 256
 RUNGS = (
