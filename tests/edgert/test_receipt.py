@@ -178,6 +178,7 @@ def test_a_receipt_replaces_the_one_before_and_goes_with_new_weights(model: Path
     convert(model, tmp_path / "small.gguf", type="q8_0")
     with GgufFile.open(tmp_path / "small.gguf") as file:
         assert Receipt.read(file.metadata) is None
+        assert "edgert.calibration.text" not in file.metadata  # nor was it made so
 
 
 def test_what_is_close() -> None:

@@ -18,7 +18,7 @@ from edgert_quant.gguf import GgufFile
 from edgert_quant.recipes import DEFAULT
 
 _REPLACED = ("general.alignment", "general.file_type", "general.quantization_version")
-_REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.", "edgert.quality.")
+_REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.", "edgert.calibration.", "edgert.quality.")
 _FLOATS = (BlockType.F64, BlockType.F32, BlockType.F16, BlockType.BF16)
 
 
