@@ -146,7 +146,11 @@ class Recipe:
             return self.gate_up(layer, spec)
         if part == "attn_output":
             return self.few_experts_output if few else self.attention_output
-        return self.down(layer, spec) if part in ("ffn_down", "ffn_down_exps", "ffn_down_shexp") else None
+        if not part.startswith("ffn_down"):
+            return None
+        if self.lowest and spec.shared_feed_forward:  # llama.cpp counts tensors in these mixes, not layers
+            layer = 2 * layer + (part == "ffn_down_shexp")
+        return self.down(layer, spec)
 
 
 def _more_bits(layer: int, layers: int) -> bool:

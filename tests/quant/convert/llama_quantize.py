@@ -63,7 +63,7 @@ MODELS = {
         feed_forward=1024,
         attention_bias=True,
         normalize_experts=False,
-        layers=11,
+        layers=26,
     ),
     "olmoe": replace(_EXPERTS, architecture="olmoe", experts=8, kv_heads=4, qk_norm="all", layers=8),
     "gpt-oss": replace(
