@@ -181,7 +181,7 @@ def test_weights_on_a_grid_come_back(kind: BlockType) -> None:
 @pytest.mark.parametrize(
     ("call", "raised", "text"),
     [
-        (lambda x: quantize(x, BlockType.TQ2_0), UnsupportedError, "edgert reads TQ2_0 but does not quantize to it"),
+        (lambda x: quantize(x, BlockType.NVFP4), UnsupportedError, "edgert reads NVFP4 but does not quantize to it"),
         (lambda x: quantize(x, BlockType.I32), UnsupportedError, "it does to F32, F16, BF16, Q8_0"),
         (lambda x: quantize(x[:, :96], BlockType.Q4_K), RequestError, "a row of 96 weights cannot be stored as Q4_K"),
         (lambda x: quantize(x[0, 0], BlockType.F32), RequestError, "not a single number"),

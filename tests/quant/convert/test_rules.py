@@ -52,7 +52,7 @@ def test_a_gguf_is_quantized_again_by_rules(tmp_path: Path) -> None:
         ("blk.0.ffn_up", "'blk.0.ffn_up' is no rule for tensors; write it like blk.*.ffn_down_exps=q6_k"),
         ("=q8_0", "'=q8_0' is no rule for tensors"),
         ("output=", "'output=': there is no writing nothing; there is f32, f16, bf16, "),
-        ("output=tq2_0", "'output=tq2_0': there is no writing tq2_0; there is f32"),
+        ("output=nvfp4", "'output=nvfp4': there is no writing nvfp4; there is f32"),
         ("outputs=q8_0", "'outputs=q8_0' matches no tensor of this model"),
         ("*norm*=q8_0", "'*norm*=q8_0' matches only vectors and routers, which stay F32"),
         ("blk.*=q6_k", "'blk.*=q6_k': rows of "),
