@@ -21,6 +21,8 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 _IQ = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
 _SMALLER_BLOCKS = {
     **{BlockType[name]: BlockType.IQ4_NL for name in _IQ},
+    BlockType.TQ1_0: BlockType.Q4_0,
+    BlockType.TQ2_0: BlockType.Q4_0,
     BlockType.Q2_K: BlockType.Q4_0,
     BlockType.Q3_K: BlockType.Q4_0,
     BlockType.Q4_K: BlockType.Q5_0,
@@ -85,8 +87,8 @@ class Recipe:
 
     `file_type` is GGUF's general.file_type (llama.cpp's `llama_ftype`). `value`, `down` and `attention_output` say what
     the parts of layers get that are worth other bits than the base type; `few_experts_output` is for attention_output
-    in models of eight experts, `query_key` and `gate_up` say less for others. `embedding` is for one that is no output
-    matrix, `output` for the latter. `lowest`: what other mixes raise above Q4_K in some models is Q4_K there. `plain`:
+    in models of eight experts, `query_key` and `gate_up` say less for others. `experts` is for the routed experts.
+    `embedding` is for one that is no output matrix, `output` for the latter. `lowest`: what other mixes raise above Q4_K in some models is Q4_K there. `plain`:
     the base type everywhere but in the output matrix.
     """
 
@@ -100,6 +102,7 @@ class Recipe:
     few_experts_output: BlockType | None = None
     query_key: BlockType | None = None
     gate_up: Choice = always_base
+    experts: BlockType | None = None
     embedding: BlockType | None = None
     output: BlockType = BlockType.Q6_K
     lowest: bool = False
@@ -125,6 +128,8 @@ class Recipe:
             return self.output
         if weight.role is Role.EMBEDDING:
             return self.embedding or self.base
+        if weight.role is Role.EXPERTS and self.experts is not None:
+            return self.experts
         match = _LAYER.match(weight.name)
         if self.plain or match is None:
             return self.base
@@ -178,6 +183,7 @@ _RECIPES: Iterable[Recipe] = (
     Recipe("f16", BlockType.F16, 1, "16-bit floats"),
     Recipe("bf16", BlockType.BF16, 32, "bfloat16, as most checkpoints are"),
     Recipe("q8_0", BlockType.Q8_0, 7, "8 bits, nearly lossless"),
+    Recipe("mxfp4_moe", BlockType.Q8_0, 38, "experts MXFP4, 4-bit floats; all else 8 bits", experts=BlockType.MXFP4),
     Recipe("q6_k", _Q6, 18, "6 bits"),
     Recipe("q5_k_m", _Q5, 17, "5 bits, about half of v and ffn_down Q6_K", where_more(_Q6), where_more(_Q6)),
     Recipe("q5_k_s", _Q5, 16, "5 bits"),
@@ -302,6 +308,12 @@ _RECIPES: Iterable[Recipe] = (
             ("iq1_m", "iq1_m", 31, "1.8 bits", _Q2, BlockType.IQ2_XXS, ""),
             ("iq1_s", "iq1_s", 24, "1.6 bits", _Q2, BlockType.IQ2_XXS, ""),
         )
+    ),
+    *(
+        Recipe(
+            name, BlockType[name.upper()], file_type, f"{bits} for weights that are -d, 0 or d already", embedding=_Q4
+        )
+        for name, file_type, bits in (("tq2_0", 37, "2.1 bits"), ("tq1_0", 36, "1.7 bits"))
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

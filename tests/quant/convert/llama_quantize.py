@@ -27,7 +27,7 @@ from edgert_quant.gguf import GgufWriter
 TABLE = Path(__file__).with_name("llama_types.json")
 _NAMES = "f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q4_0 iq4_nl iq4_xs q3_k_l q3_k_m q3_k_s q2_k q2_k_s"
 _IQ_NAMES = "iq3_m iq3_s iq3_xs iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s"
-RECIPES = (*_NAMES.split(), *_IQ_NAMES.split())
+RECIPES = (*_NAMES.split(), *_IQ_NAMES.split(), "mxfp4_moe", "tq2_0", "tq1_0")
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _LINE = re.compile(r"^\[ *\d+/ *\d+\] +(\S+) +- \[.*?\], type = +(\w+), (.*)$", re.MULTILINE)
 
