@@ -88,8 +88,8 @@ class Recipe:
     `file_type` is GGUF's general.file_type (llama.cpp's `llama_ftype`). `value`, `down` and `attention_output` say what
     the parts of layers get that are worth other bits than the base type; `few_experts_output` is for attention_output
     in models of eight experts, `query_key` and `gate_up` say less for others. `experts` is for the routed experts.
-    `embedding` is for one that is no output matrix, `output` for the latter. `lowest`: what other mixes raise above Q4_K in some models is Q4_K there. `plain`:
-    the base type everywhere but in the output matrix.
+    `embedding` is for one that is no output matrix, `output` for the latter. `lowest`: what other mixes raise above
+    Q4_K in some models is Q4_K there. `plain`: the base type everywhere but in the output matrix.
     """
 
     name: str
