@@ -3,8 +3,10 @@
     python -m benchmarks.quantize [--types q4_k,q6_k] [--threads 1,2]
 
 EDGERT_LLAMA_CPP_LIB names the folder of llama.cpp's libraries. Speeds are in million weights per second, the best of
-several rounds in which the two take turns on the same weights, llama.cpp on one thread. Errors are rms errors as shares
-of the rms of the weights, with importance weighted by it. Nothing else should run on the machine.
+several rounds in which the two take turns on the same weights. On one thread that is a second of processor time, which
+other work on the machine disturbs little, and `ratio` is the median over the rounds of llama.cpp's time divided by
+ours; on several threads it is a second of the clock. Errors are rms errors as shares of the rms of the weights, with
+importance weighted by it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,37 +25,48 @@ from benchmarks.machine import commit, machine
 from tests.support.ggml import TYPES, Floats, Ggml, error, find, importance, samples
 
 ROWS, COLUMNS = 256, 4096
-ROUNDS = 5
+ROUNDS, FEWEST_ROUNDS = 25, 3
 SLOWEST_SECONDS = 2.0
-"""A round stops being repeated when the rounds so far took this long."""
+"""Rounds are not repeated when those so far took so long for each of the calls, but for the fewest."""
 
 
-def seconds(*calls: Callable[[], object]) -> list[float]:
-    """The shortest time of each call; the calls take turns."""
+def rounds(*calls: Callable[[], object], clock: Callable[[], float] = time.thread_time) -> list[list[float]]:
+    """Seconds of each call in each of several rounds; the calls take turns."""
     for call in calls:
         call()
-    best = [float("inf")] * len(calls)
+    found: list[list[float]] = [[] for _ in calls]
     started = time.perf_counter()
-    for _ in range(ROUNDS):
-        for i, call in enumerate(calls):
-            before = time.perf_counter()
-            call()
-            best[i] = min(best[i], time.perf_counter() - before)
-        if time.perf_counter() - started > SLOWEST_SECONDS * len(calls):
+    for done in range(ROUNDS):
+        if done >= FEWEST_ROUNDS and time.perf_counter() - started > SLOWEST_SECONDS * len(calls):
             break
-    return best
+        for times, call in zip(found, calls, strict=True):
+            before = clock()
+            call()
+            times.append(clock() - before)
+    return found
 
 
 def speeds(kind: BlockType, weights: Floats | None, threads: list[int], ggml: Ggml | None) -> dict[str, float]:
-    """Million weights per second."""
+    """Million weights per second, and how many times as fast as llama.cpp that is."""
     x = samples(ROWS, COLUMNS)["gaussian"]
-    calls: dict[str, Callable[[], object]] = {
-        f"edgert_{count}_threads": lambda count=count: quantize(x, kind, importance=weights, threads=count)  # type: ignore[misc]
-        for count in threads
-    }
-    if ggml is not None:
-        calls["ggml_1_thread"] = lambda: ggml.quantize(x, kind, weights)
-    return {name: round(x.size / value / 1e6, 1) for name, value in zip(calls, seconds(*calls.values()), strict=True)}
+
+    def ours(count: int) -> Callable[[], object]:
+        return lambda: quantize(x, kind, importance=weights, threads=count)
+
+    def speed(times: list[float]) -> float:
+        return round(x.size / min(times) / 1e6, 1)
+
+    result = {}
+    for count in threads:
+        if count > 1:
+            result[f"edgert_{count}_threads"] = speed(*rounds(ours(count), clock=time.perf_counter))
+        elif ggml is None:
+            result["edgert_1_thread"] = speed(*rounds(ours(1)))
+        else:
+            own, other = rounds(ours(1), lambda: ggml.quantize(x, kind, weights))
+            result |= {"edgert_1_thread": speed(own), "ggml_1_thread": speed(other)}
+            result["ratio"] = round(median(b / a for a, b in zip(own, other, strict=True)), 2)
+    return result
 
 
 def errors(kind: BlockType, weights: Floats | None, ggml: Ggml | None) -> dict[str, dict[str, float]]:
@@ -71,8 +85,8 @@ def errors(kind: BlockType, weights: Floats | None, ggml: Ggml | None) -> dict[s
 def reading(kind: BlockType) -> float:
     """Million weights per second that `dequantize` gives back."""
     data = quantize(samples(ROWS, COLUMNS)["gaussian"], kind)
-    (best,) = seconds(lambda: dequantize(data, kind))
-    return round(ROWS * COLUMNS / best / 1e6, 1)
+    (times,) = rounds(lambda: dequantize(data, kind))
+    return round(ROWS * COLUMNS / min(times) / 1e6, 1)
 
 
 def main() -> None:
