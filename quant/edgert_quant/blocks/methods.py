@@ -69,11 +69,11 @@ def symmetric(codes: Codes, starts: Sequence[Place], effort: Effort, *, neighbou
             best = Variable(b, splat(b, INFINITY))
             for error, item in zip(errors(tile, [(item, None) for item in tried], codes), tried, strict=True):
                 choose(b, best, error, (d, item))
-        rows = pack.CodeRows(tile, grid_of(d.get(), None), codes)
+        grid = grid_of(d.get(), None)
         if codes == signed(8):
-            pack.put_bytes(b, rows, targets, d.get(), codes.low)
+            pack.put_bytes(b, pack.CodeRows(tile, grid, codes), targets, d.get(), codes.low)
         else:
-            pack.put_small(b, rows, targets, [d.get()], five=codes == signed(5))
+            pack.put_small(tile, grid, codes, targets, [d.get()], five=codes == signed(5))
         return [d.get()]
 
     return recipe
@@ -105,8 +105,7 @@ def affine(bits: int, starts: Sequence[Ends], effort: Effort, rounds: int) -> Re
             tried_d.set(d)
             tried_m.set(m)
         d, m = new_d.get(), new_m.get()
-        rows = pack.CodeRows(tile, grid_of(d, base - m), codes)
-        pack.put_small(b, rows, targets, [d, m], five=bits == 5)
+        pack.put_small(tile, grid_of(d, base - m), codes, targets, [d, m], five=bits == 5)
         return [d, m]
 
     def settled(found: Sums, minimum: Lanes, base: Lanes) -> tuple[Lanes, Lanes]:

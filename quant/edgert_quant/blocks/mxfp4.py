@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from edgert_quant.blocks.codes import Codes
 from edgert_quant.blocks.lanes import I8, ROUND, Lanes, Value, Variable, address, splat, store
-from edgert_quant.blocks.pack import CodeRows, halves
+from edgert_quant.blocks.pack import put_nibbles
 from edgert_quant.blocks.search import INFINITY, Tile, choose, errors, grid_of, peaks
 
 
@@ -46,11 +46,9 @@ def mxfp4(tile: Tile, targets: list[Value], shifts: Sequence[int]) -> list[Lanes
     results = [errors(tile, [(_half_of_power(item), None)], codes)[0] for item in tried]
     for error, item in zip(results, tried, strict=True):
         choose(b, best, error, (exponent, item))
-    rows = CodeRows(tile, grid_of(_half_of_power(exponent.get()), None), codes)
     for lane, start in enumerate(targets):
         store(b, b.trunc(exponent.get().lane(lane), I8), address(b, start, 0))
-        nibbles = halves(b, rows.take(32 * lane, 16), rows.take(32 * lane + 16, 16))
-        store(b, nibbles, address(b, start, 1))
+    put_nibbles(tile, grid_of(_half_of_power(exponent.get()), None), codes, targets, 1)
     return []
 
 

@@ -6,7 +6,7 @@ vector operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
@@ -40,31 +40,45 @@ class CodeRows:
         b, self.b, self.length = tile.b, tile.b, tile.length
         self.start = allocate(b, I8, COUNT * tile.length)
 
-        def number(j: Value, i: int) -> Lanes:
-            place = tile.x[b.add(j, ir.Constant(I64, i))] * grid.inverse
-            if grid.shift is not None:
-                place = place + grid.shift
-            return codes.index(place)
-
         with count(b, tile.length // 16) as part:
             first = b.mul(part, ir.Constant(I64, 16))
-            words = []  # of each group, bytes 4 i to 4 i + 3
-            for i in range(0, 16, 4):
-                word = number(first, i)
-                for k in range(1, 4):
-                    word = word | number(first, i + k) << 8 * k
-                words.append(word)
-            for k, rows in enumerate(transposed(b, words)):
-                for g in range(4):
-                    store(
-                        b,
-                        quarter(rows, g),
-                        address(b, self.start, b.add(first, ir.Constant(I64, (4 * g + k) * tile.length))),
-                    )
+            codes_of = [_code(tile, grid, codes, b.add(first, ir.Constant(I64, i))) for i in range(16)]
+            for k, piece in enumerate(_sixteen_bytes(codes_of)):
+                place = b.add(first, ir.Constant(I64, k * tile.length))
+                store(b, piece, address(b, self.start, place))
 
     def take(self, offset: Value | int, length: int) -> Value:
         """A vector of `length` codes from byte `offset` on."""
         return load(self.b, ir.VectorType(I8, length), address(self.b, self.start, offset))
+
+
+def _code(tile: Tile, grid: Grid, codes: Codes, j: Value) -> Lanes:
+    """The number of weight j's code."""
+    place = tile.x[j] * grid.inverse
+    return codes.index(place if grid.shift is None else place + grid.shift)
+
+
+def _sixteen_bytes(numbers: Sequence[Lanes]) -> list[Value]:
+    """Of sixteen numbers below 256, a vector of all for each lane."""
+    words = []  # of each lane, bytes 4 i to 4 i + 3
+    for i in range(0, 16, 4):
+        word = numbers[i]
+        for k in range(1, 4):
+            word = word | numbers[i + k] << 8 * k
+        words.append(word)
+    rows = transposed(numbers[0].b, words)
+    return [quarter(rows[lane % 4], lane // 4) for lane in range(COUNT)]
+
+
+def put_nibbles(tile: Tile, grid: Grid, codes: Codes, places: Sequence[Value], offset: int) -> None:
+    """Groups of 32 weights as sixteen bytes each, `offset` bytes after its place: the code of weight j in the low half
+    of byte j, that of weight j + 16 in the high half.
+    """
+    b = tile.b
+    low, high = ([_code(tile, grid, codes, ir.Constant(I64, j)) for j in range(first, first + 16)] for first in (0, 16))
+    pairs = [one | two << 4 for one, two in zip(low, high, strict=True)]
+    for place, piece in zip(places, _sixteen_bytes(pairs), strict=True):
+        store(b, piece, address(b, place, offset))
 
 
 def filled(like: Value, number: int) -> Value:
@@ -89,19 +103,22 @@ def put_half(b: ir.IRBuilder, values: Lanes, lane: int, pointer: Value) -> None:
     store(b, b.trunc(values.half_bits().lane(lane), ir.IntType(16)), pointer)
 
 
-def put_small(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], halfs: list[Lanes], *, five: bool) -> None:
+def put_small(tile: Tile, grid: Grid, codes: Codes, starts: list[Value], halfs: list[Lanes], *, five: bool) -> None:
     """Blocks of 32: scale (and minimum), then bit 4 of the codes if `five`, then nibbles. One block to a lane."""
+    b, place = tile.b, 2 * len(halfs)
     for lane, start in enumerate(starts):
         for i, values in enumerate(halfs):
             put_half(b, values, lane, address(b, start, 2 * i))
-        place = 2 * len(halfs)
-        if five:
-            codes = rows.take(32 * lane, 32)
-            high = b.icmp_unsigned("!=", b.and_(codes, filled(codes, 16)), filled(codes, 0))
-            store(b, b.bitcast(high, I32), address(b, start, place))
-            place += 4
+    if not five:
+        put_nibbles(tile, grid, codes, starts, place)
+        return
+    rows = CodeRows(tile, grid, codes)
+    for lane, start in enumerate(starts):
+        both = rows.take(32 * lane, 32)
+        high = b.icmp_unsigned("!=", b.and_(both, filled(both, 16)), filled(both, 0))
+        store(b, b.bitcast(high, I32), address(b, start, place))
         nibbles = halves(b, rows.take(32 * lane, 16), rows.take(32 * lane + 16, 16))
-        store(b, nibbles, address(b, start, place))
+        store(b, nibbles, address(b, start, place + 4))
 
 
 def put_bytes(b: ir.IRBuilder, rows: CodeRows, starts: list[Value], scale: Lanes, low: int) -> None:
