@@ -23,8 +23,9 @@ def convert(
         typer.Option(
             "--type",
             "-t",
-            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, iq3_m … iq1_s, q4_0, mxfp4_moe, tq2_0, tq1_0, or "
-            "native: as the source has it; see docs/convert.md. Default: native for a checkpoint that is quantized already, else q4_k_m.",
+            help="f32, f16, bf16, q8_0, q6_k … q2_k_s, iq4_nl, iq4_xs, iq3_m … iq1_s, q4_0, mxfp4_moe, tq2_0, tq1_0, "
+            "or native: as the source has it; see docs/convert.md. Default: native for a checkpoint that is quantized "
+            "already, else q4_k_m.",
         ),
     ] = None,
     tensor: Annotated[
