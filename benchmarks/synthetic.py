@@ -134,8 +134,7 @@ def choice(name: str) -> tuple[int, Choose]:
     if name not in others:
         raise UnsupportedError(f"type '{name}' is not one of {', '.join([*RECIPES, *others])}")
     file_type, choose = others[name]
-    plain = (Role.VECTOR, Role.ROUTER)
-    return file_type, lambda weight, spec: BlockType.F32 if weight.role in plain else choose(weight, spec)
+    return file_type, lambda weight, spec: BlockType.F32 if weight.role.stays_float else choose(weight, spec)
 
 
 def random_rows(kind: BlockType, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:

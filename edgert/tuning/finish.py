@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from edgert_models.graph import Role
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.blocks.layout import LAYOUTS
 from numpy.typing import NDArray
@@ -96,7 +95,7 @@ class Tuner:
         self._floats: dict[str, Floats32] = {}
         for name, weight in material.model.plan.weights.items():
             kind = packed.weights[name].type
-            if weight.role in (Role.VECTOR, Role.ROUTER):
+            if weight.role.stays_float:
                 if "rope" not in name:
                     self._floats[name] = self.walk.weights.whole(name).astype(np.float32)
             elif Scales.apply_to(kind):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from edgert_models import ops
-from edgert_models.graph import Role
 from edgert_runtimes.layerwise import Observer
 from numpy.typing import NDArray
 
@@ -70,5 +69,4 @@ class Importance(Observer):
     @staticmethod
     def matrices(model: Model) -> list[str]:
         """Tensors that are quantized, in the order of the file."""
-        roles = (Role.MATRIX, Role.EXPERTS, Role.EMBEDDING)
-        return [name for name, weight in model.plan.weights.items() if weight.role in roles]
+        return [name for name, weight in model.plan.weights.items() if not weight.role.stays_float]

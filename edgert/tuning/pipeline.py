@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from edgert_models.errors import RequestError
-from edgert_models.graph import Role
 from edgert_quant.blocks import BlockType
 from edgert_quant.compensation.grids import GRIDS
 from edgert_quant.convert import ConversionReport
@@ -37,7 +36,6 @@ from edgert.tuning.packed import Packed, pack
 from edgert.tuning.rounding import Rounder
 from edgert.tuning.sensitivity import Costs, Progress, Sensitivities
 
-FLOATS = (Role.VECTOR, Role.ROUTER)
 HEADER_ROOM = 4096
 """Bytes kept free under a budget for what the file says of itself."""
 LEFT, LEFT_OF_GRIDS = 0.5, 0.85
@@ -223,14 +221,16 @@ class _Job:
 
     def _only_matrices(self, types: Mapping[str, BlockType]) -> dict[str, BlockType]:
         return {
-            name: self._fixed.get(name, kind) for name, kind in types.items() if self._weights[name].role not in FLOATS
+            name: self._fixed.get(name, kind)
+            for name, kind in types.items()
+            if not self._weights[name].role.stays_float
         }
 
     def _matrix_budget(self) -> int | None:
         """Bytes that matrices may take, or None where there is no budget."""
         options, file = self._options, self._material.model.file
         kept = sum(
-            tensor_bytes(BlockType.F32, weight.shape) for weight in self._weights.values() if weight.role in FLOATS
+            tensor_bytes(BlockType.F32, weight.shape) for weight in self._weights.values() if weight.role.stays_float
         )
         if options.bits is not None:
             weights = sum(int(np.prod(weight.shape)) for weight in self._weights.values())

@@ -22,6 +22,11 @@ class Role(Enum):
     ROUTER = "router"  # [experts, in]; kept in F32, routing flips on small errors
     VECTOR = "vector"  # [n] (or [experts, n]): norms, biases, sinks, frequency factors; always F32
 
+    @property
+    def stays_float(self) -> bool:
+        """Whether it is kept in F32, whatever the matrices are stored in."""
+        return self in (Role.VECTOR, Role.ROUTER)
+
 
 @dataclass(frozen=True, slots=True)
 class Weight:

@@ -115,7 +115,7 @@ class Recipe:
 
     def choose(self, weight: Weight, spec: ModelSpec) -> BlockType:
         """The block type for one weight of a model."""
-        if weight.role in (Role.VECTOR, Role.ROUTER):
+        if weight.role.stays_float:
             return BlockType.F32
         if not self.quantized:
             return self.base

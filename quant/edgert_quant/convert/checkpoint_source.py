@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from edgert_models.errors import ConversionError
-from edgert_models.graph import Role, Weight
+from edgert_models.graph import Weight
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config
 from edgert_models.rope import llama3_factors
@@ -134,7 +134,7 @@ class CheckpointSource:
         return {name: self._native_type(weight, self._rows[name]) for name, weight in self.weights.items()}
 
     def _native_type(self, weight: Weight, rows: TensorRows) -> BlockType:
-        if weight.role in (Role.VECTOR, Role.ROUTER):
+        if weight.role.stays_float:
             return BlockType.F32
         smallest = rows.types[0] if rows.types else None
         if not rows.quantized:

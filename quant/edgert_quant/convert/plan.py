@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgert_models.errors import RequestError
-from edgert_models.graph import Role, Weight
+from edgert_models.graph import Weight
 
 from edgert_quant.blocks import BlockType
 from edgert_quant.blocks.quantizer import writable_types
@@ -61,14 +61,14 @@ def _toml(value: object) -> str:
 def planned(types: Types, weights: Mapping[str, Weight], fixed: Types) -> dict[str, BlockType]:
     """Types of all tensors by a plan that names every matrix; RequestError for one that does not fit the model."""
     for name, kind in types.items():
-        if name not in weights or weights[name].role in (Role.VECTOR, Role.ROUTER):
+        if name not in weights or weights[name].role.stays_float:
             what = "no tensor of the model" if name not in weights else "a vector or a router, which stays F32"
             raise RequestError(f"the plan names {quoted(name)}, which is {what}", parameter="plan")
         row = weights[name].shape[-1]
         if row % kind.block_size:
             reason = f"the plan wants {name} in {kind.name}: rows of {row} weights are no whole blocks of it"
             raise RequestError(reason, parameter="plan")
-    kept = {name: BlockType.F32 for name, weight in weights.items() if weight.role in (Role.VECTOR, Role.ROUTER)}
+    kept = {name: BlockType.F32 for name, weight in weights.items() if weight.role.stays_float}
     missing = [name for name in weights if name not in types and name not in kept and name not in fixed]
     if missing:
         raise RequestError(f"the plan has no type for {missing[0]}", parameter="plan")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edgert_models.errors import RequestError
-from edgert_models.graph import Role, Weight
+from edgert_models.graph import Weight
 
 from edgert_quant.blocks import BlockType
 from edgert_quant.blocks.quantizer import writable_types
@@ -52,7 +52,7 @@ def apply_rules(
     changed = dict(types)
     for rule in rules:
         found = [name for name in weights if rule.matches(name)]
-        matrices = [name for name in found if weights[name].role not in (Role.VECTOR, Role.ROUTER)]
+        matrices = [name for name in found if not weights[name].role.stays_float]
         if not matrices:
             what = "matches only vectors and routers, which stay F32" if found else "matches no tensor of this model"
             raise RequestError(f"'{rule}' {what}", parameter="tensor")
