@@ -12,7 +12,7 @@ from typing import Any
 
 from edgert_models.errors import RequestError
 from edgert_quant.files import quoted
-from edgert_quant.gguf.output import OutputFile
+from edgert_quant.gguf.output import write_whole
 
 from edgert.calibration.teacher import Sampling, Teacher
 from edgert.calibration.tokens import lines, pieces
@@ -77,7 +77,7 @@ def write_texts(
         prompt = prompts[found.texts % len(prompts)]
         found.append(prompt, teacher.answer(prompt, found.texts))
     if path != records:
-        _write_text(path, "".join(pieces(records)))
+        write_whole(path, "".join(pieces(records)).encode())
     return Written(path, found.texts, found.tokens, resumed, teacher.name)
 
 
@@ -140,14 +140,3 @@ class _Records:
         self.texts += 1
         self.tokens += self._count(text)
         self._size += len(line)
-
-
-def _write_text(path: Path, text: str) -> None:
-    data = text.encode()
-    output = OutputFile(path)
-    try:
-        output.open(len(data))
-        output.write(memoryview(data))
-        output.commit()
-    finally:
-        output.abort()
