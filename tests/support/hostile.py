@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import struct
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from edgert_models.errors import FileFormatError, UnsupportedError
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 
@@ -91,6 +97,9 @@ class Mutator:
         digit = [self._digit] * 5 if self.text else []  # a header of text, after eight bytes of its length
         self._actions = (self._flip, self._cut, self._edit, self._edit, self._splice, *digit)
 
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
     def __next__(self) -> bytes:
         data = bytearray(self._random.choice(self.files))
         for _ in range(self._random.choice((1, 1, 1, 2, 4))):
@@ -144,3 +153,29 @@ class Mutator:
         places = [at for at in range(min(len(data), self.header_bytes)) if data[at] in b'0123456789[]{}",:']
         if places:
             data[self._random.choice(places)] = self._random.choice(b'0123456789[]{}",:-.e\0')
+
+
+def survival(
+    path: Path, mutants: Iterator[bytes], count: int, read: Callable[[bytes], None]
+) -> tuple[int, int, float, int]:
+    """What becomes of so many mutants, written to `path` one by one, when `read` (given their bytes too) reads them:
+    how many are read, how many refused by a typed error of one line, the slowest in seconds, and of how many reasons.
+    """
+    read_well = refused = 0
+    slowest, messages = 0.0, list[str]()
+    target = os.open(path, os.O_WRONLY)
+    for data in islice(mutants, count):
+        os.pwrite(target, data, 0)  # cutting a file to 0 and writing it again makes some file systems sync it
+        os.ftruncate(target, len(data))
+        start = time.process_time()
+        try:
+            read(data)
+            read_well += 1
+        except (FileFormatError, UnsupportedError) as error:
+            refused += 1
+            messages.append(str(error))
+        slowest = max(slowest, time.process_time() - start)
+    os.close(target)
+    assert not [message for message in messages if "\n" in message]
+    reasons = {"".join(c for c in message.partition(": ")[2] if c.isalpha())[:40] for message in messages}
+    return read_well, refused, slowest, len(reasons)
