@@ -10,12 +10,13 @@ from types import TracebackType
 
 import numpy as np
 from edgert_models.errors import RequestError
+from edgert_models.graph import Plan
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert.run import open_source
 from edgert_quant.convert.source import Source
 from edgert_quant.hub import HUB_ID, snapshot
-from edgert_runtimes.base import StoredWeight
+from edgert_runtimes.base import StoredWeight, WeightProvider
 from edgert_runtimes.layerwise import Floats, Layerwise
 from numpy.typing import NDArray
 
@@ -85,17 +86,11 @@ class Model:
 
     def walk(self) -> Layerwise:
         """A way through its plan."""
-        floats = sum(4 * prod(weight.shape) for weight in self.plan.weights.values())
-        return Layerwise(self.plan, Floats(self.weights, keep=floats <= KEPT_BYTES))
+        return walk_through(self.plan, self.weights)
 
     def fingerprint(self) -> str:
-        """SHA-256 of its numbers, shapes, and the first and last row of every tensor: tells models apart quickly."""
-        digest = hashlib.sha256(repr(self.plan.spec).encode())
-        for name, weight in self.plan.weights.items():
-            digest.update(f"{name} {weight.shape}".encode())
-            for row in (0, prod(weight.shape[:-1]) - 1):
-                digest.update(self.weights.read(name, row, 1).tobytes())
-        return digest.hexdigest()
+        """See `fingerprint`."""
+        return fingerprint(self.plan, self.weights)
 
     def close(self) -> None:
         """Close its files."""
@@ -108,6 +103,22 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def walk_through(plan: Plan, weights: WeightProvider) -> Layerwise:
+    """A way through a plan; the floats of a small model are kept."""
+    floats = sum(4 * prod(weight.shape) for weight in plan.weights.values())
+    return Layerwise(plan, Floats(weights, keep=floats <= KEPT_BYTES))
+
+
+def fingerprint(plan: Plan, weights: WeightProvider) -> str:
+    """SHA-256 of a model's numbers, shapes, and the first and last row of every tensor: tells models apart quickly."""
+    digest = hashlib.sha256(repr(plan.spec).encode())
+    for name, weight in plan.weights.items():
+        digest.update(f"{name} {weight.shape}".encode())
+        for row in (0, prod(weight.shape[:-1]) - 1):
+            digest.update(weights.read(name, row, 1).tobytes())
+    return digest.hexdigest()
 
 
 def _located(reference: str | Path | None) -> Path:

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgert_models import ops
 from edgert_models.errors import EdgertError, RequestError
 from edgert_models.graph import Plan
 from edgert_quant.imatrix import Importance, coverage, rare_experts, require_coverage, write_imatrix
 from edgert_runtimes.layerwise import Layerwise, Sequences
-from edgert_runtimes.layerwise.run import weights_of
 
 from edgert.calibration.model import Model
-from edgert.calibration.sums import OUTPUT, Checkpoint, SquaredInputs
+from edgert.calibration.sums import Checkpoint, SquaredInputs
 from edgert.calibration.tokens import Tokens
 
 WINDOW = 512
@@ -111,7 +109,7 @@ def calibrate(
             raise RequestError(f"{output}: there is no folder {output.absolute().parent}", parameter="output")
         with Tokens(text, opened.tokenizer, window=window, most_windows=windows, parse_special=parse_special) as tokens:
             _check_context(opened.plan, window)
-            found = SquaredInputs(opened.plan, output=process_output)
+            found = SquaredInputs.as_llama_imatrix(opened.plan, output=process_output)
             identity = {"model": opened.fingerprint(), "text": tokens.sha256, "window": str(window)}
             options = f"windows {tokens.windows}, process_output {process_output}, parse_special {parse_special}"
             checkpoint = Checkpoint(output, identity | {"options": options})
@@ -146,7 +144,6 @@ def _measure(
     progress: Progress | None,
 ) -> int:
     """Run all windows that the checkpoint has not done; how many it had."""
-    end, last = _needed(walk.plan, output=OUTPUT in found.squares)
     resumed = done = checkpoint.load(found)
     group, saved = max(1, GROUP_TOKENS // tokens.window), time.monotonic()
     while done < tokens.windows:
@@ -154,9 +151,7 @@ def _measure(
             progress(done, tokens.windows)
         batch = tokens.read(done, min(done + group, tokens.windows))
         with np.errstate(over="ignore", invalid="ignore"):  # found says where
-            values = walk.run(Sequences.of(batch), end=end, observer=found)
-        if last is not None:
-            found.matrix(OUTPUT, values[last.id])
+            walk.observe(Sequences.of(batch), found)
         done += len(batch)
         if done < tokens.windows and time.monotonic() - saved >= save_every:
             checkpoint.save(found, done)
@@ -164,13 +159,3 @@ def _measure(
     if progress is not None:
         progress(done, tokens.windows)
     return resumed
-
-
-def _needed(plan: Plan, *, output: bool) -> tuple[int, ops.Value | None]:
-    """Where to stop: after the last matrix of a layer, or before the output matrix, whose input is the second. The
-    logits themselves, by far the largest value, are not needed.
-    """
-    for i, op in enumerate(plan.ops):
-        if output and isinstance(op, ops.Linear) and op.weight == OUTPUT:
-            return i, op.x
-    return 1 + max(i for i, op in enumerate(plan.ops) if any(name.startswith("blk.") for name in weights_of(op))), None

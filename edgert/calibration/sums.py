@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edgert_models.errors import BackendError, FileFormatError, RequestError
-from edgert_models.graph import Plan, Role
+from edgert_models.graph import Plan, Role, Weight
 from edgert_quant.blocks import BlockType
 from edgert_quant.gguf import GgufFile, GgufWriter
 from edgert_quant.imatrix import Sums
 from edgert_runtimes.layerwise import Observer
 from numpy.typing import NDArray
 
-OUTPUT = "output.weight"
+_OUTPUT = "output.weight"
 _LAYER = "blk."
 _KEY = "edgert.calibrate."
 _TYPE = "calibration"
@@ -23,21 +23,30 @@ _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
 class SquaredInputs(Observer):
-    """Adds up, in float64, the squares of what enters each matrix of the layers, routers among them, expert by expert;
-    and the output matrix, where `output` asks for it and the model has one of its own: what `llama-imatrix` collects.
+    """Adds up, in float64, the squares of what enters each of `weights`, expert by expert.
 
     BackendError names the first weight with an input that is no number.
     """
 
-    def __init__(self, plan: Plan, *, output: bool = False) -> None:
+    def __init__(self, weights: Iterable[Weight]) -> None:
         self.squares: dict[str, NDArray[np.float64]] = {}
         self.counts: dict[str, NDArray[np.int64]] = {}
-        for name, weight in plan.weights.items():
-            inner = name.startswith(_LAYER) and weight.role in (Role.MATRIX, Role.EXPERTS, Role.ROUTER)
-            if inner or (output and name == OUTPUT):
-                experts = weight.shape[0] if weight.role is Role.EXPERTS else 1
-                self.squares[name] = np.zeros((experts, weight.shape[-1]))
-                self.counts[name] = np.zeros(experts, np.int64)
+        for weight in weights:
+            experts = weight.shape[0] if weight.role is Role.EXPERTS else 1
+            self.squares[weight.name] = np.zeros((experts, weight.shape[-1]))
+            self.counts[weight.name] = np.zeros(experts, np.int64)
+
+    @classmethod
+    def as_llama_imatrix(cls, plan: Plan, *, output: bool = False) -> SquaredInputs:
+        """Of each matrix of the layers, routers among them; and of the output matrix, where `output` asks for it and
+        the model has one of its own: what `llama-imatrix` collects.
+        """
+
+        def collected(weight: Weight) -> bool:
+            inner = weight.name.startswith(_LAYER) and weight.role in (Role.MATRIX, Role.EXPERTS, Role.ROUTER)
+            return inner or (output and weight.name == _OUTPUT)
+
+        return cls(weight for weight in plan.weights.values() if collected(weight))
 
     def matrix(self, name: str, x: NDArray[np.floating[Any]]) -> None:
         """See `Observer`."""

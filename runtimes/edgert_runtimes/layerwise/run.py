@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgert_models.graph import Plan
+from edgert_models.ops import Linear
 
 from edgert_runtimes.layerwise import backward, forward
 from edgert_runtimes.layerwise.floats import Floats, Floats_
@@ -63,6 +64,19 @@ class Layerwise:
                     if self._last[value.id] == i:
                         values.pop(value.id, None)
         return values
+
+    def observe(self, text: Sequences, observer: Observer) -> None:
+        """Show `observer` what enters every matrix. The last product, which gives the logits, is not made: they would
+        be by far the largest value.
+        """
+        op = self.plan.ops[-1]
+        if not isinstance(op, Linear):
+            self.run(text, observer=observer)
+            return
+        x = self.run(text, end=len(self.plan.ops) - 1, observer=observer)[op.x.id]
+        observer.before(op, [x])
+        observer.matrix(op.weight, x)
+        observer.after(op)
 
     def logits(self, text: Sequences, **options: object) -> Floats_:
         """Logits of the picked rows, [picked, vocabulary]; `options` are those of `run`."""
