@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from edgert_models import ops
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.blocks.layout import LAYOUTS
+from edgert_runtimes.layerwise import Floats, Layerwise
 from numpy.typing import NDArray
 
 from edgert.tuning.material import Material
@@ -90,33 +92,34 @@ class Tuner:
 
     def __init__(self, material: Material, packed: Packed) -> None:
         self._material, self.packed = material, packed
-        self.walk = material.model.walk(packed)
+        self.walk = Layerwise(material.model.plan, Floats(packed))  # nothing kept: the bytes change
         self._scales: dict[str, Scales] = {}
         self._floats: dict[str, Floats32] = {}
-        for name, weight in material.model.plan.weights.items():
+        plan = material.model.plan
+        angles = {op.factors for op in plan.ops if isinstance(op, ops.Rope)}  # no derivative goes there
+        for name, weight in plan.weights.items():
             kind = packed.weights[name].type
             if weight.role.stays_float:
-                if "rope" not in name:
+                if name not in angles:
                     self._floats[name] = self.walk.weights.whole(name).astype(np.float32)
             elif Scales.apply_to(kind):
                 self._scales[name] = Scales(kind, packed.read(name))
-        arrays = self._arrays()
-        self._moments = {name: Moments(np.zeros_like(array), np.zeros_like(array)) for name, array in arrays.items()}
+        scales = {name: own.factors for name, own in self._scales.items()}
+        self._arrays: dict[str, Floats32] = {**scales, **self._floats}
+        self._moments = {name: Moments(np.zeros_like(own), np.zeros_like(own)) for name, own in self._arrays.items()}
         self._gradients: dict[str, Floats32] = {}
         self._count = 0
 
-    def _arrays(self) -> dict[str, Floats32]:
-        return {**{name: scales.factors for name, scales in self._scales.items()}, **self._floats}
-
     def wants(self, name: str) -> bool:
         """See `Sink`."""
-        return name in self._scales or name in self._floats
+        return name in self._arrays
 
     def take(self, name: str, gradient: NDArray[np.floating[Any]], expert: int | None = None) -> None:
         """See `Sink`."""
-        held = self._gradients.setdefault(name, np.zeros_like(self._arrays()[name]))
+        held = self._gradients.setdefault(name, np.zeros_like(self._arrays[name]))
         if name in self._floats:
-            held += gradient.astype(np.float32)
+            own = held if expert is None else held[expert]
+            own += gradient.astype(np.float32)
             return
         scales = self._scales[name]
         blocks = gradient.size // scales.kind.block_size
@@ -126,10 +129,9 @@ class Tuner:
     def step(self, pace: float) -> None:
         """Move everything against its derivative, and put the bytes in place."""
         self._count += 1
-        arrays = self._arrays()
         for name, gradient in self._gradients.items():
             rate = SCALE_RATE if name in self._scales else FLOAT_RATE
-            arrays[name] -= np.float32(pace * rate) * self._moments[name].step(gradient, self._count)
+            self._arrays[name] -= np.float32(pace * rate) * self._moments[name].step(gradient, self._count)
         self._gradients = {}
         self.install()
 
@@ -142,11 +144,11 @@ class Tuner:
 
     def snapshot(self) -> dict[str, Floats32]:
         """All parameters, to come back to."""
-        return {name: array.copy() for name, array in self._arrays().items()}
+        return {name: array.copy() for name, array in self._arrays.items()}
 
     def restore(self, kept: Mapping[str, Floats32]) -> None:
         """Come back to a snapshot."""
-        for name, array in self._arrays().items():
+        for name, array in self._arrays.items():
             array[...] = kept[name]
         self.install()
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from edgert_models.errors import RequestError
 from edgert_models.graph import Plan
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_quant.gguf import GgufFile
+from edgert_quant.imatrix import Importance
 from edgert_runtimes.base import WeightProvider
-from edgert_runtimes.layerwise import Floats, Layerwise, Sequences
+from edgert_runtimes.layerwise import Layerwise, Sequences
 from edgert_runtimes.weights import GgufWeights, check_weights
+from numpy.typing import NDArray
 
+from edgert.calibration.model import walk_through
+from edgert.calibration.sums import SquaredInputs
 from edgert.text.tokenizer import Tokenizer
 from edgert.tuning.targets import Targets
 
@@ -41,9 +45,14 @@ class Model:
             self.file.close()
             raise
 
-    def walk(self, provider: WeightProvider | None = None, *, keep: bool = False) -> Layerwise:
-        """A way through the plan, with these weights instead of the file's."""
-        return Layerwise(self.plan, Floats(provider or self.provider, keep=keep))
+    @property
+    def matrices(self) -> list[str]:
+        """Tensors that are quantized, in the order of the file."""
+        return [name for name, weight in self.plan.weights.items() if not weight.role.stays_float]
+
+    def walk(self, provider: WeightProvider | None = None) -> Layerwise:
+        """A way through the plan, with these weights (which stay as they are) instead of the file's."""
+        return walk_through(self.plan, provider or self.provider)
 
     def close(self) -> None:
         """Close the file."""
@@ -70,18 +79,27 @@ class Material:
             groups = [windows[:-1], windows[-1:]]
         held = groups[HELD_OUT - 1 :: HELD_OUT] or groups[-1:]
         fit = [group for group in groups if not any(group is other for other in held)]
+        self._windows = [each for group in (*fit, *held) for each in group]
         self.tokens = len(windows) * window
-        self.fit, self.held = _batches(fit), _batches(held)
+        self.fit, self.held = ([Sequences.of(group) for group in groups] for groups in (fit, held))
         self._targets: dict[int, Targets] = {}
 
-    def everything(self) -> tuple[Sequences, np.ndarray[Any, np.dtype[np.bool_]]]:
+    @cached_property
+    def reference(self) -> Layerwise:
+        """The model as it is."""
+        return self.model.walk()
+
+    def everything(self) -> tuple[Sequences, NDArray[np.bool_]]:
         """All windows as one batch, and which of its rows are held out."""
-        parts = [*self.fit, *self.held]
-        texts = [list(part.tokens[start:end]) for part in parts for start, end in _pairs(part)]
-        whole = Sequences.of(texts)
-        held = np.zeros(len(whole.tokens), bool)
-        held[sum(len(part.tokens) for part in self.fit) :] = True
-        return whole, held
+        held = np.arange(self.tokens) >= sum(len(part.tokens) for part in self.fit)
+        return Sequences.of(self._windows), held
+
+    def importance(self) -> Importance:
+        """The mean squares of what enters each matrix over the whole text, where anything does."""
+        found = SquaredInputs(self.model.plan.weights[name] for name in self.model.matrices)
+        for batch in (*self.fit, *self.held):
+            self.reference.observe(batch, found)
+        return Importance({name: sums for name, sums in found.sums().items() if sums.counts.any()})
 
     def learn(self, teacher: Model) -> None:
         """Take what `teacher` predicts for all targets; a teacher of another vocabulary is a RequestError."""
@@ -97,18 +115,10 @@ class Material:
     def targets(self, batch: Sequences) -> Targets:
         """What the model itself, unquantized, predicts (or whom `learn` heard); computed once."""
         if id(batch) not in self._targets:
-            self._targets[id(batch)] = Targets.of(self.model.walk().logits(batch))
+            self._targets[id(batch)] = Targets.of(self.reference.logits(batch))
         return self._targets[id(batch)]
 
     def divergence(self, walk: Layerwise, batches: Sequence[Sequences]) -> float:
         """The mean over all rows of batches."""
         found = [self.targets(batch).divergence(walk.logits(batch)) for batch in batches]
         return float(np.concatenate(found).mean())
-
-
-def _batches(groups: Sequence[Sequence[Sequence[int]]]) -> list[Sequences]:
-    return [Sequences.of(group) for group in groups]
-
-
-def _pairs(text: Sequences) -> Iterator[tuple[int, int]]:
-    return iter(zip(text.bounds, text.bounds[1:], strict=False))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from edgert_quant.blocks import BlockType, quantize
+from edgert_quant.imatrix import Importance
 from edgert_runtimes.base import StoredWeight, WeightProvider
 from edgert_runtimes.layerwise import Floats
 from numpy.typing import NDArray
-
-from edgert.tuning.importance import Importance
 
 Bytes = NDArray[np.uint8]
 
@@ -49,19 +47,9 @@ def pack(weights: Floats, name: str, kind: BlockType, importance: Importance | N
     shape = weights.weights[name].shape
     given = None if importance is None else importance.of(name)
     if len(shape) < 3:
-        return pack_matrix(weights.whole(name), kind, None if given is None else given[0], threads)
+        return quantize(weights.whole(name), kind, importance=None if given is None else given[0], threads=threads)
     parts = (
-        pack_matrix(weights.expert(name, i), kind, None if given is None else given[i], threads)
+        quantize(weights.expert(name, i), kind, importance=None if given is None else given[i], threads=threads)
         for i in range(shape[0])
     )
     return np.concatenate(list(parts))
-
-
-def pack_matrix(
-    weights: NDArray[np.floating[Any]],
-    kind: BlockType,
-    importance: NDArray[np.float32] | None,
-    threads: int | None = None,
-) -> Bytes:
-    """Weights [rows, in] rounded to a type, each for itself, by the importance of columns [in]: [rows, row bytes]."""
-    return quantize(weights, kind, importance=importance, threads=threads)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from edgert_quant.convert.report import tensor_bytes
 from edgert_quant.convert.rules import Rule, apply_rules
 from edgert_quant.convert.run import open_source
 from edgert_quant.gguf.output import write_whole
+from edgert_quant.imatrix import Importance
 from edgert_quant.recipes import DEFAULT, NATIVE, RECIPES, recipe_named
 
+from edgert.calibration.model import Model as Opened
 from edgert.tuning.allocation import allocate, curve
 from edgert.tuning.finish import finish as tune
-from edgert.tuning.importance import Importance
 from edgert.tuning.material import WINDOW, Material, Model
 from edgert.tuning.packed import Packed, pack
 from edgert.tuning.rounding import Rounder
@@ -105,7 +107,7 @@ def convert(
     work = options.work or output.with_name(output.name + ".work")
     said = progress or (lambda stage, done, total: None)
     with ExitStack() as stack:
-        reference = _reference(source, work, said, more)
+        reference = _reference(source, work, said)
         model = Model(reference)
         stack.callback(model.close)
         material = Material(model, options.calibration, window=options.window, tokens=options.tokens)
@@ -130,7 +132,7 @@ def convert(
         report = write(
             reference,
             output,
-            type=options.type or "q4_k_m" if named else None,
+            type=options.type or DEFAULT if named else None,
             plan=None if named else types,
             tensors=rules,
             ready=packed.rows,
@@ -143,13 +145,14 @@ def convert(
     return Tuned(replace(report, source=str(source)), types, found, job.curve)
 
 
-def _reference(source: str | Path, work: Path, said: Progress, more: Mapping[str, Any]) -> Path:
+def _reference(source: str | Path, work: Path, said: Progress) -> Path:
     """The source as a GGUF of floats: itself, or what is made of a checkpoint in the work folder."""
     path = locate(source)
     work.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         return path
-    made = work / "reference.gguf"
+    with Opened(path) as opened:
+        made = work / f"reference-{opened.fingerprint()[:16]}.gguf"
     if not made.exists():
         write(path, made, type="bf16", progress=lambda done, total, name: said("read", done, total))
     return made
@@ -169,7 +172,7 @@ def _notes(
     material: Material, importance: Importance, options: Options, found: Mapping[str, float]
 ) -> dict[str, str | int | float | bool]:
     """What the file says of how it was made."""
-    least = [int(counts.min()) for counts in importance.counts.values() if len(counts) > 1]
+    least = [int(sums.counts.min()) for sums in importance.sums.values() if sums.by_expert]
     return {
         "edgert.calibration.text_sha256": material.text_sha256,
         "edgert.calibration.tokens": material.tokens,
@@ -190,16 +193,14 @@ class _Job:
         self._fixed = fixed
         self._weights = material.model.plan.weights
         self.curve: list[tuple[int, float]] = []
-        self._importance: Importance | None = None
 
-    @property
+    @cached_property
     def importance(self) -> Importance:
         """Measured when it is first wanted."""
-        if self._importance is None:
-            self._said("importance", 0, 1)
-            self._importance = Importance.measured(self._material)
-            self._said("importance", 1, 1)
-        return self._importance
+        self._said("importance", 0, 1)
+        found = self._material.importance()
+        self._said("importance", 1, 1)
+        return found
 
     def choose(self) -> list[dict[str, BlockType]]:
         """Types of all matrices: of several plans the best is only seen when they are rounded."""
@@ -287,8 +288,8 @@ class _Job:
 
     def _plain(self, types: Mapping[str, BlockType]) -> Packed:
         """Each weight rounded for itself."""
-        model = self._material.model
-        packed, weights = Packed(model.provider), model.walk().weights
+        model, weights = self._material.model, self._material.reference.weights
+        packed = Packed(model.provider)
         for name, kind in types.items():
             same = model.provider.weights[name].type is kind
             rows = (

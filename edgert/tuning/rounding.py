@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 from edgert_models import ops
-from edgert_quant.blocks import BlockType, dequantize
+from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.compensation import Candidate, Feedback, candidates, choose_shrink
+from edgert_quant.imatrix import POOL_ROWS, Importance
 from edgert_runtimes.layerwise import Layerwise, Observer
 from numpy.typing import NDArray
 
-from edgert.tuning.importance import POOL, Importance
 from edgert.tuning.material import Material
-from edgert.tuning.packed import Bytes, Packed, pack_matrix
+from edgert.tuning.packed import Bytes, Packed
 from edgert.tuning.sensitivity import Progress
 
 Floats = NDArray[np.floating[Any]]
@@ -56,51 +56,47 @@ class Rounder(Observer):
         self._experts: dict[str, dict[int, Bytes]] = {}
         self._inputs: _Inputs | None = None
         self._pool: _Inputs | None = None
+        self._moe: ops.Moe | None = None
 
     @classmethod
     def run(cls, material: Material, types: Mapping[str, BlockType], importance: Importance, **options: Any) -> Packed:
         """All matrices of `types`, rounded; `options` are those of the class."""
         rounder = cls(material, types, importance, **options)
-        rounder._walk.run(rounder._text, observer=rounder, end=len(material.model.plan.ops))
+        rounder._walk.observe(rounder._text, rounder)
         return rounder.packed
 
     def before(self, op: ops.Op, inputs: list[Floats]) -> None:
         """See `Observer`."""
-        if (
-            isinstance(op, ops.Embed) and op.weight in self._types and op.weight not in self.packed.rows
-        ):  # rows are looked up: nothing to make up for
-            shape = self._walk.weights.weights[op.weight].shape
-            rows = pack_matrix(self._walk.weights.whole(op.weight), self._types[op.weight], self._row(op.weight, 0))
-            self._put(op.weight, rows, shape)
+        if isinstance(op, ops.Embed) and self._waits(op.weight):  # rows are looked up: there is nothing to make up for
+            self._put(op.weight, self._plain(op.weight, 0, self._walk.weights.whole(op.weight)))
         if isinstance(op, ops.Moe):
-            self._pool = _Inputs(inputs[0], self._held)
+            self._moe, self._pool = op, _Inputs(inputs[0], self._held)
             for name in (op.gate, op.up, op.down):
                 self._experts[name] = {}
 
     def matrix(self, name: str, x: Floats) -> None:
         """See `Observer`."""
-        if name not in self._types or name in self.packed.rows:
+        if not self._waits(name):
             return
         seen = self._seen(x, self._held)
         if not seen.prepared:
             seen.prepared = [Candidate((0.0, 0.0), Feedback(seen.fitted))]
-        weights = self._walk.weights.whole(name)
-        self._put(name, self._best(name, 0, weights, seen, seen.held), weights.shape)
+        self._put(name, self._best(name, 0, self._walk.weights.whole(name), seen, seen.held))
 
     def expert(self, name: str, expert: int, x: Floats, rows: NDArray[np.intp]) -> None:
         """See `Observer`."""
-        if name not in self._types or name in self.packed.rows:
+        if not self._waits(name):
             return
-        assert self._pool is not None
+        assert self._moe is not None
         seen = self._seen(x, self._held[rows])
-        pool = None if name.endswith("down_exps.weight") else self._pool
+        pool = None if name == self._moe.down else self._pool
         if not seen.prepared:
             many = seen.fitted_rows >= WELL_FED * x.shape[1]
-            amounts = (OWN_TOO if many else None) if pool is not None else (ALONE_TOO if many else None)
+            amounts = (ALONE_TOO if pool is None else OWN_TOO) if many else None
             seen.prepared = candidates(seen.fitted, None if pool is None else pool.fitted, amounts=amounts)
         judge = seen.held  # sums: few tokens count little beside those of the layer
         if pool is not None and pool.held_rows:
-            judge = judge + pool.held * np.float32(POOL / pool.held_rows)
+            judge = judge + pool.held * np.float32(POOL_ROWS / pool.held_rows)
         weights = self._walk.weights.expert(name, expert)
         packed = self._best(name, expert, weights, seen, judge)
         self._experts[name][expert] = packed
@@ -113,22 +109,27 @@ class Rounder(Observer):
         self._walk.weights.replaced_experts.clear()
         if isinstance(op, ops.Moe):
             for name in (op.gate, op.up, op.down):
-                if name in self._types and name not in self.packed.rows:
+                if self._waits(name):
                     self._join(name, op.experts)
-        if isinstance(op, ops.Linear) and op.weight in self._walk.weights.replaced:
-            del self._walk.weights.replaced[op.weight]
+        if isinstance(op, ops.Linear):
+            self._walk.weights.replaced.pop(op.weight, None)
 
     def _join(self, name: str, count: int) -> None:
         """Experts to one tensor; those that no token chose are rounded plainly."""
         found, weights = self._experts.pop(name), self._walk.weights
         for i in range(count):
             if i not in found:
-                found[i] = pack_matrix(weights.expert(name, i), self._types[name], self._row(name, i))
+                found[i] = self._plain(name, i, weights.expert(name, i))
         self.packed.put(name, self._types[name], np.concatenate([found[i] for i in range(count)]))
         self._tell()
 
-    def _put(self, name: str, rows: Bytes, shape: tuple[int, ...]) -> None:
+    def _waits(self, name: str) -> bool:
+        """Whether a weight is still to be rounded."""
+        return name in self._types and name not in self.packed.rows
+
+    def _put(self, name: str, rows: Bytes) -> None:
         self.packed.put(name, self._types[name], rows)
+        shape = self._walk.weights.weights[name].shape
         self._walk.weights.replaced[name] = dequantize(rows, self._types[name]).reshape(shape)
         self._tell()
 
@@ -137,9 +138,11 @@ class Rounder(Observer):
         if self._progress:
             self._progress("round", self._done, self._total)
 
-    def _row(self, name: str, index: int) -> NDArray[np.float32] | None:
+    def _plain(self, name: str, index: int, weights: Floats) -> Bytes:
+        """Each weight rounded for itself."""
         given = self._importance.of(name)
-        return None if given is None else given[index]
+        importance = None if given is None else given[index]
+        return quantize(weights, self._types[name], importance=importance, threads=self._threads)
 
     def _seen(self, x: Floats, held: NDArray[np.bool_]) -> _Inputs:
         """Covariances of inputs; made once where several matrices in turn have the same."""
@@ -148,10 +151,9 @@ class Rounder(Observer):
         return self._inputs
 
     def _best(self, name: str, index: int, weights: Floats, seen: _Inputs, judge: NDArray[np.float32]) -> Bytes:
-        kind = self._types[name]
         if not seen.fitted_rows:
-            return pack_matrix(weights, kind, self._row(name, index), self._threads)
-        return choose_shrink(weights, kind, seen.prepared, judge, threads=self._threads).data
+            return self._plain(name, index, weights)
+        return choose_shrink(weights, self._types[name], seen.prepared, judge, threads=self._threads).data
 
 
 class _Inputs:

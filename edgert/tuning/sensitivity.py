@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.gguf.output import write_whole
+from edgert_quant.imatrix import Importance
 from edgert_runtimes.layerwise.run import State
 
-from edgert.tuning.importance import Importance
-from edgert.tuning.material import Material
+from edgert.calibration.model import fingerprint
+from edgert.tuning.material import BATCH, Material
 from edgert.tuning.packed import pack
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ class Sensitivities:
 
     def __init__(self, material: Material, importance: Importance, path: Path, *, threads: int | None = None) -> None:
         self._material, self._importance, self._path, self._threads = material, importance, path, threads
-        count = max(ROWS // (material.window * 8), 1)
-        self._batches = material.fit[:count]
-        self._key = f"{material.text_sha256} {material.window} {len(self._batches)}"
+        self._batches = material.fit[: max(ROWS // (material.window * BATCH), 1)]
+        model = fingerprint(material.model.plan, material.model.provider)
+        self._key = f"{model} {material.text_sha256} {material.window} {material.tokens}"
         self._saved = time.monotonic()
-        self._known: dict[str, tuple[float, float]] = {}
+        self._known: dict[str, tuple[float | None, float]] = {}
         if path.exists():
             document = json.loads(path.read_text())
             self._known = {k: tuple(v) for k, v in document["found"].items()} if document["key"] == self._key else {}
@@ -74,7 +75,7 @@ class Sensitivities:
 
     def _measured(self, fixed: Mapping[str, BlockType], progress: Progress | None) -> Costs:
         material = self._material
-        names = Importance.matrices(material.model)
+        names = material.model.matrices
         weights = material.model.plan.weights
         kinds = {n: [fixed[n]] if n in fixed else candidates(weights[n].shape[-1]) for n in names}
         probed = {name: self._probes(own, names) for name, own in kinds.items()}
@@ -91,15 +92,16 @@ class Sensitivities:
                     for batch, state in zip(self._batches, states, strict=True)
                 ]
                 place = cut
-            costs[name] = {}
+            measured: dict[BlockType, float] = {}
+            errors: dict[BlockType, float] = {}
             for kind in kinds[name]:
-                divergence, error = self._one(walk, name, kind, place, states, kind in probed[name])
-                costs[name][kind] = divergence if kind in probed[name] else -error
-                if kind in probed[name]:
+                divergence, errors[kind] = self._one(walk, name, kind, place, states, kind in probed[name])
+                if divergence is not None:
+                    measured[kind] = divergence
                     done += 1
                     if progress:
                         progress("measure", done, total)
-            costs[name] = self._filled(name, costs[name])
+            costs[name] = filled(measured, errors)
         return {name: costs[name] for name in names}
 
     def _probes(self, kinds: Sequence[BlockType], names: Sequence[str]) -> list[BlockType]:
@@ -120,15 +122,16 @@ class Sensitivities:
         place: int,
         states: Sequence[State],
         run: bool,
-    ) -> tuple[float, float]:
-        """The divergence (0 if it is not to be `run`), and the weighted squared error of the weights."""
-        key = f"{name} {kind.name} {run}"
-        if key in self._known:
-            return self._known[key]
+    ) -> tuple[float | None, float]:
+        """The divergence (None unless it is to be `run`), and the weighted squared error of the weights."""
+        key = f"{name} {kind.name}"
+        known = self._known.get(key)
+        if known is not None and (known[0] is not None) == run:
+            return known
         shape = walk.weights.weights[name].shape
         packed = pack(walk.weights, name, kind, self._importance, self._threads)
         tried = dequantize(packed, kind).reshape(shape)
-        divergence, error = 0.0, 0.0
+        divergence, error = None, 0.0
         if run:
             walk.weights.replaced[name] = tried
             found = [
@@ -151,17 +154,15 @@ class Sensitivities:
         write_whole(self._path, json.dumps({"key": self._key, "found": self._known}).encode())
         self._saved = time.monotonic()
 
-    def _filled(self, name: str, costs: Mapping[BlockType, float]) -> dict[BlockType, float]:
-        """Types that were not run, given as less their error: divergence goes with the error, to the power that fits
-        the types that were run.
-        """
-        if min(costs.values()) >= 0:
-            return dict(costs)
-        run = [kind for kind, cost in costs.items() if cost >= 0]
-        errors = [self._known[f"{name} {kind.name} True"][1] for kind in run]
-        x, y = np.log(np.maximum(errors, 1e-30)), np.log(np.maximum([costs[kind] for kind in run], 1e-9))
-        power, base = np.polyfit(x, y, 1) if len(run) > 1 else (1.0, y[0] - x[0])
-        return {
-            kind: cost if cost >= 0 else float(np.exp(base + power * np.log(max(-cost, 1e-30))))
-            for kind, cost in costs.items()
-        }
+
+def filled(measured: Mapping[BlockType, float], errors: Mapping[BlockType, float]) -> dict[BlockType, float]:
+    """Divergences of all types that `errors` has: where none was measured it goes with the error of the weights, to the
+    power that fits those that were.
+    """
+    x = np.log(np.maximum([errors[kind] for kind in measured], 1e-30))
+    y = np.log(np.maximum(list(measured.values()), 1e-9))
+    power, base = np.polyfit(x, y, 1) if len(measured) > 1 else (1.0, y[0] - x[0])
+    return {
+        kind: measured[kind] if kind in measured else float(np.exp(base + power * np.log(max(error, 1e-30))))
+        for kind, error in errors.items()
+    }

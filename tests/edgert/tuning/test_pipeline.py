@@ -14,11 +14,11 @@ from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.gguf import GgufFile
 
 from edgert.tuning import sensitivity
-from edgert.tuning.finish import Scales, finish
-from edgert.tuning.importance import Importance
+from edgert.tuning.finish import Scales, Tuner, finish
 from edgert.tuning.material import Material, Model
 from edgert.tuning.packed import Packed, pack
 from edgert.tuning.pipeline import Options, Tuned, convert
+from edgert.tuning.targets import Targets
 from tests.edgert.cli.support import run
 from tests.edgert.tiny_gguf import write_tiny
 
@@ -154,11 +154,42 @@ def test_slopes_by_scales(kind: BlockType) -> None:
     assert float((slope * direction).sum()) == pytest.approx((losses[0] - losses[1]) * 2, rel=1e-2)
 
 
+def test_biases_of_experts_have_derivatives_of_their_own(tmp_path: Path) -> None:
+    model = Model(write_tiny(tmp_path / "model.gguf", "gpt-oss", window=3, attention_bias=True, output_bias=True))
+    material = Material(model, TEXT, window=64)
+    tuner, batch = Tuner(material, Packed(model.provider)), material.fit[0]
+    targets = Targets.of(model.walk().logits(batch)[:, ::-1])  # far from what it says: a slope to speak of
+    logits, marks = tuner.walk.forward(batch)
+    tuner.walk.backward(batch, marks, targets.slope(logits), tuner)
+    name, step = "blk.1.ffn_down_exps.bias", np.float32(1e-2)
+    slopes, values = tuner._gradients[name], tuner._floats[name]
+    assert len({round(float(row.sum()), 9) for row in slopes}) == len(slopes)
+    for expert in range(3):
+        before, losses = values[expert].copy(), []
+        for sign in (1, -1):
+            values[expert] = before + sign * step
+            tuner.install()
+            losses.append(float(targets.divergence(tuner.walk.logits(batch)).mean()))
+        values[expert] = before
+        assert float(slopes[expert].sum()) == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=2e-2, abs=1e-4)
+    model.close()
+
+
+def test_what_was_measured_of_another_model_is_not_taken(source: Path, tmp_path: Path) -> None:
+    other, work = write_tiny(tmp_path / "other.gguf", seed=1, **SIZES), tmp_path / "work"
+    found = []
+    for model in (source, other):
+        converted(model, tmp_path / "model.gguf", bits=4.0, compensate=False, work=work, keep_work=True)
+        found.append(json.loads((work / "sensitivities.json").read_text())["found"])
+    assert found[0].keys() == found[1].keys()
+    assert all(found[0][key] != value for key, value in found[1].items())
+
+
 def test_finishing_keeps_the_best(source: Path) -> None:
     model = Model(source)
     material = Material(model, TEXT, window=64)
     packed = Packed(model.provider)
-    for name in Importance.matrices(model):
+    for name in model.matrices:
         packed.put(name, BlockType.Q2_K, pack(model.walk().weights, name, BlockType.Q2_K, None, None))
     before, after = finish(material, packed, steps=12, check=3)
     assert after < before

@@ -132,6 +132,18 @@ def test_an_observer_sees_what_enters_each_matrix() -> None:
     assert seen.squares["blk.1.attn_q.weight", -1] == seen.squares["blk.1.attn_v.weight", -1]
 
 
+@pytest.mark.parametrize("name", ["qwen3moe", "tied"])
+def test_all_can_be_observed_without_making_the_logits(name: str) -> None:
+    plan = build_plan(spec_of(name))
+    weights = Floats(random_weights(plan), keep=True)
+    walk, text, whole, seen = Layerwise(plan, weights), Sequences.of(TEXTS), Inputs(), Inputs()
+    walk.logits(text, observer=whole)
+    output = "token_embd.weight" if plan.spec.tied else "output.weight"
+    weights.replaced[output] = weights.whole(output)[:, :1] if not plan.spec.tied else weights.whole(output)
+    walk.observe(text, seen)
+    assert (seen.squares, seen.counts, seen.ops) == (whole.squares, whole.counts, whole.ops)
+
+
 def test_a_run_can_be_divided_at_every_cut() -> None:
     plan = build_plan(spec_of("qwen3moe"))
     walk, text = Layerwise(plan, Floats(random_weights(plan))), Sequences.of(TEXTS)
