@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.matmul import commit
+from edgert.cli.plots import figure_of
 from edgert.tuning.material import Model
 from edgert.tuning.pipeline import Options, convert
 from edgert.windows import log_softmax
@@ -158,7 +159,7 @@ def main() -> None:
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Bytes against mean divergence, a line for each rung."""
-    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
+    figure = figure_of()
     axes = figure.subplots()
     for rung in RUNGS:
         own = sorted((each["bytes"] / 1e6, each["mean"]) for each in results if each["rung"] == rung)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import unpack32, unpack256
+from edgert_quant.blocks.assemble import nibbles
 from edgert_quant.blocks.layout import LAYOUTS
 from edgert_quant.blocks.types import BlockType
 
@@ -199,8 +200,7 @@ def _write_codes(b: unpack32.Blocks, kind: BlockType, codes: Bytes) -> None:
             b["ql"] = _nibbles(quarters[:, :, :2], quarters[:, :, 2:]).reshape(count, 128)
             b["qh"] = _two_bits(codes >> 4)
         case _:  # groups of 32, whose second half is in the upper halves of the bytes
-            pairs = codes.reshape(count, -1, 2, 16)
-            b["qs"] = _nibbles(pairs[:, :, 0], pairs[:, :, 1]).reshape(count, -1)
+            b["qs"] = nibbles((codes & 15).reshape(count, -1, 32)).reshape(count, -1)
             if "qh" in (b.dtype.names or ()):
                 b["qh"] = np.packbits(codes >> 4, axis=-1, bitorder="little")
 
