@@ -200,7 +200,7 @@ def _write_codes(b: unpack32.Blocks, kind: BlockType, codes: Bytes) -> None:
             b["ql"] = _nibbles(quarters[:, :, :2], quarters[:, :, 2:]).reshape(count, 128)
             b["qh"] = _two_bits(codes >> 4)
         case _:  # groups of 32, whose second half is in the upper halves of the bytes
-            b["qs"] = nibbles((codes & 15).reshape(count, -1, 32)).reshape(count, -1)
+            b["qs"] = nibbles((codes & np.uint8(15)).reshape(count, -1, 32)).reshape(count, -1)
             if "qh" in (b.dtype.names or ()):
                 b["qh"] = np.packbits(codes >> 4, axis=-1, bitorder="little")
 
