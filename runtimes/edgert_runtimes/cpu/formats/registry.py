@@ -53,7 +53,7 @@ def _format(block_type: BlockType, isa: Isa) -> Format | None:
     name = "q8k" if kind.leveled else "q8x2" if block_type is BlockType.Q8_0 else "q8"
     codes = activation(WIDE[name] if isa.wide(multiplied_bits(kind, isa)) else name)
     if isinstance(codes, SuperCodes):
-        by_rows = isa.by_rows and block_type in ROWS
+        by_rows = isa.row_parts and block_type in ROWS
         return (RowwiseBlocks if by_rows else LeveledBlocks)(kind, isa, codes)
     assert isinstance(codes, Codes)
     return ScaledBlocks(kind, isa, codes)

@@ -95,8 +95,10 @@ class Isa(ABC):
         offset = self.table_offset(table)
         return self.codes(b, self.look_up(b, words, [entry + offset for entry in table]), self.table_bits(table))
 
-    by_rows = False
-    """Whether single tokens go through the rows of types with super-blocks as `rowwise` says."""
+    row_parts = 0
+    """Where few tokens go through the rows of types with super-blocks as `rowwise` says: how many times 32 bytes
+    vectors of integers have.
+    """
 
     weighs = False
     """Whether it multiplies sums by a 16-bit number of each row for nothing: then `start` is given `weights`."""

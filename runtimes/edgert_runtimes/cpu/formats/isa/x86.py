@@ -29,6 +29,7 @@ class Avx512Vnni(Isa):
     name = "avx512-vnni"
     architecture = "x86_64"
     features = (*AVX512, "avx512vnni")
+    row_parts = 2
 
     def float_tile(self) -> Tile:
         """24 accumulators."""
@@ -61,7 +62,7 @@ class AvxVnni(Isa):
     name = "avx-vnni"
     architecture = "x86_64"
     features = (*AVX2, "avxvnni")
-    by_rows = True
+    row_parts = 1
 
     def float_tile(self) -> Tile:
         """Of 16 registers, 12 accumulate."""
@@ -187,6 +188,7 @@ class Avx512(_Pairs):
 
     name = "avx512"
     features = AVX512
+    row_parts = 2
     parts = 1
     multiply = "llvm.x86.avx512.pmaddubs.w.512"
     widen = "llvm.x86.avx512.pmaddw.d.512"
@@ -205,7 +207,7 @@ class Avx2(_Pairs):
 
     name = "avx2"
     features = AVX2
-    by_rows = True
+    row_parts = 1
     parts = 2
     multiply = "llvm.x86.avx2.pmadd.ub.sw"
     widen = "llvm.x86.avx2.pmadd.wd"
