@@ -14,7 +14,7 @@ from edgert_runtimes.cpu.formats.isa import Isa, host_isa
 from edgert_runtimes.cpu.formats.layout import Layout
 from edgert_runtimes.cpu.formats.leveled import LeveledBlocks
 from edgert_runtimes.cpu.formats.quantized import multiplied_bits
-from edgert_runtimes.cpu.formats.rowwise import ROWS, RowwiseBlocks
+from edgert_runtimes.cpu.formats.rowwise import RowwiseBlocks, by_rows
 from edgert_runtimes.cpu.formats.scaled import ScaledBlocks
 
 
@@ -53,7 +53,6 @@ def _format(block_type: BlockType, isa: Isa) -> Format | None:
     name = "q8k" if kind.leveled else "q8x2" if block_type is BlockType.Q8_0 else "q8"
     codes = activation(WIDE[name] if isa.wide(multiplied_bits(kind, isa)) else name)
     if isinstance(codes, SuperCodes):
-        by_rows = isa.row_parts and block_type in ROWS
-        return (RowwiseBlocks if by_rows else LeveledBlocks)(kind, isa, codes)
+        return (RowwiseBlocks if by_rows(block_type, isa) else LeveledBlocks)(kind, isa, codes)
     assert isinstance(codes, Codes)
     return ScaledBlocks(kind, isa, codes)
