@@ -244,11 +244,8 @@ class RowwiseBlocks(LeveledBlocks):
             for _ in range(AT_ONCE):
                 inputs.append(source)
                 targets.append(target)
-                source, target, below = (
-                    step(b, source, self.codes.block_bytes),
-                    step(b, target, self._waiting),
-                    step(b, top, 4),
-                )
+                source, below = step(b, source, self.codes.block_bytes), step(b, top, 4)
+                target = step(b, target, self._waiting)
                 over = b.icmp_unsigned("==", source, behind)
                 source, target, top = (b.select(over, *pair) for pair in ((x, source), (below, target), (below, top)))
             places = [step(b, place, size * i) for i in range(AT_ONCE)]
@@ -283,7 +280,7 @@ class RowwiseBlocks(LeveledBlocks):
         own = shuffle(b, *weights, both * wide)
         total = None
         for at, codes in enumerate(row.codes(b, place, wide)):
-            values = load(b, x, BLOCK * wide * at, _bytes(wide), align=BLOCK)
+            values = load(b, x, BLOCK * wide * at, _bytes(wide))
             if row.signed:
                 values, codes = (signs_of(b, each, codes) for each in (values, codes))
             products = emit.call(b, PAIR_SUMS[wide].multiply, ir.VectorType(I16, LANES * wide), [codes, values])
