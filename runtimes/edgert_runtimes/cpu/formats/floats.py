@@ -15,7 +15,7 @@ from edgert_runtimes.cpu.formats.activations import activation
 from edgert_runtimes.cpu.formats.base import LANES, PANEL_ALIGNMENT, Format
 from edgert_runtimes.cpu.formats.isa import SOURCES as ISA_SOURCES
 from edgert_runtimes.cpu.formats.isa import Isa
-from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm, for_any_rows
+from edgert_runtimes.cpu.formats.loops import Matmul, emit_gemm, fetch_half, for_any_rows
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
@@ -95,9 +95,9 @@ class FloatFormat(Format, Matmul):
 
     def emit_panel(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, k: Value, lines: Value, panel: Value) -> None:
         """See Matmul."""
-        whole, portion = b.and_(k, i64(-LANES)), LANES * self._k_bytes
+        whole, half = b.and_(k, i64(-LANES)), self._k_bytes // 2
         with emit.loop(b, whole, step=LANES) as each:
-            fetch(b, step(b, ahead, b.mul(each.index, i64(self._k_bytes))), portion)
+            fetch(b, step(b, ahead, b.mul(each.index, i64(half))), LANES * half)
             self._pack_inputs(b, raw, each.index, step(b, panel, b.mul(each.index, i64(self._k_bytes))))
         with emit.loop(b, k, start=whole) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
@@ -134,11 +134,14 @@ class FloatFormat(Format, Matmul):
 
         return gemm
 
-    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+    def emit_tile(
+        self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value, ahead: Value
+    ) -> list[list[Value]]:
         """See Matmul; k after k."""
         sums: list[Value] = [emit.real(0.0, FLOATS)] * (len(panels) * len(xs))
         whole = b.and_(k, i64(-UNROLL))
         with emit.loop(b, whole, *sums, step=UNROLL) as each:
+            fetch_half(b, ahead, b.udiv(each.index, i64(UNROLL)), len(panels) * UNROLL * self._k_bytes)
             sums = list(each.values)
             places = [step(b, panel, b.mul(each.index, i64(self._k_bytes))) for panel in panels]
             for i in range(UNROLL):

@@ -22,6 +22,7 @@ from edgert_runtimes.cpu.formats.activations import PARTS, SUPER_BLOCK, SuperCod
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa import Isa
 from edgert_runtimes.cpu.formats.layout import STEPS, Layout
+from edgert_runtimes.cpu.formats.loops import fetch_half
 from edgert_runtimes.cpu.formats.quantized import ZEROS, BlockFormat, Words, halves_of_steps
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
@@ -78,10 +79,13 @@ class LeveledBlocks(BlockFormat):
             place = step(b, head, b.mul(number, i64(ROW_WORD)))
             store(b, place, 2 * ROW_WORD, scales.minimum_levels, align=ROW_WORD)
 
-    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+    def emit_tile(
+        self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value, ahead: Value
+    ) -> list[list[Value]]:
         """See Matmul."""
         count = len(panels) * len(xs)
         with emit.loop(b, b.sdiv(k, i64(SUPER_BLOCK)), *[emit.real(0.0, FLOATS)] * count) as each:
+            fetch_half(b, ahead, each.index, len(panels) * PARTS * self.part_bytes)
             heads = [step(b, panel, b.mul(each.index, i64(self.panel_stride))) for panel in panels]
             inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
 

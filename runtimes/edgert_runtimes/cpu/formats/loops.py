@@ -16,7 +16,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa import Tile
 from edgert_runtimes.cpu.formats.rows import RawRows
-from edgert_runtimes.cpu.formats.vectors import I64, POINTER, Value, i64, load, pointer, step, store
+from edgert_runtimes.cpu.formats.vectors import I64, POINTER, Value, fetch, i64, load, pointer, step, store
 
 PANEL_OUTPUT = 4 * LANES
 """Bytes of the outputs of one panel for one token."""
@@ -44,11 +44,11 @@ class Matmul(ABC):
 
     @abstractmethod
     def emit_panel(self, b: ir.IRBuilder, raw: RawRows, ahead: Value, k: Value, lines: Value, panel: Value) -> None:
-        """Pack rows; `lines` is room for a block. Meanwhile, fetch as many bytes from `ahead` on."""
+        """Pack rows; `lines` is room for a block. Meanwhile, fetch half as many bytes from `ahead` on."""
 
     @abstractmethod
-    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> Sums:
-        """Packed panels by tokens."""
+    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value, ahead: Value) -> Sums:
+        """Packed panels by tokens. Meanwhile, `fetch_half` of the bytes that the panels' rows have in the file."""
 
     @abstractmethod
     def emit_stream(
@@ -57,6 +57,12 @@ class Matmul(ABC):
         """Sixteen raw rows by one token: the same sums, bit for bit, go to `y`. Meanwhile, fetch as many bytes from
         `ahead` on.
         """
+
+
+def fetch_half(b: ir.IRBuilder, ahead: Value, index: Value, size: int) -> None:
+    """The `index`-th part of half of what comes next, `size` bytes of the whole, from `ahead` on if it is not null."""
+    with b.if_then(b.icmp_unsigned("!=", ahead, ir.Constant(POINTER, None))):
+        fetch(b, step(b, ahead, b.mul(index, i64(size // 2))), size // 2)
 
 
 def emit_gemm(
@@ -81,19 +87,19 @@ def emit_gemm(
     def place(panel: Value) -> Value:
         return step(b, first, b.mul(panel, panel_raw))
 
-    def tokens(column: Value, width: int) -> None:
-        """All tokens, in tiles, by the packed panels."""
+    def tokens(column: Value, width: int, ahead: Value) -> None:
+        """All tokens, in tiles, by the packed panels. The first tile fetches from `ahead` on."""
         token = i64(0)
         for height in tile.tokens:
             function = _tile_function(b, width, height, form)
             with emit.loop(b, b.sub(n_tokens, i64(height - 1)), start=token, step=height) as along:
                 tables = [b.add(table, b.shl(along.index, i64(3))) for table in (xs, ys)]
-                b.call(function, [panels, panel_bytes, *tables, column, k])
+                once = b.select(b.icmp_signed("==", along.index, i64(0)), ahead, ir.Constant(POINTER, None))
+                b.call(function, [panels, panel_bytes, *tables, column, k, once])
             token = along.index
 
-    def pack(panel: Value, count: Value, at: int, width: int) -> None:
+    def pack(panel: Value, count: Value, at: int, ahead: Value) -> None:
         target = step(b, panels, b.mul(panel_bytes, i64(at)) if at else 0)
-        ahead = place(b.add(panel, i64(width)))
         b.call(_pack_function(b, form), [place(panel), stride, count, ahead, k, lines, target])
 
     with b.if_else(b.icmp_signed("<=", n_tokens, i64(form.streams))) as (few, several):
@@ -106,14 +112,19 @@ def emit_gemm(
             done = i64(0)
             for width in range(tile.panels, 0, -1):
                 with emit.loop(b, b.sub(whole, i64(width - 1)), start=done, step=width) as down:
+                    # Of the rows that come next, packing fetches the first half and multiplying the other: memory
+                    # is asked as evenly as that.
+                    ahead = place(b.add(down.index, i64(width)))
                     for i in range(width):
-                        pack(b.add(down.index, i64(i)), i64(LANES), i, width)
-                    tokens(b.mul(down.index, i64(PANEL_OUTPUT)), width)
+                        pack(b.add(down.index, i64(i)), i64(LANES), i, ahead)
+                        ahead = step(b, ahead, b.lshr(panel_raw, i64(1)))
+                    tokens(b.mul(down.index, i64(PANEL_OUTPUT)), width, ahead)
                 done = down.index
     rest = b.and_(n_rows, i64(LANES - 1))
     with b.if_then(b.icmp_signed("!=", rest, i64(0))):
-        pack(whole, rest, 0, 1)
-        tokens(b.mul(whole, i64(PANEL_OUTPUT)), 1)
+        behind = place(b.add(whole, i64(1)))
+        pack(whole, rest, 0, behind)
+        tokens(b.mul(whole, i64(PANEL_OUTPUT)), 1, behind)
 
 
 def _function(b: ir.IRBuilder, name: str, kinds: Sequence[ir.Type], body: Callable[..., None]) -> ir.Function:
@@ -163,17 +174,19 @@ def _stream_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
 
 
 def _tile_function(b: ir.IRBuilder, width: int, height: int, form: Matmul) -> ir.Function:
-    """(panels, panel bytes, xs, ys, column, k), for one size of tile."""
+    """(panels, panel bytes, xs, ys, column, k, ahead), for one size of tile."""
 
-    def body(b: ir.IRBuilder, panel: Value, panel_bytes: Value, xs: Value, ys: Value, column: Value, k: Value) -> None:
+    def body(
+        b: ir.IRBuilder, panel: Value, panel_bytes: Value, xs: Value, ys: Value, column: Value, k: Value, ahead: Value
+    ) -> None:
         places = [step(b, panel, b.mul(panel_bytes, i64(i)) if i else 0) for i in range(width)]
         rows = [
             [pointer(b, load(b, pointer(b, table), 8 * t, I64, align=8)) for t in range(height)] for table in (xs, ys)
         ]
-        sums = form.emit_tile(b, places, rows[0], k)
+        sums = form.emit_tile(b, places, rows[0], k, ahead)
         for t, row in enumerate(rows[1]):
             outputs = step(b, row, column)
             for i in range(width):
                 store(b, outputs, PANEL_OUTPUT * i, sums[i][t], align=4)
 
-    return _function(b, f"tile_{width}x{height}", [POINTER, I64, I64, I64, I64, I64], body)
+    return _function(b, f"tile_{width}x{height}", [POINTER, I64, I64, I64, I64, I64, POINTER], body)

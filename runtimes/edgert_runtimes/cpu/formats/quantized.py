@@ -133,15 +133,20 @@ class BlockFormat(Format, Matmul):
             with emit.loop(b, i64(layout.groups)) as rounds:
                 layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
-                    self.fetch_part(b, ahead, each.index, rounds.index, block)
+                    self.fetch_part(b, ahead, each.index, rounds.index, block, share=2)
                     self.emit_part(b, lines, panel, each.index, rounds.index, block)
 
-    def fetch_part(self, b: ir.IRBuilder, ahead: Value, index: Value, group: Value, block: int) -> None:
-        """Fetch as much as 32 weights of 16 rows take. Little by little: a CPU has room for one or two dozen lines on
-        their way.
+    def fetch_part(self, b: ir.IRBuilder, ahead: Value, index: Value, group: Value, block: int, share: int = 1) -> None:
+        """Fetch as much as 32 weights of 16 rows take, or a part of it. Little by little: a CPU has room for some dozen
+        lines on their way.
         """
-        portion = LANES * self.type.block_bytes // (self.layout.groups * self.layout.blocks)
+        portion = self.part_bytes // share
         fetch(b, step(b, ahead, b.mul(self.number(b, index, group, block), i64(portion))), portion)
+
+    @property
+    def part_bytes(self) -> int:
+        """Of 32 weights of 16 rows, in the file."""
+        return LANES * self.type.block_bytes // (self.layout.groups * self.layout.blocks)
 
     def emit_head(self, b: ir.IRBuilder, lines: Value, panel: Value, index: Value) -> None:
         """Move to a panel what a whole block of the file, the `index`-th, has in common, out of `lines`."""

@@ -18,6 +18,7 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.activations import BLOCK, Codes
 from edgert_runtimes.cpu.formats.isa import Isa
 from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales
+from edgert_runtimes.cpu.formats.loops import fetch_half
 from edgert_runtimes.cpu.formats.quantized import ZEROS, BlockFormat, Words, halves_of_steps
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.vectors import (
@@ -55,11 +56,14 @@ class ScaledBlocks(BlockFormat):
         scales = self.layout.scales(b, lines, group, block)
         self.store_part(b, place, [*scales.factors, *scales.minima], self.packed_words(b, lines, group, block))
 
-    def emit_tile(self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+    def emit_tile(
+        self, b: ir.IRBuilder, panels: Sequence[Value], xs: Sequence[Value], k: Value, ahead: Value
+    ) -> list[list[Value]]:
         """See Matmul."""
         halves, minima = self.layout.halves, self.layout.minima
         zero = emit.real(0.0, FLOATS)
         with emit.loop(b, b.sdiv(k, i64(BLOCK)), *[zero] * (len(panels) * len(xs))) as each:
+            fetch_half(b, ahead, each.index, len(panels) * self.part_bytes)
             places = [step(b, panel, b.mul(each.index, i64(self.panel_stride))) for panel in panels]
             inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
             sums = list(each.values)
