@@ -85,7 +85,6 @@ class LeveledBlocks(BlockFormat):
         """See Matmul."""
         count = len(panels) * len(xs)
         with emit.loop(b, b.sdiv(k, i64(SUPER_BLOCK)), *[emit.real(0.0, FLOATS)] * count) as each:
-            fetch_half(b, ahead, each.index, len(panels) * PARTS * self.part_bytes)
             heads = [step(b, panel, b.mul(each.index, i64(self.panel_stride))) for panel in panels]
             inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
 
@@ -96,6 +95,8 @@ class LeveledBlocks(BlockFormat):
                 return lambda number: row(place, 1 + number)
 
             with emit.loop(b, i64(PARTS), *[ZEROS] * count) as parts:
+                number = b.add(b.mul(each.index, i64(PARTS)), parts.index)
+                fetch_half(b, ahead, number, len(panels) * self.part_bytes)
                 offset = b.mul(parts.index, i64(ROW_WORD * (1 + STEPS)))
                 places = [step(b, step(b, head, offset), ROW_WORD * self.head_words) for head in heads]
                 levels = [row(place, 0) for place in places]

@@ -31,8 +31,10 @@ class Matmul(ABC):
     line_bytes: int
     """Room for one packed block, a multiple of 64: the scratch memory starts with it, panels are behind."""
 
-    streams: int = 1
-    """Up to how many tokens it is better to go through raw rows for each."""
+    @property
+    def streams(self) -> int:
+        """Up to how many tokens it is better to go through raw rows for each."""
+        return 1
 
     @abstractmethod
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:

@@ -204,7 +204,10 @@ def by_rows(block_type: BlockType, isa: Isa) -> bool:
 class RowwiseBlocks(LeveledBlocks):
     """A type with super-blocks whose rows few tokens go through one by one."""
 
-    streams = 3
+    @property
+    def streams(self) -> int:
+        """See Matmul: panels are worth their packing earlier where vectors are wide."""
+        return 4 - self.isa.row_parts
 
     def emit_stream(
         self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
