@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edgert_models.errors import RequestError
 
+from edgert.text.search import first_hit, first_unfinished
 from edgert.text.tokenizer import Tokenizer
 
 
@@ -67,8 +68,8 @@ class StopStrings:
         if self.hit is not None:
             return "", self.hit
         self._held += text
-        end = self._first_unfinished()
-        found = self._first_hit()
+        end = first_unfinished(self._held, self._stops)
+        found = first_hit(self._held, self._stops)
         if found is not None and found[0] <= end:
             end, self.hit = found
         shown, self._held = self._held[:end], self._held[end:]
@@ -76,25 +77,10 @@ class StopStrings:
 
     def flush(self) -> str:
         """The text still held back, now that no more comes; may set `hit`."""
-        held, found = self._held, self._first_hit()
+        held, found = self._held, first_hit(self._held, self._stops)
         self._held = ""
         if self.hit is not None:
             return ""
         if found is not None:
             held, self.hit = held[: found[0]], found[1]
         return held
-
-    def _first_hit(self) -> tuple[int, str] | None:
-        """Where in the held text the first whole stop string begins, and which it is."""
-        places = [(self._held.find(stop), order) for order, stop in enumerate(self._stops)]
-        at, order = min((place for place in places if place[0] >= 0), default=(-1, 0))
-        return None if at < 0 else (at, self._stops[order])
-
-    def _first_unfinished(self) -> int:
-        """Where at the end of the held text the first unfinished stop string begins; its length where none does."""
-        longest = max(map(len, self._stops), default=1)
-        for start in range(max(0, len(self._held) - longest + 1), len(self._held)):
-            tail = self._held[start:]
-            if any(len(stop) > len(tail) and stop.startswith(tail) for stop in self._stops):
-                return start
-        return len(self._held)
