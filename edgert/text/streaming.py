@@ -12,21 +12,29 @@ from edgert.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Token ids in, text out, as soon as characters are whole.
+    """Token ids in, text out, as soon as characters are whole. `skip_special` leaves control tokens out, but `shown`.
 
     What `push` and `flush` return, put together, is what `Tokenizer.decode` makes of the same ids and options.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = False, continuation: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = False,
+        shown: frozenset[int] = frozenset(),
+        continuation: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._shown = shown
         self._leading = tokenizer.strips_leading_space and not continuation
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, index: int) -> str:
         """The characters that token `index` completes; `RequestError` where it is outside the vocabulary."""
         hidden = self._tokenizer.is_control(index)
-        if hidden and self._skip_special:
+        if hidden and self._skip_special and index not in self._shown:
             return ""
         piece = self._tokenizer.token_bytes(index)
         if self._leading and piece and not hidden:

@@ -43,6 +43,11 @@ class ChatTemplate:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._worker = TemplateWorker(timeout=timeout, max_output=max_output, max_memory=max_memory)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The templates that may be used: the one for requests with tools first."""
+        return (self._tools_source, self.source) if self._tools_source else (self.source,)
+
     @classmethod
     def from_gguf(
         cls, metadata: Mapping[str, object], tokenizer: Tokenizer, *, name: str | None = None, **limits: Any

@@ -71,9 +71,8 @@ class Tokenizer:
         tokens = self.vocabulary.tokens
         special = self.vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
         found = {tokens[index]: index for index in special if tokens[index] in END_NAMES}
-        if any(names <= found.keys() for names in _HARMONY):
-            found.pop("<|end|>", None)
-        return self.vocabulary.end_ids.union(found.values())
+        ends = self.vocabulary.end_ids.union(found.values())
+        return ends - {found.get("<|end|>")} if any(names <= found.keys() for names in _HARMONY) else ends
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -145,6 +144,11 @@ class Tokenizer:
         """Whether token `index` is a control (or unknown) token, one that `skip_special` leaves out."""
         self.check_id(index, "token id")
         return index in self._hidden
+
+    def control_ids(self, texts: Iterable[str]) -> frozenset[int]:
+        """The ids of those of `texts` that are control tokens."""
+        ids = (self.vocabulary.ids.get(text) for text in texts)
+        return frozenset(index for index in ids if index is not None and index in self._hidden)
 
     def check_id(self, index: int, name: str) -> None:
         """Raise `RequestError` where `index` is no token id; `name` says in the message which id it is."""

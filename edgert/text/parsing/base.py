@@ -101,7 +101,7 @@ class Calls:
         self._count = 0
 
     def start(self, name: str, call_id: str | None = None) -> CallStart:
-        """The event that begins a call; Malformed where the name is none."""
+        """The event that begins a call, which must be told at once; Malformed where the name is none."""
         if not name or name != name.strip():
             raise Malformed
         event = CallStart(self._count, call_id or self._new_id(), name)

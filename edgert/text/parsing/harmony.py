@@ -67,7 +67,7 @@ def _message(text: Scanner, calls: Calls, told: set[object]) -> Steps[None]:
 def _call(text: Scanner, calls: Calls, name: str) -> Steps[None]:
     if name not in calls.functions:
         raise Malformed
-    index = yield from arguments(text, calls.start(name))
+    index = yield from arguments(text, calls, name)
     yield CallEnd(index)
     yield from text.skip_space()
     for end in _ENDS:

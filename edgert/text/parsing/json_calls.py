@@ -10,17 +10,18 @@ import json
 from collections.abc import Mapping
 
 from edgert.text.parsing import json_text
-from edgert.text.parsing.base import CallArguments, CallEnd, Calls, CallStart, Format, Steps, each, tagged
+from edgert.text.parsing.base import CallArguments, CallEnd, Calls, Format, Steps, each, tagged
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait, joined
 
 NAMES, ARGUMENTS, IDS = ("name", "tool_name"), ("arguments", "parameters"), ("id", "tool_call_id")
 
 
-def arguments(text: Scanner, start: CallStart) -> Steps[int]:
-    """The start of a call, and an object of JSON as its arguments. Returns the call's index."""
+def arguments(text: Scanner, calls: Calls, name: str, call_id: str | None = None) -> Steps[int]:
+    """A call of `name` with the JSON object that comes next, but not its end. Returns the call's index."""
     yield from text.skip_space()
     if (yield from text.peek()) != "{":
         raise Malformed
+    start = calls.start(name, call_id)
     yield start
     yield from each(json_text.value(text), lambda piece: CallArguments(start.index, piece))
     return start.index
@@ -48,7 +49,7 @@ def call_object(text: Scanner, calls: Calls, *, known: bool = False) -> Steps[No
             if name is None or (yield from text.peek()) != "{":
                 held = yield from _held_arguments(text)
             else:
-                index = yield from arguments(text, calls.start(name, call_id))
+                index = yield from arguments(text, calls, name, call_id)
         elif key in NAMES:
             name = yield from json_text.text_of_string(text)
             if known and name not in calls.functions:

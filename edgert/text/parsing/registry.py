@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,13 @@ class Dialect:
 def dialect(templates: Iterable[str], tokens: Iterable[str] = ()) -> Dialect:
     """The dialect of a model with these chat templates; `tokens` are the special tokens of its vocabulary.
 
+    A template that is given tools but teaches no known form leaves the model to guess: then calls without tags count.
     Reasoning is told by either, since templates often leave it to the model to begin it.
     """
     sources = [template for template in templates if template]
     calls = next((form for form in FORMATS if any(form.fits(source) for source in sources)), None)
+    if calls is None and any(re.search(r"\btools\b", source) for source in sources):
+        calls = LLAMA
     if calls is not None and calls.always:
         return Dialect(calls, None)
     known = set(tokens)

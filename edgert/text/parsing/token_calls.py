@@ -9,7 +9,7 @@ import re
 import secrets
 import string
 
-from edgert.text.parsing.base import CallEnd, Calls, CallStart, Format, Steps, tagged
+from edgert.text.parsing.base import CallEnd, Calls, Format, Steps, tagged
 from edgert.text.parsing.json_calls import arguments, objects
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait
 
@@ -17,9 +17,9 @@ _NAME = re.compile(r"[^<\[{\r\n]*")
 _NUMBER = re.compile(r":[0-9]+$")
 
 
-def _call(text: Scanner, start: CallStart) -> Steps[None]:
+def _call(text: Scanner, calls: Calls, name: str, call_id: str | None = None) -> Steps[None]:
     """Arguments, and with them the end of the call."""
-    index = yield from arguments(text, start)
+    index = yield from arguments(text, calls, name, call_id)
     yield CallEnd(index)
 
 
@@ -35,7 +35,7 @@ def _deepseek(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
             name = (yield from text.run(_NAME)).strip()
             yield from text.skip_space()
             yield from text.expect("```json")
-        yield from _call(text, calls.start(name))
+        yield from _call(text, calls, name)
         yield from text.skip_space()
         if fenced:
             yield from text.accept("```")
@@ -52,7 +52,7 @@ def _kimi(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
         call_id = (yield from text.run(_NAME)).strip()
         yield from text.expect("<|tool_call_argument_begin|>")
         name = _NUMBER.sub("", call_id).removeprefix("functions.")
-        yield from _call(text, calls.start(name, call_id))
+        yield from _call(text, calls, name, call_id)
         yield from text.skip_space()
         yield from text.accept("<|tool_call_end|>")
         yield from text.skip_space()
@@ -76,7 +76,7 @@ def _mistral(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     if (yield from text.accept("[CALL_ID]")):
         call_id = (yield from text.run(_NAME)).strip()
     yield from text.accept("[ARGS]")
-    yield from _call(text, calls.start(name, call_id))
+    yield from _call(text, calls, name, call_id)
 
 
 def _nine_letters() -> str:

@@ -118,10 +118,10 @@ def _pairs(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     """The name, then `<arg_key>KEY</arg_key>` and `<arg_value>VALUE</arg_value>` in turns, up to `</tool_call>`."""
     yield from text.skip_space()
     name = (yield from text.run(_NAME)).strip()
-    start = calls.start(name)
     yield from text.skip_space()
     if (yield from text.peek()) != "<":
         raise Malformed
+    start = calls.start(name)
     yield start
     arguments = _Arguments(text, calls, start)
     while not (yield from text.accept("</tool_call>")):

@@ -43,8 +43,9 @@ def test_vectors_decode_to_their_text(name: str) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=40))
+@given(text=st.text(st.characters(exclude_characters="▁", exclude_categories=["Cs"]), max_size=40))
 def test_text_survives(text: str) -> None:
+    # U+2581 does not: SentencePiece writes spaces so.
     for tokenizer in (bpe(), spm()):
         ids = tokenizer.encode(text, parse_special=False)
         assert tokenizer.decode(ids, skip_special=True) == text
