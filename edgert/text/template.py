@@ -18,6 +18,12 @@ TEMPLATE_KEY = "tokenizer.chat_template"
 _MISSING = "the model has no chat template; give one with --chat-template FILE, or complete a plain prompt instead"
 
 
+def template_names(metadata: Mapping[str, object]) -> list[str]:
+    """The names of a GGUF file's chat templates, `default` for the one without."""
+    names = [key.removeprefix(TEMPLATE_KEY) for key in metadata if key.startswith(TEMPLATE_KEY)]
+    return sorted(name.removeprefix(".") or "default" for name in names if name[:1] in ("", "."))
+
+
 class ChatTemplate:
     """A Jinja chat template, rendered as Hugging Face transformers does, in a process of its own.
 
@@ -59,14 +65,8 @@ class ChatTemplate:
         key = TEMPLATE_KEY if name in (None, "default") else f"{TEMPLATE_KEY}.{name}"
         source, tools_source = metadata.get(key), metadata.get(f"{TEMPLATE_KEY}.tool_use")
         if name is not None and source is None:
-            known = [
-                other.removeprefix(TEMPLATE_KEY).lstrip(".") or "default"
-                for other in metadata
-                if other.startswith(TEMPLATE_KEY)
-            ]
-            raise TemplateError(
-                f"the model has no chat template called {name!r}; it has {', '.join(sorted(known)) or 'none'}"
-            )
+            known = ", ".join(template_names(metadata)) or "none"
+            raise TemplateError(f"the model has no chat template called {name!r}; it has {known}")
         return cls(
             source if isinstance(source, str) else None,
             bos_token=tokenizer.bos_token,
