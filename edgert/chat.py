@@ -14,7 +14,8 @@ from edgert_quant.vocabulary import TokenType
 
 from edgert.reader import Reader
 from edgert.text import ChatTemplate, Tokenizer
-from edgert.text.messages import checked_tools
+from edgert.text.literal import hide_special
+from edgert.text.messages import checked_messages, checked_tools
 from edgert.text.parsing import Dialect, dialect
 from edgert.text.template import TEMPLATE_KEY
 
@@ -75,10 +76,8 @@ class Chat:
         tools: Sequence[Message] | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt's text. A message without content (null, as OpenAI's API has it beside tool calls) has "" here."""
-        if isinstance(messages, Sequence) and not isinstance(messages, str | bytes):
-            messages = [_with_content(message) for message in messages]
-        return self.template.render(messages, tools=tools, **self._checked(variables or {}))
+        """The prompt's text; see `_for_template` for what is done to messages before."""
+        return self.template.render(self._for_template(messages), tools=tools, **self._checked(variables or {}))
 
     def prompt(
         self,
@@ -88,19 +87,42 @@ class Chat:
         *,
         parallel: bool = True,
     ) -> ChatPrompt:
-        """Messages as a prompt. Nothing is added: the template says where the begin token goes."""
+        """Messages as a prompt. Nothing is added: the template says where the begin token goes.
+
+        Special tokens that messages spell out are text; only the template writes tokens.
+        """
         offered = checked_tools(tools) or []
         if offered and self.dialect.calls is None:
             raise UnsupportedError("tools: the chat template of this model has no use for tools")
-        text = self.render(messages, tools, variables)
+        hidden, literal = hide_special(self._for_template(messages), self._tokenizer.special)
+        text = self.template.render(hidden, tools=tools, **self._checked(variables or {}))
+        ids = (
+            self._tokenizer.encode_around(text, literal) if literal else self._tokenizer.encode(text, add_special=False)
+        )
         return ChatPrompt(
             text=text,
-            token_ids=self._tokenizer.encode(text, add_special=False),
+            token_ids=ids,
             tools=offered,
             parallel=parallel,
             dialect=self.dialect,
             shown=self._tokenizer.control_ids(self.dialect.markers(tools=bool(offered))),
         )
+
+    def _for_template(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Checked messages in a form that this template understands.
+
+        No content beside tool calls is "" (null in OpenAI's API, which most templates fail on or print as "None").
+        Developers speak as the system, and reasoning before a call is `thinking`, where the template wants that.
+        """
+        checked = checked_messages(messages)
+        for message in checked:
+            if message.get("content") is None:
+                message["content"] = ""
+            if message["role"] == "developer" and not self._knows("developer"):
+                message["role"] = "system"
+            if not message["content"] and "reasoning_content" in message and self._knows("message.thinking"):
+                message.setdefault("thinking", message["reasoning_content"])
+        return checked
 
     def _checked(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Variables for the template; those that messages and tools give are not for a caller to set.
@@ -121,9 +143,3 @@ class Chat:
 
     def _knows(self, variable: str) -> bool:
         return any(variable in source for source in self.template.sources)
-
-
-def _with_content(message: Message) -> Message:
-    if isinstance(message, Mapping) and message.get("tool_calls") and message.get("content") is None:
-        return {**message, "content": ""}
-    return message

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgert_models.errors import RequestError, TemplateError
 
-from edgert.text.messages import checked_messages, checked_tools
+from edgert.text.messages import arguments_as_text, checked_messages, checked_tools
 from edgert.text.tokenizer import Tokenizer
 from edgert.text.worker import TemplateWorker
 
@@ -101,7 +101,18 @@ class ChatTemplate:
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"template variables must be JSON: {error}", parameter="chat_template_kwargs") from error
         source = self._tools_source if tools and self._tools_source else self.source
-        return self._worker.render(source, context)
+        try:
+            return self._worker.render(source, context)
+        except TemplateError:
+            # Some templates (DeepSeek's own) add arguments to text, and so want them as the JSON that the API has.
+            as_text = arguments_as_text(context["messages"])
+            if as_text == context["messages"]:
+                raise
+            try:
+                return self._worker.render(source, {**context, "messages": as_text})
+            except TemplateError:
+                pass
+            raise
 
     def close(self) -> None:
         """End the rendering process; a later render starts another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +100,27 @@ class Tokenizer:
                 ids.insert(0, self.bos_id)
             if self.vocabulary.add_eos and self.eos_id is not None:
                 ids.append(self.eos_id)
+        return ids
+
+    @cached_property
+    def special(self) -> re.Pattern[str]:
+        """Finds the control tokens that are written out in a text; the whole match is its one group."""
+        names = sorted((self.vocabulary.tokens[index] for index in self._hidden), key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, names)) + ")" if names else "($.)")
+
+    def encode_around(self, text: str, literal: Mapping[str, str]) -> list[int]:
+        """The ids of `text` with its control tokens, where each character in `literal` stands for a text of its own.
+
+        Those texts are text even where they spell a control token. Nothing is added.
+        """
+        ids: list[int] = []
+        for place, part in enumerate(self.special.split(text)):
+            if place % 2:
+                ids.append(self.vocabulary.ids[part])
+                continue
+            for character, meant in literal.items():
+                part = part.replace(character, meant)
+            ids += self.encode(part, add_special=False, parse_special=False)
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False, continuation: bool = False) -> str:

@@ -253,9 +253,13 @@ def test_content_and_calls_are_put_in_the_form_templates_expect() -> None:
     assert render("{{ messages[0].content }}", [{"role": "user", "content": parts}]) == "one two"
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     calls = [{"role": "assistant", "tool_calls": [call]}]
-    assert render("{{ messages[0].content is none }}", calls) == "True"
+    assert render("{{ messages[0].content is defined }}", calls) == "False"
+    assert render("{{ messages[0].content is none }}", [calls[0] | {"content": None}]) == "True"
     assert render("{{ messages[0].tool_calls[0].function.arguments.x }}", calls) == "1"
     assert call["function"]["arguments"] == '{"x": 1}'  # the caller's own is left as it is
+    assert render("{{ 'x' + messages[0].tool_calls[0].function.arguments }}", calls) == 'x{"x": 1}'  # wants text
+    with pytest.raises(TemplateError, match="can only concatenate str"):
+        render("{{ 'x' + messages[0].tool_calls }}", calls)
     thought = [{"role": "assistant", "content": "a", "reasoning": "b"}]
     assert render("{{ messages[0].reasoning_content }}", thought) == "b"
 
