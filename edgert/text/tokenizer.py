@@ -35,7 +35,8 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer of a Hugging Face checkpoint: its tokenizer.json, else its SentencePiece tokenizer.model.
+        """The tokenizer of a Hugging Face checkpoint: its tokenizer.json, else its tekken.json, tiktoken file or
+        SentencePiece tokenizer.model.
 
         Raises `ConversionError` where the folder has neither, else as `from_gguf`.
         """
