@@ -70,6 +70,13 @@ class Chat:
         special = vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
         return dialect(self.template.sources, (vocabulary.tokens[index] for index in special))
 
+    @cached_property
+    def _shown(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The control tokens that a parser must see, without tools and with."""
+        markers = (self.dialect.markers(tools=tools) for tools in (False, True))
+        without, using = (self._tokenizer.control_ids(texts) for texts in markers)
+        return without, using
+
     def render(
         self,
         messages: Sequence[Message],
@@ -105,7 +112,7 @@ class Chat:
             tools=offered,
             parallel=parallel,
             dialect=self.dialect,
-            shown=self._tokenizer.control_ids(self.dialect.markers(tools=bool(offered))),
+            shown=self._shown[bool(offered)],
         )
 
     def _for_template(self, messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -169,9 +169,10 @@ class Tokenizer:
         return index in self._hidden
 
     def control_ids(self, texts: Iterable[str]) -> frozenset[int]:
-        """The ids of those of `texts` that are control tokens."""
-        ids = (self.vocabulary.ids.get(text) for text in texts)
-        return frozenset(index for index in ids if index is not None and index in self._hidden)
+        """The ids of the control tokens that `texts` are or have in them."""
+        names = {index: self.vocabulary.tokens[index] for index in self._hidden}
+        wanted = list(texts)
+        return frozenset(index for index, name in names.items() if any(name in text for text in wanted))
 
     def check_id(self, index: int, name: str) -> None:
         """Raise `RequestError` where `index` is no token id; `name` says in the message which id it is."""

@@ -1,7 +1,7 @@
 """Calls written as JSON objects between tags: `<tool_call>{"name": …, "arguments": {…}}</tool_call>` and its kin.
 
-Hermes and Qwen (Hermes Function Calling, NousResearch), IBM Granite, Phi-4-mini, Nemotron, Jamba, Hunyuan, Command-R7B
-and Command-A: their chat templates are the sources.
+Hermes and Qwen (Hermes Function Calling, NousResearch), Jamba and Apriel, IBM Granite, Phi-4-mini, Nemotron, GigaChat,
+Command-R and Command-A: their chat templates are the sources.
 """
 
 from __future__ import annotations
@@ -119,8 +119,20 @@ def _format(name: str, tags: Mapping[str, str], *hints: tuple[str, ...]) -> Form
     return Format(name, hints, (*tags, *tags.values()), tagged(tuple(tags), section))
 
 
-HERMES = _format("hermes", {"<tool_call>": "</tool_call>"}, ("<tool_call>",))
+HERMES = _format(
+    "hermes", {"<tool_call>": "</tool_call>", "<tool_calls>": "</tool_calls>"}, ("<tool_call>",), ("<tool_calls>",)
+)
 GRANITE = _format("granite", {"<|tool_call|>": "<|/tool_call|>", "<tool_call>": "</tool_call>"}, ("<|tool_call|>",))
 NEMOTRON = _format("nemotron", {"<TOOLCALL>": "</TOOLCALL>"}, ("<TOOLCALL>",))
-JAMBA = _format("jamba", {"<tool_calls>": "</tool_calls>"}, ("<tool_calls>",))
-COMMAND_R = _format("command-r", {"<|START_ACTION|>": "<|END_ACTION|>"}, ("<|START_ACTION|>",))
+GIGACHAT = _format(
+    "gigachat",
+    {"<|function_call|>": "", "<|message_sep|>\n\nfunction call<|role_sep|>\n": ""},
+    ("<|function_call|>",),
+    ("function call", "<|role_sep|>"),
+)
+COMMAND_R = _format(
+    "command-r",
+    {"<|START_ACTION|>": "<|END_ACTION|>", "Action:\n```json": "```", "Action: ```json": "```"},
+    ("<|START_ACTION|>",),
+    ("followed by a json-formatted list of actions",),
+)

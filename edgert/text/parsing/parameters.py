@@ -22,7 +22,7 @@ def member(text: Scanner, key: str, schema: Mapping[str, Any], *ends: str, first
     types = schema_types(schema)
     if types == {"string"}:
         yield '"'
-        if (yield from _escaped(text.until(*ends))) is None:
+        if (yield from escaped(text.until(*ends))) is None:
             raise Malformed
         yield '"'
     else:
@@ -68,7 +68,7 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _escaped(pieces: Pieces[str | None]) -> Pieces[str | None]:
+def escaped(pieces: Pieces[str | None]) -> Pieces[str | None]:
     """Text as the inside of a JSON string."""
     while True:
         try:

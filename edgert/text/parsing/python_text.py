@@ -76,7 +76,7 @@ def literal(text: Scanner, depth: int = 0) -> Pieces[None]:
             raise Malformed
         yield from _collection(text, depth)
     else:
-        yield (yield from _scalar(text))
+        yield (yield from scalar(text))
 
 
 def _string(text: Scanner) -> Pieces[None]:
@@ -137,7 +137,7 @@ def _collection(text: Scanner, depth: int) -> Pieces[None]:
     yield "}" if keyed else "]"
 
 
-def _scalar(text: Scanner) -> Wait[str]:
+def scalar(text: Scanner) -> Wait[str]:
     """A number or a constant, whole."""
     word = yield from text.run(_WORD)
     if word in WORDS:

@@ -9,24 +9,30 @@ from typing import Any
 
 from edgert.text.parsing.bare_calls import LFM2, LLAMA
 from edgert.text.parsing.base import Calls, Content, Format, Functions, Reasoning, Steps, flow
+from edgert.text.parsing.gemma import GEMMA_4
 from edgert.text.parsing.harmony import HARMONY
-from edgert.text.parsing.json_calls import COMMAND_R, GRANITE, HERMES, JAMBA, NEMOTRON
+from edgert.text.parsing.json_calls import COMMAND_R, GIGACHAT, GRANITE, HERMES, NEMOTRON
 from edgert.text.parsing.parser import Parser
 from edgert.text.parsing.scanner import Scanner
-from edgert.text.parsing.token_calls import DEEPSEEK, KIMI_K2, MISTRAL
-from edgert.text.parsing.xml_calls import DEEPSEEK_V32, GLM_4, MINIMAX_M2, QWEN3_CODER
+from edgert.text.parsing.token_calls import DEEPSEEK, KIMI_K2, MISTRAL, SOLAR_OPEN
+from edgert.text.parsing.xml_calls import DEEPSEEK_V32, GLM_4, HUNYUAN_3, MINIMAX_M2, QWEN3_CODER
 
 FORMATS = (
-    *(HARMONY, KIMI_K2, DEEPSEEK_V32, DEEPSEEK, MINIMAX_M2, QWEN3_CODER, GLM_4, COMMAND_R, LFM2, MISTRAL),
-    *(GRANITE, NEMOTRON, HERMES, JAMBA, LLAMA),
+    *(HARMONY, KIMI_K2, DEEPSEEK_V32, DEEPSEEK, MINIMAX_M2, QWEN3_CODER, GLM_4, HUNYUAN_3, COMMAND_R, GEMMA_4),
+    *(LFM2, MISTRAL, SOLAR_OPEN, GIGACHAT, GRANITE, NEMOTRON, HERMES, LLAMA),
 )
 """Every format of calls; of several that fit a template, the first counts."""
+
+BY_TOKEN = (KIMI_K2, DEEPSEEK, GEMMA_4, LFM2, MISTRAL, SOLAR_OPEN, GRANITE, HERMES)
+"""Formats that the special token which begins a call gives away."""
 
 REASONING = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
+    ("<think:opensource>", "</think:opensource>"),
+    ("<|channel>thought", "<channel|>"),
 )
 """Tags around the reasoning before an answer, opening and closing."""
 
@@ -61,16 +67,16 @@ class Dialect:
 def dialect(templates: Iterable[str], tokens: Iterable[str] = ()) -> Dialect:
     """The dialect of a model with these chat templates; `tokens` are the special tokens of its vocabulary.
 
-    A template that is given tools but teaches no known form leaves the model to guess: then calls without tags count.
-    Reasoning is told by either, since templates often leave it to the model to begin it.
+    A template that is given tools but teaches no known form leaves it to the model: then its special tokens tell, and
+    where they do not, calls without tags count. Reasoning is told by either, since templates seldom begin it.
     """
     sources = [template for template in templates if template]
     calls = next((form for form in FORMATS if any(form.fits(source) for source in sources)), None)
-    if calls is None and any(re.search(r"\btools\b", source) for source in sources):
-        calls = LLAMA
+    known = set(tokens)
+    if calls is None and any(re.search(r"tools\b", source) for source in sources):
+        calls = next((form for form in BY_TOKEN if form.markers[0] in known), LLAMA)
     if calls is not None and calls.always:
         return Dialect(calls, None)
-    known = set(tokens)
     tags = (tags for tags in REASONING if known.issuperset(tags) or any(tags[1] in source for source in sources))
     return Dialect(calls, next(tags, None))
 

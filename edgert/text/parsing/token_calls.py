@@ -1,4 +1,4 @@
-"""Calls between special tokens, the arguments as JSON: DeepSeek V3, R1 and V3.1, Kimi-K2, Mistral.
+"""Calls between special tokens, the arguments as JSON: DeepSeek V3, R1 and V3.1, Kimi-K2, Mistral, Solar Open.
 
 The sources are the models' chat templates, and for Mistral's newer form mistral-common's tokenizer v11 and v13.
 """
@@ -59,6 +59,17 @@ def _kimi(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     yield from _end(text, "<|tool_calls_section_end|>")
 
 
+def _solar(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
+    """`ID<name>NAME<args>{…}` between begin and end."""
+    call_id = (yield from text.run(_NAME)).strip()
+    yield from text.expect("<|tool_call:name|>")
+    name = (yield from text.run(_NAME)).strip()
+    yield from text.expect("<|tool_call:args|>")
+    yield from _call(text, calls, name, call_id)
+    yield from text.skip_space()
+    yield from text.accept("<|tool_call:end|>")
+
+
 def _end(text: Scanner, marker: str) -> Wait[None]:
     """The end of a section, or of the text."""
     if not (yield from text.accept(marker)) and (yield from text.peek()):
@@ -104,6 +115,12 @@ KIMI_K2 = Format(
         )
     ),
     tagged(("<|tool_calls_section_begin|>",), _kimi),
+)
+SOLAR_OPEN = Format(
+    "solar-open",
+    (("<|tool_call:begin|>",),),
+    tuple(f"<|tool_call:{name}|>" for name in ("begin", "name", "args", "end")),
+    tagged(("<|tool_call:begin|>",), _solar),
 )
 MISTRAL = Format(
     "mistral",

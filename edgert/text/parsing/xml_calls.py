@@ -1,4 +1,5 @@
-"""Calls written with a tag for each parameter: Qwen3-Coder and Seed-OSS, MiniMax-M2, DeepSeek-V3.2, GLM-4.5 and later.
+"""Calls written with a tag for each parameter: Qwen3-Coder and Seed-OSS, MiniMax-M2, DeepSeek-V3.2, GLM-4.5 and later,
+Hunyuan 3.
 
 The sources are the models' chat templates. Values are plain text: the tools' schemas say what is a number.
 """
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgert.text.parsing.base import CallArguments, CallEnd, Calls, CallStart, Format, Section, Steps, each, tagged
+from edgert.text.parsing.json_calls import arguments as json_arguments
 from edgert.text.parsing.parameters import member
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait
 
@@ -59,24 +61,24 @@ def _declared(text: Scanner) -> Wait[dict[str, Any] | None]:
 
 
 def _functions(tags: Mapping[str, str]) -> Section:
-    """`<function=NAME>`, `<parameter=KEY>`, the value on lines of its own; the tag around it may be missing."""
+    """`<function=NAME>`, `<parameter=KEY>`, the value on lines of its own; the tag around it may be missing.
+
+    Functionary has an object of JSON instead of parameters.
+    """
 
     def section(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
         if opener in tags:
             yield from text.skip_space()
             yield from text.expect("<function=")
         while True:
-            start = calls.start((yield from _name(text, ">")))
-            yield start
-            arguments = _Arguments(text, calls, start)
+            name = yield from _name(text, ">")
             yield from text.skip_space()
-            while not (yield from text.accept("</function>")):
-                yield from text.expect("<parameter=")
-                key = yield from _name(text, ">")
-                yield from text.accept("\n")
-                yield from arguments.add(key, "\n</parameter>", "</parameter>")
+            if (yield from text.peek()) == "{":
+                yield CallEnd((yield from json_arguments(text, calls, name)))
                 yield from text.skip_space()
-            yield from arguments.end()
+                yield from text.accept("</function>")
+            else:
+                yield from _parameters(text, calls, calls.start(name))
             yield from text.skip_space()
             if opener in tags and (yield from text.accept(tags[opener])):
                 return
@@ -84,6 +86,19 @@ def _functions(tags: Mapping[str, str]) -> Section:
                 return
 
     return section
+
+
+def _parameters(text: Scanner, calls: Calls, start: CallStart) -> Steps[None]:
+    """A call's parameters, up to the end of its function."""
+    yield start
+    arguments = _Arguments(text, calls, start)
+    while not (yield from text.accept("</function>")):
+        yield from text.expect("<parameter=")
+        key = yield from _name(text, ">")
+        yield from text.accept("\n")
+        yield from arguments.add(key, "\n</parameter>", "</parameter>")
+        yield from text.skip_space()
+    yield from arguments.end()
 
 
 def _invokes(tags: Mapping[str, str], prefix: str = "") -> Section:
@@ -114,24 +129,43 @@ def _invokes(tags: Mapping[str, str], prefix: str = "") -> Section:
     return section
 
 
-def _pairs(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
-    """The name, then `<arg_key>KEY</arg_key>` and `<arg_value>VALUE</arg_value>` in turns, up to `</tool_call>`."""
-    yield from text.skip_space()
-    name = (yield from text.run(_NAME)).strip()
-    yield from text.skip_space()
-    if (yield from text.peek()) != "<":
-        raise Malformed
-    start = calls.start(name)
-    yield start
-    arguments = _Arguments(text, calls, start)
-    while not (yield from text.accept("</tool_call>")):
-        yield from text.expect("<arg_key>")
-        key = yield from _name(text, "</arg_key>")
+def _pairs(suffix: str = "") -> Section:
+    """The name, then `<arg_key>KEY</arg_key>` and `<arg_value>VALUE</arg_value>` in turns, up to `</tool_call>`.
+
+    Every tag's name may have a suffix, and then a tag comes after the function's name.
+    """
+
+    def section(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
         yield from text.skip_space()
-        yield from text.expect("<arg_value>")
-        yield from arguments.add(key, "</arg_value>")
+        name = (yield from text.run(_NAME)).strip()
+        if suffix:
+            yield from text.accept(f"<tool_sep{suffix}>")
         yield from text.skip_space()
-    yield from arguments.end()
+        if (yield from text.peek()) != "<":
+            raise Malformed
+        start = calls.start(name)
+        yield start
+        arguments = _Arguments(text, calls, start)
+        while not (yield from text.accept(f"</tool_call{suffix}>")):
+            yield from text.expect(f"<arg_key{suffix}>")
+            key = yield from _name(text, f"</arg_key{suffix}>")
+            yield from text.skip_space()
+            yield from text.expect(f"<arg_value{suffix}>")
+            yield from arguments.add(key, f"</arg_value{suffix}>")
+            yield from text.skip_space()
+        yield from arguments.end()
+
+    return section
+
+
+def _hunyuan(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
+    """Several calls as GLM writes one, all tags with a suffix."""
+    one = _pairs(_OPEN)
+    yield from text.skip_space()
+    while (yield from text.accept(f"<tool_call{_OPEN}>")):
+        yield from one(text, calls, opener)
+        yield from text.skip_space()
+    yield from text.accept(f"</tool_calls{_OPEN}>")
 
 
 def _format(name: str, tags: Mapping[str, str], section: Section, hint: str, *more: str) -> Format:
@@ -142,6 +176,8 @@ _CODER = {"<tool_call>": "</tool_call>", "<seed:tool_call>": "</seed:tool_call>"
 QWEN3_CODER = _format("qwen3-coder", _CODER, _functions(_CODER), "<function=", "<function=")
 _MINIMAX = {"<minimax:tool_call>": "</minimax:tool_call>"}
 MINIMAX_M2 = _format("minimax-m2", _MINIMAX, _invokes(_MINIMAX), "<minimax:tool_call>")
-_DSML = {"<｜DSML｜function_calls>": "</｜DSML｜function_calls>"}
-DEEPSEEK_V32 = _format("deepseek-v3.2", _DSML, _invokes(_DSML, "｜DSML｜"), "｜DSML｜function_calls")
-GLM_4 = _format("glm-4.5", {"<tool_call>": "</tool_call>"}, _pairs, "<arg_key>")
+_DSML = {f"<｜DSML｜{name}>": f"</｜DSML｜{name}>" for name in ("function_calls", "tool_calls")}
+DEEPSEEK_V32 = _format("deepseek-v3.2", _DSML, _invokes(_DSML, "｜DSML｜"), "｜DSML｜")
+GLM_4 = _format("glm-4.5", {"<tool_call>": "</tool_call>"}, _pairs(), "<arg_key>")
+_OPEN = ":opensource"
+HUNYUAN_3 = _format("hunyuan-3", {f"<tool_calls{_OPEN}>": f"</tool_calls{_OPEN}>"}, _hunyuan, "<tool_calls{}>")

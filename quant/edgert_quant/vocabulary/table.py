@@ -58,6 +58,7 @@ END_NAMES = frozenset(
     {
         *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
         *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<eos>", "</s>"),
+        "<|tool_response>",
         *("<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
     }
 )

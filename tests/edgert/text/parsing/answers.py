@@ -142,7 +142,7 @@ ANSWERS: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
         [("now", {}), ZURICH],
     ),
     ("nemotron", 'Yes. <TOOLCALL>[{"name": "now", "arguments": {}}]</TOOLCALL>', "Yes.", [("now", {})]),
-    ("jamba", '<tool_calls>[\n{"name": "now", "arguments": {}}\n]</tool_calls>', "", [("now", {})]),
+    ("hermes", '<tool_calls>[\n{"name": "now", "arguments": {}}\n]</tool_calls>', "", [("now", {})]),
     (
         "command-r",
         '<|START_ACTION|>[\n{"tool_call_id": "0", "tool_name": "now", "parameters": {"x": 1}}\n]<|END_ACTION|>',
@@ -257,6 +257,51 @@ ANSWERS: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
         "",
         [(S, {"path": 'it\'s "x"\n\\d', "tags": [1, -2.5, True, None, {"a": ["b", False]}], "scale": 0.001})],
     ),
+    ("command-r", 'I look.\nAction:\n```json\n[{"tool_name": "now", "parameters": {}}]```', "I look.", [("now", {})]),
+    (
+        "hunyuan-3",
+        (
+            "Ok.<tool_calls:opensource>\n<tool_call:opensource>get_weather<tool_sep:opensource>\n"
+            "<arg_key:opensource>city</arg_key:opensource>\n<arg_value:opensource>Zürich</arg_value:opensource>\n"
+            "<arg_key:opensource>days</arg_key:opensource>\n<arg_value:opensource>3</arg_value:opensource>\n"
+            "</tool_call:opensource>\n<tool_call:opensource>now<tool_sep:opensource>\n</tool_call:opensource>\n"
+            "</tool_calls:opensource>"
+        ),
+        "Ok.",
+        [ZURICH, ("now", {})],
+    ),
+    ("gigachat", 'So.<|function_call|>{"name": "now", "arguments": {}}', "So.", [("now", {})]),
+    (
+        "gigachat",
+        'So.<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "now", "arguments": {}}',
+        "So.",
+        [("now", {})],
+    ),
+    ("qwen3-coder", f"<function=get_weather>{ARGS}</function><function=now>{{}}</function>", "", [ZURICH, ("now", {})]),
+    (
+        "deepseek-v3.2",
+        '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>',
+        "",
+        [("now", {})],
+    ),
+    (
+        "gemma-4",
+        '<|tool_call>call:get_weather{city:<|"|>Zürich<|"|>,days:3}<tool_call|><|tool_call>call:now{}<tool_call|>',
+        "",
+        [ZURICH, ("now", {})],
+    ),
+    (
+        "gemma-4",
+        'So.<|tool_call>call:save{body:<|"|>a "b", {c}\n<|"|>, tags:[1.5,true,[],{<|"|>k<|"|>:null,l:{}}]}<tool_call|>',
+        "So.",
+        [(S, {"body": 'a "b", {c}\n', "tags": [1.5, True, [], {"k": None, "l": {}}]})],
+    ),
+    (
+        "solar-open",
+        "<|tool_call:begin|>abc<|tool_call:name|>now<|tool_call:args|>{}<|tool_call:end|>",
+        "",
+        [("now", {})],
+    ),
     ("llama", '{"name": "get_weather", "parameters": ' + ARGS + "}", "", [ZURICH]),
     (
         "llama",
@@ -309,6 +354,11 @@ MALFORMED: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("llama", '{"answer": 42}', []),
     ("llama", "[1] is a footnote", []),
     ("llama", '{"name": "now", "parameters": {}} ; x', [("now", {})]),
+    ("gemma-4", '<|tool_call>call:now{a:<|"|>b}<tool_call|>', []),
+    ("gemma-4", "<|tool_call>call:now{a:b}<tool_call|>", []),
+    ("gemma-4", "<|tool_call>call:now{a:" + "[" * 100, []),
+    ("gemma-4", "<|tool_call>response:now{}", []),
+    ("solar-open", "<|tool_call:begin|>abc<|tool_call:name|>now<|tool_call:end|>", []),
     ("harmony", "no message at all", []),
     ("harmony", "<|channel|>commentary to=functions.unknown<|message|>{}", []),
     ("harmony", "<|channel|>odd<|message|>text", []),
