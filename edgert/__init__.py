@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgert_quant.convert import convert
 
     from edgert.calibration import calibrate
-    from edgert.completion import Chunk, Completion, Timings, Usage
+    from edgert.completion import Chunk, Completion, Timings, ToolCall, ToolCallDelta, Usage
     from edgert.engine.params import SamplingParams
     from edgert.llm import LLM
 
@@ -53,6 +53,8 @@ __all__ = [
     "SamplingParams",
     "TemplateError",
     "Timings",
+    "ToolCall",
+    "ToolCallDelta",
     "UnsupportedError",
     "Usage",
     "VerificationError",
@@ -65,7 +67,7 @@ _HOMES = {
     "SamplingParams": "edgert.engine.params",
     "calibrate": "edgert.calibration",
     "convert": "edgert_quant.convert",
-    **dict.fromkeys(("Chunk", "Completion", "Timings", "Usage"), "edgert.completion"),
+    **dict.fromkeys(("Chunk", "Completion", "Timings", "ToolCall", "ToolCallDelta", "Usage"), "edgert.completion"),
 }
 
 

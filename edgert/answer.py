@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgert.completion import Chunk, Completion, FinishReason, Timings, Usage
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Event, Failed, OnEvent, Request, Token
+from edgert.reader import Piece, Reader
 from edgert.text import StopStrings, StreamDecoder
 
 if TYPE_CHECKING:
@@ -23,19 +24,24 @@ Start = Callable[[OnEvent], Request]
 class Answer:
     """Gathers the events of one request; every way to get an answer goes through here, so all give the same.
 
-    Without a tokenizer the text stays empty. A stop text ends the request as soon as its last character is there: the
-    tokens that the engine may have generated meanwhile are not part of the answer.
+    `reader` finds reasoning and tool calls in the text; without one it is all content. Without a tokenizer the text
+    stays empty. A stop text ends the request as soon as its last character is there: the tokens that the engine may
+    have generated meanwhile are not part of the answer.
     """
 
-    def __init__(self, request: Request, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, request: Request, params: SamplingParams, tokenizer: Tokenizer | None, reader: Reader | None = None
+    ) -> None:
         self._request = request
+        self._reader = reader or Reader()
         self._decoder: StreamDecoder | None = None
         if tokenizer is not None:
             # After a control token a text begins; after anything else the prompt's is continued.
             begins = tokenizer.is_control(request.tokens[request.prompt_tokens - 1])
-            self._decoder = StreamDecoder(tokenizer, skip_special=True, continuation=not begins)
+            self._decoder = StreamDecoder(
+                tokenizer, skip_special=True, shown=self._reader.shown, continuation=not begins
+            )
         self._stops = StopStrings(tuple(params.stop))
-        self._text: list[str] = []
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []
         self._given = 0  # tokens that chunks have reported
@@ -59,17 +65,22 @@ class Answer:
         self._tokens.append(event.choice.token)
         if self._logprobs is not None:
             self._logprobs.append(event.choice)
-        text = self._read(event)
-        self._text.append(text)
-        if not text and not self.finished:
-            return None
-        return self._chunk(text)
+        text = self._decoded(event)
+        piece = self._reader.push(text, last=self.finished)
+        if self._reader.done and not self.finished:
+            self._finish_reason = "stop"
+            self._request.cancel()
+        if self._finish_reason == "stop" and self._reader.tool_calls:
+            self._finish_reason = "tool_calls"
+        return self._chunk(piece) if piece or self.finished else None
 
     def completion(self) -> Completion:
         """The whole answer, once `finished`."""
         assert self._finish_reason is not None
         return Completion(
-            text="".join(self._text),
+            text=self._reader.text,
+            reasoning=self._reader.reasoning,
+            tool_calls=self._reader.tool_calls,
             token_ids=list(self._tokens),
             finish_reason=self._finish_reason,
             stop=self._stop,
@@ -79,7 +90,7 @@ class Answer:
             seed=self._request.seed,
         )
 
-    def _read(self, event: Token) -> str:
+    def _decoded(self, event: Token) -> str:
         """The text that this token makes certain; notes how the answer ends."""
         stopped = event.ending is Ending.STOP
         piece = "" if self._decoder is None or stopped else self._decoder.push(event.choice.token)
@@ -95,10 +106,12 @@ class Answer:
             self._request.cancel()
         return text
 
-    def _chunk(self, text: str) -> Chunk:
+    def _chunk(self, piece: Piece) -> Chunk:
         begin, self._given = self._given, len(self._tokens)
         return Chunk(
-            text=text,
+            text=piece.text,
+            reasoning=piece.reasoning,
+            tool_calls=piece.tool_calls,
             token_ids=self._tokens[begin:],
             logprobs=None if self._logprobs is None else self._logprobs[begin:],
             finish_reason=self._finish_reason,
@@ -136,10 +149,12 @@ class Stream(Iterator[Chunk]):
     Iterating raises the request's error: CancelledError where the model was closed.
     """
 
-    def __init__(self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None, reader: Reader | None = None
+    ) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._request = start(self._events.put)
-        self._answer = Answer(self._request, params, tokenizer)
+        self._answer = Answer(self._request, params, tokenizer, reader)
         self._closed = False
 
     def __next__(self) -> Chunk:
@@ -167,14 +182,16 @@ class Stream(Iterator[Chunk]):
 class AsyncStream(AsyncIterator[Chunk]):
     """As Stream, for the running event loop; `aclose` or dropping it ends the request."""
 
-    def __init__(self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, start: Start, params: SamplingParams, tokenizer: Tokenizer | None, reader: Reader | None = None
+    ) -> None:
         import asyncio  # not at the top: with ssl and all it takes long to import, and few need it
 
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         put = self._events.put_nowait
         self._request = start(lambda event: _deliver(loop, put, event))
-        self._answer = Answer(self._request, params, tokenizer)
+        self._answer = Answer(self._request, params, tokenizer, reader)
         self._closed = False
 
     async def __anext__(self) -> Chunk:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from edgert.engine.sampling import TokenLogprob
 
-FinishReason = Literal["stop", "length"]
-"""stop: the model ended its answer, or a stop text or stop token came; length: max_tokens, or the context is full."""
+FinishReason = Literal["stop", "length", "tool_calls"]
+"""stop: the model ended its answer, or a stop text or stop token came; length: max_tokens, or the context is full;
+tool_calls: as stop, and the answer calls tools."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +39,42 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of a tool: `arguments` is the text of a JSON object, `id` what the tool's message must name."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallDelta:
+    """A piece of a call, the `index`-th to begin in the answer: first its id and name, then its arguments' text.
+
+    `dropped`: what had begun is no call after all (malformed, or cut off); its text comes as content.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """An answer.
 
     `token_ids` are all tokens that were generated for it, the one that ended it included; `text` ends before a stop
-    text, and leaves control tokens out. `logprobs` has an entry for each of `token_ids` if they were asked for.
-    `stop` is the text or the token that ended the answer, None where it was neither. `seed` gives the same answer
-    again.
+    text, and leaves control tokens out. Of an answer in a chat, `reasoning` is what the model wrote for itself before
+    (None where nothing), `tool_calls` are its calls, and `text` is the rest. `logprobs` has an entry for each of
+    `token_ids` if they were asked for. `stop` is the text or the token that ended the answer, None where it was
+    neither. `seed` gives the same answer again.
     """
 
     text: str
+    reasoning: str | None
+    tool_calls: list[ToolCall]
     token_ids: list[int]
     finish_reason: FinishReason
     stop: str | int | None
@@ -59,13 +86,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of a streamed answer: the text since the last one, and the tokens since then.
+    """A piece of a streamed answer: the text since the last one (or reasoning, or pieces of calls), and the tokens.
 
     The last chunk, and only it, has `finish_reason`, `usage` and `timings`; its text may be empty. The pieces together
-    are the Completion's text, tokens and logprobs.
+    are the Completion's text, reasoning, calls, tokens and logprobs.
     """
 
     text: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     token_ids: list[int]
     logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None

@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from edgert.answer import Answer, AsyncStream, Start, Stream
 from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits
+from edgert.chat import Chat, ChatPrompt, Message
 from edgert.completion import Completion
 from edgert.engine.engine import Engine, Statistics
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
+from edgert.reader import Reader
 from edgert.resolve import resolve_model
-from edgert.text import ChatTemplate, Tokenizer
-from edgert.text.template import TEMPLATE_KEY
+from edgert.text import Tokenizer
 
-Prompt = str | Sequence[int]
-Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | ChatPrompt
 T = TypeVar("T")
 # What a file may recommend (llama.cpp's keys, `llama-model.cpp`), by the SamplingParams field it is for.
 _RECOMMENDED = {
@@ -99,7 +99,7 @@ class LLM:
             )
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
-            self._template = _template(metadata, self._tokenizer, chat_template)
+            self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
             defaults = _recommended(metadata)
             known = self.spec.vocabulary
             if self._tokenizer is not None:
@@ -121,7 +121,7 @@ class LLM:
             file.close()
             raise
         # Not a method of self, which would keep self alive.
-        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._template, file)
+        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, file)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -133,7 +133,7 @@ class LLM:
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat` works."""
-        return self._template is not None
+        return self._chat is not None
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of `text`, with the begin token where the model wants one (`add_special`)."""
@@ -143,21 +143,38 @@ class LLM:
         """The text of token ids, control tokens by name."""
         return self.tokenizer.decode(ids)
 
-    def render(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
         """The prompt that the model's chat template makes of messages in OpenAI's form.
 
-        UnsupportedError if the file has no template, RequestError naming the part of `messages` that is malformed,
-        TemplateError if the template fails.
+        `add_generation_prompt`: with the beginning of the answer. `chat_template_kwargs` are variables of the template
+        (`{"enable_thinking": False}`). UnsupportedError if the file has no template, RequestError naming the part of
+        `messages` that is malformed, TemplateError if the template fails.
         """
-        if self._template is None:
-            raise UnsupportedError(
-                f"{self.path} has no chat template; give one (chat_template, --chat-template FILE), or use generate"
-            )
-        return self._template.render(messages, tools=tools)
+        return self._conversing().render(
+            messages, tools, chat_template_kwargs, add_generation_prompt=add_generation_prompt
+        )
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        parallel_tool_calls: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> ChatPrompt:
+        """Messages as a prompt for `generate`, `stream` and `astream`, which read the answer as `chat` does."""
+        return self._conversing().prompt(messages, tools, chat_template_kwargs, parallel=parallel_tool_calls)
 
     def chat_tokens(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> list[int]:
         """Token ids of the rendered messages. Nothing is added: the template says where the begin token goes."""
-        return self.tokenizer.encode(self.render(messages, tools=tools), add_special=False)
+        return self.chat_prompt(messages, tools=tools).token_ids
 
     @overload
     def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Completion: ...  # type: ignore[overload-overlap]
@@ -172,12 +189,13 @@ class LLM:
         prompt: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> Completion | list[Completion]:
-        """Continue a prompt (text or token ids), or several at once, each with its own `params` or all with the same.
+        """Continue a prompt (text, token ids, or a ChatPrompt), or several at once, each with its own `params` or all
+        with the same.
 
         Raises RequestError for prompts that are empty or not of this model, ContextLengthError for those that do not
         fit; nothing is ever cut to fit. Where several are given, the first error ends all.
         """
-        if isinstance(prompt, str) or _is_ids(prompt):
+        if isinstance(prompt, str | ChatPrompt) or _is_ids(prompt):
             return self._answers([prompt], [_one(params)])[0]  # type: ignore[list-item]
         prompts = list(prompt)
         if not prompts:
@@ -192,12 +210,12 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
         """As `generate` for one prompt, piece by piece. The request begins now; to close or drop the stream ends it."""
         chosen = _one(params)
-        return Stream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer)
+        return Stream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer, _reader(prompt))
 
     def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncStream:
         """As `stream`, for the running event loop, which it never blocks."""
         chosen = _one(params)
-        return AsyncStream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer)
+        return AsyncStream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer, _reader(prompt))
 
     def chat(
         self,
@@ -205,15 +223,24 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Message] | None = None,
+        parallel_tool_calls: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> Completion:
         """Answer messages in OpenAI's form (`role`, `content`) through the model's chat template.
 
-        `tools` go to the template; calls come back as the model's text. `response_format` may only be
-        {"type": "text"}.
+        `tools`, in OpenAI's form too, may be called: the Completion's `tool_calls`, one at most without
+        `parallel_tool_calls`. What a model of reasoning writes before its answer is the Completion's `reasoning`.
+        `chat_template_kwargs` are variables of the template. `response_format` may only be {"type": "text"}.
         """
         _check_response_format(response_format)
-        return self.generate(self.chat_tokens(messages, tools=tools), params)
+        prompt = self.chat_prompt(
+            messages,
+            tools=tools,
+            parallel_tool_calls=parallel_tool_calls,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        return self.generate(prompt, params)
 
     def stream_chat(
         self,
@@ -221,11 +248,19 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Message] | None = None,
+        parallel_tool_calls: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> Stream:
         """As `chat`, piece by piece; see `stream`."""
         _check_response_format(response_format)
-        return self.stream(self.chat_tokens(messages, tools=tools), params)
+        prompt = self.chat_prompt(
+            messages,
+            tools=tools,
+            parallel_tool_calls=parallel_tool_calls,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        return self.stream(prompt, params)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, float32 [len(ids), vocabulary], computed afresh in one prefill."""
@@ -276,7 +311,16 @@ class LLM:
     ) -> None:
         self.close()
 
+    def _conversing(self) -> Chat:
+        if self._chat is None:
+            raise UnsupportedError(
+                f"{self.path} has no chat template; give one (chat_template, --chat-template FILE), or use generate"
+            )
+        return self._chat
+
     def _ids(self, prompt: Prompt) -> Sequence[int]:
+        if isinstance(prompt, ChatPrompt):
+            return prompt.token_ids
         if isinstance(prompt, str):
             return self.tokenize(prompt)
         if not isinstance(prompt, Sequence | np.ndarray):
@@ -297,7 +341,7 @@ class LLM:
             for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
                 request = self._starter(self._ids(prompt), chosen)(_tagged(events, index))
                 requests.append(request)
-                answers.append(Answer(request, chosen, self._tokenizer))
+                answers.append(Answer(request, chosen, self._tokenizer, _reader(prompt)))
             unfinished = len(answers)
             while unfinished:
                 index, event = events.get()
@@ -328,10 +372,10 @@ class LLM:
         return [results[index] for index in range(len(prompts))]
 
 
-def _give_back(engine: Engine, template: ChatTemplate | None, file: GgufFile) -> None:
+def _give_back(engine: Engine, chat: Chat | None, file: GgufFile) -> None:
     engine.close()
-    if template is not None:
-        template.close()
+    if chat is not None:
+        chat.template.close()
     file.close()
 
 
@@ -347,6 +391,11 @@ def _one(params: Any) -> SamplingParams:
     return params
 
 
+def _reader(prompt: Prompt) -> Reader | None:
+    """What reads the answer to a prompt; None where all of it is text."""
+    return prompt.reader() if isinstance(prompt, ChatPrompt) else None
+
+
 def _is_ids(prompt: Any) -> bool:
     """Whether this is one prompt of token ids (and not several prompts)."""
     return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
@@ -360,21 +409,6 @@ def _first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]
         except MemoryBudgetError:
             continue
     return load(limits[-1])
-
-
-def _template(metadata: GgufMetadata, tokenizer: Tokenizer | None, path: str | Path | None) -> ChatTemplate | None:
-    """The template in the file at `path`, or else the model's own, if it has one."""
-    if path is not None:
-        if tokenizer is None:
-            raise UnsupportedError("a model without a tokenizer cannot use a chat template")
-        try:
-            source = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"chat template {path}: {error}", parameter="chat_template") from None
-        return ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
-    if tokenizer is None or not metadata.string(TEMPLATE_KEY, ""):
-        return None
-    return ChatTemplate.from_gguf(metadata, tokenizer)
 
 
 def _recommended(metadata: GgufMetadata) -> dict[str, float]:

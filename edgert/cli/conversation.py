@@ -37,14 +37,17 @@ class Conversation:
         self.turns.append({"role": "user", "content": text})
         answered = False
         answer: list[str] = []
+        thoughts: list[str] = []
         try:
             for chunk in self.llm.stream_chat(self.messages, self.params):
                 answered = True
                 answer.append(chunk.text)
+                thoughts.append(chunk.reasoning)
                 yield chunk
         finally:
             if answered:
-                self.turns.append({"role": "assistant", "content": "".join(answer)})
+                reasoning = {"reasoning_content": "".join(thoughts)} if any(thoughts) else {}
+                self.turns.append({"role": "assistant", "content": "".join(answer), **reasoning})
             else:
                 self.turns.pop()  # the model never spoke: an error, or a stop before the first token
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from edgert_models.errors import FileFormatError, UnsupportedError
+from edgert_models.errors import FileFormatError, TemplateError, UnsupportedError
 
 from edgert.cli import options
 
@@ -45,6 +45,7 @@ def inspect_file(
         ]
         runs, per_token = _runs(gguf)
         receipt, origin = _receipt(gguf.metadata), _provenance(gguf.metadata)
+        text = _text(gguf.metadata)
     total, count = sum(t["bytes"] for t in listed), Counter(t["type"] for t in listed)
     if as_json:
         print_json(
@@ -55,6 +56,7 @@ def inspect_file(
                 "bytes": total,
                 "weight_bytes_per_token": per_token,
                 "runs": runs,
+                "text": text,
                 "receipt": receipt,
                 "provenance": origin,
             }
@@ -72,6 +74,7 @@ def inspect_file(
     by_type = ", ".join(f"{n} {name}" for name, n in count.most_common())
     out.print(f"{len(listed)} tensors, {size(total)}: {by_type}", markup=False)
     for title, block in (
+        ("text", text),
         ("where it comes from", origin),
         ("quality, as the file says; edgert verify checks it", receipt),
     ):
@@ -100,6 +103,35 @@ def _runs(gguf: GgufFile) -> tuple[str, int | None]:
         return "yes", weight_bytes_per_token(plan, GgufWeights(gguf))
     except UnsupportedError as error:
         return f"no: {error}", None
+
+
+def _text(metadata: GgufMetadata) -> dict[str, str]:
+    """Which tokenizer and chat template will be used, and how tool calls and reasoning are found in answers."""
+    from edgert_quant.vocabulary import HUGGINGFACE_JSON
+    from edgert_quant.vocabulary.table import MODELS
+
+    from edgert.chat import Chat
+    from edgert.text import Tokenizer
+    from edgert.text.template import template_names
+
+    try:
+        tokenizer = Tokenizer.from_gguf(metadata)
+        chat = Chat.from_gguf(metadata, tokenizer, None)
+    except (FileFormatError, UnsupportedError, TemplateError) as error:
+        return {"tokenizer": f"cannot be used: {error}"}
+    vocabulary = tokenizer.vocabulary
+    source = f"from {HUGGINGFACE_JSON}" if HUGGINGFACE_JSON in metadata else "rebuilt from tokenizer.ggml"
+    pre = f", pre-tokenizer {vocabulary.pre}" if vocabulary.model == "gpt2" else ""
+    found = {"tokenizer": f"{MODELS[vocabulary.model]}{pre}, {len(vocabulary)} tokens, {source}"}
+    found["chat templates"] = ", ".join(template_names(metadata)) or "none"
+    if chat is not None:
+        calls, reasoning = chat.dialect.calls, chat.dialect.reasoning
+        found["tool calls"] = "none" if calls is None else calls.name
+        if reasoning is not None:
+            found["reasoning"] = " … ".join(reasoning)
+        else:
+            found["reasoning"] = calls.name if calls is not None and calls.always else "none"
+    return found
 
 
 def _receipt(metadata: GgufMetadata) -> dict[str, Any] | None:

@@ -47,19 +47,29 @@ def keep_line_breaks(text: str) -> str:
 
 
 class MarkdownStream:
-    """A context manager: `push` text as it comes."""
+    """A context manager: `think` and `push` text as it comes; thoughts are dim, and come before the rest."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._pending = ""
+        self._thinking = False
         self._live = Live(console=console, refresh_per_second=10, transient=True, vertical_overflow="ellipsis")
 
     def __enter__(self) -> MarkdownStream:
-        self._live.start()
         return self
+
+    def think(self, text: str) -> None:
+        """Print reasoning, as it is."""
+        if text:
+            self._thinking = True
+            self._console.print(text, style="dim italic", end="", markup=False, highlight=False, soft_wrap=True)
 
     def push(self, text: str) -> None:
         """Add text and draw."""
+        if not text:
+            return
+        self._end_thoughts()
+        self._live.start()  # does nothing where it has started
         self._pending += text
         end = finished_blocks(self._pending)
         if end:
@@ -72,10 +82,16 @@ class MarkdownStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_thoughts()
         self._live.update(_render(""))
         self._live.stop()
         if self._pending.strip():
             self._console.print(_render(self._pending))
+
+    def _end_thoughts(self) -> None:
+        if self._thinking:
+            self._thinking = False
+            self._console.print("\n")
 
 
 def _render(text: str) -> Markdown:

@@ -104,6 +104,7 @@ class Repl:
         try:
             with MarkdownStream(out) as stream:
                 for chunk in chunks:
+                    stream.think(chunk.reasoning)
                     stream.push(chunk.text)
                     last = chunk
         except KeyboardInterrupt:

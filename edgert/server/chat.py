@@ -12,8 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from edgert import LLM, Usage
-from edgert.completion import Chunk
+from edgert import LLM, Chunk, Completion, Usage
 from edgert.engine.sampling import TokenLogprob
 from edgert.server.protocol import ChatRequest
 from edgert.server.stream import Json, events, whole
@@ -28,14 +27,20 @@ async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
     if not llm.has_chat_template:
         raise UnsupportedError(f"the model '{llm.name}' has no chat template; use /v1/completions")
     # The template runs in a process of its own; waiting for it must not hold up the others.
-    tokens = await run_in_threadpool(llm.chat_tokens, messages)
+    prompt = await run_in_threadpool(
+        llm.chat_prompt,
+        messages,
+        tools=body.offered(),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        chat_template_kwargs=body.variables(),
+    )
     head: Json = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": llm.name}
-    stream = llm.astream(tokens, params)
+    stream = llm.astream(prompt, params)
     if not body.stream:
         completion = await whole(stream, request)
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "message": message(completion),
             "logprobs": logprobs(llm, completion.logprobs),
             "finish_reason": completion.finish_reason,
         }
@@ -44,7 +49,7 @@ async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
 
     head["object"] = "chat.completion.chunk"
 
-    def delta(content: Json, chunk: Chunk | None = None) -> Json:
+    def item(content: Json, chunk: Chunk | None = None) -> Json:
         choice = {
             "index": 0,
             "delta": content,
@@ -54,16 +59,50 @@ async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
         return {**head, "choices": [choice]}
 
     def each(chunk: Chunk) -> list[Json]:
-        items = [delta({"content": chunk.text}, chunk)] if chunk.text or chunk.logprobs else []
+        content = delta(chunk)
+        items = [item(content or {"content": ""}, chunk)] if content or chunk.logprobs else []
         if chunk.finish_reason:
-            last = delta({})
+            last = item({})
             last["choices"][0]["finish_reason"] = chunk.finish_reason
             items.append(last)
             if body.wants_usage and chunk.usage is not None:
                 items.append({**head, "choices": [], "usage": usage(chunk.usage)})
         return items
 
-    return events(stream, [delta({"role": "assistant", "content": ""})], each)
+    return events(stream, [item({"role": "assistant", "content": ""})], each)
+
+
+def message(completion: Completion) -> Json:
+    """The assistant's message of a whole answer."""
+    found: Json = {"role": "assistant", "content": completion.text, "refusal": None}
+    if completion.reasoning is not None:
+        found["reasoning_content"] = completion.reasoning
+    if completion.tool_calls:
+        found["content"] = completion.text or None
+        found["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in completion.tool_calls
+        ]
+    return found
+
+
+def delta(chunk: Chunk) -> Json:
+    """What a chunk adds to the message. A call that is dropped is not told again: its text comes as content."""
+    found: Json = {}
+    if chunk.reasoning:
+        found["reasoning_content"] = chunk.reasoning
+    if chunk.text:
+        found["content"] = chunk.text
+    calls: list[Json] = []
+    for piece in chunk.tool_calls:
+        if piece.name is not None:
+            function = {"name": piece.name, "arguments": piece.arguments}
+            calls.append({"index": piece.index, "id": piece.id, "type": "function", "function": function})
+        elif piece.arguments:
+            calls.append({"index": piece.index, "function": {"arguments": piece.arguments}})
+    if calls:
+        found["tool_calls"] = calls
+    return found
 
 
 def usage(counts: Usage) -> dict[str, Any]:

@@ -33,12 +33,47 @@ class TextPart(Strict):
     text: str
 
 
+class CalledFunction(Strict):
+    """What a tool call calls; `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class MessageToolCall(Strict):
+    """A call that an assistant's message holds."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(Strict):
-    """One message of a conversation."""
+    """One message of a conversation. An answer's message can be sent back as it is."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: None = None
+
+
+class Function(Strict):
+    """A function that an answer may call; `parameters` is the JSON schema of its arguments."""
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool of a request."""
+
+    type: Literal["function"]
+    function: Function
 
 
 class StreamOptions(Strict):
@@ -97,6 +132,30 @@ class ChatRequest(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def offered(self) -> list[dict[str, Any]]:
+        """The tools that the answer may call; RequestError for what would need constrained decoding."""
+        if self.tool_choice not in (None, "auto", "none"):
+            raise RequestError(
+                "tool_choice: only 'auto' and 'none' are supported; this version cannot hold a model to a call",
+                parameter="tool_choice",
+            )
+        tools = self.tools or []
+        if any(tool.function.strict for tool in tools):
+            raise RequestError(
+                "tools: strict is not supported; this version cannot hold a model to a schema", parameter="tools"
+            )
+        return [] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in tools]
+
+    def variables(self) -> dict[str, Any]:
+        """What the request gives to the chat template besides messages and tools."""
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return {**effort, **(self.chat_template_kwargs or {})}
 
     def params(self) -> SamplingParams:
         """max_completion_tokens is the newer name of max_tokens and wins; without either the context is the limit."""

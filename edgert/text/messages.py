@@ -46,6 +46,15 @@ def checked_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, A
     return result
 
 
+def arguments_as_text(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Copies of checked messages with the arguments of tool calls as JSON text, instead of objects."""
+    copies: list[dict[str, Any]] = json.loads(json.dumps(list(messages)))
+    for message in copies:
+        for call in message.get("tool_calls") or ():
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return copies
+
+
 def _message(message: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise _error(name, "must be an object")
@@ -64,7 +73,8 @@ def _message(message: Mapping[str, Any], name: str) -> dict[str, Any]:
     content = message.get("content")
     if content is None and not (calls and role == "assistant"):
         raise _error(f"{name}.content", "is missing")
-    result["content"] = None if content is None else _text(content, f"{name}.content")
+    if "content" in message:
+        result["content"] = None if content is None else _text(content, f"{name}.content")
     return result
 
 

@@ -7,25 +7,34 @@ from collections.abc import Sequence
 
 from edgert_models.errors import RequestError
 
+from edgert.text.search import first_hit, first_unfinished
 from edgert.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Token ids in, text out, as soon as characters are whole.
+    """Token ids in, text out, as soon as characters are whole. `skip_special` leaves control tokens out, but `shown`.
 
     What `push` and `flush` return, put together, is what `Tokenizer.decode` makes of the same ids and options.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = False, continuation: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = False,
+        shown: frozenset[int] = frozenset(),
+        continuation: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._shown = shown
         self._leading = tokenizer.strips_leading_space and not continuation
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, index: int) -> str:
         """The characters that token `index` completes; `RequestError` where it is outside the vocabulary."""
         hidden = self._tokenizer.is_control(index)
-        if hidden and self._skip_special:
+        if hidden and self._skip_special and index not in self._shown:
             return ""
         piece = self._tokenizer.token_bytes(index)
         if self._leading and piece and not hidden:
@@ -67,8 +76,8 @@ class StopStrings:
         if self.hit is not None:
             return "", self.hit
         self._held += text
-        end = self._first_unfinished()
-        found = self._first_hit()
+        end = first_unfinished(self._held, self._stops)
+        found = first_hit(self._held, self._stops)
         if found is not None and found[0] <= end:
             end, self.hit = found
         shown, self._held = self._held[:end], self._held[end:]
@@ -76,25 +85,10 @@ class StopStrings:
 
     def flush(self) -> str:
         """The text still held back, now that no more comes; may set `hit`."""
-        held, found = self._held, self._first_hit()
+        held, found = self._held, first_hit(self._held, self._stops)
         self._held = ""
         if self.hit is not None:
             return ""
         if found is not None:
             held, self.hit = held[: found[0]], found[1]
         return held
-
-    def _first_hit(self) -> tuple[int, str] | None:
-        """Where in the held text the first whole stop string begins, and which it is."""
-        places = [(self._held.find(stop), order) for order, stop in enumerate(self._stops)]
-        at, order = min((place for place in places if place[0] >= 0), default=(-1, 0))
-        return None if at < 0 else (at, self._stops[order])
-
-    def _first_unfinished(self) -> int:
-        """Where at the end of the held text the first unfinished stop string begins; its length where none does."""
-        longest = max(map(len, self._stops), default=1)
-        for start in range(max(0, len(self._held) - longest + 1), len(self._held)):
-            tail = self._held[start:]
-            if any(len(stop) > len(tail) and stop.startswith(tail) for stop in self._stops):
-                return start
-        return len(self._held)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgert_models.errors import RequestError, TemplateError
 
-from edgert.text.messages import checked_messages, checked_tools
+from edgert.text.messages import arguments_as_text, checked_messages, checked_tools
 from edgert.text.tokenizer import Tokenizer
 from edgert.text.worker import TemplateWorker
 
@@ -16,6 +16,12 @@ TEMPLATE_KEY = "tokenizer.chat_template"
 """The GGUF key of a model's chat template; `.NAME` after it gives further ones."""
 
 _MISSING = "the model has no chat template; give one with --chat-template FILE, or complete a plain prompt instead"
+
+
+def template_names(metadata: Mapping[str, object]) -> list[str]:
+    """The names of a GGUF file's chat templates, `default` for the one without."""
+    names = [key.removeprefix(TEMPLATE_KEY) for key in metadata if key.startswith(TEMPLATE_KEY)]
+    return sorted(name.removeprefix(".") or "default" for name in names if name[:1] in ("", "."))
 
 
 class ChatTemplate:
@@ -43,6 +49,11 @@ class ChatTemplate:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._worker = TemplateWorker(timeout=timeout, max_output=max_output, max_memory=max_memory)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The templates that may be used: the one for requests with tools first."""
+        return (self._tools_source, self.source) if self._tools_source else (self.source,)
+
     @classmethod
     def from_gguf(
         cls, metadata: Mapping[str, object], tokenizer: Tokenizer, *, name: str | None = None, **limits: Any
@@ -54,14 +65,8 @@ class ChatTemplate:
         key = TEMPLATE_KEY if name in (None, "default") else f"{TEMPLATE_KEY}.{name}"
         source, tools_source = metadata.get(key), metadata.get(f"{TEMPLATE_KEY}.tool_use")
         if name is not None and source is None:
-            known = [
-                other.removeprefix(TEMPLATE_KEY).lstrip(".") or "default"
-                for other in metadata
-                if other.startswith(TEMPLATE_KEY)
-            ]
-            raise TemplateError(
-                f"the model has no chat template called {name!r}; it has {', '.join(sorted(known)) or 'none'}"
-            )
+            known = ", ".join(template_names(metadata)) or "none"
+            raise TemplateError(f"the model has no chat template called {name!r}; it has {known}")
         return cls(
             source if isinstance(source, str) else None,
             bos_token=tokenizer.bos_token,
@@ -96,7 +101,18 @@ class ChatTemplate:
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"template variables must be JSON: {error}", parameter="chat_template_kwargs") from error
         source = self._tools_source if tools and self._tools_source else self.source
-        return self._worker.render(source, context)
+        try:
+            return self._worker.render(source, context)
+        except TemplateError:
+            # Some templates (DeepSeek's own) add arguments to text, and so want them as the JSON that the API has.
+            as_text = arguments_as_text(context["messages"])
+            if as_text == context["messages"]:
+                raise
+            try:
+                return self._worker.render(source, {**context, "messages": as_text})
+            except TemplateError:
+                pass
+            raise
 
     def close(self) -> None:
         """End the rendering process; a later render starts another."""

@@ -7,7 +7,8 @@ length (big-endian) and JSON in UTF-8.
 
 The environment is that of Hugging Face transformers (`utils/chat_template_utils.py`, Apache-2.0), since templates are
 written for it: trimmed blocks, loop controls, `raise_exception`, `strftime_now`, `tojson` without HTML escapes, and the
-`generation` tag, which marks text and prints it.
+`generation` tag, which marks text and prints it. Lists and dicts may be changed, which transformers forbids and some
+templates need: each request brings its own copy.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _environment() -> Any:
     import jinja2
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.sandbox import SandboxedEnvironment
 
     class Generation(Extension):
         tags = {"generation"}  # noqa: RUF012 — Jinja2's own convention
@@ -81,9 +82,7 @@ def _environment() -> Any:
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals["namespace"] = Namespace
     environment.globals["dict"] = lambda *args, **names: dict(*args, **names)

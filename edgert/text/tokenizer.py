@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,8 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer of a Hugging Face checkpoint: its tokenizer.json, else its SentencePiece tokenizer.model.
+        """The tokenizer of a Hugging Face checkpoint: its tokenizer.json, else its tekken.json, tiktoken file or
+        SentencePiece tokenizer.model.
 
         Raises `ConversionError` where the folder has neither, else as `from_gguf`.
         """
@@ -71,9 +73,8 @@ class Tokenizer:
         tokens = self.vocabulary.tokens
         special = self.vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
         found = {tokens[index]: index for index in special if tokens[index] in END_NAMES}
-        if any(names <= found.keys() for names in _HARMONY):
-            found.pop("<|end|>", None)
-        return self.vocabulary.end_ids.union(found.values())
+        ends = self.vocabulary.end_ids.union(found.values())
+        return ends - {found.get("<|end|>")} if any(names <= found.keys() for names in _HARMONY) else ends
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -100,6 +101,27 @@ class Tokenizer:
                 ids.insert(0, self.bos_id)
             if self.vocabulary.add_eos and self.eos_id is not None:
                 ids.append(self.eos_id)
+        return ids
+
+    @cached_property
+    def special(self) -> re.Pattern[str]:
+        """Finds the control tokens that are written out in a text; the whole match is its one group."""
+        names = sorted((self.vocabulary.tokens[index] for index in self._hidden), key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, names)) + ")" if names else "($.)")
+
+    def encode_around(self, text: str, literal: Mapping[str, str]) -> list[int]:
+        """The ids of `text` with its control tokens, where each character in `literal` stands for a text of its own.
+
+        Those texts are text even where they spell a control token. Nothing is added.
+        """
+        ids: list[int] = []
+        for place, part in enumerate(self.special.split(text)):
+            if place % 2:
+                ids.append(self.vocabulary.ids[part])
+                continue
+            for character, meant in literal.items():
+                part = part.replace(character, meant)
+            ids += self.encode(part, add_special=False, parse_special=False)
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False, continuation: bool = False) -> str:
@@ -145,6 +167,12 @@ class Tokenizer:
         """Whether token `index` is a control (or unknown) token, one that `skip_special` leaves out."""
         self.check_id(index, "token id")
         return index in self._hidden
+
+    def control_ids(self, texts: Iterable[str]) -> frozenset[int]:
+        """The ids of the control tokens that `texts` are or have in them."""
+        names = {index: self.vocabulary.tokens[index] for index in self._hidden}
+        wanted = list(texts)
+        return frozenset(index for index, name in names.items() if any(name in text for text in wanted))
 
     def check_id(self, index: int, name: str) -> None:
         """Raise `RequestError` where `index` is no token id; `name` says in the message which id it is."""

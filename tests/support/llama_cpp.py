@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,26 @@ def programs() -> Path:
     if not folder:
         pytest.skip("EDGERT_LLAMA_CPP_BIN does not name the folder of llama.cpp's binaries")
     return Path(folder)
+
+
+def cutter(path: Path) -> Callable[[str], list[int]] | None:
+    """What cuts text by the vocabulary in a file, special tokens being text; None where llama.cpp does not load it."""
+    api = library()
+    api.llama_backend_init()
+    parameters = api.llama_model_default_params()
+    parameters.vocab_only = True
+    model = api.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        return None
+    vocabulary = api.llama_model_get_vocab(model)
+
+    def cut(text: str) -> list[int]:
+        data = text.encode()
+        ids = (api.llama_token * (len(data) + 16))()
+        return list(ids[: api.llama_tokenize(vocabulary, data, len(data), ids, len(ids), False, False)])
+
+    weakref.finalize(cut, api.llama_model_free, model)
+    return cut
 
 
 def logits(path: Path, tokens: list[int]) -> NDArray[np.float32]:

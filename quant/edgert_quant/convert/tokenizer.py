@@ -20,7 +20,8 @@ def tokenizer_metadata(folder: Path, *, vocabulary: int, parity: bool) -> tuple[
     if not has_tokenizer(folder):
         # llama.cpp's name for a file that takes token ids only; it makes up as many tokens as `vocab_size` says.
         none = {"tokenizer.ggml.model": MetadataEntry("none")}
-        return none, ["the checkpoint has no tokenizer.json or tokenizer.model: the file takes token ids only"]
+        missing = "no tokenizer.json, tokenizer.model, tekken.json or tiktoken.model"
+        return none, [f"the checkpoint has {missing}: the file takes token ids only"]
     found = ggml_metadata(folder, vocab_size=vocabulary, check_pre=parity)
     if parity:
         try:

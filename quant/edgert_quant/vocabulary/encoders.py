@@ -50,7 +50,7 @@ def rebuild_encoder(vocabulary: Vocabulary) -> Encoder:
     """An encoder from `tokenizer.ggml.*` alone; `UnsupportedError` for a pre-tokenizer that is not in the table."""
     if vocabulary.model == "llama":
         return SentencePieceEncoder(vocabulary)
-    make = _byte_level if vocabulary.model == "gpt2" else _unigram
+    make = {"gpt2": _byte_level, "t5": _unigram, "gemma4": _spaced_bpe, "bert": _wordpiece}[vocabulary.model]
     return LibraryEncoder(lambda: make(vocabulary), len(vocabulary), field="tokenizer.ggml", source=vocabulary.source)
 
 
@@ -144,6 +144,18 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     family = pre_tokenizer(vocabulary.pre)
+    tokenizer = Tokenizer(models.BPE(vocabulary.ids, _merges(vocabulary), ignore_merges=family.ignore_merges))
+    splits = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in family.expressions]
+    if vocabulary.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
+    _add_tokens(tokenizer, vocabulary)
+    return tokenizer
+
+
+def _merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """The merges as pairs, checked."""
     merges = []
     for place, merge in enumerate(vocabulary.merges):
         left, space, right = merge.partition(" ")
@@ -155,12 +167,45 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
                 reason = f"entry {place} names {part[:80]!r}, which is no token"
                 raise FileFormatError(vocabulary.source, reason, field="tokenizer.ggml.merges")
         merges.append((left, right))
-    tokenizer = Tokenizer(models.BPE(vocabulary.ids, merges, ignore_merges=family.ignore_merges))
-    splits = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in family.expressions]
-    if vocabulary.nfc:
-        tokenizer.normalizer = normalizers.NFC()
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
+    return merges
+
+
+def _spaced_bpe(vocabulary: Vocabulary) -> Tokenizer:
+    """BPE over plain text with U+2581 for spaces, bytes where no token fits: Gemma 4's.
+
+    Lines are cut from their ends first, as llama.cpp does; no merge joins the two.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    unknown = None if vocabulary.unk_id is None else vocabulary.tokens[vocabulary.unk_id]
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary.ids, _merges(vocabulary), unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\n]+|\n+"), "isolated")
+    _add_tokens(tokenizer, vocabulary)
+    return tokenizer
+
+
+def _wordpiece(vocabulary: Vocabulary) -> Tokenizer:
+    """BERT's: words and marks, of each the longest pieces from the left, the unknown token where that fails.
+
+    GGUF marks the beginning of a word, WordPiece what continues one. Source: llama.cpp, `convert_hf_to_gguf.py`
+    (`BertModel.set_vocab`).
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    if vocabulary.unk_id is None:
+        raise UnsupportedError("a WordPiece vocabulary without an unknown token cannot be rebuilt")
+    pieces: dict[str, int] = {}
+    for text, index in vocabulary.ids.items():
+        named = text.startswith("[") and text.endswith("]")
+        pieces[text if named else text[1:] if text.startswith(SPACE) else f"##{text}"] = index
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=vocabulary.tokens[vocabulary.unk_id]))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=vocabulary.lowercase, strip_accents=vocabulary.strip_accents
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     _add_tokens(tokenizer, vocabulary)
     return tokenizer
 

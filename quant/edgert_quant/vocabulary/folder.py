@@ -13,7 +13,8 @@ from edgert_models.errors import ConversionError, FileFormatError, UnsupportedEr
 
 from edgert_quant.files import InputFile, human_bytes
 from edgert_quant.vocabulary.pieces import byte_of_token
-from edgert_quant.vocabulary.pretokenizers import detect, pre_tokenizer
+from edgert_quant.vocabulary.pretokenizers import PRE_TOKENIZERS, detect, pre_tokenizer
+from edgert_quant.vocabulary.ranked import is_tiktoken, read_tekken, read_tiktoken
 from edgert_quant.vocabulary.sentencepiece import SentencePieceModel, read_sentencepiece
 from edgert_quant.vocabulary.table import (
     HUGGINGFACE_JSON,
@@ -26,13 +27,16 @@ from edgert_quant.vocabulary.table import (
 from edgert_quant.vocabulary.tokenizer_json import TokenizerJson, read_tokenizer_json
 
 _LARGEST_FILE = 64 << 20  # the longest string that GGUF files may hold
+_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model")
+# Files of tiktoken's do not say how text is cut first; this is by the class of the tokenizer, or else of the model.
+_TIKTOKEN_PRE = {"TikTokenTokenizer": "kimi-k2", "llama": "llama-bpe"}
 _TURN_ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
 _MESSAGE_ENDS = ("<|eom_id|>",)
 
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether the folder has a file that `ggml_metadata` can make a tokenizer of."""
-    return any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return any((Path(folder) / name).is_file() for name in _FILES)
 
 
 def ggml_metadata(
@@ -107,18 +111,27 @@ class _Folder:
 
     def metadata(self, vocab_size: int | None, pre: str | None, check_pre: bool) -> dict[str, Any]:
         text, model = self._text("tokenizer.json"), self._bytes("tokenizer.model")
-        pieces = None if model is None else read_sentencepiece(self.folder / "tokenizer.model", model)
+        ranked = None if text is not None else self._ranked(model)
+        if model is None or (ranked is not None and is_tiktoken(model)):
+            pieces = None
+        else:
+            pieces = read_sentencepiece(self.folder / "tokenizer.model", model)
         result: dict[str, Any] = {}
+        parts: TokenizerJson | None
         if text is not None:
             parts = read_tokenizer_json(self.folder / "tokenizer.json", self._parse("tokenizer.json", text))
             draft = _from_json(parts, pieces)
-            result |= self._json_keys(parts, pre, check_pre)
+            result |= self._json_keys("tokenizer.json", parts, pre, check_pre)
+        elif ranked is not None:
+            name, parts = ranked
+            draft = _from_json(parts, None)
+            result |= self._json_keys(name, parts, pre, check_pre)
         elif pieces is not None:
             draft, parts = _from_pieces(pieces), None
             result |= _pieces_keys(pieces, draft)
             self._add_listed(draft)
         else:
-            raise ConversionError(f"{self.folder} has no tokenizer.json and no tokenizer.model")
+            raise ConversionError(f"{self.folder} has none of {', '.join(_FILES)}")
         ids = {name: index for index, name in sorted(draft.tokens.items(), reverse=True)}
         result = {"tokenizer.ggml.model": draft.kind} | result
         result |= self._tokens(draft, ids, vocab_size)
@@ -140,7 +153,24 @@ class _Folder:
                         self.folder, "the tokenizer's text has a lone surrogate", field=key
                     ) from error
 
-    def _json_keys(self, parts: TokenizerJson, pre: str | None, check_pre: bool) -> dict[str, Any]:
+    def _ranked(self, model: bytes | None) -> tuple[str, TokenizerJson] | None:
+        """A vocabulary of ranked byte strings and its file's name, from tekken.json or tiktoken's form."""
+        text = self._text("tekken.json")
+        if text is not None:
+            return "tekken.json", read_tekken(self.folder / "tekken.json", self._parse("tekken.json", text))
+        for name in ("tiktoken.model", "tokenizer.model"):
+            data = model if name == "tokenizer.model" else self._bytes(name)
+            if data is not None and is_tiktoken(data):
+                pre = _TIKTOKEN_PRE.get(str(self.config.get("tokenizer_class", self.model_config.get("model_type"))))
+                expression = None if pre is None else PRE_TOKENIZERS[pre].expressions[0]
+                special = [
+                    {"id": index, "content": text, "special": special}
+                    for index, (text, special) in self._listed().items()
+                ]
+                return name, read_tiktoken(self.folder / name, data, special, expression)
+        return None
+
+    def _json_keys(self, file: str, parts: TokenizerJson, pre: str | None, check_pre: bool) -> dict[str, Any]:
         if parts.kind != "gpt2":
             keys: dict[str, Any] = {"tokenizer.ggml.pre": "default", SPACE_PREFIX: parts.space_prefix}
             keys["tokenizer.ggml.add_space_prefix"] = parts.space_prefix != "never"
@@ -156,19 +186,19 @@ class _Folder:
         if pre is None and check_pre:
             steps = "; ".join(parts.steps)
             raise UnsupportedError(
-                f"{self.folder / 'tokenizer.json'}: the pre-tokenizer is none that GGUF has a name for. Found: "
+                f"{self.folder / file}: the pre-tokenizer is none that GGUF has a name for. Found: "
                 f"{steps}. If you know which name of tokenizer.ggml.pre fits, pass it as pre="
             )
         for place, merge in enumerate(parts.merges):
             if " " in "".join(merge):
-                raise ConversionError(f"{self.folder / 'tokenizer.json'}: merge {place} has a space in {merge}")
+                raise ConversionError(f"{self.folder / file}: merge {place} has a space in {merge}")
         keys = {} if pre is None else {"tokenizer.ggml.pre": pre}
         keys["tokenizer.ggml.merges"] = [f"{left} {right}" for left, right in parts.merges]
         keys[NORMALIZER] = "nfc" if parts.nfc else "none"
         return keys
 
-    def _add_listed(self, draft: _Draft) -> None:
-        """The added tokens of tokenizer_config.json and added_tokens.json, which `tokenizer.model` does not know."""
+    def _listed(self) -> dict[int, tuple[str, bool]]:
+        """The added tokens of tokenizer_config.json and added_tokens.json: text, and whether it is special, by id."""
         listed: dict[int, tuple[str, bool]] = {}
         try:
             for text, index in self._object("added_tokens.json").items():
@@ -178,7 +208,11 @@ class _Folder:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"the added tokens are not shaped as they should be: {type(error).__name__}: {error}"
             raise FileFormatError(self.folder / "tokenizer_config.json", reason) from error
-        for number, (text, special) in listed.items():
+        return listed
+
+    def _add_listed(self, draft: _Draft) -> None:
+        """Add tokens that `tokenizer.model` does not know."""
+        for number, (text, special) in self._listed().items():
             if draft.tokens.get(number) != text:
                 draft.put(number, text, TokenType.CONTROL if special else TokenType.USER_DEFINED)
 

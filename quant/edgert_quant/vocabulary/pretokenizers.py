@@ -68,9 +68,14 @@ _YOUTU_SCRIPTS = (
     "\ufe30-\ufe4f]+|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 )
 _YOUTU = rf"{_CASED}{_CONTRACTION}?|{_TITLED}{_CONTRACTION}?|{DIGIT}|{_SYMBOLS_OR_SLASH}|{_SPACES}"
+_DIGIT_GROUPS = r"\d{1,3}(?=(?:\d{3})*\b)"  # thousands, counted from the right
+_AFMOE_DIGITS = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"  # as above
+_AFMOE_SCRIPTS = (
+    "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e00-\u0e7f\u0e80-\u0eff"
+    "\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+)
 _BLOOM = r" ?[^(\s|.,!?" + "\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 _JAIS2_SPACES = "|".join(rf"\s{{{2**n}}}(?!\S)" for n in range(9, 1, -1)) + r"|\s{1,2}(?!\S)|\s{1}"
-_DIGIT_GROUPS = r"\d{1,3}(?=(?:\d{3})*\b)"  # thousands, counted from the right
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,12 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     **_names("smaug-bpe dbrx chatglm-bpe", _LLAMA3),
     **_names("glm4 glm5", _LLAMA3, ignore_merges=True),
     **_names("qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2", _QWEN2, nfc=True),
-    **_names("qwen35", _QWEN35, nfc=True),
+    **_names("qwen35", _QWEN35),
     **_names("deepseek-llm", r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK_AND_HANGUL, DIGITS),
     **_names("deepseek-coder", r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK_AND_HANGUL, DIGIT),
     **_names("deepseek-v3 hunyuan-dense joyai-llm hy_v4", _THREE_DIGITS, _CJK_AND_KANA, _DEEPSEEK3),
+    **_names("afmoe", _AFMOE_DIGITS, _AFMOE_SCRIPTS, _DEEPSEEK3),
+    **_names("superbpe", DIGITS, r"(?=(\d{3})+(?!\d))"),
     **_names("spark2_5", _THREE_DIGITS, _CJK_AND_KANA, _SPARK25, DIGIT),
     **_names("gpt-4o o200k llama4 kanana2 talkie minimax-m2", _O200K),
     **_names("granite-embed-multi-97m", _O200K, ignore_merges=True),
@@ -160,9 +167,10 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         add_bos=True,
     ),
 }
-"""Every name of llama.cpp's list that these expressions can describe."""
+"""Every name of llama.cpp's list but those of `SPACED_BPE` and `whitespace`, an embedding model's."""
 
-_NOT_BYTE_LEVEL = {"gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace"}
+SPACED_BPE = frozenset({"gemma4", "granite-embed-multi-311m", "sarvam-moe"})
+"""Names that stand for no byte-level BPE, but for one over plain text with U+2581 for spaces, as `gemma4` is."""
 
 # How the same expressions are written elsewhere; the right-hand side is how the table writes them.
 _SPELLINGS = (
@@ -180,10 +188,11 @@ def pre_tokenizer(name: str) -> PreTokenizer:
         return PRE_TOKENIZERS[name]
     except KeyError:
         pass
-    if name in _NOT_BYTE_LEVEL:
-        raise UnsupportedError(f"the pre-tokenizer {name!r} is not byte-level; edgert cannot rebuild such a tokenizer")
     known = ", ".join(sorted(PRE_TOKENIZERS))
-    raise UnsupportedError(f"the pre-tokenizer {name[:80]!r} is unknown (tokenizer.ggml.pre); known are {known}")
+    raise UnsupportedError(
+        f"the pre-tokenizer {name[:80]!r} is unknown (tokenizer.ggml.pre); convert the model again from its "
+        f"checkpoint, which keeps the tokenizer whole. Known are {known}"
+    )
 
 
 def canonical(expression: str) -> str:

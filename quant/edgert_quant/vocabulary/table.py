@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from edgert_models.errors import FileFormatError, UnsupportedError
 
-from edgert_quant.vocabulary.pretokenizers import PRE_TOKENIZERS
+from edgert_quant.vocabulary.pretokenizers import PRE_TOKENIZERS, SPACED_BPE
 
 
 class TokenType(IntEnum):
@@ -29,7 +29,13 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-MODELS = {"gpt2": "byte-level BPE", "llama": "SentencePiece BPE", "t5": "SentencePiece unigram"}
+MODELS = {
+    "gpt2": "byte-level BPE",
+    "llama": "SentencePiece BPE",
+    "t5": "SentencePiece unigram",
+    "gemma4": "SentencePiece BPE by merges",
+    "bert": "WordPiece",
+}
 """The values of `tokenizer.ggml.model` that edgert knows."""
 
 HUGGINGFACE_JSON = "tokenizer.huggingface.json"
@@ -52,6 +58,7 @@ END_NAMES = frozenset(
     {
         *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
         *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<eos>", "</s>"),
+        "<|tool_response>",
         *("<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
     }
 )
@@ -67,8 +74,9 @@ class Vocabulary:
     """The tokens of a model, with what is needed to cut text into them.
 
     `tokens[i]` is the text of token i as the file has it (byte-level BPE writes bytes as letters, SentencePiece writes
-    spaces as U+2581), `types[i]` its type, `scores[i]` its score (SentencePiece; higher merges first). `merges` are
-    byte-level BPE's, "left right", in order of rank. Ids are None where the model has no such token.
+    spaces as U+2581, WordPiece so the beginning of a word), `types[i]` its type, `scores[i]` its score (SentencePiece;
+    higher merges first). `merges` are BPE's, "left right", in order of rank. Ids are None where the model has no such
+    token; WordPiece's [CLS] and [SEP] are its begin and end.
     """
 
     model: str
@@ -86,6 +94,8 @@ class Vocabulary:
     space_prefix: str
     nfc: bool
     remove_extra_whitespaces: bool
+    lowercase: bool
+    strip_accents: bool
     charsmap: bytes
     source: str
 
@@ -116,6 +126,8 @@ class Vocabulary:
             known = ", ".join(f"{name} ({what})" for name, what in MODELS.items())
             raise UnsupportedError(f"the tokenizer model {model[:80]!r} is unknown; edgert knows {known}")
         pre = keys.text("pre", "default")
+        if model == "gpt2" and pre in SPACED_BPE:
+            model = "gemma4"
         tokens = [text or f"[EMPTY_{index}]" for index, text in enumerate(keys.texts("tokens"))]
         count = len(tokens)
         if not 0 < count <= LARGEST_VOCABULARY:
@@ -129,37 +141,41 @@ class Vocabulary:
         scores = keys.numbers("scores", count, np.float32, 0)
         if np.isnan(scores).any():
             raise keys.error("scores", f"entry {int(np.isnan(scores).argmax())} is not a number")
-        defaults = {"llama": (1, 2, 0), "t5": (None, 1, 2)}.get(model, (None, None, None))
+        defaults = {"llama": (1, 2, 0), "t5": (None, 1, 2), "bert": (101, 102, 100)}.get(model, (None, None, None))
+        ends = ("cls", "seperator") if model == "bert" else ("bos", "eos")  # so misspelt in GGUF
         bos, eos, unknown = (
-            keys.token_id(name, count, default)
-            for name, default in zip(("bos_token_id", "eos_token_id", "unknown_token_id"), defaults, strict=True)
+            keys.token_id(f"{name}_token_id", count, default)
+            for name, default in zip((*ends, "unknown"), defaults, strict=True)
         )
         family = PRE_TOKENIZERS.get(pre) if model == "gpt2" else None
-        add_bos = keys.flag("add_bos_token", model == "llama" or (family is not None and family.add_bos))
-        add_eos = keys.flag("add_eos_token", model == "t5")
+        add_bos = keys.flag("add_bos_token", model in ("llama", "bert") or (family is not None and family.add_bos))
+        add_eos = keys.flag("add_eos_token", model in ("t5", "bert"))
         for wanted, found, key in ((add_bos, bos, "bos_token_id"), (add_eos, eos, "eos_token_id")):
             if wanted and found is None:
                 raise keys.error(key, "is missing, though the tokenizer adds this token to every text")
-        ends = [keys.token_id(name, count, None) for name in ("eot_token_id", "eom_token_id")]
+        turn_ends = [keys.token_id(name, count, None) for name in ("eot_token_id", "eom_token_id")]
         listed = keys.integers(STOP_IDS, count)
-        add_space = keys.flag("add_space_prefix", model in ("llama", "t5"))
+        add_space = keys.flag("add_space_prefix", model in ("llama", "t5", "bert"))
+        lowercase = keys.flag("normalizer.lowercase", True)
         return cls(
             model=model,
             pre=pre,
             tokens=tokens,
             types=types,
             scores=scores,
-            merges=keys.texts("merges") if model == "gpt2" else [],
+            merges=keys.texts("merges") if model in ("gpt2", "gemma4") else [],
             bos_id=bos,
             eos_id=eos,
             unk_id=unknown,
-            end_ids=frozenset(index for index in (eos, *ends, *listed) if index is not None),
+            end_ids=frozenset(index for index in (eos, *turn_ends, *listed) if index is not None),
             add_bos=add_bos,
             add_eos=add_eos,
             space_prefix=keys.choice(SPACE_PREFIX, SPACE_PREFIXES, "always" if add_space else "never"),
             nfc=keys.choice(NORMALIZER, ("none", "nfc"), "nfc" if family is not None and family.nfc else "none")
             == "nfc",
             remove_extra_whitespaces=keys.flag("remove_extra_whitespaces", False),
+            lowercase=lowercase,
+            strip_accents=keys.flag("normalizer.strip_accents", lowercase),
             charsmap=keys.data("precompiled_charsmap"),
             source=keys.source,
         )
@@ -176,7 +192,7 @@ class _Keys:
         return FileFormatError(self.source, reason, field=self._full(key))
 
     def _full(self, key: str) -> str:
-        return key if "." in key else _PREFIX + key
+        return key if key.startswith("edgert.") else _PREFIX + key
 
     def _get(self, key: str) -> object:
         return self._metadata.get(self._full(key))

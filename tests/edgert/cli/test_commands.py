@@ -11,6 +11,7 @@ import pytest
 from edgert_models.errors import EdgertError
 
 from tests.edgert.cli.support import ENVIRONMENT, QUICK, process, run
+from tests.edgert.tiny_gguf import tokenizer_entries, write_tiny
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -85,6 +86,20 @@ def test_inspect(tiny_path: Path) -> None:
     shown = run("inspect", str(tiny_path), "--tensors").stdout
     assert "blk.1.attn_k.weight" in shown
     assert "runs here: yes" in shown
+    assert result["text"] == {
+        "tokenizer": "byte-level BPE, pre-tokenizer gpt-2, 265 tokens, rebuilt from tokenizer.ggml",
+        "chat templates": "default",
+        "tool calls": "llama",
+        "reasoning": "none",
+    }
+    assert "chat templates  default" in shown
+
+
+def test_inspect_tells_what_text_cannot_be_used(tmp_path: Path) -> None:
+    entries = {**tokenizer_entries(), "tokenizer.ggml.pre": "odd"}
+    path = write_tiny(tmp_path / "odd.gguf", tokenizer=entries)
+    text = json.loads(run("inspect", str(path), "--json").stdout)["text"]
+    assert text["tokenizer"].startswith("cannot be used: the pre-tokenizer 'odd' is unknown")
 
 
 def test_convert_prints_a_summary(tiny_path: Path, tmp_path: Path) -> None:

@@ -45,6 +45,20 @@ def test_line_breaks_are_kept() -> None:
     ]
 
 
+def test_thoughts_come_first_and_as_they_are() -> None:
+    console = Console(file=io.StringIO(), width=60, force_terminal=False)
+    with MarkdownStream(console) as stream:
+        stream.think("*hm*, ")
+        stream.think("[b]yes[/b]")
+        stream.push("")
+        stream.push("*Yes*.")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert [line.strip() for line in shown.split("\n") if line.strip()] == ["*hm*, [b]yes[/b]", "Yes."]
+    with MarkdownStream(console) as stream:
+        stream.think("stopped")
+    assert console.file.getvalue().endswith("stopped\n\n")  # type: ignore[attr-defined]
+
+
 def test_everything_is_printed_once() -> None:
     answer = "# Title\n\nA *word*.\n\n```python\nx = 1\n\ny = 2\n```\n\n- one\n- two\n"
     console = Console(file=io.StringIO(), width=60, force_terminal=False)

@@ -46,7 +46,7 @@ def post(served: Served, body: Any, path: str = "/v1/chat/completions") -> httpx
         ({"messages": []}, "messages", "at least 1 item"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages", "'system', 'developer', 'user'"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "text"),
-        ({"tools": []}, "tools", "Extra inputs are not permitted"),
+        ({"tools": {}}, "tools", "valid list"),
         ({"response_format": {"type": "json_object"}}, "response_format", "'text'"),
         ({"frobnicate": 1}, "frobnicate", "Extra inputs are not permitted"),
     ],

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from edgert_models.errors import RequestError, TemplateError
 
 from edgert.text import ChatTemplate, Tokenizer
+from tests.edgert.text.make_golden_prompts import CASES, TODAY, TOKENS
 from tests.quant.vocabulary.tiny import bpe_metadata, spm_metadata
 
 FOLDER = Path(__file__).parents[3].parent / "shared" / "data" / "templates"
@@ -33,28 +35,33 @@ def source(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(GOLDEN["prompts"]))
+@pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_real_templates_give_what_transformers_gives(name: str) -> None:
-    # The expected prompts were made with transformers 5.23 (`render_jinja_template`).
-    with ChatTemplate(source(name), bos_token="<s>", eos_token="</s>") as template:
-        for case, expected in GOLDEN["prompts"][name].items():
-            messages, tools = GOLDEN["cases"][case]
-            assert template.render(messages, tools=tools) == expected, case
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jinja")), ids=lambda path: path.stem)
-def test_all_real_templates_render(path: Path) -> None:
-    with ChatTemplate(path.read_text(encoding="utf-8"), bos_token="<s>", eos_token="</s>") as template:
-        for case in ("system", "turns", "tools"):
-            messages, tools = GOLDEN["cases"][case]
-            if "tool_use" in path.stem and not tools:  # it lists the tools without asking whether there are any
-                with pytest.raises(TemplateError, match="'NoneType' object is not iterable"):
-                    template.render(messages)
+    before = date.today()
+    with ChatTemplate(source(name), **TOKENS) as template:
+        for case, (messages, tools, variables) in CASES.items():
+            expected = GOLDEN[name][case]
+            if expected is None:
+                if name == "Kimi-K2-Instruct":  # below
+                    continue
+                with pytest.raises(TemplateError, match=r"'NoneType' object is not iterable|only supports single tool"):
+                    template.render(messages, tools=tools, **variables)
                 continue
+            rendered = template.render(messages, tools=tools, **variables)
+            assert rendered in {expected.replace(TODAY, str(day)) for day in (before, date.today())}, case
+
+
+def test_lists_of_the_templates_own_may_be_changed() -> None:
+    # transformers forbids it, and so cannot render Kimi-K2's calls; here every render has a process's copy of all.
+    messages, tools, _ = CASES["called"]
+    with ChatTemplate(source("Kimi-K2-Instruct")) as template:
+        for _ in range(2):
             prompt = template.render(messages, tools=tools)
-            assert all(message["content"] in prompt for message in messages)
-            ignores_tools = path.stem.startswith(("microsoft-Phi", "deepseek-ai"))
-            assert ("get_weather" in prompt) == (tools is not None and not ignores_tools)
+            assert (
+                prompt.count('<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Zürich"}')
+                == 1
+            )
+            assert "## Return of functions.get_weather:0\nsunny <b>" in prompt
 
 
 @pytest.fixture
@@ -109,7 +116,6 @@ def test_constants_are_limited_too(source: str) -> None:
         ("{{ raise_exception('no system role') }}", r"the chat template failed: no system role \(line 1\)"),
         ("x\n{{ messages[", r"failed: it does not compile: .* \(line 2\)"),
         ("\n{{ missing.part }}", r"failed: UndefinedError: 'missing' is undefined \(line 2\)"),
-        ("{{ messages.append(1) }}", "failed: SecurityError: access to attribute 'append'"),
         ("{{ namespace(_a=1) }}", "failed: SecurityError: a namespace cannot hold '_a'"),
         ("{{ range(10**7) }}", "failed: OverflowError: Range too big"),
         ("{% include 'x' %}", "failed: TypeError: no loader for this environment"),
@@ -247,9 +253,13 @@ def test_content_and_calls_are_put_in_the_form_templates_expect() -> None:
     assert render("{{ messages[0].content }}", [{"role": "user", "content": parts}]) == "one two"
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     calls = [{"role": "assistant", "tool_calls": [call]}]
-    assert render("{{ messages[0].content is none }}", calls) == "True"
+    assert render("{{ messages[0].content is defined }}", calls) == "False"
+    assert render("{{ messages[0].content is none }}", [calls[0] | {"content": None}]) == "True"
     assert render("{{ messages[0].tool_calls[0].function.arguments.x }}", calls) == "1"
     assert call["function"]["arguments"] == '{"x": 1}'  # the caller's own is left as it is
+    assert render("{{ 'x' + messages[0].tool_calls[0].function.arguments }}", calls) == 'x{"x": 1}'  # wants text
+    with pytest.raises(TemplateError, match="can only concatenate str"):
+        render("{{ 'x' + messages[0].tool_calls }}", calls)
     thought = [{"role": "assistant", "content": "a", "reasoning": "b"}]
     assert render("{{ messages[0].reasoning_content }}", thought) == "b"
 

@@ -15,7 +15,7 @@ from tests.quant.vocabulary import vectors
 from tests.quant.vocabulary.tiny import bpe_metadata, spm_metadata
 
 
-@pytest.mark.parametrize("name", vectors.NAMES)
+@pytest.mark.parametrize("name", [*vectors.NAMES, *vectors.MORE_NAMES])
 def test_rebuilt_tokenizers_pass_the_vectors(name: str) -> None:
     encoder = rebuild_encoder(Vocabulary.from_metadata(vectors.metadata(name)))
     for text, expected in vectors.pairs(name):
@@ -167,9 +167,8 @@ def test_importing_the_package_imports_no_library() -> None:
         (
             {"tokenizer.ggml.pre": "new-fashion"},
             UnsupportedError,
-            r"the pre-tokenizer 'new-fashion' is unknown .*known are",
+            r"the pre-tokenizer 'new-fashion' is unknown .*Known are",
         ),
-        ({"tokenizer.ggml.pre": "gemma4"}, UnsupportedError, r"the pre-tokenizer 'gemma4' is not byte-level"),
         ({"tokenizer.ggml.tokens": None}, FileFormatError, r"tokenizer\.ggml\.tokens: is missing"),
         ({"tokenizer.ggml.tokens": []}, FileFormatError, r"tokens: has 0 entries; from 1 to 16777216 are possible"),
         ({"tokenizer.ggml.tokens": ["a", 1]}, FileFormatError, r"tokens: is not an array of strings"),

@@ -227,7 +227,7 @@ def test_chat_templates(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert not has_tokenizer(tmp_path)
-    with pytest.raises(ConversionError, match=r"has no tokenizer\.json and no tokenizer\.model"):
+    with pytest.raises(ConversionError, match=r"has none of tokenizer\.json, tokenizer\.model, tekken"):
         ggml_metadata(tmp_path)
     vocabulary = bpe()
     write(tmp_path, tokenizer__json=byte_level_json(vocabulary))

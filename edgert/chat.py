@@ -1,0 +1,161 @@
+"""How a model holds a conversation: its template makes the prompt, and its dialect says how the answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from edgert_models.errors import RequestError, UnsupportedError
+from edgert_quant.gguf import GgufMetadata
+from edgert_quant.vocabulary import TokenType
+
+from edgert.reader import Reader
+from edgert.text import ChatTemplate, Tokenizer
+from edgert.text.literal import hide_special
+from edgert.text.messages import checked_messages, checked_tools
+from edgert.text.parsing import Dialect, dialect
+from edgert.text.template import TEMPLATE_KEY
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """Messages as a prompt: its text and token ids, and what the answer to it may hold.
+
+    `tools` are those that the answer may call; with `parallel` off it ends with its first call.
+    """
+
+    text: str
+    token_ids: list[int]
+    tools: list[dict[str, Any]]
+    parallel: bool
+    dialect: Dialect
+    shown: frozenset[int]
+
+    def reader(self) -> Reader:
+        """What reads an answer to this prompt."""
+        return Reader(self.dialect.parser(self.text, self.tools), shown=self.shown, parallel=self.parallel)
+
+
+class Chat:
+    """The conversation's side of a model: template, tokenizer and dialect. Safe to use from several threads."""
+
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
+        self.template = template
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_gguf(cls, metadata: GgufMetadata, tokenizer: Tokenizer | None, path: str | Path | None) -> Self | None:
+        """With the template in the file at `path`, or else the model's own; None where there is neither."""
+        if path is not None:
+            if tokenizer is None:
+                raise UnsupportedError("a model without a tokenizer cannot use a chat template")
+            try:
+                source = Path(path).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise RequestError(f"chat template {path}: {error}", parameter="chat_template") from None
+            return cls(ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token), tokenizer)
+        if tokenizer is None or not metadata.string(TEMPLATE_KEY, ""):
+            return None
+        return cls(ChatTemplate.from_gguf(metadata, tokenizer), tokenizer)
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the model writes reasoning and tool calls, by its templates and special tokens."""
+        vocabulary = self._tokenizer.vocabulary
+        special = vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
+        return dialect(self.template.sources, (vocabulary.tokens[index] for index in special))
+
+    @cached_property
+    def _shown(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The control tokens that a parser must see, without tools and with."""
+        markers = (self.dialect.markers(tools=tools) for tools in (False, True))
+        without, using = (self._tokenizer.control_ids(texts) for texts in markers)
+        return without, using
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The prompt's text; see `_for_template` for what is done to messages before."""
+        return self.template.render(
+            self._for_template(messages),
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            **self._checked(variables or {}),
+        )
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        parallel: bool = True,
+    ) -> ChatPrompt:
+        """Messages as a prompt. Nothing is added: the template says where the begin token goes.
+
+        Special tokens that messages spell out are text; only the template writes tokens.
+        """
+        offered = checked_tools(tools) or []
+        if offered and self.dialect.calls is None:
+            raise UnsupportedError("tools: the chat template of this model has no use for tools")
+        hidden, literal = hide_special(self._for_template(messages), self._tokenizer.special)
+        text = self.template.render(hidden, tools=tools, **self._checked(variables or {}))
+        ids = (
+            self._tokenizer.encode_around(text, literal) if literal else self._tokenizer.encode(text, add_special=False)
+        )
+        for character, meant in literal.items():
+            text = text.replace(character, meant)
+        return ChatPrompt(
+            text=text,
+            token_ids=ids,
+            tools=offered,
+            parallel=parallel,
+            dialect=self.dialect,
+            shown=self._shown[bool(offered)],
+        )
+
+    def _for_template(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Checked messages in a form that this template understands.
+
+        No content beside tool calls is "" (null in OpenAI's API, which most templates fail on or print as "None").
+        Developers speak as the system, and reasoning before a call is `thinking`, where the template wants that.
+        """
+        checked = checked_messages(messages)
+        for message in checked:
+            if message.get("content") is None:
+                message["content"] = ""
+            if message["role"] == "developer" and not self._knows("developer"):
+                message["role"] = "system"
+            if not message["content"] and "reasoning_content" in message and self._knows("message.thinking"):
+                message.setdefault("thinking", message["reasoning_content"])
+        return checked
+
+    def _checked(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for the template; those that messages and tools give are not for a caller to set.
+
+        `reasoning_effort` has to have an effect; "none" is `enable_thinking` off where the template knows that instead.
+        """
+        for name in ("messages", "tools", "add_generation_prompt"):
+            if name in variables:
+                reason = f"chat_template_kwargs cannot set {name!r}"
+                raise RequestError(reason, parameter="chat_template_kwargs")
+        effort = variables.get("reasoning_effort")
+        if effort is None or self._knows("reasoning_effort"):
+            return dict(variables)
+        if effort == "none" and self._knows("enable_thinking"):
+            return {"enable_thinking": False, **variables}
+        reason = f"reasoning_effort: this model's chat template has no use for {effort!r:.40}"
+        raise RequestError(reason, parameter="reasoning_effort")
+
+    def _knows(self, variable: str) -> bool:
+        return any(variable in source for source in self.template.sources)

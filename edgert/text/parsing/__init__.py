@@ -1,0 +1,19 @@
+"""Reasoning and tool calls out of the text of answers, while it comes."""
+
+from edgert.text.parsing.base import CallArguments, CallDropped, CallEnd, CallStart, Content, Event, Reasoning
+from edgert.text.parsing.parser import Parser
+from edgert.text.parsing.registry import FORMATS, Dialect, dialect
+
+__all__ = [
+    "FORMATS",
+    "CallArguments",
+    "CallDropped",
+    "CallEnd",
+    "CallStart",
+    "Content",
+    "Dialect",
+    "Event",
+    "Parser",
+    "Reasoning",
+    "dialect",
+]

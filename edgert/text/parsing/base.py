@@ -1,0 +1,215 @@
+"""What the text of an answer holds: content, reasoning and tool calls, told piece by piece.
+
+A format (one file each) is a generator that reads a `Scanner` from the beginning of the answer to its end. It yields
+events, and None where it can only go on when more text has come; so it is written as if the whole text were there.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from edgert.text.parsing.scanner import Malformed, Pieces, Scanner
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Text for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """Text that the model wrote for itself before it answered."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A call of the function `name` begins. `index` counts the calls of an answer from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """More of the JSON text of a call's arguments, an object."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """The call is whole: its arguments together are a JSON object."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallDropped:
+    """What had begun as a call is none; all of its text follows as `Content`."""
+
+    index: int
+
+
+Event: TypeAlias = Content | Reasoning | CallStart | CallArguments | CallEnd | CallDropped
+Steps: TypeAlias = Generator[Event | None, None, T]
+"""Yields events, and None to wait for more text."""
+
+
+class Functions:
+    """The functions that an answer may call, from tools in OpenAI's form."""
+
+    def __init__(self, tools: Iterable[Mapping[str, Any]] = ()) -> None:
+        functions = [tool["function"] for tool in tools]
+        self._parameters = {function["name"]: function.get("parameters") for function in functions}
+
+    def __bool__(self) -> bool:
+        return bool(self._parameters)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parameters
+
+    def schema(self, function: str, parameter: str) -> Mapping[str, Any]:
+        """The JSON schema of a parameter; empty where the tool does not say."""
+        parameters = self._parameters.get(function)
+        properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+        schema = properties.get(parameter) if isinstance(properties, Mapping) else None
+        return schema if isinstance(schema, Mapping) else {}
+
+
+def new_id() -> str:
+    """An id for a call, in OpenAI's form."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+class Calls:
+    """The calls of one answer: what may be called, and how many have been."""
+
+    def __init__(self, functions: Functions, new_id: Callable[[], str] = new_id) -> None:
+        self.functions = functions
+        self._new_id = new_id
+        self._count = 0
+
+    def start(self, name: str, call_id: str | None = None) -> CallStart:
+        """The event that begins a call, which must be told at once; Malformed where the name is none."""
+        if not name or name != name.strip():
+            raise Malformed
+        event = CallStart(self._count, call_id or self._new_id(), name)
+        self._count += 1
+        return event
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a family of models writes tool calls.
+
+    `answer(text, calls, fresh)` reads everything after the reasoning; `fresh` tells that reasoning comes directly
+    before. A chat template is of this format where it has all strings of one of the groups in `hints`. `markers` are
+    the texts that mark calls: where they are control tokens of a vocabulary, they must not be left out of the text.
+    `always`: answers are in this form without tools too, reasoning included.
+    """
+
+    name: str
+    hints: tuple[tuple[str, ...], ...]
+    markers: tuple[str, ...]
+    answer: Callable[[Scanner, Calls, bool], Steps[None]]
+    new_id: Callable[[], str] = new_id
+    always: bool = False
+
+    def fits(self, template: str) -> bool:
+        """Whether a chat template teaches this format."""
+        return any(all(hint in template for hint in group) for group in self.hints)
+
+
+Section: TypeAlias = Callable[[Scanner, Calls, str], Steps[None]]
+"""`section(text, calls, opener)` reads calls after `opener`; it raises Malformed where the text is no call."""
+
+
+def tagged(openers: tuple[str, ...], section: Section) -> Callable[[Scanner, Calls, bool], Steps[None]]:
+    """The `answer` of a format in which each of `openers` begins calls: text outside of them is content."""
+
+    def answer(text: Scanner, calls: Calls, fresh: bool) -> Steps[None]:
+        while True:
+            space, opener = yield from flow(text.until(*openers), Content, fresh=fresh)
+            if opener is None:
+                return
+            fresh = yield from attempt(text, section(text, calls, opener), space + opener)
+
+    return answer
+
+
+def attempt(text: Scanner, section: Steps[None], opener: str = "") -> Steps[bool]:
+    """The events of `section`; where it is malformed, its text since the last whole call (or `opener`) as content.
+
+    Returns whether it was well formed.
+    """
+    text.mark(opener)
+    begun = None
+    try:
+        for event in section:
+            if isinstance(event, CallStart):
+                begun = event.index
+            elif isinstance(event, CallEnd):
+                begun = None
+                text.mark()
+            yield event
+    except Malformed:
+        if begun is not None:
+            yield CallDropped(begun)
+        yield Content(text.marked())
+        return False
+    finally:
+        text.unmark()
+    return True
+
+
+_SPACE = " \t\r\n"
+
+
+def flow(pieces: Pieces[str | None], make: Callable[[str], Event], *, fresh: bool) -> Steps[tuple[str, str | None]]:
+    """Pieces as events, without the white space beside reasoning and calls.
+
+    That is: none at the beginning where it is `fresh` from either, none at the end where a marker (which is what
+    `pieces` returns) ended it. Returns that last white space, and the marker.
+    """
+    space: list[str] = []
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as stop:
+            marker: str | None = stop.value
+            last = "" if fresh else "".join(space)
+            if marker is None and last:
+                yield make(last)
+            return last, marker
+        if piece is None:
+            yield None
+            continue
+        body = piece.rstrip(_SPACE)
+        if body:
+            shown = body.lstrip(_SPACE) if fresh else "".join(space) + body
+            fresh = False
+            space = []
+            yield make(shown)
+        space.append(piece[len(body) :])
+
+
+def each(pieces: Pieces[T], make: Callable[[str], Event]) -> Steps[T]:
+    """Every piece as an event."""
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield None if piece is None else make(piece)
