@@ -31,6 +31,7 @@ from edgert_runtimes.cpu.attention import CACHE_SLACK, block_bytes
 from edgert_runtimes.cpu.compiling import BASE_KERNELS, all_kernels
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
+from edgert_runtimes.cpu.experts import CpuExperts, ExpertLowering, experts_plan
 from edgert_runtimes.cpu.formats import host_isa
 from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, forced_isa, why_not
 from edgert_runtimes.cpu.kernels import checks, table
@@ -112,6 +113,17 @@ class CpuBackend:
             seconds=time.perf_counter() - start,
         )
         return CpuSession(plan, program, loaded, limits, report, weights)
+
+    def load_experts(
+        self, plan: Plan, weights: WeightProvider, *, threads: int | None = None, progress: Progress | None = None
+    ) -> CpuExperts:
+        """See ExpertBackend."""
+        alone, places = experts_plan(plan)
+        check_weights(alone, weights)
+        layouts = loading.plan_layouts(alone, weights)
+        lowered = ExpertLowering(alone, layouts)
+        _prepare([*BASE_KERNELS, *lowered.run().kernels()], progress)
+        return CpuExperts(lowered, places, _load(layouts, weights, progress), threads or core_count())
 
 
 class CpuSession:

@@ -31,10 +31,12 @@ from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
 
 def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
     """The program of a plan; UnsupportedError names an op that has no kernel."""
-    return _Lowering(plan, layouts, limits).run()
+    return Lowering(plan, layouts, limits).run()
 
 
-class _Lowering(Values):
+class Lowering(Values):
+    """Emits the records of one op after the other."""
+
     def __init__(self, plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> None:
         super().__init__(plan, limits)
         self.layouts = layouts
@@ -45,6 +47,7 @@ class _Lowering(Values):
         self.sums: dict[int, tuple[int, dict[int, Field], list[Span]]] = {}
 
     def run(self) -> Program:
+        """All ops."""
         program = self.program
         for index, op in enumerate(self.plan.ops):
             self.op = index
@@ -193,7 +196,23 @@ class _Lowering(Values):
         self._emit(linear.linear, self.rows_of(op.out), fields, prepare=linear.prepare_linear)
 
     def _moe(self, op: ops.Moe) -> None:
-        pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
+        count = self.rows_of(op.out)
+        routing = self.routing(op)
+        self._scratch(2 * 4 * op.experts)
+        logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
+        logits[route.NORMALIZE] = int(op.normalize)
+        self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
+        y = self.expert_products(op, routing)
+        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
+        if self._only_added(op.out):
+            self.sums[op.out.id] = op.used, sums, self.temporary
+            self.temporary = []
+        else:
+            self._combine(op, op.used, sums)
+
+    def routing(self, op: ops.Moe) -> dict[int, Field]:
+        """Memory for what chooses experts and sorts rows by them."""
+        pairs = self.limits.rows * op.used
         routing: dict[int, Field] = {route.EXPERTS: op.experts, route.USED: op.used}
         for number, size in (
             (route.IDS, 4 * pairs),
@@ -204,11 +223,11 @@ class _Lowering(Values):
             (moe.COSTS, 8 * (op.experts + 1)),
         ):
             routing[number] = self.take(size)
-        self._scratch(2 * 4 * op.experts)
-        logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
-        logits[route.NORMALIZE] = int(op.normalize)
-        self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
+        return routing
 
+    def expert_products(self, op: ops.Moe, routing: Mapping[int, Field]) -> Place:
+        """The records that follow the choice of experts; where their results will be: float32 [pairs, stride]."""
+        pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
         gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
         inward_bytes = max(gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width))
         self._scratch(max(moe.SCRATCH + inward_bytes, table.PANELS + down.scratch_bytes(op.hidden)))
@@ -249,12 +268,7 @@ class _Lowering(Values):
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
-        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
-        if self._only_added(op.out):
-            self.sums[op.out.id] = op.used, sums, self.temporary
-            self.temporary = []
-        else:
-            self._combine(op, op.used, sums)
+        return y
 
     def _only_added(self, value: Value) -> bool:
         """Whether all that becomes of a value is that it is added to one that will be there."""
