@@ -20,10 +20,10 @@ from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.kernels import route, table
 from edgert_runtimes.cpu.lower import Lowering
-from edgert_runtimes.cpu.memory import allocate
 from edgert_runtimes.cpu.program import Place, Program
 from edgert_runtimes.cpu.values import stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded
+from edgert_runtimes.memory import allocate
 
 PAIRS = 512
 """Pairs that are computed at once; more are computed piece by piece."""
@@ -36,7 +36,9 @@ def experts_plan(plan: Plan) -> tuple[Plan, dict[int, int]]:
     found = {index: op for index, op in enumerate(plan.ops) if isinstance(op, ops.Moe)}
     alone: list[ops.Op] = []
     for op in found.values():
-        x, logits, out = (Value(3 * len(alone) + i, width) for i, width in enumerate((op.x.width, op.experts, op.out.width)))
+        x, logits, out = (
+            Value(3 * len(alone) + i, width) for i, width in enumerate((op.x.width, op.experts, op.out.width))
+        )
         alone.append(replace(op, x=x, logits=logits, out=out, used=1))
     values = tuple(value for op in alone for value in (*op.inputs, op.out))
     names = [name for op in found.values() for name in weights_of(op)]

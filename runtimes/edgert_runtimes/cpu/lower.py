@@ -23,10 +23,10 @@ from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
-from edgert_runtimes.cpu.memory import aligned
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
 from edgert_runtimes.cpu.values import Span, Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
+from edgert_runtimes.memory import aligned
 
 
 def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:

@@ -9,7 +9,8 @@ from edgert_models.ops import Value
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu.formats import LANES
 from edgert_runtimes.cpu.kernels import table
-from edgert_runtimes.cpu.program import Arena, Place, ValuePlace
+from edgert_runtimes.cpu.program import Place, ValuePlace
+from edgert_runtimes.memory import Arena
 
 Span = tuple[int, int]
 
