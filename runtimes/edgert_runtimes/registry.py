@@ -10,10 +10,13 @@ from edgert_runtimes.base import Backend, Probe
 
 _FACTORIES = {
     "cpu": ("edgert_runtimes.cpu.backend", "CpuBackend"),
+    "cuda": ("edgert_runtimes.cuda.backend", "CudaBackend"),
     "reference": ("edgert_runtimes.reference.backend", "ReferenceBackend"),
 }
 # In order of preference; `reference` is for checking and has to be asked for.
-_AUTOMATIC = ("cpu",)
+_AUTOMATIC = ("cuda", "cpu")
+# Backends that let another one compute experts that do not fit in their memory.
+_HELPED = {"cuda": "cpu"}
 
 
 def backend_names() -> tuple[str, ...]:
@@ -45,5 +48,7 @@ def _make(name: str) -> Backend:
     if name not in _FACTORIES:
         raise RequestError(f"unknown backend '{name}'; there are: auto, {', '.join(_FACTORIES)}", parameter="backend")
     module, factory = _FACTORIES[name]
-    backend: Backend = getattr(import_module(module), factory)()
+    make = getattr(import_module(module), factory)
+    helper = _HELPED.get(name)
+    backend: Backend = make() if helper is None else make(lambda: _make(helper))
     return backend
