@@ -1,1 +1,1 @@
-"""The CUDA backend: GGUF blocks as they are in the file, on NVIDIA GPUs, from pip wheels alone."""
+"""NVIDIA GPUs: GGUF blocks as they lie in the file, kernels compiled by NVRTC."""
