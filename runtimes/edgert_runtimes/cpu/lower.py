@@ -24,9 +24,10 @@ from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
-from edgert_runtimes.cpu.values import Span, Values, stride_of
+from edgert_runtimes.cpu.values import Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
 from edgert_runtimes.memory import aligned
+from edgert_runtimes.values import Span
 
 
 def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
@@ -112,7 +113,7 @@ class Lowering(Values):
         fields: dict[int, Field] = {rows.WIDTH: op.out.width, **(extra or {})}
         for value, place, stride in zip(inputs, (rows.X, rows.Y), (rows.X_STRIDE, rows.Y_STRIDE), strict=False):
             fields[place], fields[stride] = self.place(value), stride_of(value.width)
-        self.give_place(op, tuple(inputs) if in_place else ())
+        self.give(op, tuple(inputs) if in_place else ())
         fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
         self._emit(run, self.rows_of(op.out), fields, cost=op.out.width // 8 if cost is None else cost)
 
@@ -162,10 +163,10 @@ class Lowering(Values):
             return self.place(value), 4 * stride_of(value.width)
         key = (value.id, activation.name)
         size = aligned(activation.bytes(value.width))
-        if key not in self.activations:
-            self.activations[key] = self.arena.allocate(self.limits.rows * size)
+        if key not in self.derived:
+            self.derived[key] = self.arena.allocate(self.limits.rows * size)
             fields: dict[int, Field] = {
-                rows.OUT: Place("workspace", self.activations[key][0]),
+                rows.OUT: Place("workspace", self.derived[key][0]),
                 rows.OUT_STRIDE: size,
                 rows.X: self.place(value),
                 rows.X_STRIDE: stride_of(value.width),
@@ -173,12 +174,12 @@ class Lowering(Values):
                 rows.QUANTIZE: activation.quantize,
             }
             self._emit(rows.quantize, self.rows_of(value), fields, cost=value.width // 4)
-        return Place("workspace", self.activations[key][0]), size
+        return Place("workspace", self.derived[key][0]), size
 
     def _linear(self, op: ops.Linear) -> None:
         form = self.layouts[op.weight].format
         x, x_bytes = self._activation(op.x, form.activation)
-        self.give_place(op)
+        self.give(op)
         fields: dict[int, Field] = {
             rows.OUT: self.place(op.out),
             rows.OUT_STRIDE: stride_of(op.out.width),
@@ -292,7 +293,7 @@ class Lowering(Values):
         fields = {**sums, rows.WIDTH: op.out.width}
         if other is not None:
             fields[rows.Y], fields[rows.Y_STRIDE] = self.place(other), stride_of(other.width)
-        self.give_place(op, () if other is None else (other,))
+        self.give(op, () if other is None else (other,))
         fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
         self._emit(moe.combine, self.rows_of(op.out), fields, cost=used * op.out.width // 8)
 
@@ -324,7 +325,7 @@ class Lowering(Values):
         }
         self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
         self._scratch(attention.scratch_bytes(op))
-        self.give_place(op)
+        self.give(op)
         kept_bytes, division_bytes = attention.temporary_bytes(op, self.limits)
         fields: dict[int, Field] = {
             **common,

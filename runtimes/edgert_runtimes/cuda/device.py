@@ -1,21 +1,24 @@
 """What the backend needs of a GPU. `driver.DriverDevice` is one; tests have others that need no GPU.
 
 Memory is an address. Work is put into one of two queues and done in the order of the queue: `COMPUTE` has the launches,
-`COPY` brings experts in beside them. Nothing but `synchronize` waits for it. Host memory that takes part must be
-`pinned`, and stay as it is until the work is done.
+`COPY` brings experts in beside them. Nothing but `synchronize` waits for it. Host memory that takes part must stay as it
+is until the work is done, and should be `pinned`: the driver copies what is not through memory of its own, and waits.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
+from edgert_models import ops
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Progress
+from edgert_runtimes.cuda.kernels.kernel import Kernel
 
 Bytes = NDArray[np.uint8]
 
@@ -47,15 +50,30 @@ class Facts:
         return f"sm_{self.capability[0]}{self.capability[1]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """A kernel of the catalogue on a grid of blocks of threads, with `shared` bytes of dynamic shared memory."""
+@dataclass(frozen=True)
+class Cost:
+    """What a launch reads and multiplies, for profiles: `bytes` and multiply-adds that do not depend on the batch, of
+    weights `expert_bytes` for every expert that some row chose, and the attention it does, if it does.
+    """
 
-    kernel: str
-    grid: tuple[int, int, int]
-    threads: int
-    shared: int
-    arguments: tuple[int | float, ...]
+    bytes: int = 0
+    products: int = 0
+    expert_bytes: int = 0
+    attend: ops.Attend | None = None
+
+
+class Launch:
+    """A kernel with its arguments: `grid` blocks, `pointers` the address of an array of addresses of arguments, as both
+    the driver and the tests' shim take it.
+    """
+
+    def __init__(self, kernel: Kernel, cost: Cost = Cost(), /, **arguments: int | float) -> None:  # noqa: B008
+        self.kernel = kernel
+        self.cost = cost
+        self.grid = kernel.grid(arguments)
+        self._packed = kernel.pack(arguments)
+        self._pointers = (ctypes.c_void_p * len(self._packed))(*map(ctypes.addressof, self._packed))
+        self.pointers = ctypes.addressof(self._pointers)
 
 
 Event = Any
@@ -72,7 +90,7 @@ class Device(Protocol):
     def bind(self) -> None:
         """Make the calling thread one that uses this GPU."""
 
-    def prepare(self, kernels: Iterable[str], progress: Progress | None = None) -> int:
+    def prepare(self, kernels: Iterable[Kernel], progress: Progress | None = None) -> int:
         """Load kernels, and compile those that are in no cache; how many that were."""
 
     def allocate(self, size: int) -> int:
@@ -94,7 +112,7 @@ class Device(Protocol):
         """Copy within the GPU; the stretches do not overlap."""
 
     def launch(self, work: Launch) -> None:
-        """Run a kernel."""
+        """Run a kernel; one of no blocks does nothing."""
 
     def capture(self, work: Callable[[], None]) -> Graph:
         """Note what `work` puts into COMPUTE, without doing it."""

@@ -17,11 +17,9 @@ from edgert_models.errors import BackendError
 from edgert_runtimes.base import Progress
 from edgert_runtimes.cuda import compiling
 from edgert_runtimes.cuda.device import Bytes, Event, Facts, Graph, Launch, Queue
-from edgert_runtimes.cuda.kernels.catalogue import KERNELS
+from edgert_runtimes.cuda.kernels.kernel import Kernel
 
 _ATTRIBUTE = driver.CUdevice_attribute
-_STATIC_SHARED = 48 << 10
-"""Bytes of shared memory that a block may have without asking."""
 _PORTABLE = driver.CU_MEMHOSTALLOC_PORTABLE
 _RELAXED = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
@@ -76,7 +74,6 @@ class DriverDevice:
         flags = int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
         self._streams = {queue: call(driver.cuStreamCreate, flags) for queue in Queue}
         self._functions: dict[str, Any] = {}
-        self._types: dict[str, tuple[type, ...]] = {}
         self._kept = _Kept(self._device, list(self._streams.values()))
         self._finalizer = weakref.finalize(self, _give_back, self._context, self._kept)
 
@@ -84,17 +81,14 @@ class DriverDevice:
         """See Device."""
         call(driver.cuCtxSetCurrent, self._context)
 
-    def prepare(self, kernels: Iterable[str], progress: Progress | None = None) -> int:
+    def prepare(self, kernels: Iterable[Kernel], progress: Progress | None = None) -> int:
         """See Device."""
-        missing = [name for name in dict.fromkeys(kernels) if name not in self._functions]
-        images, compiled = compiling.images(missing, self.facts.architecture, progress)
-        for image, names in images:
+        missing = {kernel.name: kernel for kernel in kernels if kernel.name not in self._functions}
+        images, compiled = compiling.images(missing.values(), self.facts.architecture, progress)
+        for name, image in images.items():
             module = call(driver.cuModuleLoadData, image)
             self._kept.modules.append(module)
-            for name in names:
-                function = call(driver.cuModuleGetFunction, module, KERNELS[name].symbol.encode())
-                self._functions[name] = function
-                self._types[name] = tuple(_CTYPES[kind] for kind in KERNELS[name].kinds)
+            self._functions[name] = call(driver.cuModuleGetFunction, module, name.encode())
         return compiled
 
     def allocate(self, size: int) -> int:
@@ -128,13 +122,10 @@ class DriverDevice:
 
     def launch(self, work: Launch) -> None:
         """See Device."""
-        function = self._functions[work.kernel]
-        if work.shared > _STATIC_SHARED:
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            call(driver.cuFuncSetAttribute, function, attribute, work.shared)
-        arguments = (work.arguments, self._types[work.kernel])
-        stream = self._streams[Queue.COMPUTE]
-        call(driver.cuLaunchKernel, function, *work.grid, work.threads, 1, 1, work.shared, stream, arguments, 0)
+        if work.grid:
+            function, stream = self._functions[work.kernel.name], self._streams[Queue.COMPUTE]
+            threads = work.kernel.threads
+            call(driver.cuLaunchKernel, function, work.grid, 1, 1, threads, 1, 1, 0, stream, work.pointers, 0)
 
     def capture(self, work: Callable[[], None]) -> Graph:
         """See Device."""

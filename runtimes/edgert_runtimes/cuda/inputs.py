@@ -14,17 +14,20 @@ from edgert_runtimes.base import Batch, Int32, Limits
 from edgert_runtimes.cuda.device import Arrays, Device
 
 ROWWISE = ("tokens", "positions", "sequence", "slots")
+NO_TILES: Int32 = np.empty((0, 2), np.int32)
 
 
 class Inputs:
-    """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]."""
+    """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]. `tiles` [tiles, 2] are
+    those of `attend_tile`.
+    """
 
     def __init__(self, device: Device, limits: Limits, vocabulary: int) -> None:
         self._device = device
         self._limits = limits
         self._vocabulary = vocabulary
-        counts = {name: limits.rows for name in (*ROWWISE, "pick")}
-        counts |= {"tables": limits.sequences * limits.table_width, "lengths": limits.sequences}
+        counts = dict.fromkeys((*ROWWISE, "pick"), limits.rows)
+        counts |= {"tables": limits.sequences * limits.table_width, "lengths": limits.sequences, "tiles": 2 * limits.rows}
         places = Arrays([(name, 4 * count) for name, count in counts.items()])
         self._bytes = device.pinned(places.size)
         self._arrays: dict[str, Int32] = {
@@ -37,9 +40,9 @@ class Inputs:
     @staticmethod
     def bytes(limits: Limits) -> int:
         """What it takes on the GPU, roughly."""
-        return 4 * (5 * limits.rows + limits.sequences * (limits.table_width + 1)) + 7 * 256
+        return 4 * (7 * limits.rows + limits.sequences * (limits.table_width + 1)) + 8 * 256
 
-    def set(self, batch: Batch, rows: int) -> None:
+    def set(self, batch: Batch, rows: int, tiles: Int32 = NO_TILES) -> None:
         """Copy a checked batch to the GPU, with so many rows (and, where it is padded, as many picks)."""
         count, picked = len(batch.tokens), len(batch.pick)
         arrays = self._arrays
@@ -52,6 +55,7 @@ class Inputs:
         arrays["pick"][picked:rows] = 0
         width = min(batch.tables.shape[1], self._limits.table_width)
         self._tables[: len(batch.tables), :width] = batch.tables[:, :width]
+        arrays["tiles"][: tiles.size] = tiles.reshape(-1)
         arrays["lengths"][: len(batch.lengths)] = batch.lengths
         self._device.upload(self._memory, self._bytes)
 

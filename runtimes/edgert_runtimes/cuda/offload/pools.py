@@ -1,24 +1,26 @@
-"""How many experts of which shape the GPU's memory has room for.
+"""How many experts of which kind the GPU's memory has room for.
 
-Experts whose matrices have the same types and shapes are of one *kind*, and share a pool: their tensors (gate, up, down
-and biases, in this order) each have a stretch of memory with one place for every slot. Slot s of a pool is what kernels
+Experts whose tensors have the same types and shapes are of one *kind*, and share a pool: each of their tensors (gate, up,
+down and biases, in this order) has a stretch of memory with one place for every slot. Slot s of a pool is what kernels
 take for expert s of a tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from edgert_models import ops
-from edgert_models.errors import MemoryBudgetError
+from edgert_models.errors import MemoryBudgetError, UnsupportedError
 from edgert_models.graph import Plan
 
+from edgert_runtimes.cuda.weights import Tensor
 from edgert_runtimes.memory import gibibytes
 
-Sizes = tuple[int, ...]
-"""Bytes of each tensor of one expert."""
+
+def mixtures_of(plan: Plan) -> dict[int, ops.Moe]:
+    """The mixtures of a plan by index."""
+    return {index: op for index, op in enumerate(plan.ops) if isinstance(op, ops.Moe)}
 
 
 def tensors_of(op: ops.Moe) -> tuple[str, ...]:
@@ -29,56 +31,54 @@ def tensors_of(op: ops.Moe) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Pool:
-    """Experts of one kind: `mixtures` are indices in the plan, each of `experts` experts; `slots` of them fit."""
+    """Experts of one kind: `mixtures` are indices in the plan, each of `experts` experts, `sizes` are the bytes of each
+    tensor of one of them; `slots` of them fit. One more place stays zero: pairs whose expert is elsewhere read it.
+    """
 
     mixtures: tuple[int, ...]
     experts: int
-    sizes: Sizes
+    sizes: tuple[int, ...]
     slots: int
 
     @property
     def expert_bytes(self) -> int:
-        """Of one expert, each tensor from a multiple of 16 on."""
+        """Of one expert."""
         return sum(self.sizes)
 
     @property
     def bytes(self) -> int:
         """On the GPU."""
-        return self.slots * self.expert_bytes
+        return (self.slots + 1) * self.expert_bytes
 
 
-def plan_pools(plan: Plan, tensor_bytes: Mapping[str, int], kinds: Mapping[str, str], budget: int) -> list[Pool]:
-    """Pools that share `budget` bytes in proportion to what their experts take. `tensor_bytes` are whole tensors',
-    `kinds` what else tells two tensors apart (their type). MemoryBudgetError where a kind gets no slot.
+def plan_pools(plan: Plan, tensors: Mapping[str, Tensor], budget: int) -> list[Pool]:
+    """Pools that share `budget` bytes in proportion to what their experts take in all. MemoryBudgetError where a kind
+    gets no slot, UnsupportedError for experts whose type has no kernels.
     """
-    groups: dict[tuple[tuple[int, str], ...], list[int]] = {}
-    for index, op in enumerate(plan.ops):
-        if isinstance(op, ops.Moe):
-            key = tuple((tensor_bytes[name] // op.experts, kinds[name]) for name in tensors_of(op))
-            groups.setdefault((*key, (op.experts, op.kind)), []).append(index)
-    whole = sum(tensor_bytes[name] for index in _all(groups.values()) for name in tensors_of(_moe(plan, index)))
+    mixtures = mixtures_of(plan)
+    kinds: dict[object, list[int]] = {}
+    for index, op in mixtures.items():
+        kind = tuple((tensors[name].stored.type, tensors[name].stored.shape) for name in tensors_of(op))
+        kinds.setdefault((kind, op.kind), []).append(index)
+        for name in (op.gate, op.up, op.down):
+            if tensors[name].type is not tensors[name].stored.type:
+                raise UnsupportedError(
+                    f"tensor {name}: experts of type {tensors[name].stored.type.name} have no kernel, and can only be "
+                    "computed where all of them fit in the GPU's memory"
+                )
+    whole = sum(tensors[name].nbytes for op in mixtures.values() for name in tensors_of(op))
     pools = []
-    for (*tensors, (experts, _)), mixtures in groups.items():
-        sizes = tuple(size for size, _ in tensors)
-        share = budget * (sum(sizes) * experts * len(mixtures)) // whole
-        slots = min(share // sum(sizes), experts * len(mixtures))
+    for indices in kinds.values():
+        op = mixtures[indices[0]]
+        sizes = tuple(tensors[name].nbytes // op.experts for name in tensors_of(op))
+        everyone = op.experts * len(indices)
+        slots = min(max(budget, 0) * everyone // whole - 1, everyone)  # but for the place that stays zero
         if slots < 1:
-            least = whole // (experts * len(mixtures))
             raise MemoryBudgetError(
-                f"the GPU has {gibibytes(max(budget, 0))} left for experts, which is less than one of each kind "
-                f"({gibibytes(sum(sizes))} of {gibibytes(whole)} in all); allow more memory or a shorter context",
-                needed=least,
+                f"of the GPU's memory {gibibytes(max(budget, 0))} are left for experts, which take {gibibytes(whole)} "
+                f"in all and {gibibytes(sum(sizes))} each: two of each kind are the least",
+                needed=2 * whole // everyone,
                 available=max(budget, 0),
             )
-        pools.append(Pool(tuple(mixtures), experts, sizes, slots))
+        pools.append(Pool(tuple(indices), op.experts, sizes, slots))
     return pools
-
-
-def _all(groups: Sequence[list[int]] | np.ndarray) -> list[int]:
-    return [index for group in groups for index in group]
-
-
-def _moe(plan: Plan, index: int) -> ops.Moe:
-    op = plan.ops[index]
-    assert isinstance(op, ops.Moe)
-    return op

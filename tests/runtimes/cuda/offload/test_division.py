@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 TASKS = st.lists(
-    st.builds(
-        lambda expert, rows: Task(expert, 2_000_000, 3_000_000 * rows), st.integers(0, 9), st.integers(1, 200)
-    ),
+    st.builds(lambda expert, rows: Task(expert, 2_000_000, 3_000_000 * rows), st.integers(0, 9), st.integers(1, 200)),
     max_size=7,
 )
 
@@ -31,7 +29,11 @@ def test_nothing_is_dropped_and_no_room_overrun(tasks: list[Task], copied: float
 def test_it_ends_at_most_twice_as_late_as_the_best_division(tasks: list[Task], copied: float, read: float) -> None:
     rates = Rates(copied, read, 50 * read)
     best = min(
-        end([t for t, c in zip(tasks, choice, strict=True) if c], [t for t, c in zip(tasks, choice, strict=True) if not c], rates)
+        end(
+            [t for t, c in zip(tasks, choice, strict=True) if c],
+            [t for t, c in zip(tasks, choice, strict=True) if not c],
+            rates,
+        )
         for choice in itertools.product((False, True), repeat=len(tasks))
     )
     assert end(*divide(tasks, rates, len(tasks)), rates) <= 2 * best * (1 + 1e-9)
