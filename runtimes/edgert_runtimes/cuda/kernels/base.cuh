@@ -65,6 +65,8 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], const unsigned (&a)[4], u
 }  // namespace machine
 #endif
 
+constexpr int TILE_ROWS = 64;  // rows of activations in a tile of gemm.cuh, for which route.cuh sorts them
+
 #define EVERYONE 0xffffffffu
 #define INFINITE __uint_as_float(0x7f800000u)
 #define NOT_A_NUMBER __uint_as_float(0x7fc00000u)
@@ -81,7 +83,7 @@ __device__ __forceinline__ u16 float_to_bf16(float x) {  // to nearest, ties to 
 __device__ __forceinline__ int lane_id() { return threadIdx.x & 31; }
 __device__ __forceinline__ int warp_id() { return threadIdx.x >> 5; }
 
-template <int LANES = 32> __device__ __forceinline__ float lanes_sum(float x) {
+template <int LANES = 32, class T> __device__ __forceinline__ T lanes_sum(T x) {
 #pragma unroll
     for (int mask = LANES / 2; mask; mask /= 2) x += __shfl_xor_sync(EVERYONE, x, mask);
     return x;
@@ -93,8 +95,8 @@ template <int LANES = 32> __device__ __forceinline__ float lanes_max(float x) {
 }
 
 /* The sum of x over the block, for every thread; WARPS values of shared memory. */
-template <int WARPS> __device__ float block_sum(float x) {
-    __shared__ float sums[WARPS];
+template <int WARPS, class T> __device__ T block_sum(T x) {
+    __shared__ T sums[WARPS];
     x = lanes_sum(x);
     __syncthreads();  // those of an earlier sum are read
     if (lane_id() == 0) sums[warp_id()] = x;

@@ -30,7 +30,7 @@ COLUMNS = range(1, 9)
 
 LINEAR_ROWS = 8  # outputs of a block of `linear` and `experts_down`: one a warp
 EXPERT_ROWS = 32  # of `experts_up`: a block of quantized activations
-TILE_OUT, TILE_ROWS = 64, 64  # of `gemm` and `experts_gemm`
+TILE_OUT, TILE_ROWS = 128, 64  # of `gemm` and `experts_gemm`
 QUERIES = 64  # queries (rows times heads of a group) that a block of `attend_tile` holds
 _ACTIVATIONS = "const float *x, const s8 *codes, const float4 *scales"
 
@@ -179,7 +179,7 @@ def embed(kind: BlockType) -> Kernel:
         call=f"embed<{kind.name}>",
         signature="const u8 *w, const int *tokens, float *y, int rows, int width",
         threads=128,
-        blocks=lambda a: ceil_div(a["rows"] * a["width"], 32 * 128),
+        blocks=lambda a: ceil_div(a["rows"] * (a["width"] if kind in FLOATS else a["width"] // 32), 128),
     )
 
 
@@ -307,7 +307,7 @@ def copy_blocks() -> Kernel:
         call="copy_blocks",
         signature="u8 *cache, const int2 *pairs, int count, i64 block_bytes",
         threads=256,
-        blocks=lambda a: ceil_div(a["block_bytes"], 256),
+        blocks=lambda a: ceil_div(a["block_bytes"], 16 * 256),
     )
 
 

@@ -24,7 +24,7 @@ _KINDS: dict[str, type[ctypes.c_void_p | ctypes.c_int32 | ctypes.c_int64 | ctype
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """One entry point: `name` is its symbol (extern "C"), `call` the device function in `header` that does the work.
+    """One entry point: `name` is its symbol (extern "C"), `call` the function in `header` that does the work.
 
     `signature` are its parameters in C++; comments in the header say what they are. `threads` is the size of a block,
     blocks and grids have one dimension, and shared memory is static. `blocks` is the size of the grid, by arguments.
@@ -43,7 +43,7 @@ class Kernel:
         found = []
         for part in self.signature.split(","):
             kind, name = part.rsplit(maxsplit=1)
-            found.append((name.lstrip("*"), "pointer" if name.startswith("*") else kind))
+            found.append((name.lstrip("*"), "pointer" if name.startswith("*") else kind.strip()))
         return tuple(found)
 
     def entry(self) -> str:
@@ -51,7 +51,7 @@ class Kernel:
         names = ", ".join(name for name, _ in self.parameters)
         return (
             f'extern "C" __global__ void __launch_bounds__({self.threads})\n'
-            f"{self.name}({self.signature}) {{\n    {self.call}({names});\n}}\n"
+            f"{self.name}({self.signature}) {{\n    kernels::{self.call}({names});\n}}\n"
         )
 
     def grid(self, arguments: Arguments) -> int:

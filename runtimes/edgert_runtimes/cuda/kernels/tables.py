@@ -34,4 +34,4 @@ def _array(name: str, words: Iterable[int]) -> str:
     numbers = [f"{int(word):#010x}u" for word in words]
     lines = [", ".join(numbers[i : i + 10]) for i in range(0, len(numbers), 10)]
     body = ",\n    ".join(lines)
-    return f"__device__ const unsigned {name}[{len(numbers)}] = {{\n    {body}}};\n"
+    return f"static __device__ const unsigned {name}[{len(numbers)}] = {{\n    {body}}};\n"

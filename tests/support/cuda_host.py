@@ -1,0 +1,66 @@
+"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, launched with NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
+
+SHIM = Path(__file__).with_name("shim")
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
+
+
+class HostKernels:
+    """A library of some kernels. `change` edits a header's text before it is compiled: (name, text) → text."""
+
+    def __init__(self, kernels: Iterable[Kernel], change: Callable[[str, str], str] | None = None) -> None:
+        chosen = list(kernels)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for header, text in headers().items():
+                (folder / header).write_text(text if change is None else change(header, text))
+            exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
+            (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
+            command = ["g++", *FLAGS, f"-I{SHIM}", f"-I{folder}", str(folder / "unit.cpp"), "-o", str(folder / "unit.so")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            self._library = ctypes.CDLL(str(folder / "unit.so"))
+
+    def launch(self, kernel: Kernel, order: int = 1, **arguments: Any) -> None:
+        """Run a kernel. Arrays stand for their addresses, None for null; `order` is that of threads (`fibers.h`)."""
+        values = {name: _address(value) for name, value in arguments.items()}
+        packed = kernel.pack(values)
+        addresses = (ctypes.c_void_p * len(packed))(*[ctypes.addressof(value) for value in packed])
+        dims = (ctypes.c_uint * 6)(kernel.grid(values), 1, 1, kernel.threads, 1, 1)
+        self._library.shim_order(order)
+        launch = getattr(self._library, f"launch_{kernel.name}")
+        launch.restype = ctypes.c_char_p
+        failure = launch(dims, addresses)
+        if failure is not None:
+            raise RuntimeError(failure.decode())
+
+
+@cache
+def host_kernels(*kernels: Kernel) -> HostKernels:
+    """A library that several tests use."""
+    return HostKernels(kernels)
+
+
+def _address(value: Any) -> int | float:
+    if value is None:
+        return 0
+    if isinstance(value, np.ndarray):
+        assert value.flags.c_contiguous
+        return value.ctypes.data
+    return value  # type: ignore[no-any-return]
