@@ -67,7 +67,7 @@ class Launch:
     the driver and the tests' shim take it.
     """
 
-    def __init__(self, kernel: Kernel, cost: Cost = Cost(), /, **arguments: int | float) -> None:  # noqa: B008
+    def __init__(self, kernel: Kernel, cost: Cost = Cost(), /, **arguments: int | float) -> None:
         self.kernel = kernel
         self.cost = cost
         self.grid = kernel.grid(arguments)

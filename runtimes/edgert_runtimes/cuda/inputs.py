@@ -27,7 +27,11 @@ class Inputs:
         self._limits = limits
         self._vocabulary = vocabulary
         counts = dict.fromkeys((*ROWWISE, "pick"), limits.rows)
-        counts |= {"tables": limits.sequences * limits.table_width, "lengths": limits.sequences, "tiles": 2 * limits.rows}
+        counts |= {
+            "tables": limits.sequences * limits.table_width,
+            "lengths": limits.sequences,
+            "tiles": 2 * limits.rows,
+        }
         places = Arrays([(name, 4 * count) for name, count in counts.items()])
         self._bytes = device.pinned(places.size)
         self._arrays: dict[str, Int32] = {

@@ -38,6 +38,8 @@ class _Lowering(MixtureLowering, AttentionLowering):
         program.failed = self.arena.allocate(4 * len(self.plan.ops))[0]
         for index, op in enumerate(self.plan.ops):
             self.op = index
+            if any(value.picked for before in self.plan.ops[:index] for value in [before.out]) and not op.out.picked:
+                raise UnsupportedError(f"op {type(op).__name__} of all rows after rows were picked is not supported")
             match op:
                 case ops.Embed():
                     self._embed(op)
@@ -202,4 +204,3 @@ class _Lowering(MixtureLowering, AttentionLowering):
             return [Launch(catalogue.gemm(kind), cost, **arguments, rows=rows)]
 
         self.emit("linear", op, launches, op.weight)
-

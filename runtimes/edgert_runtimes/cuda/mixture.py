@@ -186,7 +186,9 @@ class MixtureLowering(Lowering):
         summed = {"x": w + p.pairs, "shares": w + p.shares, "add": 0 if p.add is None else w + p.add, "y": w + p.out}
         return [
             Launch(catalogue.expert_counts(), ids=ids, counts=counts, **sizes),
-            Launch(catalogue.expert_order(), ids=ids, counts=counts, order=order, tiles=tiles, most_tiles=most, **sizes),
+            Launch(
+                catalogue.expert_order(), ids=ids, counts=counts, order=order, tiles=tiles, most_tiles=most, **sizes
+            ),
             product(op.gate, op.gate_bias, p.x, p.x_codes, p.h, op.used),
             product(op.up, op.up_bias, p.x, p.x_codes, p.up, op.used),
             Launch(catalogue.gate(op.kind), **inner),

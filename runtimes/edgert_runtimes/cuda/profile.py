@@ -31,7 +31,9 @@ class Profile:
             self._device.launch(launch)
             end = self._device.record()
             self._device.synchronize(end)
-            kernel = launch.kernel.name.partition("_")[0] if launch.cost.attend else launch.kernel.call.partition("<")[0]
+            kernel = (
+                launch.kernel.name.partition("_")[0] if launch.cost.attend else launch.kernel.call.partition("<")[0]
+            )
             name = " ".join(dict.fromkeys([kernel, *work.label.split()]))
             read, multiplied = self._work(launch.cost, active, batch)
             total = self._totals.setdefault(name, np.zeros(4))

@@ -110,4 +110,3 @@ class Program:
             for launch in work.launches(shape, memory)
         }
         return list(found.values())
-

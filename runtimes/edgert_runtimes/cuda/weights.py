@@ -106,7 +106,9 @@ class Uploader:
         step = max(1, PIECE // max(tensor.row_bytes, tensor.stored.type.row_bytes(tensor.stored.shape[-1])))
         for first in range(0, tensor.rows, step):
             count = min(step, tensor.rows - first)
-            raw = mapped[first : first + count] if mapped is not None else self._provider.read(tensor.name, first, count)
+            raw = (
+                mapped[first : first + count] if mapped is not None else self._provider.read(tensor.name, first, count)
+            )
             self._progress(raw.nbytes)
             if tensor.type is not tensor.stored.type:
                 raw = np.ascontiguousarray(dequantize(raw, tensor.stored.type), np.float32).view(np.uint8)
