@@ -320,13 +320,18 @@ def attend(kind: BlockType, head_size: int, group: int) -> Kernel:
     return Kernel(
         name=f"attend_{kind.name}_{head_size}_{group}",
         header="attend.cuh",
-        call=f"attend<{kind.name}, {head_size}, {group}>",
+        call=f"attend<{kind.name}, {head_size}, {group}, {heads_at_once(group)}>",
         signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
         "const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads, "
         "int table_width, int block_size, int window, float scale, int splits",
         threads=128,
-        blocks=lambda a: a["rows"] * a["kv_heads"] * a["splits"],
+        blocks=lambda a: a["rows"] * a["kv_heads"] * (group // heads_at_once(group)) * a["splits"],
     )
+
+
+def heads_at_once(group: int) -> int:
+    """Heads of a kv head that a block of `attend` does: the most up to 8 that divide the group."""
+    return max(heads for heads in range(1, 9) if group % heads == 0)
 
 
 def attend_combine(head_size: int) -> Kernel:

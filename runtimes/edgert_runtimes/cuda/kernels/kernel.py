@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 
@@ -35,7 +35,7 @@ class Kernel:
     call: str
     signature: str
     threads: int
-    blocks: Callable[[Mapping[str, int]], int]
+    blocks: Callable[[Mapping[str, int]], int] = field(compare=False)
 
     @cached_property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -55,9 +55,15 @@ class Kernel:
         )
 
     def grid(self, arguments: Arguments) -> int:
-        """Blocks of a launch with these arguments, 0 if there is nothing to do. Kernels stride over what is beyond."""
-        whole = {name: value for name, value in arguments.items() if isinstance(value, int)}
-        return min(self.blocks(whole), MAX_BLOCKS)
+        """Blocks of a launch with these arguments, 0 if there is nothing to launch.
+
+        Elements are counted in 64 bits on the device, and 2^31 - 1 blocks, the most a grid may have, do more of them
+        than any memory holds: launches need not be split. OverflowError tells where one would have to be.
+        """
+        count = self.blocks({name: value for name, value in arguments.items() if isinstance(value, int)})
+        if count > MAX_BLOCKS:
+            raise OverflowError(f"kernel {self.name} would need {count} blocks; a grid has {MAX_BLOCKS} at most")
+        return count
 
     def pack(self, arguments: Arguments) -> list[ctypes.c_void_p | ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float]:
         """The arguments in the order and with the sizes of the parameters; TypeError where names differ."""
