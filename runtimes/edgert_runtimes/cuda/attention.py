@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from edgert_models import ops
+from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
+from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cuda.device import Cost, Launch
@@ -22,6 +24,12 @@ BLOCKS_EACH = 2
 SPLIT = 64
 """Positions that are worth a block of their own."""
 
+LARGEST, LARGEST_TILED = 256, 128
+"""Sizes of heads that kernels have registers for."""
+
+TILED_TYPES = (BlockType.F16, BlockType.Q8_0, BlockType.Q4_0)
+"""Types of caches whose numbers are one or two halves."""
+
 
 def cache_row_bytes(width: int, limits: Limits) -> int:
     """Keys (or values) of one position."""
@@ -33,14 +41,20 @@ def layer_bytes(width: int, limits: Limits) -> int:
     return aligned((limits.blocks + 1) * limits.block_size * cache_row_bytes(width, limits))
 
 
-def tile_rows(plan: Plan) -> int:
-    """Rows of a tile at most, in every layer; 0 where some layer has too many heads of a group for tiles."""
-    groups = [op.heads // op.kv_heads for op in plan.ops if isinstance(op, ops.Attend)]
-    return min((catalogue.tile_rows(group) for group in groups), default=catalogue.QUERIES)
+def tiled(op: ops.Attend, kind: BlockType) -> bool:
+    """Whether many rows can attend in tiles: those multiply halves, and keep a tile of keys in shared memory."""
+    fits = op.head_size % 16 == 0 and op.head_size <= LARGEST_TILED and op.heads // op.kv_heads <= catalogue.QUERIES
+    return fits and kind in TILED_TYPES
+
+
+def tile_rows(plan: Plan, kind: BlockType) -> int:
+    """Rows of a tile at most, in every layer that has tiles; 0 where none has."""
+    groups = [op.heads // op.kv_heads for op in plan.ops if isinstance(op, ops.Attend) and tiled(op, kind)]
+    return min(map(catalogue.tile_rows, groups), default=0)
 
 
 def splits_for(rows: int, longest: int, kv_heads: int, multiprocessors: int) -> int:
-    """Into how many parts, a power of two, to divide the positions of each row, so that every multiprocessor has some."""
+    """Into how many parts, a power of two, to divide the positions of each row: every multiprocessor has some then."""
     wanted = min(BLOCKS_EACH * multiprocessors // max(1, rows * kv_heads), longest // SPLIT)
     return 1 << max(0, wanted.bit_length() - 1)
 
@@ -52,6 +66,11 @@ class AttentionLowering(Lowering):
         """Store, attend, and (where positions are divided) combine."""
         limits, kind = self.limits, KV_TYPES[self.limits.kv_type]
         width, group = op.kv_heads * op.head_size, op.heads // op.kv_heads
+        if op.head_size % 8 or op.head_size > LARGEST:
+            raise UnsupportedError(
+                f"layer {op.layer}: heads of {op.head_size} are not supported by the cuda backend, "
+                f"only multiples of 8 up to {LARGEST}"
+            )
         keys = sum(2 * layer_bytes(cache.width, limits) for cache in self.plan.caches[: op.layer])
         values = keys + layer_bytes(width, limits)
         self.program.cache_bytes = max(self.program.cache_bytes, values + layer_bytes(width, limits))
@@ -65,7 +84,7 @@ class AttentionLowering(Lowering):
         self.emit("store", op, store)
         self.give(op)
         out = self.place(op.out)
-        single = min(limits.rows, max(SINGLE_ROWS, limits.sequences)) if tile_rows(self.plan) else limits.rows
+        single = min(limits.rows, max(SINGLE_ROWS, limits.sequences))
         parts = max(BLOCKS_EACH * self.multiprocessors, single * op.kv_heads)
         partial = self.hold(4 * parts * group * (op.head_size + 2))
 
@@ -87,7 +106,7 @@ class AttentionLowering(Lowering):
                 "scale": op.scale,
             }
             cost = Cost(attend=op)
-            if not s.splits:
+            if s.tiles and tiled(op, kind):
                 kernel = catalogue.attend_tile(kind, op.head_size, group)
                 return [Launch(kernel, cost, **common, tiles=m.inputs["tiles"], count=s.tiles)]
             kernel = catalogue.attend(kind, op.head_size, group)

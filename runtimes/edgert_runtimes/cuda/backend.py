@@ -182,7 +182,7 @@ def _shapes(limits: Limits) -> list[Shape]:
     """One for every choice of kernels that steps can make."""
     rows = [count for count in (*catalogue.COLUMNS, max(catalogue.COLUMNS) + 1) if count <= limits.rows]
     shapes = [Shape(count, count, splits=splits) for count in rows for splits in (1, 2)]
-    return [*shapes, *(Shape(count, count, splits=0, tiles=1) for count in rows)]
+    return [*shapes, *(Shape(count, count, tiles=1) for count in rows)]
 
 
 def _teller(progress: Progress | None, total: int) -> Callable[[int], None]:

@@ -18,7 +18,7 @@ from edgert_runtimes.cuda.kernels.kernel import Kernel
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What launches depend on: rows of the batch, rows picked (from `first_pick` on), and how attention is divided: its
-    positions into `splits` for every row by itself, or (where `splits` is 0) its rows into `tiles`.
+    positions into `splits` for every row by itself, or its rows into `tiles`, if there are any.
     """
 
     rows: int

@@ -27,6 +27,7 @@ from edgert_runtimes.cuda.profile import Profile
 from edgert_runtimes.cuda.program import Memory, Program, Shape
 from edgert_runtimes.cuda.running import Runner
 from edgert_runtimes.experts import ExpertUse
+from edgert_runtimes.kv_types import KV_TYPES
 
 
 def graph_rows(count: int, limits: Limits) -> int:
@@ -63,7 +64,7 @@ class CudaSession:
         self._closed = False
         self._profile: Profile | None = None
         self._piece = most_picked(limits, plan.spec.vocabulary)
-        self._tile_rows = tile_rows(plan)
+        self._tile_rows = tile_rows(plan, KV_TYPES[limits.kv_type])
         self._kv_heads = min((cache.kv_heads for cache in plan.caches), default=1)
         self._out = device.pinned(4 * self._piece * max(plan.logits.width, plan.hidden.width))
         self._failed = device.pinned(4 * len(plan.ops)).view(np.int32)
@@ -138,9 +139,9 @@ class CudaSession:
     def _run(self, batch: Batch, value: Value) -> Float32:
         works = self._program.up_to(value)
         rows, picked = len(batch.tokens), len(batch.pick)
-        single = rows <= SINGLE_ROWS or not self._tile_rows
-        tiles = NO_TILES if single else tiles_of(batch, self._tile_rows)
-        splits = self._splits(batch, rows) if single else 0
+        few = rows <= SINGLE_ROWS
+        tiles = NO_TILES if few or not self._tile_rows else tiles_of(batch, self._tile_rows)
+        splits = self._splits(batch, rows) if few else 1
         self._inputs.set(batch, rows, tiles)
         common = [work for work in works if not work.picked]
         self._runner.run(common, Shape(rows, 0, splits=splits, tiles=len(tiles)), batch, self._profile)
