@@ -115,7 +115,7 @@ class CudaBackend:
             staged = device.pinned(values.nbytes)
             staged[:] = values.view("u1")
             device.upload(constants[number], staged)
-        inputs = Inputs(device, limits, plan.spec.vocabulary)
+        inputs = Inputs(device, limits)
         device.synchronize()
         everything = addresses | (offload.weights if offload is not None else {})
         report = LoadReport(

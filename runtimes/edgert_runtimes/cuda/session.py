@@ -17,6 +17,7 @@ from edgert_models.graph import Plan
 from edgert_models.ops import Value
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.batches import check_batch
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
 from edgert_runtimes.cuda.inputs import NO_TILES, Inputs
@@ -77,7 +78,7 @@ class CudaSession:
             self._check_open()
             if self._offload is not None:
                 self._provider.check()
-            self._inputs.check(batch)
+            check_batch(batch, self.limits, self._plan.spec.vocabulary)
             self._runner.interrupted = False
             if not hidden and self._repeats(batch):
                 return self._decode(batch)

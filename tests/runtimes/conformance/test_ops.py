@@ -11,9 +11,9 @@ from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Backend
-from edgert_runtimes.registry import backend_names, get_backend
 from edgert_runtimes.weights import MemoryWeights
 
+from tests.support.backends import BACKENDS, open_backend
 from tests.support.conformance import check, one_sequence, plan_of, run_both, run_with, tokens
 from tests.support.tiny import batch, limits, random_weights
 
@@ -22,9 +22,9 @@ QUANTIZED = [BlockType.Q8_0, BlockType.Q4_0, BlockType.Q4_K, BlockType.Q5_K, Blo
 ROWS = [1, 2, 7, 33]
 
 
-@pytest.fixture(params=[name for name in backend_names() if name != "reference"])
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    return get_backend(request.param)
+    return open_backend(request.param)
 
 
 def only(role: Role, block_type: BlockType) -> Callable[[Weight], BlockType]:

@@ -1,0 +1,34 @@
+"""The backends that tests run on. One that cannot run here is skipped, and says why."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from edgert_models.errors import BackendError
+from edgert_runtimes.base import Backend
+from edgert_runtimes.registry import backend_names, get_backend
+
+CUDA_ON_HOST = "cuda on the host"
+"""The CUDA backend with its kernels compiled by g++: everything but the GPU."""
+
+BACKENDS = [
+    *(name for name in backend_names() if name not in ("reference", "cuda")),
+    pytest.param("cuda", marks=pytest.mark.cuda),
+    CUDA_ON_HOST,
+]
+"""Parameters for fixtures: all but the reference."""
+
+
+def open_backend(name: str) -> Backend:
+    """The backend of that name, or a skipped test."""
+    if name == CUDA_ON_HOST:
+        if shutil.which("g++") is None:
+            pytest.skip("g++ is not installed: CUDA kernels cannot be run on the host")
+        from tests.support.cuda_device import HostCudaBackend
+
+        return HostCudaBackend()
+    try:
+        return get_backend(name)
+    except (BackendError, ImportError) as error:
+        pytest.skip(str(error))
