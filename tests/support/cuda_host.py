@@ -37,13 +37,13 @@ class HostKernels:
             assert done.returncode == 0, done.stderr
             self._library = ctypes.CDLL(str(folder / "unit.so"))
 
-    def launch(self, kernel: Kernel, order: int = 1, **arguments: Any) -> None:
-        """Run a kernel. Arrays stand for their addresses, None for null; `order` is that of threads (`fibers.h`)."""
+    def launch(self, kernel: Kernel, threads_order: int = 1, **arguments: Any) -> None:
+        """Run a kernel. Arrays stand for their addresses, None for null; `threads_order` is `fibers::order`."""
         values = {name: _address(value) for name, value in arguments.items()}
         packed = kernel.pack(values)
         addresses = (ctypes.c_void_p * len(packed))(*[ctypes.addressof(value) for value in packed])
         dims = (ctypes.c_uint * 6)(kernel.grid(values), 1, 1, kernel.threads, 1, 1)
-        self._library.shim_order(order)
+        self._library.shim_order(threads_order)
         launch = getattr(self._library, f"launch_{kernel.name}")
         launch.restype = ctypes.c_char_p
         failure = launch(dims, addresses)
