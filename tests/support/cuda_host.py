@@ -16,7 +16,7 @@ import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
-FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
 

@@ -10,7 +10,7 @@ from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.reference.ops import Weights, moe
 from edgert_runtimes.weights import MemoryWeights
 
-from tests.support.cuda_blocks import Activations, q8, random_rows, unpacked
+from tests.support.cuda_blocks import Activations, q8, random_rows, unpacked, weights
 from tests.support.cuda_host import HostKernels
 from tests.support.tiny import normalized_error
 
@@ -215,8 +215,6 @@ def test_gate_and_up_of_different_types(host: HostKernels) -> None:
     kernel = catalogue.experts_up(BlockType.Q4_K, BlockType.F32, "silu")
     ids = np.array([[1]], np.int32)
     host.launch(kernel, gate=gate, up=up, ids=ids, h=h, rows=1, used=1, hidden=32, k=k, **given)
-    from tests.support.cuda_blocks import weights
-
     z, y = x.seen @ weights(gate, BlockType.Q4_K)[32:].T, x.seen @ weights(up, BlockType.F32)[32:].T
     assert normalized_error(h, z / (1 + np.exp(-z)) * y) < 1e-11
 
