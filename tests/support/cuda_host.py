@@ -16,18 +16,7 @@ import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
-FLAGS = (
-    "-std=c++17",
-    "-O1",
-    "-shared",
-    "-fPIC",
-    "-fno-strict-aliasing",
-    "-U_FORTIFY_SOURCE",
-    "-Wall",
-    "-Wno-unknown-pragmas",
-    "-Wno-unused-function",
-    "-Werror",
-)
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
 
@@ -43,30 +32,22 @@ class HostKernels:
                 (folder / header).write_text(text if change is None else change(header, text))
             exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
             (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
-            command = [
-                "g++",
-                *FLAGS,
-                f"-I{SHIM}",
-                f"-I{folder}",
-                str(folder / "unit.cpp"),
-                "-o",
-                str(folder / "unit.so"),
-            ]
+            command = ["g++", *FLAGS, f"-I{SHIM}", f"-I{folder}", str(folder / "unit.cpp"), "-o", str(folder / "unit.so")]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             self._library = ctypes.CDLL(str(folder / "unit.so"))
 
-    def launch(self, kernel: Kernel, order: int = 1, **arguments: Any) -> None:
-        """Run a kernel. Arrays stand for their addresses, None for null; `order` is that of threads (`fibers.h`)."""
+    def launch(self, kernel: Kernel, threads_order: int = 1, **arguments: Any) -> None:
+        """Run a kernel. Arrays stand for their addresses, None for null; `threads_order` is `fibers::order`."""
         values = {name: _address(value) for name, value in arguments.items()}
         packed = kernel.pack(values)
         addresses = (ctypes.c_void_p * len(packed))(*[ctypes.addressof(value) for value in packed])
-        self.launch_packed(kernel, kernel.grid(values), ctypes.addressof(addresses), order)
+        self.launch_packed(kernel, kernel.grid(values), ctypes.addressof(addresses), threads_order)
 
-    def launch_packed(self, kernel: Kernel, grid: int, pointers: int, order: int = 1) -> None:
+    def launch_packed(self, kernel: Kernel, grid: int, pointers: int, threads_order: int = 1) -> None:
         """Run a kernel whose arguments are at an array of addresses, as cuLaunchKernel takes it."""
         dims = (ctypes.c_uint * 6)(grid, 1, 1, kernel.threads, 1, 1)
-        self._library.shim_order(order)
+        self._library.shim_order(threads_order)
         launch = getattr(self._library, f"launch_{kernel.name}")
         launch.restype = ctypes.c_char_p
         failure = launch(dims, ctypes.c_void_p(pointers))

@@ -6,9 +6,9 @@ namespace kernels {
 
 constexpr int WARPS = 32;  // of a block
 
-/* Larger keys are larger numbers; NaN aside. */
+/* Larger keys are larger numbers, NaN aside; both zeros are one. */
 __device__ __forceinline__ unsigned ordered(float x) {
-    unsigned bits = __float_as_uint(x);
+    unsigned bits = __float_as_uint(x + 0.0f);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
