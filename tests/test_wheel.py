@@ -37,6 +37,13 @@ def test_pure_and_typed(wheel: zipfile.ZipFile) -> None:
     assert not [name for name in names if name.endswith((".so", ".dylib", ".pyd"))]
 
 
+def test_cuda_sources_are_in_it(wheel: zipfile.ZipFile) -> None:
+    folder = ROOT / "runtimes/edgert_runtimes/cuda/kernels"
+    sources = {f"edgert_runtimes/cuda/kernels/{path.name}" for path in folder.glob("*.cuh")}
+    assert sources
+    assert sources <= set(wheel.namelist())
+
+
 def test_demo_model_is_in_it(wheel: zipfile.ZipFile) -> None:
     assert wheel.getinfo("edgert/demo/model.gguf").file_size > 1 << 20
 

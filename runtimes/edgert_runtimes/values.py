@@ -1,5 +1,5 @@
-"""Where the values of a plan lie in one workspace: each has a span, which is used again once nothing reads the value any
-more. Element by element ops can take over the span of an input.
+"""Where the values of a plan lie in one workspace: each has a span, which is used again once nothing reads the value
+any more. Element by element ops can take over the span of an input.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from tests.support.backends import BACKENDS, open_backend
 from tests.support.golden import FOLDER, NAMES, expected, logits_of, relative_error
 
 TOLERANCES = {"f32": 1e-4, "q8_0": 1e-2}
+EIGHT_BITS = 2e-2  # where weights and inputs have eight bits each: other backends give those of Q8_0 sixteen
 QUANTIZED = "gpt-oss-mxfp4"  # experts that stay in their type: their inputs are quantized, but by the reference
 
 
@@ -32,4 +33,5 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
     tokens, logits = expected(name)
     error, largest = relative_error(logits_of(backend, path, tokens), logits)
     exact = recipe == "f32" and not (name == QUANTIZED and backend.name in ("cpu", "cuda"))
-    assert max(error, largest) <= TOLERANCES["f32" if exact else "q8_0"]
+    quantized = EIGHT_BITS if backend.name == "cuda" else TOLERANCES["q8_0"]
+    assert max(error, largest) <= (TOLERANCES["f32"] if exact else quantized)

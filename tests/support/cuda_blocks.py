@@ -44,7 +44,9 @@ def q8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes int8 [rows, k] and scales float32 [rows, k / 32, 4], as `activations.cuh` defines them."""
     blocks = x.reshape(len(x), -1, 32)
     d = np.abs(blocks).max(axis=-1) / np.float32(127)
-    codes = np.rint(blocks * np.where(d > 0, 1 / np.where(d > 0, d, 1), 0).astype(np.float32)[..., None]).astype(np.int8)
+    codes = np.rint(blocks * np.where(d > 0, 1 / np.where(d > 0, d, 1), 0).astype(np.float32)[..., None]).astype(
+        np.int8
+    )
     sums = codes.reshape(*d.shape, 2, 16).sum(axis=-1, dtype=np.float32) * d[..., None]
     scales = np.concatenate([d[..., None], sums, np.zeros_like(d)[..., None]], axis=-1)
     return codes.reshape(x.shape), np.ascontiguousarray(scales, np.float32)

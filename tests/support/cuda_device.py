@@ -1,7 +1,7 @@
 """A GPU made of the host: memory is the host's, kernels run through the shim, one after the other.
 
-What only a GPU would notice is noticed here too where it can be: memory has guards before and behind it, graphs note work
-without doing it, and copies of one queue wait for the other only where they were told to (see `lagging`).
+What only a GPU would notice is noticed here too where it can be: memory has guards before and behind it, graphs note
+work without doing it, and copies of one queue wait for the other only where they were told to (see `lagging`).
 """
 
 from __future__ import annotations

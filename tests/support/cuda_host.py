@@ -16,7 +16,19 @@ import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
-FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-shared",
+    "-fPIC",
+    "-fno-strict-aliasing",
+    "-Wl,-Bsymbolic",
+    "-U_FORTIFY_SOURCE",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    "-Wno-unused-function",
+    "-Werror",
+)
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
 
@@ -32,7 +44,15 @@ class HostKernels:
                 (folder / header).write_text(text if change is None else change(header, text))
             exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
             (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
-            command = ["g++", *FLAGS, f"-I{SHIM}", f"-I{folder}", str(folder / "unit.cpp"), "-o", str(folder / "unit.so")]
+            command = [
+                "g++",
+                *FLAGS,
+                f"-I{SHIM}",
+                f"-I{folder}",
+                str(folder / "unit.cpp"),
+                "-o",
+                str(folder / "unit.so"),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             self._library = ctypes.CDLL(str(folder / "unit.so"))

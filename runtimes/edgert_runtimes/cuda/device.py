@@ -1,8 +1,9 @@
 """What the backend needs of a GPU. `driver.DriverDevice` is one; tests have others that need no GPU.
 
-Memory is an address. Work is put into one of two queues and done in the order of the queue: `COMPUTE` has the launches,
-`COPY` brings experts in beside them. Nothing but `synchronize` waits for it. Host memory that takes part must stay as it
-is until the work is done, and should be `pinned`: the driver copies what is not through memory of its own, and waits.
+Memory is an address. Work is put into one of two queues and done in the order of the queue: `COMPUTE` has the
+launches, `COPY` brings experts in beside them. Nothing but `synchronize` waits for it. Host memory that takes part
+must stay as it is until the work is done, and should be `pinned`: the driver copies what is not through memory of its
+own, and waits.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ NO_TILES: Int32 = np.empty((0, 2), np.int32)
 
 
 class Inputs:
-    """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]. `tiles` [tiles, 2] are
-    those of `attend_tile`.
+    """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]. `tiles` [tiles,
+    2] are those of `attend_tile`.
     """
 
     def __init__(self, device: Device, limits: Limits) -> None:

@@ -12,8 +12,8 @@ from edgert_runtimes.base import Probe
 if TYPE_CHECKING:
     from edgert_runtimes.cuda.device import Facts
 
-PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime")
-"""Wheels of the extra `edgert[cuda]`: the driver's functions, the compiler, and the headers it includes."""
+PACKAGES = ("cuda-bindings", "nvidia-cuda-nvrtc")
+"""Wheels of the extra `edgert[cuda]`: the driver's functions, and the compiler."""
 
 LEAST = (7, 5)
 """The oldest compute capability that the compiler makes code for."""

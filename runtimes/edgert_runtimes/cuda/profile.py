@@ -1,4 +1,6 @@
-"""Where the time of steps goes, by the GPU's own clock: kernels are launched one by one with a point before and after."""
+"""Where the time of steps goes, by the GPU's own clock: kernels are launched one by one with a point before and
+after.
+"""
 
 from __future__ import annotations
 

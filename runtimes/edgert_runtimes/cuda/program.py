@@ -66,9 +66,9 @@ Launches = Callable[[Shape, Memory], Iterable[Launch]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one op, or a part of it, launches. `picked` says which rows it works on. Before it is launched the host does
-    its part in an exchange: it chooses (`before`), or what it computed must be there (`needs`). `ids` is where a mixture
-    keeps its choice, for profiles.
+    """What one op, or a part of it, launches. `picked` says which rows it works on. Before it is launched the host
+    does its part in an exchange: it chooses (`before`), or what it computed must be there (`needs`). `ids` is where a
+    mixture keeps its choice, for profiles.
     """
 
     op: int

@@ -1,4 +1,6 @@
-"""Works on the device: launched one by one, or noted as graphs that are repeated; the host's part in mixtures between."""
+"""Works on the device: launched one by one, or noted as graphs that are repeated; the host's part in mixtures
+between.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A loaded model on the GPU.
 
-A step in which every sequence has one row is noted as a graph the first time, and repeated as a whole from then on: what
-differs from step to step is in the GPU's memory. Its rows are padded to a number that there is a graph for. Other steps
-are launched kernel by kernel, their picked rows in pieces whose logits have room.
+A step in which every sequence has one row is noted as a graph the first time, and repeated as a whole from then on:
+what differs from step to step is in the GPU's memory. Its rows are padded to a number that there is a graph for.
+Other steps are launched kernel by kernel, their picked rows in pieces whose logits have room.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Weights on their way to the GPU: matrices as they lie in the file, vectors as floats. Only a type that has no kernels is
-turned into another.
+"""Weights on their way to the GPU: matrices as they lie in the file, vectors as floats. Only a type that has no
+kernels is turned into another.
 """
 
 from __future__ import annotations

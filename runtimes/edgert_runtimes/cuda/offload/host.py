@@ -64,7 +64,8 @@ class HostWeights:
 
     def read(self, name: str, start: int = 0, count: int | None = None) -> NDArray[np.uint8]:
         """See WeightProvider."""
-        return self._rows[name][start : None if count is None else start + count].copy()
+        rows: Bytes = self._rows[name][start : None if count is None else start + count].copy()
+        return rows
 
     def map(self, name: str) -> NDArray[np.uint8] | None:
         """See WeightProvider."""

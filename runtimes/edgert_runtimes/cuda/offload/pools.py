@@ -1,8 +1,8 @@
 """How many experts of which kind the GPU's memory has room for.
 
-Experts whose tensors have the same types and shapes are of one *kind*, and share a pool: each of their tensors (gate, up,
-down and biases, in this order) has a stretch of memory with one place for every slot. Slot s of a pool is what kernels
-take for expert s of a tensor.
+Experts whose tensors have the same types and shapes are of one *kind*, and share a pool: each of their tensors (gate,
+up, down and biases, in this order) has a stretch of memory with one place for every slot. Slot s of a pool is what
+kernels take for expert s of a tensor.
 """
 
 from __future__ import annotations

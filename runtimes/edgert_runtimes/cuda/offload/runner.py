@@ -1,9 +1,9 @@
 """Keeps pools of experts on the GPU, and takes part in every mixture whose experts are not all there.
 
-`choose` comes once the router has chosen: it brings experts in, tells the kernels which slots to use, and leaves the rest
-to `finish`, which computes it on the host while the GPU does its part. Every pair of a row and an expert is computed, by
-one or the other. What the host had to compute is copied too if it is used more than what it displaces, but nobody waits
-for that.
+`choose` comes once the router has chosen: it brings experts in, tells the kernels which slots to use, and leaves the
+rest to `finish`, which computes it on the host while the GPU does its part. Every pair of a row and an expert is
+computed, by one or the other. What the host had to compute is copied too if it is used more than what it displaces,
+but nobody waits for that.
 """
 
 from __future__ import annotations

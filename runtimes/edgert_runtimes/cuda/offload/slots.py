@@ -1,7 +1,7 @@
 """Which expert has which slot of a pool in the GPU's memory. Integers only.
 
-An expert's score is the number of steps that used it, each counted half as much as one that came `HALF_LIFE` uses of its
-mixture later: between "least frequently used" and "least recently used". The lowest score gives way.
+An expert's score is the number of steps that used it, each counted half as much as one that came `HALF_LIFE` uses of
+its mixture later: between "least frequently used" and "least recently used". The lowest score gives way.
 """
 
 from __future__ import annotations
