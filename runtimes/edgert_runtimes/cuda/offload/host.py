@@ -60,7 +60,8 @@ class HostWeights:
 
     def of_expert(self, name: str, expert: int) -> Bytes:
         """Bytes of one expert's part of a tensor."""
-        return self._experts[name][expert]
+        part: Bytes = self._experts[name][expert]
+        return part
 
     def read(self, name: str, start: int = 0, count: int | None = None) -> NDArray[np.uint8]:
         """See WeightProvider."""
