@@ -128,11 +128,14 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name)."""
+    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name).
+    `automatic`: whether `auto` may choose it, or it has to be asked for.
+    """
 
     available: bool
     reason: str = ""
     details: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    automatic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
