@@ -14,8 +14,8 @@ _FACTORIES = {
     "mlx": ("edgert_runtimes.mlx.backend", "MlxBackend"),
     "reference": ("edgert_runtimes.reference.backend", "ReferenceBackend"),
 }
-# In order of preference; `reference` is for checking and has to be asked for. MLX is not even looked for where it has no
-# GPU: to import it takes a while.
+# In order of preference; `reference` is for checking and has to be asked for. MLX is not even looked for where it has
+# no GPU: to import it takes a while.
 _AUTOMATIC = ("mlx", "cpu") if sys.platform == "darwin" else ("cpu",)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from edgert_models.errors import BackendError, EdgertError
@@ -37,7 +38,7 @@ class MlxBackend:
         except ImportError as error:
             return Probe(False, _how_to_install(error), automatic=False)
         metal = on_metal()
-        details = {"device": "cpu", "mlx": mx.__version__}
+        details = {"device": "cpu", "mlx": version("mlx")}
         if metal:
             info = mx.device_info()
             details |= {"device": "metal", "gpu": str(info.get("device_name", "")), "memory": str(info["memory_size"])}

@@ -7,6 +7,7 @@ What is kept of a layer's keys (or values) is one array, or for Q8_0 and Q4_0 tw
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import mlx.core as mx
 from edgert_quant.blocks import BlockType
@@ -160,17 +161,16 @@ class LayerCache:
 
     def fetch(self, where: slice | mx.array, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
         """Keys and values [sequences, heads, n, size] at slots: a slice of n for one sequence, or [sequences, n]."""
-        if isinstance(where, slice):
-            parts = ([array[:, :, where] for array in kept] for kept in (self.keys, self.values))
-        else:
-            parts = (
-                [mx.take(array.squeeze(0), where, axis=1).swapaxes(0, 1) for array in kept]
-                for kept in (self.keys, self.values)
-            )
-        k, v = (self.kind.decode(part, dtype) for part in parts)
+
+        def part(array: mx.array) -> mx.array:
+            if isinstance(where, slice):
+                return array[:, :, where]
+            return mx.take(array.squeeze(0), where, axis=1).swapaxes(0, 1)
+
+        k, v = (self.kind.decode([part(array) for array in kept], dtype) for kept in (self.keys, self.values))
         return k, v
 
-    def copy_blocks(self, pairs: list[tuple[int, int]], block_size: int) -> None:
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]], block_size: int) -> None:
         """Copy blocks of positions, in order."""
         for source, target in pairs:
             a, b = (slice(i * block_size, (i + 1) * block_size) for i in (source, target))

@@ -19,8 +19,8 @@ def on_metal() -> bool:
 
 
 def compute_dtype() -> mx.Dtype:
-    """The floats of matrix products and attention: float16 on a GPU, and float32 on the CPU, where MLX adds up products
-    of float16 in float16, slowly. EDGERT_MLX_DTYPE overrides it. What is added up from layer to layer is float32 always.
+    """The floats of matrix products and attention: float16 on a GPU, float32 on the CPU, where MLX adds up products
+    of float16 in float16, slowly. EDGERT_MLX_DTYPE overrides it. What is added up across layers is always float32.
 
     Not bfloat16: the scales of GGUF's types are halves, of which it drops three bits.
     """

@@ -51,9 +51,9 @@ def pack(codes: Bytes, bits: int) -> Bytes:
     Neighbours are joined three times: eight codes make a word of 64 bits, of which the lowest 8 · bits count.
     """
     words: NDArray[Any] = codes
-    for size, kind in ((1, np.uint16), (2, np.uint32), (4, np.uint64)):
-        words = words[..., 0::2] | words[..., 1::2].astype(kind) << kind(size * bits)
-    stream = np.ascontiguousarray(words.astype("<u8")).view(np.uint8).reshape(*words.shape, 8)[..., :bits]
+    for size, kind in ((1, "<u2"), (2, "<u4"), (4, "<u8")):
+        words = words[..., 0::2] | np.left_shift(words[..., 1::2], size * bits, dtype=kind)
+    stream = words.view(np.uint8).reshape(*words.shape, 8)[..., :bits]
     return np.ascontiguousarray(stream).reshape(*codes.shape[:-1], -1)
 
 
@@ -86,7 +86,8 @@ def _q4_1(raw: Bytes) -> Parts:
 
 def _q5_1(raw: Bytes) -> Parts:
     b = _blocks(raw, BlockType.Q5_1)
-    return nibbles(b["qs"]) | fifth_bits(b["qh"]), b["d"].astype(np.float32), b["m"].astype(np.float32)
+    codes = (nibbles(b["qs"]) | fifth_bits(b["qh"])).astype(np.uint8)
+    return codes, b["d"].astype(np.float32), b["m"].astype(np.float32)
 
 
 def _signed_bytes(kind: BlockType) -> Callable[[Bytes], Parts]:

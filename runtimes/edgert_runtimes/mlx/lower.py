@@ -25,9 +25,8 @@ Values = dict[int, mx.array]
 @dataclass
 class Part:
     """Ops that run one after another. Of values made before they read `inputs`, of which nothing reads `spent` later;
-    `outputs` are what is read after them.
-    Where `fusible`, nothing but arrays goes in or comes out, so that the part can be compiled as one function, which MLX
-    keeps for every shape of its arguments.
+    `outputs` are what is read after them. Where `fusible`, nothing but arrays goes in or comes out, so that the part
+    can be compiled as one function, which MLX keeps for every shape of its arguments.
     """
 
     ops: Sequence[tuple[ops.Op, Function]]
@@ -89,7 +88,8 @@ def make_parts(
         later = {value.id for index in range(run[-1] + 1, end) for value in plan.ops[index].inputs} | {target.id}
         part = [(plan.ops[index], functions[index]) for index in run]
         before = read - made
-        parts.append(Part(part, *(tuple(sorted(each)) for each in (before, made & later, before - later)), key))
+        inputs, outputs, spent = (tuple(sorted(each)) for each in (before, made & later, before - later))
+        parts.append(Part(part, inputs, outputs, spent, key))
     return parts
 
 

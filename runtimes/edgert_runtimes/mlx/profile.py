@@ -24,9 +24,7 @@ class Profile:
     def __init__(self, plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> None:
         self._weights = frozenset(plan.weights)
         self._layouts = layouts
-        self._position_bytes = {
-            c: 2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for c, cache in enumerate(plan.caches)
-        }
+        self._position_bytes = [2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches]
         self._totals: dict[str, list[float]] = {}
 
     def timer(self, batch: Batch) -> Callable[[Part, Values], None]:
@@ -65,8 +63,8 @@ class Profile:
         return " ".join([type(op).__name__, *names])
 
     def _work(self, op: ops.Op, rows: int, batch: Batch) -> tuple[int, int]:
-        """Bytes read of weights and cache, multiplications and additions. Rows are taken to choose different experts, as
-        far as there are any.
+        """Bytes read of weights and cache, multiplications and additions. Rows are taken to choose different experts,
+        as far as there are any.
         """
         if isinstance(op, ops.Attend):
             seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)

@@ -127,7 +127,7 @@ class MlxSession:
             nonlocal before
             if self._interrupted:
                 raise CancelledError("the step was interrupted")
-            mx.async_eval(outputs)
+            mx.async_eval(outputs)  # type: ignore[no-untyped-call]
             mx.eval(before)
             before = outputs
 
@@ -141,9 +141,8 @@ class MlxSession:
         """BackendError where a mixture had a logit that is NaN, or infinite, which softmax makes NaN."""
         peaks = np.array([peak.item() for peak in step.peaks])
         for op in [op for op, peak in zip(self._mixtures, peaks, strict=False) if not peak < np.inf]:
-            raise BackendError(
-                f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow"
-            )
+            reason = "the weights are damaged, or activations overflow"
+            raise BackendError(f"the router before {op.gate} gave NaN; {reason}")
 
     def _check_open(self) -> None:
         if self._closed:

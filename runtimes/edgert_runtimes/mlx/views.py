@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
@@ -15,8 +15,8 @@ from edgert_runtimes.base import Batch, Int32
 @dataclass(frozen=True, slots=True)
 class View:
     """`rows` of a batch, equally many of each of some sequences; the slots where their keys and values are (a slice, or
-    [sequences, n]); and a mask: bool [sequences, 1, rows of one, n], "causal" where the last row is at the last slot, or
-    None where every row attends to all.
+    [sequences, n]); and a mask: bool [sequences, 1, rows of one, n], "causal" where the last row is at the last slot,
+    or None where every row attends to all.
     """
 
     rows: slice
@@ -50,7 +50,8 @@ def _one_sequence(batch: Batch, rows: slice, block_size: int, window: int | None
         start = int(blocks[0]) * block_size + first % block_size
         where = slice(start, start + end - first)
     else:
-        where = mx.array(_slots(table, np.arange(first, end), block_size)[None])
+        seen = np.arange(first, end)
+        where = mx.array((table[seen // block_size] * block_size + seen % block_size)[None])
     count = len(positions)
     if count == 1:
         return View(rows, 1, where, None)
@@ -75,15 +76,11 @@ def _decoding(batch: Batch, rows: slice, block_size: int, window: int | None) ->
     return View(rows, len(positions), mx.array(slots), mask)
 
 
-def _slots(table: Int32, positions: Int32, block_size: int) -> Int32:
-    return table[positions // block_size] * block_size + positions % block_size
-
-
 def grouped(batch: Batch) -> tuple[Batch, Int32 | None]:
     """The batch with the rows of each sequence one after another, and where its rows were; None where nothing moves."""
     if (np.diff(batch.sequence) >= 0).all():
         return batch, None
     order = np.argsort(batch.sequence, kind="stable")
     places = np.argsort(order).astype(np.int32)
-    moved = (array[order] for array in (batch.tokens, batch.positions, batch.sequence, batch.slots))
-    return Batch(*moved, batch.tables, batch.lengths, places[batch.pick]), places
+    rows = {name: getattr(batch, name)[order] for name in ("tokens", "positions", "sequence", "slots")}
+    return replace(batch, **rows, pick=places[batch.pick]), places

@@ -98,8 +98,8 @@ def plan_layouts(plan: Plan, provider: WeightProvider, dtype: mx.Dtype) -> dict[
 
 def stored_bytes(layouts: Mapping[str, Layout]) -> int:
     """Bytes that will be read."""
-    shapes = ((layout.stored.type, *layout.stored.shape) for layout in layouts.values())
-    return sum(prod(outer) * kind.row_bytes(k) for kind, *outer, k in shapes)
+    stored = [layout.stored for layout in layouts.values()]
+    return sum(prod(each.shape[:-1]) * each.type.row_bytes(each.shape[-1]) for each in stored)
 
 
 def load_weights(

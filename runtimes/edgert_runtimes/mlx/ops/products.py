@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from edgert_models import ops
 
+from edgert_runtimes.mlx.matrices import Dense
 from edgert_runtimes.mlx.ops.rows import activate
 from edgert_runtimes.mlx.step import Function, Step
 from edgert_runtimes.mlx.weights import Weights
@@ -17,11 +18,8 @@ def linear(op: ops.Linear, weights: Weights) -> Function:
     """Matrix product and bias. A weight of one row may be a vector."""
     bias = weights.vector(op.bias)
     vector = weights.vectors.get(op.weight)
-    if vector is not None:
-        multiply = lambda x: x @ vector.reshape(-1, 1)  # noqa: E731
-    else:
-        multiply = weights.matrices[op.weight].multiply
-    return lambda step, x: multiply(x) if bias is None else multiply(x) + bias
+    matrix = weights.matrices[op.weight] if vector is None else Dense(vector.reshape(1, -1))
+    return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
 
 
 def moe(op: ops.Moe, weights: Weights) -> Function:
