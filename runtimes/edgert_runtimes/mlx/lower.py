@@ -94,10 +94,14 @@ def make_parts(
 
 
 def run_parts(
-    parts: Sequence[Part], step: Step, *, compiled: bool, after: Callable[[Part, Values], None] | None = None
-) -> Values:
-    """The outputs of the last part. `after` is told of the outputs of each."""
-    values: Values = {}
+    parts: Sequence[Part],
+    step: Step,
+    values: Values,
+    *,
+    compiled: bool,
+    after: Callable[[Part, Values], None] | None = None,
+) -> None:
+    """Run parts on `values`, which become those that are read later. `after` is told of the outputs of each."""
     for part in parts:
         outputs = part.run(step, values, compiled=compiled)
         for key in part.spent:
@@ -105,7 +109,6 @@ def run_parts(
         values.update(outputs)
         if after is not None:
             after(part, outputs)
-    return values
 
 
 def lower(plan: Plan, weights: Weights, dtype: mx.Dtype) -> list[Function]:
