@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from edgert_models.errors import BackendError, RequestError
@@ -11,11 +12,13 @@ from edgert_runtimes.base import Backend, Probe
 _FACTORIES = {
     "cpu": ("edgert_runtimes.cpu.backend", "CpuBackend"),
     "cuda": ("edgert_runtimes.cuda.backend", "CudaBackend"),
+    "mlx": ("edgert_runtimes.mlx.backend", "MlxBackend"),
     "reference": ("edgert_runtimes.reference.backend", "ReferenceBackend"),
 }
-# In order of preference; `reference` is for checking and has to be asked for.
-_AUTOMATIC = ("cuda", "cpu")
-# Backends that let another one compute experts that do not fit in their memory.
+# In order of preference; `reference` is for checking and has to be asked for. MLX is not even looked for where it has
+# no GPU: to import it takes a while.
+_AUTOMATIC = ("mlx", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
+# Backends that let another one compute experts which do not fit in their memory.
 _HELPED = {"cuda": "cpu"}
 
 
@@ -27,11 +30,14 @@ def backend_names() -> tuple[str, ...]:
 def get_backend(name: str = "auto") -> Backend:
     """The backend called `name`, or the best that runs here; BackendError says why one cannot run."""
     if name == "auto":
-        probes = {candidate: _make(candidate).probe() for candidate in _AUTOMATIC}
-        for candidate, probe in probes.items():
-            if probe.available:
-                return _make(candidate)
-        raise BackendError("no backend runs here: " + "; ".join(f"{key}: {p.reason}" for key, p in probes.items()))
+        reasons = {}
+        for candidate in _AUTOMATIC:
+            backend = _make(candidate)
+            probe = backend.probe()
+            if probe.available and probe.automatic:
+                return backend
+            reasons[candidate] = probe.reason
+        raise BackendError("no backend runs here: " + "; ".join(f"{key}: {why}" for key, why in reasons.items()))
     backend = _make(name)
     probe = backend.probe()
     if not probe.available:

@@ -106,7 +106,7 @@ def test_convert_prints_a_summary(tiny_path: Path, tmp_path: Path) -> None:
         (
             ("generate", "TINY", "x", "--backend", "tpu"),
             64,
-            "unknown backend 'tpu'; there are: auto, cpu, cuda, reference",
+            "unknown backend 'tpu'; there are: auto, cpu, cuda, mlx, reference",
         ),
         (("generate", "TINY", "x", "--memory", "lots"), 64, "'lots' is not an amount of memory"),
         (("generate", "TINY", "x" * 300, *QUICK), 64, "the context holds 128"),

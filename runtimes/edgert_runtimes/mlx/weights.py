@@ -1,0 +1,214 @@
+"""Weights on their way from a provider to the device: which form each takes, and filling it in pieces.
+
+Memory for a tensor is taken once, in its final form, and filled piece by piece by all cores: what loading needs beside
+that is a few pieces, however large the model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Plan, Role
+from edgert_models.ops import Embed, Linear
+from edgert_quant.blocks import BlockType, dequantize
+from numpy.typing import NDArray
+
+from edgert_runtimes.base import Float32, Int32, LoadedWeight, StoredWeight, WeightProvider
+from edgert_runtimes.mlx.device import VARIABLE
+from edgert_runtimes.mlx.forms import FORMS, GROUP, Form, pack
+from edgert_runtimes.mlx.matrices import Dense, HostRows, Matrix, Packed
+
+PIECE = 1 << 18
+"""Weights that a thread repacks at once."""
+
+SAMPLE = 16
+"""Of so many pieces of a tensor, the errors of one are measured."""
+
+WHOLE_NUMBERS = (BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64)
+
+
+@dataclass
+class Layout:
+    """What is to become of a tensor: packed in a `form`, or (None) floats; `dtype` is that of floats, and of scales.
+    `squares` sums up those of errors and of weights as pieces are measured.
+    """
+
+    name: str
+    stored: StoredWeight
+    dtype: mx.Dtype
+    form: Form | None
+    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it will take."""
+        count = prod(self.stored.shape)
+        return count * self.dtype.size if self.form is None else self.form.nbytes(count, self.dtype.size)
+
+    def report(self) -> LoadedWeight:
+        """For the load report, once it is filled."""
+        floats = "float32" if self.dtype == mx.float32 else "float16"
+        layout, how = floats, f"rounded to {floats}"
+        if self.form is not None:
+            layout = f"{self.form.mode}, {self.form.bits} bits"
+            how = f"scales rounded to {floats}" if self.form.exact else "no exact form in MLX: rounded again"
+        note = ""
+        if self.squares[0] > 0:
+            note = f"{how}, relative error {np.sqrt(self.squares[0] / self.squares[1]):.1e}"
+        return LoadedWeight(self.name, self.stored.type, layout, self.nbytes, note)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Everything loaded, by GGUF name. `embeddings` are what rows are looked up in."""
+
+    matrices: Mapping[str, Matrix]
+    vectors: Mapping[str, mx.array]
+    embeddings: Mapping[str, Matrix | HostRows]
+
+    def vector(self, name: str | None) -> mx.array | None:
+        """A vector that there may be."""
+        return None if name is None else self.vectors[name]
+
+
+def plan_layouts(plan: Plan, provider: WeightProvider, dtype: mx.Dtype) -> dict[str, Layout]:
+    """How to keep every weight of the plan; those that stay with the provider have no layout. UnsupportedError names a
+    tensor that cannot be a weight.
+    """
+    host = _looked_up_by_host(plan, provider)
+    multiplied = {op.weight for op in plan.ops if isinstance(op, Linear)}
+    layouts = {}
+    for name, weight in plan.weights.items():
+        stored = provider.weights[name]
+        if stored.type in WHOLE_NUMBERS:
+            raise UnsupportedError(f"tensor {name}: integers ({stored.type.name}) cannot be weights")
+        if name not in host or name in multiplied:
+            kept = mx.float32 if weight.role.stays_float else dtype
+            layouts[name] = Layout(name, StoredWeight(stored.type, weight.shape), kept, FORMS.get(stored.type))
+    return layouts
+
+
+def stored_bytes(layouts: Mapping[str, Layout]) -> int:
+    """Bytes that will be read."""
+    stored = [layout.stored for layout in layouts.values()]
+    return sum(prod(each.shape[:-1]) * each.type.row_bytes(each.shape[-1]) for each in stored)
+
+
+def load_weights(
+    plan: Plan, layouts: Mapping[str, Layout], provider: WeightProvider, progress: Callable[[int], None]
+) -> Weights:
+    """Fill every layout. UnsupportedError names a tensor whose scales are too large for their type."""
+    matrices: dict[str, Matrix] = {}
+    vectors: dict[str, mx.array] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, layout in layouts.items():
+            if plan.weights[name].role is Role.VECTOR:
+                raw = provider.read(name)
+                vectors[name] = mx.array(dequantize(raw, layout.stored.type).reshape(layout.stored.shape))
+                progress(raw.nbytes)
+            else:
+                matrices[name] = _fill(layout, provider, pool, progress)
+        mx.eval(vectors)
+    host = _looked_up_by_host(plan, provider)
+    embedded = {op.weight for op in plan.ops if isinstance(op, Embed)}
+    embeddings = {name: HostRows(_unpack_rows(name, provider)) if name in host else matrices[name] for name in embedded}
+    return Weights(matrices, vectors, embeddings)
+
+
+def _looked_up_by_host(plan: Plan, provider: WeightProvider) -> set[str]:
+    """Embeddings that would lose something in MLX's forms: their rows are unpacked by the host."""
+    names = {op.weight for op in plan.ops if isinstance(op, Embed)}
+    forms = {name: FORMS.get(provider.weights[name].type) for name in names}
+    return {name for name, form in forms.items() if form is not None and not form.exact}
+
+
+def _unpack_rows(name: str, provider: WeightProvider) -> Callable[[Int32], Float32]:
+    stored, mapped = provider.weights[name], provider.map(name)
+
+    def look_up(indices: Int32) -> Float32:
+        if mapped is not None:
+            return dequantize(mapped[indices], stored.type)
+        return np.concatenate([dequantize(provider.read(name, int(i), 1), stored.type) for i in indices])
+
+    return look_up
+
+
+def _fill(
+    layout: Layout, provider: WeightProvider, pool: ThreadPoolExecutor, progress: Callable[[int], None]
+) -> Matrix:
+    *outer, k = layout.stored.shape
+    rows, form = prod(outer), layout.form
+
+    def empty(width: int, dtype: mx.Dtype) -> tuple[mx.array, NDArray[Any]]:
+        """An array of the device, and its memory as rows."""
+        array = mx.zeros((*outer, width), dtype)
+        mx.eval(array)
+        return array, np.asarray(array).reshape(rows, width)
+
+    matrix: Matrix
+    if form is None:
+        weight, target = empty(k, layout.dtype)
+        matrix, targets = Dense(weight), [target]
+    else:
+        codes, words = empty(k * form.bits // 32, mx.uint32)
+        scales, steps = empty(k // GROUP, mx.uint8 if form.mode == "mxfp4" else layout.dtype)
+        biases, floors = (None, None) if form.mode == "mxfp4" else empty(k // GROUP, layout.dtype)
+        matrix = Packed(codes, scales, biases, form.bits, form.mode, layout.dtype)
+        targets = [words, steps] if floors is None else [words, steps, floors]
+    size = max(1, PIECE // k)
+
+    def repack(first: int) -> int:
+        raw = provider.read(layout.name, first, min(size, rows - first))
+        with np.errstate(all="ignore"):  # damaged files have any numbers
+            parts = [dequantize(raw, layout.stored.type)] if form is None else _packed(form, raw, k)
+            kept = [target[first : first + len(raw)] for target in targets]
+            for part, target in zip(parts, kept, strict=True):
+                target[:] = part
+            _check_range(layout, parts, kept)
+            if first // size % SAMPLE == 0:
+                _measure(layout, raw, kept)
+        return raw.nbytes
+
+    for count in pool.map(repack, range(0, rows, size)):
+        progress(count)
+    return matrix
+
+
+def _packed(form: Form, raw: NDArray[np.uint8], k: int) -> list[NDArray[Any]]:
+    codes, scales, biases = form.split(raw)
+    words = pack(codes.reshape(len(raw), k), form.bits).view(np.uint32)
+    return [words, *(part.reshape(len(raw), -1) for part in (scales, biases) if part is not None)]
+
+
+def _check_range(layout: Layout, given: Sequence[NDArray[Any]], kept: Sequence[NDArray[Any]]) -> None:
+    """UnsupportedError where a number became infinite on the way."""
+    for before, after in zip(given, kept, strict=True):
+        if after.dtype == np.float16 and np.isinf(after).any() and not np.isinf(before).any():
+            what = "its weights are" if layout.form is None else f"{layout.stored.type.name} blocks have scales"
+            raise UnsupportedError(
+                f"tensor {layout.name}: {what} too large for float16; set {VARIABLE}=float32, or use the cpu backend"
+            )
+
+
+def _measure(layout: Layout, raw: NDArray[np.uint8], kept: Sequence[NDArray[Any]]) -> None:
+    """Add the squares of a piece's errors and weights to those of its tensor."""
+    if layout.stored.type is BlockType.F32 and layout.dtype == mx.float32:
+        return
+    wanted = dequantize(raw, layout.stored.type)
+    if layout.form is None:
+        found = kept[0]
+    elif layout.form.mode == "mxfp4":
+        return  # nothing is rounded
+    else:
+        codes = layout.form.split(raw)[0].reshape(len(raw), -1, GROUP)
+        found = (kept[1][:, :, None] * codes.astype(np.float32) + kept[2][:, :, None]).reshape(wanted.shape)
+    difference = found.astype(np.float64) - wanted
+    layout.squares += (np.square(difference).sum(), np.square(wanted, dtype=np.float64).sum())
