@@ -28,6 +28,9 @@ from edgert_runtimes.limits import check_limits
 from edgert_runtimes.memory import aligned, check_memory
 from edgert_runtimes.weights import check_weights
 
+SESSION_KERNELS = (catalogue.argmax(), catalogue.sample(), catalogue.copy_blocks())
+"""What sessions launch beside works."""
+
 RESERVE = 384 << 20
 """Bytes of the GPU's free memory that are left to the driver, for code and its own tables, where no limit is given."""
 
@@ -83,7 +86,7 @@ class CudaBackend:
             if reason := probing.unsuitable(device.facts):
                 raise BackendError(f"backend '{self.name}' cannot run here: {reason}")
             layout = _plan(plan, weights, limits, device.facts)
-            device.prepare(layout.program.kernels(_shapes(limits)), progress)
+            device.prepare([*layout.program.kernels(_shapes(limits)), *SESSION_KERNELS], progress)
             return self._load(plan, weights, limits, device, layout, progress, start)
         except BaseException:
             device.close()

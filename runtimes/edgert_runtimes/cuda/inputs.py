@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgert_runtimes.base import Batch, Int32, Limits
-from edgert_runtimes.cuda.device import Arrays, Device
+from edgert_runtimes.cuda.device import Arrays, Bytes, Device, Event
 
 ROWWISE = ("tokens", "positions", "sequence", "slots")
 NO_TILES: Int32 = np.empty((0, 2), np.int32)
@@ -31,11 +31,9 @@ class Inputs:
             "tiles": 2 * limits.rows,
         }
         places = Arrays([(name, 4 * count) for name, count in counts.items()])
-        self._bytes = device.pinned(places.size)
-        self._arrays: dict[str, Int32] = {
-            name: self._bytes[start : start + 4 * counts[name]].view(np.int32) for name, start in places.offsets.items()
-        }
-        self._tables = self._arrays["tables"].reshape(limits.sequences, limits.table_width)
+        self._offsets, self._counts = places.offsets, counts
+        # Two, so that one can be filled while the other is still being copied.
+        self._staged: list[tuple[Bytes, Event | None]] = [(device.pinned(places.size), None) for _ in range(2)]
         self._memory = device.allocate(places.size)
         self.addresses = {name: self._memory + start for name, start in places.offsets.items()}
 
@@ -47,7 +45,12 @@ class Inputs:
     def set(self, batch: Batch, rows: int, tiles: Int32 = NO_TILES) -> None:
         """Copy a checked batch to the GPU, with so many rows (and, where it is padded, as many picks)."""
         count, picked = len(batch.tokens), len(batch.pick)
-        arrays = self._arrays
+        staged, busy = self._staged.pop(0)
+        if busy is not None:
+            self._device.synchronize(busy)
+        arrays: dict[str, Int32] = {
+            name: staged[start : start + 4 * self._counts[name]].view(np.int32) for name, start in self._offsets.items()
+        }
         for name in ROWWISE:
             array = getattr(batch, name)
             arrays[name][:count] = array
@@ -56,7 +59,9 @@ class Inputs:
         arrays["pick"][:picked] = batch.pick
         arrays["pick"][picked:rows] = 0
         width = min(batch.tables.shape[1], self._limits.table_width)
-        self._tables[: len(batch.tables), :width] = batch.tables[:, :width]
+        tables = arrays["tables"].reshape(self._limits.sequences, self._limits.table_width)
+        tables[: len(batch.tables), :width] = batch.tables[:, :width]
         arrays["tiles"][: tiles.size] = tiles.reshape(-1)
         arrays["lengths"][: len(batch.lengths)] = batch.lengths
-        self._device.upload(self._memory, self._bytes)
+        self._device.upload(self._memory, staged)
+        self._staged.append((staged, self._device.record()))

@@ -16,10 +16,11 @@ from edgert_models.errors import BackendError, RequestError
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
 
-from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.base import Batch, Draw, Float32, Limits, LoadReport, OpTime, WeightProvider
 from edgert_runtimes.batches import check_batch
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
+from edgert_runtimes.cuda.drawing import Drawing
 from edgert_runtimes.cuda.inputs import NO_TILES, Inputs
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.offload.runner import Offload
@@ -65,6 +66,8 @@ class CudaSession:
         self._closed = False
         self._profile: Profile | None = None
         self._piece = most_picked(limits, plan.spec.vocabulary)
+        self._begun: Batch | None = None  # a step ahead, whose tokens were drawn on the GPU
+        self._drawing = Drawing(device, min(limits.rows, self._piece), plan.logits.width)
         self._tile_rows = tile_rows(plan, KV_TYPES[limits.kv_type])
         self._kv_heads = min((cache.kv_heads for cache in plan.caches), default=1)
         self._out = device.pinned(4 * self._piece * max(plan.logits.width, plan.hidden.width))
@@ -75,14 +78,31 @@ class CudaSession:
     def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
         """See Session. Calls from several threads wait for each other."""
         with self._lock:
-            self._check_open()
-            if self._offload is not None:
-                self._provider.check()
-            check_batch(batch, self.limits, self._plan.spec.vocabulary)
-            self._runner.interrupted = False
+            self._prepare(batch)
+            begun = self._take_begun(batch)
             if not hidden and self._repeats(batch):
-                return self._decode(batch)
+                if not begun:
+                    self._repeat(batch)
+                return self._fetch(self._plan.logits, len(batch.tokens))
             return self._run(batch, self._plan.hidden if hidden else self._plan.logits)
+
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
+        """See AheadSession. Where the host takes part in steps, they cannot be begun without it."""
+        able = self._offload is None and self._repeats(batch) and self._repeats(following)
+        if not able or len(following.tokens) != len(draws):
+            return self.step(batch)
+        with self._lock:
+            self._prepare(batch)
+            check_batch(following, self.limits, self._plan.spec.vocabulary)
+            if not self._take_begun(batch):
+                self._repeat(batch)
+            begun = self._download(self._plan.logits, len(batch.tokens))
+            self._drawing.draw(self._place(self._plan.logits), draws)
+            drawn = self._device.record()
+            self._repeat(following, self._drawing.tokens)
+            self._begun = following
+            self._device.synchronize(drawn)
+            return self._take(*begun)
 
     def interrupt(self) -> None:
         """See Session."""
@@ -95,6 +115,7 @@ class CudaSession:
             for pair in pairs:
                 if not all(0 <= block < self.limits.blocks for block in pair):
                     raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            self._begun = None
             for first in range(0, len(pairs), self.limits.blocks):
                 self._copy_blocks(np.array(pairs[first : first + self.limits.blocks], np.int32))
 
@@ -119,6 +140,13 @@ class CudaSession:
                     self._offload.close()
                 self._device.close()
 
+    def _prepare(self, batch: Batch) -> None:
+        self._check_open()
+        if self._offload is not None:
+            self._provider.check()
+        check_batch(batch, self.limits, self._plan.spec.vocabulary)
+        self._runner.interrupted = False
+
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError("the session is closed")
@@ -131,11 +159,22 @@ class CudaSession:
             return False
         return len(np.unique(batch.sequence)) == rows and np.array_equal(batch.pick, np.arange(rows))
 
-    def _decode(self, batch: Batch) -> Float32:
-        rows, value = graph_rows(len(batch.tokens), self.limits), self._plan.logits
+    def _repeat(self, batch: Batch, tokens: int | None = None) -> None:
+        """Begin a step from its graphs; `tokens` is where its tokens are on the GPU, if the batch has others."""
+        rows = graph_rows(len(batch.tokens), self.limits)
         self._inputs.set(batch, rows)
-        self._runner.repeat(self._program.up_to(value), Shape(rows, rows, splits=self._splits(batch, rows)), batch)
-        return self._result(value, len(batch.tokens))
+        if tokens is not None:
+            self._device.copy(self._inputs.addresses["tokens"], tokens, 4 * len(batch.tokens))
+        shape = Shape(rows, rows, splits=self._splits(batch, rows))
+        self._runner.repeat(self._program.up_to(self._plan.logits), shape, batch)
+
+    def _take_begun(self, batch: Batch) -> bool:
+        """Whether the step that was begun ahead, if there is one, is this one."""
+        following, self._begun = self._begun, None
+        if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[: len(batch.tokens)]):
+            return False
+        names = ("positions", "sequence", "slots", "tables", "pick")
+        return all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
 
     def _run(self, batch: Batch, value: Value) -> Float32:
         works = self._program.up_to(value)
@@ -147,33 +186,43 @@ class CudaSession:
         common = [work for work in works if not work.picked]
         self._runner.run(common, Shape(rows, 0, splits=splits, tiles=len(tiles)), batch, self._profile)
         if not value.picked:
-            return self._result(value, rows)
+            return self._fetch(value, rows)
         found = [np.empty((0, value.width), np.float32)]
         for first in range(0, picked, self._piece):
             count = min(self._piece, picked - first)
             shape = Shape(rows, count, first, splits, len(tiles))
             self._runner.run([work for work in works if work.picked], shape, batch, self._profile)
-            found.append(self._result(value, count))
+            found.append(self._fetch(value, count))
         return np.concatenate(found) if len(found) > 2 else found[-1]
 
     def _splits(self, batch: Batch, rows: int) -> int:
         longest = int(batch.positions.max(initial=0)) + 1
         return splits_for(rows, longest, self._kv_heads, self._device.facts.multiprocessors)
 
-    def _result(self, value: Value, count: int) -> Float32:
-        """Wait for a value's rows, and look whether a router failed meanwhile."""
-        out = np.empty((count, value.width), np.float32)
-        source = self._memory.workspace + self._program.places[value.id]
-        self._device.download(self._failed.view(np.uint8), self._memory.workspace + self._program.failed)
+    def _place(self, value: Value) -> int:
+        return self._memory.workspace + self._program.places[value.id]
+
+    def _fetch(self, value: Value, count: int) -> Float32:
+        """Wait for a value's rows."""
+        found = []
         for first in range(0, max(count, 1), self._piece):
-            some = out[first : first + self._piece]
-            target = self._out[: some.nbytes]
-            self._device.download(target, source + 4 * value.width * first)
+            begun = self._download(value, min(self._piece, count - first), first)
             self._device.synchronize(self._device.record())
-            some[:] = target.view(np.float32).reshape(some.shape)
+            found.append(self._take(*begun))
+        return np.concatenate(found) if len(found) > 1 else found[0]
+
+    def _download(self, value: Value, count: int, first: int = 0) -> tuple[Value, int]:
+        """Begin to copy rows of a value, and whether a router failed, to the host."""
+        self._device.download(self._failed.view(np.uint8), self._memory.workspace + self._program.failed)
+        size = 4 * value.width
+        self._device.download(self._out[: count * size], self._place(value) + first * size)
+        return value, count
+
+    def _take(self, value: Value, count: int) -> Float32:
+        """What was copied. BackendError names the mixture whose router failed."""
         if self._failed.any():
             self._raise_router_error(int(self._failed.argmax()))
-        return out
+        return self._out[: 4 * count * value.width].view(np.float32).reshape(count, value.width).copy()
 
     def _raise_router_error(self, index: int) -> None:
         op = self._plan.ops[index]

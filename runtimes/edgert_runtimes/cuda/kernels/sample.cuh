@@ -134,25 +134,10 @@ __device__ Border narrow(const float *z, int n, float largest, u64 wanted, Borde
     return {prefix, last};
 }
 
-/* The number in [0, 1) of (seed, position): NumPy's Philox(key=seed, counter=[0, position, 0, 0]).random(), which is Philox4x64-10 (Salmon
-   et al. 2011) of the counter plus one; the upper 53 bits of its first word. */
-__device__ __forceinline__ double uniform(u64 seed, u64 position) {
-    u64 c0 = 1, c1 = position, c2 = 0, c3 = 0, k0 = seed, k1 = 0;
-    for (int round = 0; round < 10; round++) {
-        u64 high0 = __umul64hi(0xD2E7470EE14C6C93ull, c0), low0 = 0xD2E7470EE14C6C93ull * c0;
-        u64 high1 = __umul64hi(0xCA5A826395121157ull, c2), low1 = 0xCA5A826395121157ull * c2;
-        c0 = high1 ^ c1 ^ k0, c1 = low1;
-        c2 = high0 ^ c3 ^ k1, c3 = low0;
-        k0 += 0x9E3779B97F4A7C15ull, k1 += 0xBB67AE8584CAA73Bull;
-    }
-    return (double)(c0 >> 11) * 1.1102230246251565e-16;
-}
-
 /* tokens [rows] drawn from logits [rows, vocabulary] as edgert.engine.sampling draws, but for the rounding of probabilities: top_k (0: all),
-   top_p, min_p, temperature (0: the largest), then the number of (seed, count). */
+   top_p, min_p, temperature (0: the largest), then numbers in [0, 1). */
 __device__ __forceinline__ void sample(const float *logits, const float *temperatures, const int *top_ks, const float *top_ps,
-                                       const float *min_ps, const u64 *seeds, const int *counts, int *tokens, int *failed, int rows,
-                                       int vocabulary) {
+                                       const float *min_ps, const double *numbers, int *tokens, int *failed, int rows, int vocabulary) {
     __shared__ int chosen;
     int row = blockIdx.x, n = vocabulary;
     const float *z = logits + (i64)row * n;
@@ -183,7 +168,7 @@ __device__ __forceinline__ void sample(const float *logits, const float *tempera
     double sum = 0, all;
     for (int i = start; i < start + each && i < n; i++)
         if (border.holds(z[i], i) && z[i] >= floor) sum += expf((z[i] - largest) / temperature);
-    double before = sum_before(sum, all), height = uniform(seeds[row], counts[row]) * all;
+    double before = sum_before(sum, all), height = numbers[row] * all;
     if (threadIdx.x == 0) chosen = token;
     __syncthreads();
     if (sum > 0 && before <= height && height < before + sum)
@@ -195,21 +180,6 @@ __device__ __forceinline__ void sample(const float *logits, const float *tempera
             }
     __syncthreads();
     if (threadIdx.x == 0) tokens[row] = chosen;
-}
-
-/* The inputs of the next step, row i of which is sequence i: tokens, positions and lengths (and counts, unless null) one on, slots from
-   tables [rows, table_width] of blocks. */
-__device__ __forceinline__ void advance(const int *chosen, int *tokens, int *positions, int *slots, int *lengths, int *counts,
-                                        const int *tables, int rows, int table_width, int block_size) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows) return;
-    int position = positions[i] + 1;
-    tokens[i] = chosen[i];
-    positions[i] = position;
-    lengths[i] = position + 1;
-    int block = position / block_size;  // beyond the table: nothing is stored
-    slots[i] = block < table_width ? tables[(i64)i * table_width + block] * block_size + position % block_size : -1;
-    if (counts) counts[i]++;
 }
 
 }  // namespace kernels
