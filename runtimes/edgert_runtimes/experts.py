@@ -5,7 +5,7 @@ others on the host. Backends do not know each other: the registry hands one to t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgert_models.graph import Plan
 
@@ -57,6 +57,7 @@ class ExpertUse:
         return self.hits / asked if asked else 1.0
 
 
+@runtime_checkable
 class OffloadingSession(Protocol):
     """A session that may keep experts elsewhere than in the device's memory."""
 

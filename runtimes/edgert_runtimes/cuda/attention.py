@@ -81,7 +81,7 @@ class AttentionLowering(Lowering):
             w = m.workspace
             return [Launch(catalogue.store(kind), k=w + k, v=w + v, **where, rows=s.rows, width=width)]
 
-        self.emit("store", op, store)
+        self.emit(op, store)
         self.give(op)
         out = self.place(op.out)
         single = min(limits.rows, max(SINGLE_ROWS, limits.sequences))
@@ -116,4 +116,4 @@ class AttentionLowering(Lowering):
                 found.append(Launch(catalogue.attend_combine(op.head_size), **merged, rows=s.rows, splits=s.splits))
             return found
 
-        self.emit("attend", op, attend)
+        self.emit(op, attend)

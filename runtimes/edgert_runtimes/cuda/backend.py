@@ -157,7 +157,8 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
     types = {name: tensor.type for name, tensor in tensors.items()}
 
     def sizes(program: Program, held: int) -> dict[str, int]:
-        other = program.workspace_bytes + Inputs.bytes(limits) + 8 * limits.blocks
+        small = sum(values.nbytes for values in program.constants.values()) + 64 * limits.rows + 8 * limits.blocks
+        other = program.workspace_bytes + Inputs.bytes(limits) + small
         return {"weights": held, "cache": program.cache_bytes, "workspace": other}
 
     program = lower(plan, types, {}, limits, facts.multiprocessors)
@@ -170,7 +171,8 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
     fixed = sum(aligned(tensor.nbytes) + SLACK for name, tensor in tensors.items() if name not in names)
     most = {index: len(mixtures) * op.experts for index, op in mixtures.items()}  # the most slots that a pool can have
     least = sizes(lower(plan, types, most, limits, facts.multiprocessors), fixed)
-    pools = plan_pools(plan, tensors, allowed - sum(least.values()) - SLACK * len(names))
+    least["workspace"] += SLACK * len(names)
+    pools = plan_pools(plan, tensors, least, allowed)
     slots = {index: pool.slots + 1 for pool in pools for index in pool.mixtures}
     for index in slots:
         for name in tensors_of(mixtures[index]):

@@ -54,9 +54,11 @@ class Facts:
 @dataclass(frozen=True)
 class Cost:
     """What a launch reads and multiplies, for profiles: `bytes` and multiply-adds that do not depend on the batch, of
-    weights `expert_bytes` for every expert that some row chose, and the attention it does, if it does.
+    weights `expert_bytes` for every expert that some row chose, and the attention it does, if it does. `weights` names
+    them.
     """
 
+    weights: str = ""
     bytes: int = 0
     products: int = 0
     expert_bytes: int = 0

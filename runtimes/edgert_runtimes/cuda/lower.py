@@ -71,13 +71,13 @@ class _Lowering(MixtureLowering, AttentionLowering):
     def _embed(self, op: ops.Embed) -> None:
         kernel, width, row_bytes = catalogue.embed(self.types[op.weight]), op.out.width, self.row_bytes(op.weight)
         self.give(op)
-        y = self.place(op.out)
+        y, label = self.place(op.out), self.label(op.weight)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             arguments = {"w": m.weights[op.weight], "tokens": m.inputs["tokens"], "y": m.workspace + y}
-            return [Launch(kernel, Cost(s.rows * row_bytes), **arguments, rows=s.rows, width=width)]
+            return [Launch(kernel, Cost(label, s.rows * row_bytes), **arguments, rows=s.rows, width=width)]
 
-        self.emit("embed", op, launches, op.weight)
+        self.emit(op, launches)
 
     def _rms_norm(self, op: ops.RmsNorm) -> None:
         width, x, picked = op.out.width, self.place(op.x), op.out.picked
@@ -94,7 +94,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
             written = codes_at(codes, m)
             return [Launch(catalogue.rms_norm(), **common, **written, add=0, sum=0, rows=rows, width=width)]
 
-        self.emit("rms_norm", op, launches, op.weight)
+        self.emit(op, launches)
 
     def _add(self, op: ops.Add) -> None:
         if op.out.id in self.spans:
@@ -107,7 +107,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
             w = m.workspace
             return [Launch(catalogue.add(), a=w + a, b=w + b, y=w + y, n=s.count(picked) * width)]
 
-        self.emit("add", op, launches)
+        self.emit(op, launches)
 
     def _gate(self, op: ops.GatedActivation) -> None:
         if op.kind != "sigmoid" and op.kind not in catalogue.ACTIVATIONS:
@@ -124,7 +124,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
                 return [Launch(catalogue.gate_rows(), **common, rows=rows, width=width)]
             return [Launch(catalogue.gate(op.kind), **common, **codes_at(codes, m), n=rows * width)]
 
-        self.emit("gate", op, launches)
+        self.emit(op, launches)
 
     def _rope(self, op: ops.Rope) -> None:
         pairs, picked = len(op.frequencies), op.out.picked
@@ -140,7 +140,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
             w = m.workspace
             return [Launch(kernel, x=w + x, table=w + table, y=w + y, rows=s.count(picked), **sizes)]
 
-        self.emit("rope", op, launches)
+        self.emit(op, launches)
 
     def _angles(self, op: ops.Rope) -> int:
         """Cosines and sines of every row, which serve the whole step: no span of theirs is ever taken back."""
@@ -162,7 +162,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
                 )
             ]
 
-        self.emit("angles", op, launches)
+        self.emit(op, launches)
         return table
 
     def _pick_rows(self, op: ops.PickRows) -> None:
@@ -175,7 +175,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
             arguments = {"x": m.workspace + x, "pick": pick, "y": m.workspace + y}
             return [Launch(catalogue.pick_rows(), **arguments, picked=s.picked, width=width)]
 
-        self.emit("pick_rows", op, launches)
+        self.emit(op, launches)
 
     def _linear(self, op: ops.Linear) -> None:
         kind, picked, width, k = self.types[op.weight], op.out.picked, op.out.width, op.x.width
@@ -184,7 +184,7 @@ class _Lowering(MixtureLowering, AttentionLowering):
         if added is None:
             self.give(op)
         x, y, add = self.place(op.x), self.place(op.out if added is None else added[0]), added and added[1]
-        size = width * self.row_bytes(op.weight)
+        size, label = width * self.row_bytes(op.weight), self.label(op.weight)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             rows, w = s.count(picked), m.workspace
@@ -198,9 +198,9 @@ class _Lowering(MixtureLowering, AttentionLowering):
                 "out": width,
                 "k": k,
             }
-            cost = Cost(size, rows * width * k)
+            cost = Cost(label, size, rows * width * k)
             if rows in catalogue.COLUMNS:
                 return [Launch(catalogue.linear(kind, rows), cost, **arguments)]
             return [Launch(catalogue.gemm(kind), cost, **arguments, rows=rows)]
 
-        self.emit("linear", op, launches, op.weight)
+        self.emit(op, launches)

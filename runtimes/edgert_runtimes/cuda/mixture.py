@@ -82,7 +82,7 @@ class MixtureLowering(Lowering):
             return self._one_by_one(op, places, s, m) if s.rows <= FEW else self._sorted(op, places, s, m)
 
         chosen = ids if exchange is None else exchange.ids
-        self.emit("experts", op, launches, op.gate, op.up, op.down, before=exchange, ids=chosen)
+        self.emit(op, launches, before=exchange, ids=chosen)
         if exchange is not None:
             self._add_sums(op, exchange, places.out)
 
@@ -95,7 +95,7 @@ class MixtureLowering(Lowering):
             counts = {"experts": sizes[0], "used": sizes[1], "normalize": int(op.normalize)}
             return [Launch(catalogue.route(), logits=w + logits, **results, rows=s.rows, **counts)]
 
-        self.emit("route", op, launches)
+        self.emit(op, launches)
 
     def _exchange(self, op: ops.Moe, ids: int, shares: int) -> Exchange:
         pairs = self.limits.rows * op.used
@@ -116,7 +116,7 @@ class MixtureLowering(Lowering):
             w = m.workspace
             return [Launch(catalogue.add(), a=w + out, b=w + exchange.sums, y=w + out, n=s.rows * width)]
 
-        self.emit("add host", op, launches, needs=exchange)
+        self.emit(op, launches, needs=exchange)
 
     def _one_by_one(self, op: ops.Moe, p: _Places, s: Shape, m: Memory) -> list[Launch]:
         w = m.workspace
@@ -200,6 +200,7 @@ class MixtureLowering(Lowering):
         """Of the products of pairs with some of the matrices."""
         shapes = [self.plan.weights[name].shape for name in names]
         return Cost(
+            self.label(*names),
             products=sum(pairs * shape[1] * shape[2] for shape in shapes),
             expert_bytes=sum(shape[1] * self.row_bytes(name) for name, shape in zip(names, shapes, strict=True)),
         )

@@ -75,18 +75,20 @@ class Lowering(Spans):
 
     def emit(
         self,
-        kernel: str,
         op: ops.Op,
         launches: Launches,
-        *weights: str,
+        *,
         before: Exchange | None = None,
         needs: Exchange | None = None,
         ids: int | None = None,
     ) -> None:
-        """Add a work to the program; its label has the weights' names without their layers, and their types."""
+        """Add a work to the program."""
+        self.program.works.append(Work(self.op, op.out.picked, launches, before, needs, ids))
+
+    def label(self, *weights: str) -> str:
+        """Names of weights without their layers, and their types."""
         names = [name.removesuffix(".weight").partition(".")[2].partition(".")[2] or name for name in weights]
-        label = " ".join([kernel, *dict.fromkeys(names), *dict.fromkeys(self.types[name].name for name in weights)])
-        self.program.works.append(Work(self.op, label, op.out.picked, launches, before, needs, ids))
+        return " ".join([*dict.fromkeys(names), *dict.fromkeys(self.types[name].name for name in weights)])
 
     def new_codes(self, value: Value) -> Codes | None:
         """Room for a value's blocks, if some matrix reads them: whoever asks fills them."""
@@ -104,7 +106,7 @@ class Lowering(Spans):
             arguments = {"x": w + x, "codes": w + codes.codes, "scales": w + codes.scales}
             return [Launch(catalogue.quantize(), **arguments, blocks=blocks)]
 
-        self.program.works.append(Work(self.op, "quantize", value.picked, launches))
+        self.program.works.append(Work(self.op, value.picked, launches))
         return codes
 
     def _take_codes(self, value: Value) -> Codes:

@@ -17,7 +17,7 @@ from edgert_runtimes.cuda.program import Work
 
 
 class Profile:
-    """Sums over steps, by the label of a work and the kernel."""
+    """Sums over steps, by kernel and weights."""
 
     def __init__(self, plan: Plan, device: Device, limits: Limits) -> None:
         self._plan = plan
@@ -33,10 +33,7 @@ class Profile:
             self._device.launch(launch)
             end = self._device.record()
             self._device.synchronize(end)
-            kernel = (
-                launch.kernel.name.partition("_")[0] if launch.cost.attend else launch.kernel.call.partition("<")[0]
-            )
-            name = " ".join(dict.fromkeys([kernel, *work.label.split()]))
+            name = f"{launch.kernel.call.partition('<')[0]} {launch.cost.weights}".rstrip()
             read, multiplied = self._work(launch.cost, active, batch)
             total = self._totals.setdefault(name, np.zeros(4))
             total += (1, self._device.seconds(start, end), read, 2 * multiplied)

@@ -72,7 +72,6 @@ class Work:
     """
 
     op: int
-    label: str
     picked: bool
     launches: Launches
     before: Exchange | None = None

@@ -8,14 +8,14 @@ kernels take for expert s of a tensor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgert_models import ops
-from edgert_models.errors import MemoryBudgetError, UnsupportedError
+from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
 
 from edgert_runtimes.cuda.weights import Tensor
-from edgert_runtimes.memory import gibibytes
+from edgert_runtimes.memory import check_memory
 
 
 def mixtures_of(plan: Plan) -> dict[int, ops.Moe]:
@@ -46,14 +46,20 @@ class Pool:
         return sum(self.sizes)
 
     @property
+    def everyone(self) -> int:
+        """How many there are in all mixtures."""
+        return self.experts * len(self.mixtures)
+
+    @property
     def bytes(self) -> int:
         """On the GPU."""
         return (self.slots + 1) * self.expert_bytes
 
 
-def plan_pools(plan: Plan, tensors: Mapping[str, Tensor], budget: int) -> list[Pool]:
-    """Pools that share `budget` bytes in proportion to what their experts take in all. MemoryBudgetError where a kind
-    gets no slot, UnsupportedError for experts whose type has no kernels.
+def plan_pools(plan: Plan, tensors: Mapping[str, Tensor], fixed: Mapping[str, int], allowed: int) -> list[Pool]:
+    """Pools that share what `fixed` (bytes by what takes them) leaves of the GPU's memory, in proportion to what their
+    experts take in all. MemoryBudgetError where there is no room for one expert of each kind and what stays zero,
+    UnsupportedError for experts whose type has no kernels.
     """
     mixtures = mixtures_of(plan)
     kinds: dict[object, list[int]] = {}
@@ -66,19 +72,13 @@ def plan_pools(plan: Plan, tensors: Mapping[str, Tensor], budget: int) -> list[P
                     f"tensor {name}: experts of type {tensors[name].stored.type.name} have no kernel, and can only be "
                     "computed where all of them fit in the GPU's memory"
                 )
-    whole = sum(tensors[name].nbytes for op in mixtures.values() for name in tensors_of(op))
     pools = []
     for indices in kinds.values():
         op = mixtures[indices[0]]
         sizes = tuple(tensors[name].nbytes // op.experts for name in tensors_of(op))
-        everyone = op.experts * len(indices)
-        slots = min(max(budget, 0) * everyone // whole - 1, everyone)  # but for the place that stays zero
-        if slots < 1:
-            raise MemoryBudgetError(
-                f"of the GPU's memory {gibibytes(max(budget, 0))} are left for experts, which take {gibibytes(whole)} "
-                f"in all and {gibibytes(sum(sizes))} each: two of each kind are the least",
-                needed=2 * whole // everyone,
-                available=max(budget, 0),
-            )
-        pools.append(Pool(tuple(indices), op.experts, sizes, slots))
-    return pools
+        pools.append(Pool(tuple(indices), op.experts, sizes, 1))
+    least = {"two experts of each kind": sum(pool.bytes for pool in pools)}
+    check_memory({**fixed, **least}, allowed, "the GPU's memory")
+    left = allowed - sum(fixed.values()) - sum(least.values())
+    whole = sum(pool.expert_bytes * pool.everyone for pool in pools)
+    return [replace(pool, slots=min(1 + left * pool.everyone // whole, pool.everyone)) for pool in pools]
