@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
-FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror")
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
+FLAGS = (
+    *("-std=c++17", "-O1", "-fno-strict-aliasing"),  # kernels look at memory as other types, as CUDA allows
+    *("-shared", "-fPIC", "-Wl,-Bsymbolic"),  # names of kernels must not be found in the C library
+    "-U_FORTIFY_SOURCE",  # it forbids to jump between stacks
+    *("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror"),
+)
 
 
 class HostKernels:
     """A library of some kernels. `change` edits a header's text before it is compiled: (name, text) → text."""
+
+    order = 1
+    """In what order threads run between two barriers: 0 ascending, 1 descending, more: shuffled."""
 
     def __init__(self, kernels: Iterable[Kernel], change: Callable[[str, str], str] | None = None) -> None:
         chosen = list(kernels)
@@ -37,24 +40,18 @@ class HostKernels:
             assert done.returncode == 0, done.stderr
             self._library = ctypes.CDLL(str(folder / "unit.so"))
 
-    def launch(self, kernel: Kernel, threads_order: int = 1, **arguments: Any) -> None:
-        """Run a kernel. Arrays stand for their addresses, None for null; `threads_order` is `fibers::order`."""
+    def launch(self, kernel: Kernel, **arguments: Any) -> None:
+        """Run a kernel. Arrays stand for their addresses, None for null."""
         values = {name: _address(value) for name, value in arguments.items()}
         packed = kernel.pack(values)
         addresses = (ctypes.c_void_p * len(packed))(*[ctypes.addressof(value) for value in packed])
         dims = (ctypes.c_uint * 6)(kernel.grid(values), 1, 1, kernel.threads, 1, 1)
-        self._library.shim_order(threads_order)
+        self._library.shim_order(self.order)
         launch = getattr(self._library, f"launch_{kernel.name}")
         launch.restype = ctypes.c_char_p
         failure = launch(dims, addresses)
         if failure is not None:
             raise RuntimeError(failure.decode())
-
-
-@cache
-def host_kernels(*kernels: Kernel) -> HostKernels:
-    """A library that several tests use."""
-    return HostKernels(kernels)
 
 
 def _address(value: Any) -> int | float:

@@ -106,18 +106,18 @@ class Paged:
             "scale": self.size**-0.5,
         }
 
-    def attend(self, rows: Batch, q: np.ndarray, window: int | None = None, splits: int = 1, order: int = 1) -> Any:
+    def attend(self, rows: Batch, q: np.ndarray, window: int | None = None, splits: int = 1) -> Any:
         given = self.arguments(rows, q, window)
         partial = np.full((len(q), self.heads, splits, self.size + 2), np.nan, np.float32) if splits > 1 else None
         kernel = catalogue.attend(self.kind, self.size, self.group)
-        self.host.launch(kernel, order, **given, partial=partial, rows=len(q), splits=splits)
+        self.host.launch(kernel, **given, partial=partial, rows=len(q), splits=splits)
         if partial is not None:
             combine = {"partial": partial, "sinks": self.sinks, "out": given["out"]}
             sizes = {"rows": len(q), "heads": self.heads, "splits": splits}
-            self.host.launch(catalogue.attend_combine(self.size), order, **combine, **sizes)
+            self.host.launch(catalogue.attend_combine(self.size), **combine, **sizes)
         return given["out"]
 
-    def attend_tile(self, rows: Batch, q: np.ndarray, window: int | None = None, order: int = 1) -> Any:
+    def attend_tile(self, rows: Batch, q: np.ndarray, window: int | None = None) -> Any:
         given = self.arguments(rows, q, window)
         most = catalogue.tile_rows(self.group)
         tiles = []
@@ -125,7 +125,7 @@ class Paged:
             (mine,) = np.nonzero(rows.sequence == sequence)
             tiles += [(first, min(most, mine[-1] + 1 - first)) for first in range(mine[0], mine[-1] + 1, most)]
         kernel = catalogue.attend_tile(self.kind, self.size, self.group)
-        self.host.launch(kernel, order, **given, tiles=np.array(tiles, np.int32), count=len(tiles))
+        self.host.launch(kernel, **given, tiles=np.array(tiles, np.int32), count=len(tiles))
         return given["out"]
 
     def queries(self, rows: int) -> np.ndarray:

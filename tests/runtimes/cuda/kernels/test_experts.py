@@ -145,7 +145,7 @@ class Layer:
         return 5e-4 if catalogue.reads_codes(self.down_kind) else 1e-11
 
 
-def few(host: HostKernels, layer: Layer, order: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def few(host: HostKernels, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """The layer by the kernels for few rows: (y, hidden)."""
     ids, shares, _ = route(host, layer.logits, layer.used)
     slots, codes = layer.rows * layer.used, catalogue.reads_codes(layer.down_kind)
@@ -155,7 +155,6 @@ def few(host: HostKernels, layer: Layer, order: int = 1) -> tuple[np.ndarray, np
     sizes = {"rows": layer.rows, "used": layer.used}
     host.launch(
         catalogue.experts_up(layer.up_kind, layer.up_kind, layer.activation),
-        order,
         gate=layer.gate,
         up=layer.up,
         **layer.x.arguments,
@@ -172,7 +171,6 @@ def few(host: HostKernels, layer: Layer, order: int = 1) -> tuple[np.ndarray, np
     y, add = np.empty((layer.rows, layer.out), np.float32), np.ones((layer.rows, layer.out), np.float32)
     host.launch(
         catalogue.experts_down(layer.down_kind),
-        order,
         w=layer.down,
         x=h,
         codes=h_codes,

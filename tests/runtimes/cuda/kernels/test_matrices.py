@@ -25,12 +25,12 @@ def width(kind: BlockType, blocks: int) -> int:
     return 129 * blocks if kind in catalogue.FLOATS else blocks * max(kind.block_size, 64)
 
 
-def linear(host: HostKernels, kind: BlockType, columns: int, out: int, k: int, order: int = 1) -> None:
+def linear(host: HostKernels, kind: BlockType, columns: int, out: int, k: int) -> None:
     w, x = random_rows(kind, out, k), Activations(columns, k, kind)
     bias, add = np.random.default_rng(2).standard_normal((2, columns, out), dtype=np.float32)
     y = np.empty((columns, out), np.float32)
     kernel = catalogue.linear(kind, columns)
-    host.launch(kernel, order, w=w, **x.arguments, bias=bias, add=add, y=y, out=out, k=k)
+    host.launch(kernel, w=w, **x.arguments, bias=bias, add=add, y=y, out=out, k=k)
     assert normalized_error(y, x.seen @ weights(w, kind).T + bias[0] + add) < 1e-11
 
 
