@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import shutil
 import subprocess
@@ -12,29 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
+LINKED = ("-shared", "-Wl,-Bsymbolic")  # names of kernels must not be found in the C library
 FLAGS = (
-    "-std=c++17",
-    "-O1",
-    "-shared",
+    *("-std=c++17", "-O1", "-fno-strict-aliasing"),  # kernels look at memory as other types, as CUDA allows
     "-fPIC",
-    "-fno-strict-aliasing",
-    "-Wl,-Bsymbolic",
-    "-U_FORTIFY_SOURCE",
-    "-Wall",
-    "-Wno-unknown-pragmas",
-    "-Wno-unused-function",
-    "-Werror",
+    "-U_FORTIFY_SOURCE",  # it forbids to jump between stacks
+    *("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror"),
 )
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
 
 
 class HostKernels:
     """A library of some kernels. `change` edits a header's text before it is compiled: (name, text) → text."""
+
+    order = 1
+    """In what order threads run between two barriers: 0 ascending, 1 descending, more: shuffled."""
 
     def __init__(self, kernels: Iterable[Kernel], change: Callable[[str, str], str] | None = None) -> None:
         chosen = list(kernels)
@@ -44,30 +39,21 @@ class HostKernels:
                 (folder / header).write_text(text if change is None else change(header, text))
             exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
             (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
-            command = [
-                "g++",
-                *FLAGS,
-                f"-I{SHIM}",
-                f"-I{folder}",
-                str(folder / "unit.cpp"),
-                "-o",
-                str(folder / "unit.so"),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
+            found = [f"-I{path}" for path in (shim_folder(), SHIM, folder)]
+            _compile(*found, *LINKED, str(folder / "unit.cpp"), "-o", str(folder / "unit.so"))
             self._library = ctypes.CDLL(str(folder / "unit.so"))
 
-    def launch(self, kernel: Kernel, threads_order: int = 1, **arguments: Any) -> None:
-        """Run a kernel. Arrays stand for their addresses, None for null; `threads_order` is `fibers::order`."""
+    def launch(self, kernel: Kernel, **arguments: Any) -> None:
+        """Run a kernel. Arrays stand for their addresses, None for null."""
         values = {name: _address(value) for name, value in arguments.items()}
         packed = kernel.pack(values)
         addresses = (ctypes.c_void_p * len(packed))(*[ctypes.addressof(value) for value in packed])
-        self.launch_packed(kernel, kernel.grid(values), ctypes.addressof(addresses), threads_order)
+        self.launch_packed(kernel, kernel.grid(values), ctypes.addressof(addresses))
 
-    def launch_packed(self, kernel: Kernel, grid: int, pointers: int, threads_order: int = 1) -> None:
+    def launch_packed(self, kernel: Kernel, grid: int, pointers: int) -> None:
         """Run a kernel whose arguments are at an array of addresses, as cuLaunchKernel takes it."""
         dims = (ctypes.c_uint * 6)(grid, 1, 1, kernel.threads, 1, 1)
-        self._library.shim_order(threads_order)
+        self._library.shim_order(self.order)
         launch = getattr(self._library, f"launch_{kernel.name}")
         launch.restype = ctypes.c_char_p
         failure = launch(dims, ctypes.c_void_p(pointers))
@@ -76,9 +62,17 @@ class HostKernels:
 
 
 @cache
-def host_kernels(*kernels: Kernel) -> HostKernels:
-    """A library that several tests use."""
-    return HostKernels(kernels)
+def shim_folder() -> Path:
+    """A folder with the shim compiled ahead: that, and the headers it includes, is most of the work."""
+    folder = tempfile.mkdtemp(prefix="edgert-shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _compile("-w", "-x", "c++-header", str(SHIM / "cuda.h"), "-o", f"{folder}/cuda.h.gch")  # it warns of "#pragma once"
+    return Path(folder)
+
+
+def _compile(*arguments: str) -> None:
+    done = subprocess.run(["g++", *FLAGS, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _address(value: Any) -> int | float:

@@ -120,31 +120,33 @@ inline float half_to_float(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); re
 inline uint16_t float_to_half(float x) { _Float16 h = _Float16(x); uint16_t bits; memcpy(&bits, &h, 2); return bits; }
 
 inline void mma_s8(int (&d)[4], int a0, int a1, int a2, int a3, int b0, int b1) {
-    int a[4][32], b[2][32], mine[4] = {a0, a1, a2, a3}, other[2] = {b0, b1};
-    for (int i = 0; i < 4; i++) fibers::share(mine[i], a[i]);
-    for (int i = 0; i < 2; i++) fibers::share(other[i], b[i]);
+    struct Mine { int a[4], b[2]; } all[32];
+    fibers::share(Mine{{a0, a1, a2, a3}, {b0, b1}}, all);
     int group = fibers::lane() / 4, t = fibers::lane() % 4;
     for (int i = 0; i < 4; i++) {
         int row = group + 8 * (i / 2), column = 2 * t + i % 2;
-        for (int k = 0; k < 32; k++) {
-            int word = k / 4 % 4, high = k / 16, byte = 8 * (k % 4);
-            d[i] += int8_t(a[row / 8 + 2 * high][row % 8 * 4 + word] >> byte) * int8_t(b[high][column * 4 + word] >> byte);
+        for (int word = 0; word < 8; word++) {  // of k: 4 word … 4 word + 3
+            int high = word / 4;
+            d[i] = __dp4a(all[row % 8 * 4 + word % 4].a[row / 8 + 2 * high], all[column * 4 + word % 4].b[high], d[i]);
         }
     }
 }
 inline void mma_s8(int (&d)[4], int a0, int a1, int b0) { mma_s8(d, a0, a1, 0, 0, b0, 0); }
 
-inline void mma_f16(float (&d)[4], const unsigned (&mine)[4], unsigned b0, unsigned b1) {
-    unsigned a[4][32], b[2][32], other[2] = {b0, b1};
-    for (int i = 0; i < 4; i++) fibers::share(mine[i], a[i]);
-    for (int i = 0; i < 2; i++) fibers::share(other[i], b[i]);
+inline void mma_f16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    struct Mine { float a[4][2], b[2][2]; } mine, all[32];
+    unsigned b[2] = {b0, b1};
+    for (int i = 0; i < 2; i++) {
+        for (int j = 0; j < 4; j++) mine.a[j][i] = half_to_float(uint16_t(a[j] >> 16 * i));
+        for (int j = 0; j < 2; j++) mine.b[j][i] = half_to_float(uint16_t(b[j] >> 16 * i));
+    }
+    fibers::share(mine, all);
     int group = fibers::lane() / 4, t = fibers::lane() % 4;
     for (int i = 0; i < 4; i++) {
         int row = group + 8 * (i / 2), column = 2 * t + i % 2;
         for (int k = 0; k < 16; k++) {
-            int word = k / 2 % 4, high = k / 8, shift = 16 * (k % 2);
-            d[i] += half_to_float(uint16_t(a[row / 8 + 2 * high][row % 8 * 4 + word] >> shift)) *
-                    half_to_float(uint16_t(b[high][column * 4 + word] >> shift));
+            int word = k / 2 % 4, high = k / 8;
+            d[i] += all[row % 8 * 4 + word].a[row / 8 + 2 * high][k % 2] * all[column * 4 + word].b[high][k % 2];
         }
     }
 }

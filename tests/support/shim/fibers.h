@@ -8,7 +8,7 @@
      fibers::thread()                               index of the running thread in its group
      fibers::barrier()                              all threads of the group
      fibers::exchange(value, lane)                  the value that `lane` of the own warp gave
-     fibers::share(value, all)                      all lanes' values, in order
+     fibers::share(value, all)                      all lanes' values, in order (of 64 bytes at most)
      fibers::warp_barrier()                         all lanes of the warp
 
    Barriers and exchanges must be reached by all threads (all lanes) alike; where some have ended or wait elsewhere, the run fails. */
@@ -17,6 +17,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -25,7 +26,8 @@
 
 namespace fibers {
 
-/* In what order threads are run between two waits: 0 ascending, 1 descending, more: shuffled, with this as the seed. */
+/* In what order threads are run between two waits: 0 ascending, 1 descending, more: shuffled, with this as the seed, and about half of the
+   warps only when the others can go no further. */
 inline unsigned order = 0;
 
 /* A place where `expected` threads wait for each other; `round` counts how often they have met. */
@@ -45,8 +47,9 @@ struct Fiber {
 
 /* Lanes that exchange values. Two sets of slots: one may be written while the slower lanes still read the other. */
 struct Warp {
+    static constexpr size_t SLOT = 64;
     Meeting meeting;
-    char slots[2][64][16];
+    char slots[2][64][SLOT];
 };
 
 struct Group {
@@ -93,10 +96,10 @@ inline void barrier() { wait(group.meeting); }
 inline void warp_barrier() { wait(group.warps[group.running / group.lanes].meeting); }
 
 /* Gives a value and waits for the other lanes; where their values lie. */
-template <class T> const char (*give(T value))[16] {
-    static_assert(sizeof(T) <= 16);
+template <class T> const char (*give(T value))[Warp::SLOT] {
+    static_assert(sizeof(T) <= Warp::SLOT);
     Warp &warp = group.warps[group.running / group.lanes];
-    char(*slots)[16] = warp.slots[warp.meeting.round & 1];
+    char(*slots)[Warp::SLOT] = warp.slots[warp.meeting.round & 1];
     memcpy(slots[lane()], &value, sizeof value);
     wait(warp.meeting);
     return slots;
@@ -104,14 +107,14 @@ template <class T> const char (*give(T value))[16] {
 
 template <class T> T exchange(T value, unsigned source) {
     unsigned count = group.warps[group.running / group.lanes].meeting.expected;
-    const char(*slots)[16] = give(value);
+    const char(*slots)[Warp::SLOT] = give(value);
     if (source < count) memcpy(&value, slots[source], sizeof value);
     return value;
 }
 
 template <class T> void share(T value, T *all) {
     unsigned count = group.warps[group.running / group.lanes].meeting.expected;
-    const char(*slots)[16] = give(value);
+    const char(*slots)[Warp::SLOT] = give(value);
     for (unsigned i = 0; i < count; i++) memcpy(&all[i], slots[i], sizeof value);
 }
 
@@ -162,24 +165,27 @@ inline const char *run(unsigned threads, unsigned lanes, std::function<void()> b
     group.warps.resize((threads + lanes - 1) / lanes);
     for (unsigned w = 0; w < group.warps.size(); w++) group.warps[w].meeting = Meeting{std::min(lanes, threads - w * lanes)};
     std::vector<unsigned> turns(threads);
+    std::vector<char> lazy(group.warps.size());
+    auto next = [] { return (random = random * 6364136223846793005ul + order) >> 33; };
+    for (char &flag : lazy) flag = order > 1 && next() % 2;
     for (unsigned i = 0; i < threads; i++) {
         turns[i] = order == 1 ? threads - 1 - i : i;
         group.pool[i]->done = false;
     }
     for (unsigned left = threads; left;) {
-        if (order > 1)
-            for (unsigned i = threads; i > 1; i--) {
-                random = random * 6364136223846793005ul + order;
-                std::swap(turns[i - 1], turns[(random >> 33) % i]);
-            }
+        for (unsigned i = threads; order > 1 && i > 1; i--) std::swap(turns[i - 1], turns[next() % i]);
         bool moved = false;
-        for (unsigned i : turns) {
-            Fiber &fiber = *group.pool[i];
-            if (fiber.done || (fiber.waits && fiber.waits->round == fiber.round)) continue;
-            group.running = i;
-            resume(fiber);
-            left -= fiber.done;
-            moved = true;
+        for (bool everyone : {false, true}) {
+            if (moved) break;
+            for (unsigned i : turns) {
+                Fiber &fiber = *group.pool[i];
+                if (fiber.done || (fiber.waits && fiber.waits->round == fiber.round)) continue;
+                if (lazy[i / lanes] && !everyone) continue;
+                group.running = i;
+                resume(fiber);
+                left -= fiber.done;
+                moved = true;
+            }
         }
         if (!moved) return stuck();
     }

@@ -51,7 +51,7 @@ struct Border {
     __device__ __forceinline__ bool holds(float z, int i) const { return ordered(z) > key || (ordered(z) == key && i <= last); }
 };
 
-/* Exclusive sum over the threads of the block, in their order; `total` is that of all. */
+/* Exclusive sum over the threads of the block, in their order; `total` is that of all. Between two calls of one T there must be a barrier. */
 template <class T> __device__ T sum_before(T x, T &total) {
     __shared__ T sums[WARPS];
     T mine = x;
@@ -59,7 +59,6 @@ template <class T> __device__ T sum_before(T x, T &total) {
         T other = __shfl_up_sync(EVERYONE, x, by);
         if (lane_id() >= by) x += other;
     }
-    __syncthreads();
     if (lane_id() == 31) sums[warp_id()] = x;
     __syncthreads();
     T before = 0;
@@ -86,8 +85,8 @@ __device__ Border narrow(const float *z, int n, float largest, u64 wanted, Borde
     __shared__ int last;
     unsigned prefix = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < 256; i += blockDim.x) masses[i] = 0;
+        if (threadIdx.x < 256) masses[threadIdx.x] = 0;
+        if (threadIdx.x == 0) last = n;
         __syncthreads();
         /* Neighbours often share a digit: a run of them is added up before it is given to all. */
         u64 run = 0;
@@ -123,8 +122,6 @@ __device__ Border narrow(const float *z, int n, float largest, u64 wanted, Borde
             single = mass<COUNT>(z[i], largest);
         }
     int before = sum_before(count, all);
-    if (threadIdx.x == 0) last = n;
-    __syncthreads();
     if (count) {
         u64 needed = single ? (wanted + single - 1) / single : 1;
         for (int i = start; i < start + each && i < n; i++)
