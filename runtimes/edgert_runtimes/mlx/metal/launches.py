@@ -24,8 +24,8 @@ _TILE_ROWS, _TILE_PAIRS = 64, 32
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with its integer template arguments (T, the type of x and y, is the other one), the shape of y, and how many
-    threads in all and in a group (x, y, z).
+    """A kernel with its integer template arguments (T, the type of x and y, is the other one), the shape of y, and how
+    many threads in all and in a group (x, y, z).
     """
 
     kernel: Kernel
@@ -57,8 +57,8 @@ def rows(kind: BlockType, count: int, width: int) -> Launch:
 
 
 def check_matrix(kind: BlockType, shape: tuple[int, ...], width: int | None = None) -> int:
-    """Weights in a row of blocks uint8 [..., bytes of a row]. UnsupportedError for a type without kernels, RequestError for
-    blocks that are no rows of it, or not of `width` weights.
+    """Weights in a row of blocks uint8 [..., bytes of a row]. UnsupportedError for a type without kernels, RequestError
+    for blocks that are no rows of it, or not of `width` weights.
     """
     if kind not in RAW_TYPES:
         names = ", ".join(each.name for each in RAW_TYPES)

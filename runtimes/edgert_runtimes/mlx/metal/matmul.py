@@ -18,8 +18,8 @@ FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 
 
 def raw_matmul(x: mx.array, blocks: mx.array, kind: BlockType) -> mx.array:
-    """x Wᵀ. x [..., K] of float32, float16 or bfloat16; blocks uint8 [N, bytes of a row] of a type of `RAW_TYPES`, as they
-    are in the file; the result [..., N] has the type of x, the sums are made in float32.
+    """x Wᵀ. x [..., K] of float32, float16 or bfloat16; blocks uint8 [N, bytes of a row] of a type of `RAW_TYPES`, as
+    they are in the file; the result [..., N] has the type of x, the sums are made in float32.
 
     BackendError where there is no Metal, UnsupportedError for another type, RequestError where shapes do not fit.
     """
@@ -37,9 +37,9 @@ def raw_matmul(x: mx.array, blocks: mx.array, kind: BlockType) -> mx.array:
 def raw_gather_matmul(x: mx.array, blocks: mx.array, ids: mx.array, kind: BlockType) -> mx.array:
     """Every row of x times the matrices of its experts: y[r, i] = x[r] W[ids[r, i]]ᵀ, or x[r, i] W[ids[r, i]]ᵀ.
 
-    x [rows, K] or [rows, used, K]; blocks uint8 [experts, N, bytes of a row]; ids [rows, used] of int32 or uint32, which are
-    read on the device and must be less than `experts`; y [rows, used, N]. Types and errors as in `raw_matmul`. Many rows go
-    fastest in the order of their experts (as [pairs, K] with ids [pairs, 1]).
+    x [rows, K] or [rows, used, K]; blocks uint8 [experts, N, bytes of a row]; ids [rows, used] of int32 or uint32,
+    which are read on the device and must be less than `experts`; y [rows, used, N]. Types and errors as in
+    `raw_matmul`. Many rows go fastest in the order of their experts (as [pairs, K] with ids [pairs, 1]).
     """
     _check(x, blocks, kind, dimensions=3)
     if x.shape[:-1] not in (ids.shape[:1], ids.shape):
@@ -52,8 +52,8 @@ def raw_gather_matmul(x: mx.array, blocks: mx.array, ids: mx.array, kind: BlockT
 
 
 def raw_rows(blocks: mx.array, ids: mx.array, kind: BlockType, dtype: mx.Dtype) -> mx.array:
-    """Rows of a matrix as numbers: blocks uint8 [N, bytes of a row], ids [...] of integers less than N; [..., K] of `dtype`.
-    Errors as in `raw_matmul`.
+    """Rows of a matrix as numbers [..., K] of `dtype`: blocks uint8 [N, bytes of a row], ids [...] of int32 or uint32
+    less than N. Errors as in `raw_matmul`.
     """
     width = _check_blocks(blocks, kind, dimensions=2)
     launch = launches.rows(kind, ids.size, width)
@@ -78,6 +78,7 @@ def _check_blocks(blocks: mx.array, kind: BlockType, dimensions: int, width: int
 def _run(launch: Launch, inputs: list[mx.array], dtype: mx.Dtype) -> mx.array:
     if prod(launch.shape) == 0:
         return mx.zeros(launch.shape, dtype)
+    y: mx.array
     (y,) = _compiled(launch.kernel)(
         inputs=inputs,
         template=[("T", dtype), *launch.template],

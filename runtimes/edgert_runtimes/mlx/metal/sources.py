@@ -1,7 +1,8 @@
 """The text of the Metal kernels: one body for each way to multiply, one decoder for each type, tables made from ours.
 
-A kernel is what `mx.fast.metal_kernel` takes: a body, and a header with the functions that it calls. The bodies know nothing
-of types: every header has `decode(block, part, w)`, which gives 32 of the 256 weights of a block, and `BLOCK_BYTES`.
+A kernel is what `mx.fast.metal_kernel` takes: a body, and a header with the functions that it calls. The bodies know
+nothing of types: every header has `decode(block, part, w)`, which gives 32 of the 256 weights of a block, and
+`BLOCK_BYTES`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Metal kernels compute, on the host shim: every type against our dequantizers, many shapes, orders of threads."""
+"""What the Metal kernels compute, on the host shim: every type against our dequantizers, in many shapes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgert_quant.blocks import BlockType, dequantize, quantize
+from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.mlx.metal import RAW_TYPES, launches
 from edgert_runtimes.mlx.metal.launches import Launch
 
 from tests.support.metal import COMPILER, ORDERS, Program
-from tests.support.tiny import normalized_error
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="g++ is missing, which compiles Metal kernels for the host")
 

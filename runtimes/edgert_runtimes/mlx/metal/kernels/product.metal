@@ -9,9 +9,9 @@ inline void multiply(const device uchar* row, const device T* x, uint width, uin
         float w[32];
         decode(row + size_t(k / 256) * BLOCK_BYTES, part, w);
         for (int c = 0; c < COLUMNS; ++c) {
-            const device T* values = x + size_t(c) * width + k;
+            const device T* from = x + size_t(c) * width + k;
             float sum = 0;
-            for (uint i = 0; i < 32; ++i) sum += w[i] * float(values[i]);
+            for (uint i = 0; i < 32; ++i) sum += w[i] * float(from[i]);
             sums[c] += sum;
         }
     }
