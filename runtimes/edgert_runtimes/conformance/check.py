@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from edgert_models.errors import UnsupportedError
 
@@ -12,8 +13,8 @@ from edgert_runtimes.conformance.cases import Case, compare
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: its error and bound where it ran, and the `reason` if it failed. `refused`: the backend
-    says that it does not do this, and why.
+    """What became of a case: its error and bound where it gave numbers, and the `reason` if it failed. `refused`: the
+    backend says that it does not do this, and why.
     """
 
     case: Case
@@ -36,6 +37,5 @@ def check(backend: Backend, case: Case) -> Outcome:
         return Outcome(case, reason=str(refusal), refused=True)
     except Exception as failure:  # a driver's or a compiler's own
         return Outcome(case, reason=f"{type(failure).__name__}: {failure}")
-    if error <= bound:
-        return Outcome(case, error, bound)
-    return Outcome(case, error, bound, f"the error is {error:.1e}, at most {bound:.1e} is allowed")
+    reason = "" if error <= bound else f"the error is {error:.1e}, at most {bound:.1e} is allowed"
+    return Outcome(case, error, bound, reason) if isfinite(error) else Outcome(case, reason=reason)
