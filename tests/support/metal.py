@@ -18,13 +18,14 @@ ORDERS = (0, 1, 2)
 """In which threads run between two waits: ascending, descending, shuffled."""
 
 _NUMBERS = {"float32": "float", "float16": "half", "bfloat16": "bfloat", "uint8": "uchar", "uint32": "uint"}
-_ATTRIBUTES = {
+ATTRIBUTES = {
     "thread_position_in_grid": "uint3",
     "threadgroup_position_in_grid": "uint3",
     "thread_index_in_threadgroup": "uint",
     "thread_index_in_simdgroup": "uint",
     "simdgroup_index_in_threadgroup": "uint",
 }
+"""Where a thread is, as kernels are told: all are given to all, where MLX gives each those that it names."""
 
 
 class Program:
@@ -71,8 +72,8 @@ def _entry(name: str, launch: Launch, number: str) -> str:
         parameters += [f"const {held or 'T'}* {array}", f"const int* {array}_shape"]
         real = held or _NUMBERS[number]
         arguments += [f"(const {real}*)arrays[{2 * i}]", f"(const int*)arrays[{2 * i + 1}]"]
-    parameters += ["T* y", *(f"{held} {attribute}" for attribute, held in _ATTRIBUTES.items())]
-    arguments += [f"({_NUMBERS[number]}*)arrays[{2 * len(kernel.inputs)}]", *(f"at.{each}" for each in _ATTRIBUTES)]
+    parameters += ["T* y", *(f"{held} {attribute}" for attribute, held in ATTRIBUTES.items())]
+    arguments += [f"({_NUMBERS[number]}*)arrays[{2 * len(kernel.inputs)}]", *(f"at.{each}" for each in ATTRIBUTES)]
     template = ", ".join(["typename T", *(f"int {parameter}" for parameter, _ in launch.template)])
     values = ", ".join([_NUMBERS[number], *(str(value) for _, value in launch.template)])
     return f"""

@@ -22,7 +22,7 @@ FLOAT, QUANTIZED = 1e-7, 5e-4
 ROUNDING = {"float32": 0.0, "float16": 1e-5, "bfloat16": 1e-3}
 """The least bound by the type in which a session computes: a few roundings."""
 
-AMPLIFIED = 8
+AMPLIFIED = 10
 """How much greater the error of a result may be than that of weights which a backend, as it says, keeps inexactly."""
 
 Wire = Callable[[Graph, Value], Value]
@@ -102,5 +102,5 @@ def compare(backend: Backend, case: Case) -> tuple[float, float]:
         if ours.shape != reference.shape or ours.dtype != np.float32:
             raise ValueError(f"the result is {ours.dtype} {list(ours.shape)}, not float32 {list(reference.shape)}")
     error = float(np.max([normalized_error(*pair) for pair in zip(found, wanted, strict=True)]))  # NaN stays NaN
-    inexact = AMPLIFIED * max(weight.error for weight in report.weights)
+    inexact = AMPLIFIED * max((weight.error for weight in report.weights), default=0.0)
     return error, max(case.bound, ROUNDING[report.precision]) + inexact

@@ -1,1 +1,1 @@
-"""The MLX backend: plans as MLX functions, on Apple GPUs and (for tests) on Linux CPUs."""
+"""The MLX backend: Apple silicon, and the CPU of any machine that MLX runs on."""

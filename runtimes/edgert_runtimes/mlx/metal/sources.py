@@ -2,7 +2,7 @@
 
 A kernel is what `mx.fast.metal_kernel` takes: a body, and a header with the functions that it calls. The bodies know
 nothing of types: every header has `decode(block, part, w)`, which gives 32 of the 256 weights of a block, and
-`BLOCK_BYTES`.
+`BLOCK_BYTES`. All of it is ASCII, the only text that MLX hands to Metal's compiler, and C++14, Metal's dialect.
 """
 
 from __future__ import annotations

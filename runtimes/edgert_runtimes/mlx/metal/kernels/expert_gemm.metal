@@ -1,8 +1,9 @@
-// The same as expert_gemv for many pairs, best in the order of their experts: y[p] = x[p / share] W[ids[p]]ᵀ. x [pairs / share, K]
-// of T; blocks uchar [experts, N, bytes of a row]; ids [pairs]; y [pairs, N] of T.
-// A group of 128 threads makes a tile of 32 pairs by 64 rows of W: threads [128 ⌈N / 64⌉, ⌈pairs / 32⌉]. It goes through the
-// pairs run by run of one expert; of each, 32 weights of K at a time lie in w_tile [32][64] and x_tile [32][32], and
-// simdgroup s sums pairs 16 (s % 2) … by rows 32 (s / 2) … of the tile in eight matrices of 8 by 8.
+// The same as expert_gemv for many pairs, best in the order of their experts: y[p] = x[p / share] W[ids[p]]^T.
+// x [pairs / share, K] of T; blocks uchar [experts, N, bytes of a row]; ids [pairs]; y [pairs, N] of T.
+// A group of 128 threads makes a tile of 32 pairs by 64 rows of W: threads [128 ceil(N / 64), ceil(pairs / 32)]. It goes
+// through the pairs run by run of one expert. Of each run, 32 weights of K at a time lie in w_tile [32][64] and x_tile
+// [32][32]; simdgroup s sums the sixteen pairs from 16 (s % 2) on by the 32 rows from 32 (s / 2) on, in eight matrices of
+// 8 by 8.
 threadgroup float w_tile[32 * 64];
 threadgroup float x_tile[32 * 32];
 

@@ -1,5 +1,5 @@
-// y[p] = x[p / share] W[ids[p]]ᵀ for few pairs p of a token and an expert that the router chose for it. x [pairs / share, K] of
-// T; blocks uchar [experts, N, bytes of a row]; ids [pairs]; y [pairs, N] of T.
+// y[p] = x[p / share] W[ids[p]]^T for few pairs p of a token and an expert that the router chose for it.
+// x [pairs / share, K] of T; blocks uchar [experts, N, bytes of a row]; ids [pairs]; y [pairs, N] of T.
 // Threads [8 N, rounded up to whole groups; pairs]: as in gemv.
 uint rows = blocks_shape[1], width = x_shape[1], pair = thread_position_in_grid.y;
 uint row = thread_position_in_grid.x / 8, part = thread_position_in_grid.x % 8;

@@ -1,4 +1,4 @@
-// y = x Wᵀ for few rows. x [COLUMNS, K] of T; blocks uchar [N, bytes of a row]; y [COLUMNS, N] of T.
+// y = x W^T for few rows. x [COLUMNS, K] of T; blocks uchar [N, bytes of a row]; y [COLUMNS, N] of T.
 // A thread for each part of a row of W: threads [8 N, rounded up to whole groups].
 uint rows = blocks_shape[0], width = x_shape[1];
 uint row = thread_position_in_grid.x / 8, part = thread_position_in_grid.x % 8;

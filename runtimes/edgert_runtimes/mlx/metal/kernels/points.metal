@@ -1,7 +1,7 @@
 // Types whose codes name points of a grid. `grid` has the points' coordinates as signed bytes, four to a word; it is made
 // from edgert_quant's tables.
 
-// Four weights: step · coordinates of a word of the grid, negative where bit j of `signs` is set.
+// Four weights: step * coordinates of a word of the grid, negative where bit j of `signs` is set.
 inline void place(uint word, uint signs, float step, thread float* w) {
     for (uint j = 0; j < 4; ++j) {
         float value = step * signed_byte_of(word, j);

@@ -1,4 +1,4 @@
-// IQ1_M: uchar qs[32], uchar qh[16], ushort scales[4]; w = d · (2 s + 1) · (point ± 1/8). Point i of a block (of eight weights
+// IQ1_M: uchar qs[32], uchar qh[16], ushort scales[4]; w = d * (2 s + 1) * (point +- 1/8). Point i of a block (of eight weights
 // each) has the index qs[i] and, above, the low three bits of half i of qh; 1/8 is subtracted where the fourth is set. Bits
 // 3 (g % 4) and the next two of scales[g / 4] are s of the 16 weights g; the upper four bits of scales are those of the half d,
 // lowest first. Source: block_iq1_m of ggml-common.h, dequantize_row_iq1_m of ggml-quants.c.

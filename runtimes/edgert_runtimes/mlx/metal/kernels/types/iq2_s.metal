@@ -1,4 +1,4 @@
-// IQ2_S: half d, uchar qs[32], uchar signs[32], uchar qh[8], uchar scales[8]; w = d · (1/2 + s) / 4 · sign · point. Point i of
+// IQ2_S: half d, uchar qs[32], uchar signs[32], uchar qh[8], uchar scales[8]; w = d * (1/2 + s) / 4 * sign * point. Point i of
 // 32 weights (of eight each) has the index qs[i] and, above, bits 2 i, 2 i + 1 of qh; s is a half of scales, for 16 weights.
 // Source: block_iq2_s of ggml-common.h, dequantize_row_iq2_s of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {

@@ -1,4 +1,4 @@
-// IQ2_XS: half d, ushort qs[32], uchar scales[8]; w = d · (1/2 + s) / 4 · sign · point. The low nine bits of qs[i] name the
+// IQ2_XS: half d, ushort qs[32], uchar scales[8]; w = d * (1/2 + s) / 4 * sign * point. The low nine bits of qs[i] name the
 // point of eight weights, the upper seven are their signs; s is a half of scales, for 16 weights.
 // Source: block_iq2_xs of ggml-common.h, dequantize_row_iq2_xs of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {

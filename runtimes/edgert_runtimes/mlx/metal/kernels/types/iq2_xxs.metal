@@ -1,5 +1,5 @@
-// IQ2_XXS: half d, and for every 32 weights uchar index[4], uint rest; w = d · (1/2 + s) / 4 · sign · point. Index i names a
-// point of eight weights, bits 7 i … 7 i + 6 of rest their signs, its upper four bits are s.
+// IQ2_XXS: half d, and for every 32 weights uchar index[4], uint rest; w = d * (1/2 + s) / 4 * sign * point. Index i names a
+// point of eight weights, bits 7 i to 7 i + 6 of rest their signs, its upper four bits are s.
 // Source: block_iq2_xxs of ggml-common.h, dequantize_row_iq2_xxs of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {
     const device uchar* index = block + 2 + 8 * part;

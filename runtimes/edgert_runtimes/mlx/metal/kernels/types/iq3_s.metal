@@ -1,4 +1,4 @@
-// IQ3_S: half d, uchar qs[64], uchar qh[8], uchar signs[32], uchar scales[4]; w = d · (1 + 2 s) · sign · point. Point i of 32
+// IQ3_S: half d, uchar qs[64], uchar qh[8], uchar signs[32], uchar scales[4]; w = d * (1 + 2 s) * sign * point. Point i of 32
 // weights (of four each) has the index qs[i] and, above, bit i of qh; s is a half of scales, for 32 weights.
 // Source: block_iq3_s of ggml-common.h, dequantize_row_iq3_s of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {

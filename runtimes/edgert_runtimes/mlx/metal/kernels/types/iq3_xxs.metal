@@ -1,4 +1,4 @@
-// IQ3_XXS: half d, uchar qs[64], uint rest[8]; w = d · (1/2 + s) / 2 · sign · point. qs[i] names a point of four weights; for
+// IQ3_XXS: half d, uchar qs[64], uint rest[8]; w = d * (1/2 + s) / 2 * sign * point. qs[i] names a point of four weights; for
 // every 32 weights, rest has four times seven signs and above them s.
 // Source: block_iq3_xxs of ggml-common.h, dequantize_row_iq3_xxs of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {

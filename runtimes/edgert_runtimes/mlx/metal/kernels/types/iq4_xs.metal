@@ -1,4 +1,4 @@
-// IQ4_XS: half d, ushort scales_h, uchar scales_l[4], uchar qs[128]; w = d · (scale - 32) · values[q], a scale for every 32
+// IQ4_XS: half d, ushort scales_h, uchar scales_l[4], uchar qs[128]; w = d * (scale - 32) * values[q], a scale for every 32
 // weights: its low four bits are half g of scales_l, its upper two bits 2 g, 2 g + 1 of scales_h. Byte 16 g + j of qs holds
 // weights 32 g + j (low half) and 32 g + 16 + j. Source: block_iq4_xs of ggml-common.h; `values` from edgert_quant.
 inline void decode(const device uchar* block, uint part, thread float* w) {

@@ -1,4 +1,4 @@
-// Q2_K: uchar scales[16], uchar qs[64], half d, half dmin; w = d · scale · q - dmin · minimum. scales[g] holds the scale (low
+// Q2_K: uchar scales[16], uchar qs[64], half d, half dmin; w = d * scale * q - dmin * minimum. scales[g] holds the scale (low
 // half) and the minimum of 16 weights; weight 128 h + 32 s + l has bits 2 s, 2 s + 1 of byte 32 h + l of qs.
 // Source: block_q2_K of ggml-common.h.
 inline void decode(const device uchar* block, uint part, thread float* w) {

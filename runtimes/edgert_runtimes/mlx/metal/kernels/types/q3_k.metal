@@ -1,4 +1,4 @@
-// Q3_K: uchar hmask[32], uchar qs[64], uchar scales[12], half d; w = d · (scale - 32) · (q - 4), a scale for every 16 weights.
+// Q3_K: uchar hmask[32], uchar qs[64], uchar scales[12], half d; w = d * (scale - 32) * (q - 4), a scale for every 16 weights.
 // Of weight 128 h + 32 s + l, the low two bits are bits 2 s, 2 s + 1 of byte 32 h + l of qs, the third is bit 4 h + s of
 // hmask[l]. The low four bits of scale g are in half g / 8 of scales[g % 8], the upper two in bits 2 (g / 4) and the next of
 // scales[8 + g % 4]. Source: block_q3_K of ggml-common.h, dequantize_row_q3_K of ggml-quants.c.

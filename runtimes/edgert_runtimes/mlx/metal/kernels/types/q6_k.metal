@@ -1,4 +1,4 @@
-// Q6_K: uchar ql[128], uchar qh[64], char scales[16], half d; w = d · scale · (q - 32), a scale for every 16 weights.
+// Q6_K: uchar ql[128], uchar qh[64], char scales[16], half d; w = d * scale * (q - 32), a scale for every 16 weights.
 // Of weight 128 h + 32 s + l, the low four bits are in byte 64 h + 32 (s % 2) + l of ql (the low half for s < 2), the upper
 // two in bits 2 s, 2 s + 1 of byte 32 h + l of qh. Source: block_q6_K of ggml-common.h.
 inline void decode(const device uchar* block, uint part, thread float* w) {

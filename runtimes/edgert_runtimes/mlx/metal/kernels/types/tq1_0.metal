@@ -1,5 +1,5 @@
-// TQ1_0: uchar qs[48], uchar qh[4], half d; w = d · (digit - 1). A byte holds digits in base 3, the first the highest, as
-// ⌈256 n / 243⌉: digit number n is the upper byte of 3 · (byte · 3ⁿ mod 256). Weight 32 n + m < 160 is digit n of qs[m],
+// TQ1_0: uchar qs[48], uchar qh[4], half d; w = d * (digit - 1). A byte holds digits in base 3, the first the highest, as
+// ceil(256 n / 243): digit number n is the upper byte of 3 * (byte * 3^n mod 256). Weight 32 n + m < 160 is digit n of qs[m],
 // weight 160 + 16 n + m < 240 that of qs[32 + m], weight 240 + 4 n + m that of qh[m].
 // Source: block_tq1_0 of ggml-common.h, dequantize_row_tq1_0 of ggml-quants.c.
 constant uint powers_of_three[5] = {1, 3, 9, 27, 81};

@@ -1,4 +1,4 @@
-// TQ2_0: uchar qs[64], half d; w = d · (q - 1); weight 128 h + 32 s + l has bits 2 s, 2 s + 1 of byte 32 h + l.
+// TQ2_0: uchar qs[64], half d; w = d * (q - 1); weight 128 h + 32 s + l has bits 2 s, 2 s + 1 of byte 32 h + l.
 // Source: block_tq2_0 of ggml-common.h.
 inline void decode(const device uchar* block, uint part, thread float* w) {
     float d = half_at(block + 64);
