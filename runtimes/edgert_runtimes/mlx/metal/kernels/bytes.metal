@@ -1,6 +1,9 @@
 // Reading the bytes of a block. All blocks here have an even number of bytes and all of their fields even places, so that
 // pieces of 16 bits are aligned; numbers are little-endian.
 
+// For loops over an array of a thread: only where every index is a constant does the array lie in registers.
+#define UNROLL _Pragma("clang loop unroll(full)")
+
 inline uint short_at(const device uchar* p) {
     return *(const device ushort*)p;
 }

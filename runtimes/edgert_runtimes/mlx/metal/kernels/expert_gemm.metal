@@ -9,27 +9,27 @@ threadgroup float x_tile[32 * 32];
 
 uint rows = blocks_shape[1], width = x_shape[1], pairs = ids_shape[0];
 uint share = pairs / x_shape[0];
-uint thread_index = thread_index_in_threadgroup, simdgroup = simdgroup_index_in_threadgroup;
+uint index = thread_index_in_threadgroup, lanes = simdgroup_index_in_threadgroup;
 uint first_row = 64 * threadgroup_position_in_grid.x, first_pair = 32 * threadgroup_position_in_grid.y;
 uint end_pair = min(first_pair + 32, pairs);
-uint pair_corner = 16 * (simdgroup % 2), row_corner = 32 * (simdgroup / 2);
+uint pair_corner = 16 * (lanes % 2), row_corner = 32 * (lanes / 2);
 
 for (uint start = first_pair, stop; start < end_pair; start = stop) {
     uint expert = ids[start];
     for (stop = start + 1; stop < end_pair && uint(ids[stop]) == expert;) ++stop;
 
     simdgroup_float8x8 sums[2][4];
-    for (uint i = 0; i < 2; ++i) {
-        for (uint j = 0; j < 4; ++j) sums[i][j] = make_filled_simdgroup_matrix<float, 8>(0.0f);
+    UNROLL for (uint i = 0; i < 2; ++i) {
+        UNROLL for (uint j = 0; j < 4; ++j) sums[i][j] = make_filled_simdgroup_matrix<float, 8>(0.0f);
     }
     for (uint k = 0; k < width; k += 32) {
-        if (thread_index < 64) {
-            uint row = min(first_row + thread_index, rows - 1);
+        if (index < 64) {
+            uint row = min(first_row + index, rows - 1);
             float w[32];
             decode(blocks + (size_t(expert) * rows + row) * blocks_shape[2] + size_t(k / 256) * BLOCK_BYTES, k / 32 % 8, w);
-            for (uint i = 0; i < 32; ++i) w_tile[64 * i + thread_index] = w[i];
+            UNROLL for (uint i = 0; i < 32; ++i) w_tile[64 * i + index] = w[i];
         } else {
-            for (uint at = thread_index - 64; at < 32 * 32; at += 64) {
+            for (uint at = index - 64; at < 32 * 32; at += 64) {
                 uint pair = min(first_pair + at / 32, pairs - 1);
                 x_tile[at] = float(x[size_t(pair / share) * width + k + at % 32]);
             }
@@ -37,19 +37,20 @@ for (uint start = first_pair, stop; start < end_pair; start = stop) {
         threadgroup_barrier(mem_flags::mem_threadgroup);
         for (uint step = 0; step < 32; step += 8) {
             simdgroup_float8x8 left[2], right[4];
-            for (uint i = 0; i < 2; ++i) simdgroup_load(left[i], x_tile + 32 * (pair_corner + 8 * i) + step, 32);
-            for (uint j = 0; j < 4; ++j) simdgroup_load(right[j], w_tile + 64 * step + row_corner + 8 * j, 64);
-            for (uint i = 0; i < 2; ++i) {
-                for (uint j = 0; j < 4; ++j) simdgroup_multiply_accumulate(sums[i][j], left[i], right[j], sums[i][j]);
+            UNROLL for (uint i = 0; i < 2; ++i) simdgroup_load(left[i], x_tile + 32 * (pair_corner + 8 * i) + step, 32);
+            UNROLL for (uint j = 0; j < 4; ++j) simdgroup_load(right[j], w_tile + 64 * step + row_corner + 8 * j, 64);
+            UNROLL for (uint i = 0; i < 2; ++i) {
+                UNROLL for (uint j = 0; j < 4; ++j) simdgroup_multiply_accumulate(sums[i][j], left[i], right[j], sums[i][j]);
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }
-    for (uint i = 0; i < 2; ++i) {
-        for (uint j = 0; j < 4; ++j) simdgroup_store(sums[i][j], w_tile + 64 * (pair_corner + 8 * i) + row_corner + 8 * j, 64);
+    UNROLL for (uint i = 0; i < 2; ++i) {
+        uint corner = 64 * (pair_corner + 8 * i) + row_corner;
+        UNROLL for (uint j = 0; j < 4; ++j) simdgroup_store(sums[i][j], w_tile + corner + 8 * j, 64);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint at = thread_index; at < 32 * 64; at += 128) {
+    for (uint at = index; at < 32 * 64; at += 128) {
         uint pair = first_pair + at / 64, row = first_row + at % 64;
         if (pair >= start && pair < stop && row < rows) y[size_t(pair) * rows + row] = T(w_tile[at]);
     }

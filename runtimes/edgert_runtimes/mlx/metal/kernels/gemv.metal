@@ -7,5 +7,5 @@ const device uchar* start = blocks + size_t(min(row, rows - 1)) * blocks_shape[1
 float sums[COLUMNS];
 multiply<T, COLUMNS>(start, x, width, part, sums);
 if (part == 0 && row < rows) {
-    for (int c = 0; c < COLUMNS; ++c) y[size_t(c) * rows + row] = T(sums[c]);
+    UNROLL for (int c = 0; c < COLUMNS; ++c) y[size_t(c) * rows + row] = T(sums[c]);
 }

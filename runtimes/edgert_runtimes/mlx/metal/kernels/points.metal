@@ -3,7 +3,7 @@
 
 // Four weights: step * coordinates of a word of the grid, negative where bit j of `signs` is set.
 inline void place(uint word, uint signs, float step, thread float* w) {
-    for (uint j = 0; j < 4; ++j) {
+    UNROLL for (uint j = 0; j < 4; ++j) {
         float value = step * signed_byte_of(word, j);
         w[j] = signs >> j & 1 ? -value : value;
     }

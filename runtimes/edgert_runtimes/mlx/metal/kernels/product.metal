@@ -4,18 +4,18 @@
 
 template <typename T, int COLUMNS>
 inline void multiply(const device uchar* row, const device T* x, uint width, uint part, thread float* sums) {
-    for (int c = 0; c < COLUMNS; ++c) sums[c] = 0;
+    UNROLL for (int c = 0; c < COLUMNS; ++c) sums[c] = 0;
     for (uint k = 32 * part; k < width; k += 256) {
         float w[32];
         decode(row + size_t(k / 256) * BLOCK_BYTES, part, w);
-        for (int c = 0; c < COLUMNS; ++c) {
+        UNROLL for (int c = 0; c < COLUMNS; ++c) {
             const device T* from = x + size_t(c) * width + k;
             float sum = 0;
-            for (uint i = 0; i < 32; ++i) sum += w[i] * float(from[i]);
+            UNROLL for (uint i = 0; i < 32; ++i) sum += w[i] * float(from[i]);
             sums[c] += sum;
         }
     }
-    for (int c = 0; c < COLUMNS; ++c) {
+    UNROLL for (int c = 0; c < COLUMNS; ++c) {
         for (ushort distance = 4; distance > 0; distance /= 2) sums[c] += simd_shuffle_xor(sums[c], distance);
     }
 }

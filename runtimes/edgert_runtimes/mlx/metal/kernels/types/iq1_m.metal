@@ -7,12 +7,12 @@ inline void decode(const device uchar* block, uint part, thread float* w) {
     uint bits = 0;
     for (uint i = 0; i < 4; ++i) bits |= short_at(scales + 2 * i) >> 12 << 4 * i;
     float d = float(as_type<half>(ushort(bits)));
-    for (uint i = 0; i < 4; ++i) {
+    UNROLL for (uint i = 0; i < 4; ++i) {
         uint g = 2 * part + i / 2;
         float step = d * float(2 * (short_at(scales + 2 * (g / 4)) >> 3 * (g % 4) & 7) + 1);
         uint high = nibble_at(block + 32, 4 * part + i);
         uint index = block[4 * part + i] | (high & 7) << 8;
         float shift = high & 8 ? -0.125f : 0.125f;
-        for (uint j = 0; j < 8; ++j) w[8 * i + j] = step * (signed_byte_of(grid[2 * index + j / 4], j % 4) + shift);
+        UNROLL for (uint j = 0; j < 8; ++j) w[8 * i + j] = step * (signed_byte_of(grid[2 * index + j / 4], j % 4) + shift);
     }
 }

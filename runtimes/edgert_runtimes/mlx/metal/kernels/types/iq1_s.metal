@@ -5,8 +5,8 @@ inline void decode(const device uchar* block, uint part, thread float* w) {
     uint rest = short_at(block + 34 + 2 * part);
     float step = half_at(block) * float(2 * (rest >> 12 & 7) + 1);
     float shift = rest >> 15 ? -0.125f : 0.125f;
-    for (uint i = 0; i < 4; ++i) {
+    UNROLL for (uint i = 0; i < 4; ++i) {
         uint index = block[2 + 4 * part + i] | (rest >> 3 * i & 7) << 8;
-        for (uint j = 0; j < 8; ++j) w[8 * i + j] = step * (signed_byte_of(grid[2 * index + j / 4], j % 4) + shift);
+        UNROLL for (uint j = 0; j < 8; ++j) w[8 * i + j] = step * (signed_byte_of(grid[2 * index + j / 4], j % 4) + shift);
     }
 }

@@ -3,7 +3,7 @@
 // Source: block_iq2_s of ggml-common.h, dequantize_row_iq2_s of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {
     float d = half_at(block);
-    for (uint i = 0; i < 4; ++i) {
+    UNROLL for (uint i = 0; i < 4; ++i) {
         float step = d * (0.5f + float(nibble_at(block + 74, 2 * part + i / 2))) * 0.25f;
         uint index = block[2 + 4 * part + i] | (block[66 + part] >> 2 * i & 3) << 8;
         uint signs = block[34 + 4 * part + i];

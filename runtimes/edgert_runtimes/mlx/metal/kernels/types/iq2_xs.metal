@@ -3,7 +3,7 @@
 // Source: block_iq2_xs of ggml-common.h, dequantize_row_iq2_xs of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {
     float d = half_at(block);
-    for (uint i = 0; i < 4; ++i) {
+    UNROLL for (uint i = 0; i < 4; ++i) {
         uint q = short_at(block + 2 + 8 * part + 2 * i);
         float step = d * (0.5f + float(nibble_at(block + 66, 2 * part + i / 2))) * 0.25f;
         uint index = q & 511, signs = with_parity(q >> 9);

@@ -5,7 +5,7 @@ inline void decode(const device uchar* block, uint part, thread float* w) {
     const device uchar* index = block + 2 + 8 * part;
     uint rest = word_at(index + 4);
     float step = half_at(block) * (0.5f + float(rest >> 28)) * 0.25f;
-    for (uint i = 0; i < 4; ++i) {
+    UNROLL for (uint i = 0; i < 4; ++i) {
         uint signs = with_parity(rest >> 7 * i);
         place(grid[2 * index[i]], signs, step, w + 8 * i);
         place(grid[2 * index[i] + 1], signs >> 4, step, w + 8 * i + 4);

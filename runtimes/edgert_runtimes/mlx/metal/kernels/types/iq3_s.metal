@@ -3,7 +3,7 @@
 // Source: block_iq3_s of ggml-common.h, dequantize_row_iq3_s of ggml-quants.c.
 inline void decode(const device uchar* block, uint part, thread float* w) {
     float step = half_at(block) * float(1 + 2 * nibble_at(block + 106, part));
-    for (uint i = 0; i < 8; ++i) {
+    UNROLL for (uint i = 0; i < 8; ++i) {
         uint index = block[2 + 8 * part + i] | (block[66 + part] >> i & 1) << 8;
         place(grid[index], nibble_at(block + 74 + 4 * part, i), step, w + 4 * i);
     }

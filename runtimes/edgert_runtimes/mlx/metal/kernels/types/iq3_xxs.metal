@@ -5,5 +5,5 @@ inline void decode(const device uchar* block, uint part, thread float* w) {
     const device uchar* index = block + 2 + 8 * part;
     uint rest = word_at(block + 66 + 4 * part);
     float step = half_at(block) * (0.5f + float(rest >> 28)) * 0.5f;
-    for (uint i = 0; i < 8; ++i) place(grid[index[i]], with_parity(rest >> 7 * (i / 2)) >> 4 * (i % 2), step, w + 4 * i);
+    UNROLL for (uint i = 0; i < 8; ++i) place(grid[index[i]], with_parity(rest >> 7 * (i / 2)) >> 4 * (i % 2), step, w + 4 * i);
 }

@@ -4,9 +4,9 @@
 inline void decode(const device uchar* block, uint part, thread float* w) {
     uint scale = nibble_at(block + 4, part) | (short_at(block + 2) >> 2 * part & 3) << 4;
     float step = half_at(block) * (float(scale) - 32);
-    for (uint i = 0; i < 16; i += 4) {
+    UNROLL for (uint i = 0; i < 16; i += 4) {
         uint q = word_at(block + 8 + 16 * part + i);
-        for (uint j = 0; j < 4; ++j) {
+        UNROLL for (uint j = 0; j < 4; ++j) {
             w[i + j] = step * float(values[q >> 8 * j & 15]);
             w[i + j + 16] = step * float(values[q >> (8 * j + 4) & 15]);
         }

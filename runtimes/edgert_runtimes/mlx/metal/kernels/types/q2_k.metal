@@ -4,10 +4,10 @@
 inline void decode(const device uchar* block, uint part, thread float* w) {
     uint h = part / 4, s = part % 4;
     float d = half_at(block + 80), dmin = half_at(block + 82);
-    for (uint i = 0; i < 32; i += 4) {
+    UNROLL for (uint i = 0; i < 32; i += 4) {
         uint scale = block[2 * part + i / 16];
         float step = d * float(scale & 15), least = dmin * float(scale >> 4);
         uint q = word_at(block + 16 + 32 * h + i) >> 2 * s & 0x03030303;
-        for (uint j = 0; j < 4; ++j) w[i + j] = step * byte_of(q, j) - least;
+        UNROLL for (uint j = 0; j < 4; ++j) w[i + j] = step * byte_of(q, j) - least;
     }
 }

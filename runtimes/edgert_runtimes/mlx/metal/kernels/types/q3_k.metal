@@ -6,11 +6,11 @@ inline void decode(const device uchar* block, uint part, thread float* w) {
     uint h = part / 4, s = part % 4;
     const device uchar* scales = block + 96;
     float d = half_at(block + 108);
-    for (uint i = 0; i < 32; i += 4) {
+    UNROLL for (uint i = 0; i < 32; i += 4) {
         uint g = 2 * part + i / 16;
         uint scale = (scales[g % 8] >> 4 * (g / 8) & 15) | (scales[8 + g % 4] >> 2 * (g / 4) & 3) << 4;
         float step = d * (float(scale) - 32);
         uint q = (word_at(block + 32 + 32 * h + i) >> 2 * s & 0x03030303) | (word_at(block + i) >> part & 0x01010101) << 2;
-        for (uint j = 0; j < 4; ++j) w[i + j] = step * (byte_of(q, j) - 4);
+        UNROLL for (uint j = 0; j < 4; ++j) w[i + j] = step * (byte_of(q, j) - 4);
     }
 }

@@ -6,9 +6,9 @@ inline void decode(const device uchar* block, uint part, thread float* w) {
     const device uchar* low = block + 64 * h + 32 * (s % 2);
     const device uchar* high = block + 128 + 32 * h;
     float d = half_at(block + 208);
-    for (uint i = 0; i < 32; i += 4) {
+    UNROLL for (uint i = 0; i < 32; i += 4) {
         float step = d * float(int8_t(block[192 + 2 * part + i / 16]));
         uint q = (word_at(low + i) >> 4 * (s / 2) & 0x0F0F0F0F) | (word_at(high + i) >> 2 * s & 0x03030303) << 4;
-        for (uint j = 0; j < 4; ++j) w[i + j] = step * (byte_of(q, j) - 32);
+        UNROLL for (uint j = 0; j < 4; ++j) w[i + j] = step * (byte_of(q, j) - 32);
     }
 }

@@ -6,7 +6,7 @@ constant uint powers_of_three[5] = {1, 3, 9, 27, 81};
 
 inline void decode(const device uchar* block, uint part, thread float* w) {
     float d = half_at(block + 52);
-    for (uint i = 0; i < 32; ++i) {
+    UNROLL for (uint i = 0; i < 32; ++i) {
         uint at, number;  // of the byte, and of its digit
         uint rest = 32 * part + i;
         if (rest < 160) {

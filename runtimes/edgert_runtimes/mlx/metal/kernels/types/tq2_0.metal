@@ -2,8 +2,8 @@
 // Source: block_tq2_0 of ggml-common.h.
 inline void decode(const device uchar* block, uint part, thread float* w) {
     float d = half_at(block + 64);
-    for (uint i = 0; i < 32; i += 4) {
+    UNROLL for (uint i = 0; i < 32; i += 4) {
         uint q = word_at(block + 32 * (part / 4) + i) >> 2 * (part % 4) & 0x03030303;
-        for (uint j = 0; j < 4; ++j) w[i + j] = d * (byte_of(q, j) - 1);
+        UNROLL for (uint j = 0; j < 4; ++j) w[i + j] = d * (byte_of(q, j) - 1);
     }
 }
