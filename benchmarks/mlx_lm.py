@@ -2,11 +2,11 @@
 
     python -m benchmarks.mlx_lm FOLDER --mlx-lm-python PATH [--rounds 5] [--prompt 64] [--tokens 32]
 
-A Qwen3-MoE checkpoint of random weights is written to the folder, which edgert converts to Q4_0, and mlx-lm to its own 4
-bits when it loads it. In each round both read a prompt and generate greedily, one after the other. Ratios say how many
-times faster edgert is, by round, and their median. `host` is what a step of decoding costs before anything is computed:
-for mlx-lm building its graph, for edgert that and all that the engine does, sampling and forecast included; it is
-measured on a model with as many layers as Qwen3-30B-A3B, and tiny ones, so that nothing but their number counts.
+A Qwen3-MoE checkpoint of random weights is written to the folder, which edgert converts to Q4_0, and mlx-lm to its own
+4 bits when it loads it. In each round both read a prompt and generate greedily, one after the other. Ratios say how
+many times faster edgert is, by round, and their median. `host` is what a step of decoding costs before anything is
+computed: for mlx-lm building its graph, for edgert that and all that the engine does, sampling and forecast included;
+it is measured on a model with as many layers as Qwen3-30B-A3B, and tiny ones, so that nothing but their number counts.
 """
 
 from __future__ import annotations

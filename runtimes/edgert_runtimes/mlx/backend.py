@@ -36,7 +36,7 @@ class MlxBackend:
 
             from edgert_runtimes.mlx.device import compute_dtype, on_metal
         except ImportError as error:
-            return Probe(False, _how_to_install(error), automatic=False)
+            return Probe(False, _how_to_install(error))
         metal = on_metal()
         details = {"device": "cpu", "mlx": version("mlx")}
         if metal:
@@ -45,8 +45,8 @@ class MlxBackend:
         try:
             details["floats"] = str(compute_dtype()).removeprefix("mlx.core.")
         except EdgertError as error:
-            return Probe(False, str(error), details, automatic=False)
-        return Probe(True, details=details, automatic=metal)
+            return Probe(False, str(error), details)
+        return Probe(True, details=details, gpu=metal)
 
     def warmup(self, progress: Progress | None = None) -> int:
         """MLX compiles kernels as it meets them, and keeps them itself."""
@@ -59,6 +59,7 @@ class MlxBackend:
             raise BackendError(probe.reason)
         from edgert_runtimes.mlx import weights as loading
         from edgert_runtimes.mlx.device import compute_dtype, device_memory, on_metal
+        from edgert_runtimes.mlx.metal import RAW_TYPES
         from edgert_runtimes.mlx.session import MlxSession
 
         start = time.perf_counter()
@@ -66,7 +67,7 @@ class MlxBackend:
         check_limits(limits)
         check_kv_type(limits.kv_type, plan)
         dtype = compute_dtype()
-        layouts = loading.plan_layouts(plan, weights, dtype)
+        layouts = loading.plan_layouts(plan, weights, dtype, RAW_TYPES if on_metal() else ())
         slots = limits.blocks * limits.block_size
         position = sum(2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches)
         sizes = {
@@ -92,6 +93,7 @@ class MlxBackend:
             cache_bytes=sizes["cache"],
             workspace_bytes=sizes["workspace"],
             seconds=time.perf_counter() - start,
+            precision=str(probe.details["floats"]),
         )
         return MlxSession(plan, loaded, layouts, dtype, limits, report, weights)
 
