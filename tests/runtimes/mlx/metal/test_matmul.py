@@ -1,82 +1,19 @@
 """Products with raw blocks through MLX: on a GPU where there is Metal, else on the host shim in its place."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import mlx.core as mx
 import numpy as np
 import pytest
 from edgert_models.errors import BackendError, RequestError, UnsupportedError
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_runtimes.conformance.tiny import normalized_error
-from edgert_runtimes.mlx.metal import RAW_TYPES, matmul, raw_gather_matmul, raw_matmul, raw_rows
-from edgert_runtimes.mlx.metal.launches import Launch, check_matrix
-from edgert_runtimes.mlx.metal.sources import Kernel
-
-from tests.support.metal import COMPILER, Program
+from edgert_runtimes.mlx.metal import RAW_TYPES, raw_gather_matmul, raw_matmul, raw_rows
+from edgert_runtimes.mlx.metal.launches import check_matrix
 
 pytestmark = pytest.mark.mlx
 ON_METAL = mx.metal.is_available()
 TYPES = RAW_TYPES if ON_METAL else (BlockType.Q6_K,)  # `test_kernels` has all of them on the shim
 BOUNDS = {mx.float32: 1e-11, mx.float16: 1e-6, mx.bfloat16: 1e-4}
 SHAPES = [((1,), 1, 256), ((3,), 37, 768), ((9,), 66, 512), ((2, 33), 37, 256)]
-
-
-class HostMetal:
-    """`mx.fast.metal_kernel` on the shim: kernels are compiled when they first run."""
-
-    def __init__(self, folders: Callable[[str], Path]) -> None:
-        self.folders = folders
-        self.programs: dict[tuple[Kernel, tuple[tuple[str, int], ...], str], Program] = {}
-
-    def metal_kernel(
-        self, *, name: str, input_names: list[str], output_names: list[str], source: str, header: str
-    ) -> Callable[..., list[mx.array]]:
-        assert output_names == ["y"]
-        kernel = Kernel(name, tuple(input_names), header, source)
-
-        def run(
-            *,
-            inputs: list[mx.array],
-            template: list[tuple[str, Any]],
-            grid: tuple[int, int, int],
-            threadgroup: tuple[int, int, int],
-            output_shapes: list[tuple[int, int]],
-            output_dtypes: list[mx.Dtype],
-        ) -> list[mx.array]:
-            (_, dtype), *integers = template
-            assert output_dtypes == [dtype]
-            number = str(dtype).removeprefix("mlx.core.")
-            launch = Launch(kernel, tuple(integers), output_shapes[0], grid, threadgroup)
-            key = (kernel, launch.template, number)
-            if key not in self.programs:
-                self.programs[key] = Program([(launch, number)], self.folders(name))
-            given = [x.view(mx.uint16) if x.dtype == mx.bfloat16 else x for x in inputs]
-            y = mx.array(self.programs[key].run(launch, number, [np.asarray(x) for x in given]))
-            return [y.view(mx.bfloat16) if dtype == mx.bfloat16 else y]
-
-        return run
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> HostMetal:
-    return HostMetal(tmp_path_factory.mktemp)
-
-
-@pytest.fixture
-def metal(host: HostMetal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Metal, or what stands in for it."""
-    if ON_METAL:
-        yield
-        return
-    if COMPILER is None:
-        pytest.skip("there is neither Metal here nor g++, which compiles its kernels for the host")
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
-    monkeypatch.setattr(mx.fast, "metal_kernel", host.metal_kernel)
-    matmul._compiled.cache_clear()
-    yield
-    matmul._compiled.cache_clear()
 
 
 @pytest.fixture(params=TYPES, ids=lambda kind: kind.name)
