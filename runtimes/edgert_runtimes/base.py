@@ -91,8 +91,9 @@ class WeightProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeight:
-    """What became of one tensor: the layout it runs in, the bytes of that, a note where it cost something, and whether
-    those bytes are the file's own, `mapped`.
+    """What became of one tensor: the layout it runs in, the bytes of that, a note where it cost something, whether
+    those bytes are the file's own, `mapped`, and the normalized squared `error` of weights that the layout does not
+    hold exactly.
     """
 
     name: str
@@ -101,11 +102,14 @@ class LoadedWeight:
     bytes: int
     note: str = ""
     mapped: bool = False
+    error: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What loading did. Bytes of the cache and the workspace are memory held by the session."""
+    """What loading did. Bytes of the cache and the workspace are memory held by the session; `precision` is the type of
+    floats in which it computes: float32, float16 or bfloat16.
+    """
 
     backend: str
     threads: int
@@ -114,6 +118,7 @@ class LoadReport:
     cache_bytes: int
     workspace_bytes: int
     seconds: float
+    precision: str = "float32"
 
     @property
     def weight_bytes(self) -> int:
@@ -128,14 +133,14 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name).
-    `automatic`: whether `auto` may choose it, or it has to be asked for.
+    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name), `gpu`
+    whether it would run on a GPU.
     """
 
     available: bool
     reason: str = ""
     details: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
-    automatic: bool = True
+    gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ def get_backend(name: str = "auto") -> Backend:
         for candidate in _AUTOMATIC:
             backend = _make(candidate)
             probe = backend.probe()
-            if probe.available and probe.automatic:
+            if probe.available and (probe.gpu or candidate == "cpu"):
                 return backend
-            reasons[candidate] = probe.reason
+            reasons[candidate] = probe.reason or "there is no GPU for it"
         raise BackendError("no backend runs here: " + "; ".join(f"{key}: {why}" for key, why in reasons.items()))
     backend = _make(name)
     probe = backend.probe()

@@ -30,5 +30,7 @@ def open_backend(name: str) -> Backend:
         return HostCudaBackend()
     try:
         return get_backend(name)
-    except (BackendError, ImportError) as error:
+    except BackendError as error:
+        if name == "cpu":  # which runs everywhere
+            raise
         pytest.skip(str(error))

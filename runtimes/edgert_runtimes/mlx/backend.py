@@ -34,19 +34,19 @@ class MlxBackend:
         try:
             import mlx.core as mx
 
-            from edgert_runtimes.mlx.device import compute_dtype, on_metal
+            from edgert_runtimes.mlx import device
         except ImportError as error:
-            return Probe(False, _how_to_install(error), automatic=False)
-        metal = on_metal()
+            return Probe(False, _how_to_install(error))
+        metal = device.on_metal()
         details = {"device": "cpu", "mlx": version("mlx")}
         if metal:
             info = mx.device_info()
             details |= {"device": "metal", "gpu": str(info.get("device_name", "")), "memory": str(info["memory_size"])}
         try:
-            details["floats"] = str(compute_dtype()).removeprefix("mlx.core.")
+            details["floats"] = str(device.compute_dtype()).removeprefix("mlx.core.")
         except EdgertError as error:
-            return Probe(False, str(error), details, automatic=False)
-        return Probe(True, details=details, automatic=metal)
+            return Probe(False, str(error), details)
+        return Probe(True, details=details, gpu=metal)
 
     def warmup(self, progress: Progress | None = None) -> int:
         """MLX compiles kernels as it meets them, and keeps them itself."""
@@ -57,24 +57,24 @@ class MlxBackend:
         probe = self.probe()
         if not probe.available:
             raise BackendError(probe.reason)
+        from edgert_runtimes.mlx import device
         from edgert_runtimes.mlx import weights as loading
-        from edgert_runtimes.mlx.device import compute_dtype, device_memory, on_metal
         from edgert_runtimes.mlx.session import MlxSession
 
         start = time.perf_counter()
         check_weights(plan, weights)
         check_limits(limits)
         check_kv_type(limits.kv_type, plan)
-        dtype = compute_dtype()
-        layouts = loading.plan_layouts(plan, weights, dtype)
+        dtype = device.compute_dtype()
+        layouts = loading.plan_layouts(plan, weights, dtype, device.raw_types())
         slots = limits.blocks * limits.block_size
         position = sum(2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches)
         sizes = {
             "weights": sum(layout.nbytes for layout in layouts.values()),
             "cache": slots * position,
-            "workspace": workspace_bytes(plan, limits, fused_attention=on_metal()),
+            "workspace": workspace_bytes(plan, limits, fused_attention=device.on_metal()),
         }
-        check_memory(sizes, device_memory() if limits.memory is None else limits.memory)
+        check_memory(sizes, device.device_memory() if limits.memory is None else limits.memory)
         total, done = loading.stored_bytes(layouts), 0
 
         def advance(count: int) -> None:
@@ -92,6 +92,7 @@ class MlxBackend:
             cache_bytes=sizes["cache"],
             workspace_bytes=sizes["workspace"],
             seconds=time.perf_counter() - start,
+            precision=str(probe.details["floats"]),
         )
         return MlxSession(plan, loaded, layouts, dtype, limits, report, weights)
 

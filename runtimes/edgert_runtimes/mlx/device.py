@@ -6,8 +6,10 @@ import os
 
 import mlx.core as mx
 from edgert_models.errors import RequestError
+from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.memory import available_memory
+from edgert_runtimes.mlx.metal import RAW_TYPES
 
 VARIABLE = "EDGERT_MLX_DTYPE"
 _DTYPES = {"float16": mx.float16, "float32": mx.float32}
@@ -28,6 +30,11 @@ def compute_dtype() -> mx.Dtype:
     if chosen not in _DTYPES:
         raise RequestError(f"{VARIABLE} is '{chosen}'; it can be {' or '.join(_DTYPES)}", parameter=VARIABLE)
     return _DTYPES[chosen]
+
+
+def raw_types() -> tuple[BlockType, ...]:
+    """The types whose blocks kernels of ours multiply by as they are."""
+    return RAW_TYPES if on_metal() else ()
 
 
 def device_memory() -> int | None:

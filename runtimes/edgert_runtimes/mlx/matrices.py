@@ -8,9 +8,11 @@ from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
+from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.base import Float32, Int32
 from edgert_runtimes.mlx.forms import GROUP
+from edgert_runtimes.mlx.metal import raw_gather_matmul, raw_matmul, raw_rows
 
 
 class Matrix(Protocol):
@@ -94,6 +96,27 @@ class Packed:
             self.codes[indices], self.scales[indices], biases, group_size=GROUP, bits=self.bits, mode=self.mode
         )
         return rows.astype(mx.float32)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Blocks as they are in the file, which Metal kernels of ours multiply by. `dtype` is that of products."""
+
+    blocks: mx.array
+    kind: BlockType
+    dtype: mx.Dtype
+
+    def multiply(self, x: mx.array) -> mx.array:
+        """See Matrix."""
+        return raw_matmul(x.astype(self.dtype), self.blocks, self.kind)
+
+    def gather(self, x: mx.array, ids: mx.array, *, ascending: bool) -> mx.array:
+        """See Matrix."""
+        return raw_gather_matmul(x.astype(self.dtype), self.blocks, ids, self.kind)
+
+    def rows(self, indices: mx.array) -> mx.array:
+        """See Matrix."""
+        return raw_rows(self.blocks, indices, self.kind, mx.float32)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class Profile:
             mx.eval(outputs)
             now = time.perf_counter()
             ((op, _),) = part.ops
-            rows = len(batch.pick) if op.out.picked else len(batch.tokens)
             total = self._totals.setdefault(self._label(op), [0, 0.0, 0, 0])
-            for index, amount in enumerate((1, now - begin, *self._work(op, rows, batch))):
+            work = self._work(op, len(outputs[op.out.id]), batch)
+            for index, amount in enumerate((1, now - begin, *work)):
                 total[index] += amount
             begin = time.perf_counter()
 

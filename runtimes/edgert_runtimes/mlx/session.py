@@ -156,7 +156,8 @@ class MlxSession:
         if tokens is not None:
             arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
         views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
-        step, values = Step(Inputs(*arrays), views, self._caches), {}
+        step = Step(Inputs(*arrays), views, self._caches)
+        values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
         after = profile.timer(batch) if profile is not None else None if decoding else self._pace()
@@ -169,7 +170,8 @@ class MlxSession:
         if value.picked and len(batch.pick) < len(batch.tokens):
             pick = step.inputs.pick
             values = {key: kept[pick] for key, kept in values.items()}
-            step.inputs = Inputs(*(array[pick] for array in arrays[:3]), mx.arange(len(pick)))
+            tokens, positions, slots = (array[pick] for array in arrays[:3])
+            step.inputs = Inputs(tokens, positions, slots, mx.arange(len(batch.pick)))
         if len(batch.pick) or not value.picked:
             run_parts(parts[last + 1 :], step, values, compiled=compiled, after=after)
         result = values.get(value.id, mx.zeros((0, value.width)))

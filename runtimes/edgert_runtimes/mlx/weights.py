@@ -7,7 +7,7 @@ that is a few pieces, however large the model.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Float32, Int32, LoadedWeight, StoredWeight, WeightProvider
 from edgert_runtimes.mlx.device import VARIABLE
 from edgert_runtimes.mlx.forms import FORMS, GROUP, Form, pack
-from edgert_runtimes.mlx.matrices import Dense, HostRows, Matrix, Packed
+from edgert_runtimes.mlx.matrices import Dense, HostRows, Matrix, Packed, Raw
 
 PIECE = 1 << 18
 """Weights that a thread repacks at once."""
@@ -37,33 +37,37 @@ WHOLE_NUMBERS = (BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64)
 
 @dataclass
 class Layout:
-    """What is to become of a tensor: packed in a `form`, or (None) floats; `dtype` is that of floats, and of scales.
-    `squares` sums up those of errors and of weights as pieces are measured.
+    """What is to become of a tensor: blocks as they are (`raw`), packed in a `form`, or else floats. `dtype` is that of
+    floats, of scales, and of products. `squares` sums up those of errors and of weights as pieces are measured.
     """
 
     name: str
     stored: StoredWeight
     dtype: mx.Dtype
     form: Form | None
+    raw: bool
     squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
 
     @property
     def nbytes(self) -> int:
         """Bytes it will take."""
         count = prod(self.stored.shape)
+        if self.raw:
+            return count // self.stored.type.block_size * self.stored.type.block_bytes
         return count * self.dtype.size if self.form is None else self.form.nbytes(count, self.dtype.size)
 
     def report(self) -> LoadedWeight:
         """For the load report, once it is filled."""
         floats = "float32" if self.dtype == mx.float32 else "float16"
         layout, how = floats, f"rounded to {floats}"
-        if self.form is not None:
+        if self.raw:
+            layout = f"{self.stored.type.name} blocks"
+        elif self.form is not None:
             layout = f"{self.form.mode}, {self.form.bits} bits"
             how = f"scales rounded to {floats}" if self.form.exact else "no exact form in MLX: rounded again"
-        note = ""
-        if self.squares[0] > 0:
-            note = f"{how}, relative error {np.sqrt(self.squares[0] / self.squares[1]):.1e}"
-        return LoadedWeight(self.name, self.stored.type, layout, self.nbytes, note)
+        error = float(self.squares[0] / self.squares[1]) if self.squares[0] > 0 else 0.0
+        note = f"{how}, relative error {error**0.5:.1e}" if error else ""
+        return LoadedWeight(self.name, self.stored.type, layout, self.nbytes, note, error=error)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,13 @@ class Weights:
         return None if name is None else self.vectors[name]
 
 
-def plan_layouts(plan: Plan, provider: WeightProvider, dtype: mx.Dtype) -> dict[str, Layout]:
-    """How to keep every weight of the plan; those that stay with the provider have no layout. UnsupportedError names a
-    tensor that cannot be a weight.
+def plan_layouts(
+    plan: Plan, provider: WeightProvider, dtype: mx.Dtype, raw_types: Collection[BlockType]
+) -> dict[str, Layout]:
+    """How to keep every weight of the plan; those that stay with the provider have no layout. `raw_types` are those
+    that kernels multiply by as they are. UnsupportedError names a tensor that cannot be a weight.
     """
-    host = _looked_up_by_host(plan, provider)
+    host = _looked_up_by_host(plan, provider, raw_types)
     multiplied = {op.weight for op in plan.ops if isinstance(op, Linear)}
     layouts = {}
     for name, weight in plan.weights.items():
@@ -92,7 +98,8 @@ def plan_layouts(plan: Plan, provider: WeightProvider, dtype: mx.Dtype) -> dict[
             raise UnsupportedError(f"tensor {name}: integers ({stored.type.name}) cannot be weights")
         if name not in host or name in multiplied:
             kept = mx.float32 if weight.role.stays_float else dtype
-            layouts[name] = Layout(name, StoredWeight(stored.type, weight.shape), kept, FORMS.get(stored.type))
+            own = StoredWeight(stored.type, weight.shape)
+            layouts[name] = Layout(name, own, kept, FORMS.get(stored.type), stored.type in raw_types)
     return layouts
 
 
@@ -117,16 +124,17 @@ def load_weights(
             else:
                 matrices[name] = _fill(layout, provider, pool, progress)
         mx.eval(vectors)
-    host = _looked_up_by_host(plan, provider)
+    raw_types = {layout.stored.type for layout in layouts.values() if layout.raw}
+    host = _looked_up_by_host(plan, provider, raw_types)
     embedded = {op.weight for op in plan.ops if isinstance(op, Embed)}
     embeddings = {name: HostRows(_unpack_rows(name, provider)) if name in host else matrices[name] for name in embedded}
     return Weights(matrices, vectors, embeddings)
 
 
-def _looked_up_by_host(plan: Plan, provider: WeightProvider) -> set[str]:
+def _looked_up_by_host(plan: Plan, provider: WeightProvider, raw_types: Collection[BlockType]) -> set[str]:
     """Embeddings that would lose something in MLX's forms: their rows are unpacked by the host."""
-    names = {op.weight for op in plan.ops if isinstance(op, Embed)}
-    forms = {name: FORMS.get(provider.weights[name].type) for name in names}
+    types = {op.weight: provider.weights[op.weight].type for op in plan.ops if isinstance(op, Embed)}
+    forms = {name: FORMS.get(kind) for name, kind in types.items() if kind not in raw_types}
     return {name for name, form in forms.items() if form is not None and not form.exact}
 
 
@@ -154,7 +162,10 @@ def _fill(
         return array, np.asarray(array).reshape(rows, width)
 
     matrix: Matrix
-    if form is None:
+    if layout.raw:
+        blocks, target = empty(layout.stored.type.row_bytes(k), mx.uint8)
+        matrix, targets = Raw(blocks, layout.stored.type, layout.dtype), [target]
+    elif form is None:
         weight, target = empty(k, layout.dtype)
         matrix, targets = Dense(weight), [target]
     else:
@@ -168,12 +179,12 @@ def _fill(
     def repack(first: int) -> int:
         raw = provider.read(layout.name, first, min(size, rows - first))
         with np.errstate(all="ignore"):  # damaged files have any numbers
-            parts = [dequantize(raw, layout.stored.type)] if form is None else _packed(form, raw, k)
+            parts = _converted(layout, raw)
             kept = [target[first : first + len(raw)] for target in targets]
             for part, target in zip(parts, kept, strict=True):
                 target[:] = part
             _check_range(layout, parts, kept)
-            if first // size % SAMPLE == 0:
+            if first // size % SAMPLE == 0 and not layout.raw:
                 _measure(layout, raw, kept)
         return raw.nbytes
 
@@ -182,9 +193,14 @@ def _fill(
     return matrix
 
 
-def _packed(form: Form, raw: NDArray[np.uint8], k: int) -> list[NDArray[Any]]:
-    codes, scales, biases = form.split(raw)
-    words = pack(codes.reshape(len(raw), k), form.bits).view(np.uint32)
+def _converted(layout: Layout, raw: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """Rows as they are to be kept, but for the type of floats."""
+    if layout.raw:
+        return [raw]
+    if layout.form is None:
+        return [dequantize(raw, layout.stored.type)]
+    codes, scales, biases = layout.form.split(raw)
+    words = pack(codes.reshape(len(raw), -1), layout.form.bits).view(np.uint32)
     return [words, *(part.reshape(len(raw), -1) for part in (scales, biases) if part is not None)]
 
 

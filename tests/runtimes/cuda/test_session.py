@@ -11,6 +11,7 @@ from edgert_models.errors import BackendError, CancelledError, FileFormatError, 
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import AheadSession, Batch, Draw
+from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cuda.backend import CudaBackend
 from edgert_runtimes.cuda.session import CudaSession
 from edgert_runtimes.experts import OffloadingSession
@@ -18,7 +19,6 @@ from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_device import HostCudaBackend, HostDevice
-from tests.support.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 
 PLAN = build_plan(tiny_spec())
 WEIGHTS = random_weights(PLAN, 1)

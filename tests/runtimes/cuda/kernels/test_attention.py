@@ -8,6 +8,7 @@ import pytest
 from edgert_models import ops
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Batch
+from edgert_runtimes.conformance.tiny import batch, normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.reference.cache import Cache, rounded
 from edgert_runtimes.reference.ops import Weights, attend
@@ -15,7 +16,6 @@ from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_blocks import weights
 from tests.support.cuda_host import HostKernels
-from tests.support.tiny import batch, normalized_error
 
 SHAPES = [(64, 4), (128, 1), (128, 12), (32, 8), (64, 5)]  # head size, group
 ODD = [(8, 1), (16, 2), (80, 3), (256, 2)]  # of floats alone

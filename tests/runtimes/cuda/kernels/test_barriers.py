@@ -4,18 +4,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from edgert.engine.params import SamplingParams
-from edgert.engine.sampling import Sampler
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers
 
+from edgert.engine.params import SamplingParams
+from edgert.engine.sampling import Sampler
 from tests.runtimes.cuda.kernels.test_attention import Paged, last_rows, two_sequences
 from tests.runtimes.cuda.kernels.test_experts import Layer, few, route
 from tests.runtimes.cuda.kernels.test_matrices import gemm
 from tests.runtimes.cuda.kernels.test_sample import argmax, params, sample
 from tests.support.cuda_host import HostKernels
-from tests.support.tiny import normalized_error
 
 F32, F16 = BlockType.F32, BlockType.F16
 ROUTING = [catalogue.route(), catalogue.expert_counts(), catalogue.expert_order()]

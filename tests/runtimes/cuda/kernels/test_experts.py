@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from edgert_models import ops
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.reference.ops import Weights, moe
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_blocks import Activations, q8, random_rows, unpacked, weights
 from tests.support.cuda_host import HostKernels
-from tests.support.tiny import normalized_error
 
 PAIRS = [
     (BlockType.Q4_K, BlockType.Q6_K),

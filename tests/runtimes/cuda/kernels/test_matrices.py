@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 
 from tests.support.cuda_blocks import Activations, random_rows, weights
 from tests.support.cuda_host import HostKernels
-from tests.support.tiny import normalized_error
 
 FEW = BlockType.F32, BlockType.F16, BlockType.Q8_0, BlockType.Q4_K, BlockType.Q6_K
 

@@ -5,13 +5,13 @@ import pytest
 from edgert_models import ops
 from edgert_models.rope import RopeLayout
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.tiny import batch, normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.reference import ops as reference
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_blocks import unpacked
 from tests.support.cuda_host import HostKernels
-from tests.support.tiny import batch, normalized_error
 
 RNG = np.random.default_rng(5)
 

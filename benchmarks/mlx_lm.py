@@ -1,0 +1,189 @@
+"""The MLX backend beside mlx-lm, on the same weights, in turns; prints JSON.
+
+    python -m benchmarks.mlx_lm FOLDER --mlx-lm-python PATH [--rounds 5] [--prompt 64] [--tokens 32]
+
+A Qwen3-MoE checkpoint of random weights is written to the folder, which edgert converts to Q4_0, and mlx-lm to its own
+4 bits when it loads it. In each round both read a prompt and generate greedily, one after the other. Ratios say how
+many times faster edgert is, by round, and their median. `host` is what a step of decoding costs before anything is
+computed: for mlx-lm building its graph, for edgert that and all that the engine does, sampling and forecast included;
+it is measured on a model with as many layers as Qwen3-30B-A3B, and tiny ones, so that nothing but their number counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from edgert_quant.convert import convert
+
+from benchmarks import machine
+from edgert import LLM, SamplingParams
+
+SMALL = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+}
+SMALL |= {"num_experts": 32, "num_experts_per_tok": 4, "moe_intermediate_size": 512, "vocab_size": 8192}
+DEEP = {"hidden_size": 64, "num_hidden_layers": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+DEEP |= {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 64, "vocab_size": 512}
+
+
+def write_checkpoint(folder: Path, sizes: dict[str, int]) -> None:
+    """Random float32 weights that keep activations near 1, as Hugging Face names them."""
+    config = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "rms_norm_eps": 1e-6, **sizes}
+    config |= {"rope_theta": 1e6, "max_position_embeddings": 4096, "norm_topk_prob": True, "decoder_sparse_step": 1}
+    config |= {"mlp_only_layers": [], "tie_word_embeddings": False, "intermediate_size": 1024, "hidden_act": "silu"}
+    width, size, hidden = sizes["hidden_size"], sizes["head_dim"], sizes["moe_intermediate_size"]
+    heads, kv_heads = sizes["num_attention_heads"], sizes["num_key_value_heads"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (sizes["vocab_size"], width),
+        "lm_head.weight": (sizes["vocab_size"], width),
+        "model.norm.weight": (width,),
+    }
+    for layer in range(sizes["num_hidden_layers"]):
+        own: dict[str, tuple[int, ...]] = {
+            "input_layernorm": (width,),
+            "post_attention_layernorm": (width,),
+            "self_attn.q_proj": (heads * size, width),
+            "self_attn.k_proj": (kv_heads * size, width),
+            "self_attn.v_proj": (kv_heads * size, width),
+            "self_attn.o_proj": (width, heads * size),
+            "self_attn.q_norm": (size,),
+            "self_attn.k_norm": (size,),
+            "mlp.gate": (sizes["num_experts"], width),
+        }
+        for expert in range(sizes["num_experts"]):
+            own |= {f"mlp.experts.{expert}.{part}_proj": (hidden, width) for part in ("gate", "up")}
+            own[f"mlp.experts.{expert}.down_proj"] = (width, hidden)
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in own.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    rng = np.random.default_rng(0)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for shape in shapes.values():
+            values = (
+                rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+                if len(shape) > 1
+                else np.ones(shape, np.float32)
+            )
+            file.write(values.tobytes())
+
+
+@contextmanager
+def waiting() -> Iterator[list[float]]:
+    """Seconds that are spent in MLX's evaluation meanwhile, call by call."""
+    import mlx.core as mx
+
+    spent: list[float] = []
+    originals = {name: getattr(mx, name) for name in ("eval", "async_eval")}
+
+    def timed(name: str) -> Any:
+        def run(*arguments: Any) -> None:
+            begin = time.perf_counter()
+            originals[name](*arguments)
+            spent.append(time.perf_counter() - begin)
+
+        return run
+
+    for name in originals:
+        setattr(mx, name, timed(name))
+    try:
+        yield spent
+    finally:
+        for name, function in originals.items():
+            setattr(mx, name, function)
+
+
+def measure_ours(model: Path, prompt_tokens: int, tokens: int) -> dict[str, float]:
+    """Seconds: of the prompt and its first token, of each token after it, and of that on the host."""
+    with LLM(model, backend="mlx", context=2 * (prompt_tokens + tokens) + 8, sequences=1) as llm:
+        prompt = [token % llm.vocabulary for token in range(prompt_tokens)]
+
+        def params(count: int) -> SamplingParams:
+            return SamplingParams(max_tokens=count, temperature=0, ignore_eos=True)
+
+        llm.generate(prompt[:2], params(3))  # what has to be compiled is
+        start, times = time.perf_counter(), []
+        with waiting() as spent:
+            for chunk in llm.stream(prompt, params(tokens + 1)):
+                times += [time.perf_counter()] * len(chunk.token_ids)
+                if len(times) == 1:
+                    spent.clear()
+        decode = (times[-1] - times[0]) / tokens
+        return {"prefill": times[0] - start, "decode": decode, "host": decode - sum(spent) / tokens}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--mlx-lm-python", required=True, help="the Python that has mlx-lm")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # measure edgert on this file, once
+    arguments = parser.parse_args()
+    lengths = [str(arguments.prompt), str(arguments.tokens)]
+    if arguments.one is not None:
+        print(json.dumps(measure_ours(arguments.one, arguments.prompt, arguments.tokens)))
+        return
+    results = {}
+    for name, sizes in (("small", SMALL), ("deep", DEEP)):
+        checkpoint, model = arguments.folder / name, arguments.folder / f"{name}-q4_0.gguf"
+        if not model.exists():
+            write_checkpoint(checkpoint, sizes)
+            convert(checkpoint, model, type="q4_0")
+        own = [
+            sys.executable,
+            "-m",
+            "benchmarks.mlx_lm",
+            str(arguments.folder),
+            "--mlx-lm-python",
+            "",
+            "--one",
+            str(model),
+        ]
+        own += ["--prompt", lengths[0], "--tokens", lengths[1]]
+        peer = [arguments.mlx_lm_python, str(Path(__file__).with_name("mlx_lm_peer.py")), str(checkpoint), *lengths]
+        runs: dict[str, list[dict[str, float]]] = {"edgert": [], "mlx-lm": []}
+        for _ in range(arguments.rounds):
+            for program, command in (("edgert", own), ("mlx-lm", peer)):
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                runs[program].append(json.loads(done.stdout))
+        pairs = list(zip(runs["edgert"], runs["mlx-lm"], strict=True))
+        ratios = {key: [round(peer[key] / own[key], 3) for own, peer in pairs] for key in pairs[0][0]}
+        results[name] = {
+            "sizes": sizes,
+            "seconds": runs,
+            "ratios": {k: {"median": median(v), "rounds": v} for k, v in ratios.items()},
+        }
+    made = {
+        "commit": machine.commit(),
+        "machine": machine.machine(),
+        "prompt": arguments.prompt,
+        "tokens": arguments.tokens,
+    }
+    print(json.dumps({**made, **results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
