@@ -8,8 +8,15 @@ from edgert_runtimes.cuda.backend import CudaBackend
 
 from tests.support.backends import CUDA_ON_HOST
 
-MANY_PRODUCTS = ("f32 cache in blocks of 32, 53 heads", "q8_0 cache in blocks of 16, 8", "q4_0 cache in blocks of 16, 8")
-"""Long contexts whose attention takes threads that are functions of one thread half a minute each."""
+MANY_PRODUCTS = tuple(
+    f"{kind}, {heads} heads"
+    for kind, heads in (
+        ("f32 cache in blocks of 32", 53),
+        ("q8_0 cache in blocks of 16", 8),
+        ("q4_0 cache in blocks of 16", 8),
+    )
+)
+"""Long contexts whose attention takes half a minute each where a GPU's threads are functions of one thread."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
