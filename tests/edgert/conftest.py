@@ -19,7 +19,7 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
-@pytest.fixture(scope="session", params=["reference", "cpu", "mlx"])
+@pytest.fixture(scope="session", params=["reference", "cpu", pytest.param("mlx", marks=pytest.mark.mlx)])
 def backend_name(request: pytest.FixtureRequest) -> str:
     from edgert_models.errors import BackendError
     from edgert_runtimes.registry import get_backend

@@ -14,7 +14,7 @@ TOLERANCES = {"f32": 1e-4, "q8_0": 1e-2}
 QUANTIZED = "gpt-oss-mxfp4"  # experts that stay in their type, whose activations the cpu backend quantizes
 
 
-@pytest.fixture(scope="module", params=["reference", "cpu", "mlx"])
+@pytest.fixture(scope="module", params=["reference", "cpu", pytest.param("mlx", marks=pytest.mark.mlx)])
 def backend(request: pytest.FixtureRequest) -> Backend:
     try:
         return get_backend(request.param)
