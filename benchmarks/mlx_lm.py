@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -90,18 +90,18 @@ def write_checkpoint(folder: Path, sizes: dict[str, int]) -> None:
 
 
 @contextmanager
-def waiting() -> Iterator[list[float]]:
-    """Seconds that are spent in MLX's evaluation meanwhile, call by call."""
+def evaluations() -> Iterator[list[tuple[float, float]]]:
+    """When MLX is asked to compute something meanwhile, or waited for, and for how many seconds."""
     import mlx.core as mx
 
-    spent: list[float] = []
+    spent: list[tuple[float, float]] = []
     originals = {name: getattr(mx, name) for name in ("eval", "async_eval")}
 
     def timed(name: str) -> Any:
         def run(*arguments: Any) -> None:
             begin = time.perf_counter()
             originals[name](*arguments)
-            spent.append(time.perf_counter() - begin)
+            spent.append((begin, time.perf_counter() - begin))
 
         return run
 
@@ -116,73 +116,75 @@ def waiting() -> Iterator[list[float]]:
 
 def measure_ours(model: Path, prompt_tokens: int, tokens: int) -> dict[str, float]:
     """Seconds: of the prompt and its first token, of each token after it, and of that on the host."""
-    with LLM(model, backend="mlx", context=2 * (prompt_tokens + tokens) + 8, sequences=1) as llm:
-        prompt = [token % llm.vocabulary for token in range(prompt_tokens)]
 
-        def params(count: int) -> SamplingParams:
-            return SamplingParams(max_tokens=count, temperature=0, ignore_eos=True)
+    def params(count: int) -> SamplingParams:
+        return SamplingParams(max_tokens=count, temperature=0, ignore_eos=True)
 
-        llm.generate(prompt[:2], params(3))  # what has to be compiled is
-        start, times = time.perf_counter(), []
-        with waiting() as spent:
-            for chunk in llm.stream(prompt, params(tokens + 1)):
-                times += [time.perf_counter()] * len(chunk.token_ids)
-                if len(times) == 1:
-                    spent.clear()
-        decode = (times[-1] - times[0]) / tokens
-        return {"prefill": times[0] - start, "decode": decode, "host": decode - sum(spent) / tokens}
+    with LLM(model, backend="mlx", kv_type="f32", context=2 * (prompt_tokens + tokens) + 8, sequences=1) as llm:
+        llm.generate([0, 0], params(3))  # what has to be compiled is
+        with evaluations() as spent:
+            start = time.perf_counter()
+            found = llm.generate([1 + token % 500 for token in range(prompt_tokens)], params(tokens + 1)).timings
+    decoding = start + found.time_to_first_token
+    decode = found.decode / tokens
+    computing = sum(seconds for begin, seconds in spent if begin > decoding) / tokens
+    return {"prefill": found.time_to_first_token, "decode": decode, "host": decode - computing}
+
+
+def run(command: Sequence[str]) -> dict[str, float]:
+    """What a program prints; what it says where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # mlx-lm says something before
+    return found
+
+
+def compare(name: str, sizes: dict[str, int], arguments: argparse.Namespace) -> dict[str, Any]:
+    """One model, in turns."""
+    checkpoint, model = arguments.folder / name, arguments.folder / f"{name}-q4_0.gguf"
+    if not model.exists():
+        write_checkpoint(checkpoint, sizes)
+        convert(checkpoint, model, type="q4_0")
+    lengths = ["--prompt", str(arguments.prompt), "--tokens", str(arguments.tokens)]
+    own = [sys.executable, "-m", "benchmarks.mlx_lm", str(arguments.folder), "--one", str(model), *lengths]
+    # -P: the folder of the script has a module of mlx-lm's name.
+    peer = [
+        arguments.mlx_lm_python,
+        "-P",
+        str(Path(__file__).with_name("mlx_lm_peer.py")),
+        str(checkpoint),
+        *lengths[1::2],
+    ]
+    rounds = [(run(own), run(peer)) for _ in range(arguments.rounds)]
+    ratios = {key: [round(theirs[key] / ours[key], 3) for ours, theirs in rounds] for key in rounds[0][0]}
+    return {
+        "sizes": sizes,
+        "edgert_seconds": [ours for ours, _ in rounds],
+        "mlx_lm_seconds": [theirs for _, theirs in rounds],
+        "ratios": ratios,
+        "median_ratios": {key: median(values) for key, values in ratios.items()},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--mlx-lm-python", required=True, help="the Python that has mlx-lm")
+    parser.add_argument("--mlx-lm-python", help="the Python that has mlx-lm")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # measure edgert on this file, once
+    parser.add_argument("--one", type=Path, help="measure edgert alone, on this file")
     arguments = parser.parse_args()
-    lengths = [str(arguments.prompt), str(arguments.tokens)]
     if arguments.one is not None:
         print(json.dumps(measure_ours(arguments.one, arguments.prompt, arguments.tokens)))
         return
-    results = {}
-    for name, sizes in (("small", SMALL), ("deep", DEEP)):
-        checkpoint, model = arguments.folder / name, arguments.folder / f"{name}-q4_0.gguf"
-        if not model.exists():
-            write_checkpoint(checkpoint, sizes)
-            convert(checkpoint, model, type="q4_0")
-        own = [
-            sys.executable,
-            "-m",
-            "benchmarks.mlx_lm",
-            str(arguments.folder),
-            "--mlx-lm-python",
-            "",
-            "--one",
-            str(model),
-        ]
-        own += ["--prompt", lengths[0], "--tokens", lengths[1]]
-        peer = [arguments.mlx_lm_python, str(Path(__file__).with_name("mlx_lm_peer.py")), str(checkpoint), *lengths]
-        runs: dict[str, list[dict[str, float]]] = {"edgert": [], "mlx-lm": []}
-        for _ in range(arguments.rounds):
-            for program, command in (("edgert", own), ("mlx-lm", peer)):
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                runs[program].append(json.loads(done.stdout))
-        pairs = list(zip(runs["edgert"], runs["mlx-lm"], strict=True))
-        ratios = {key: [round(peer[key] / own[key], 3) for own, peer in pairs] for key in pairs[0][0]}
-        results[name] = {
-            "sizes": sizes,
-            "seconds": runs,
-            "ratios": {k: {"median": median(v), "rounds": v} for k, v in ratios.items()},
-        }
-    made = {
-        "commit": machine.commit(),
-        "machine": machine.machine(),
-        "prompt": arguments.prompt,
-        "tokens": arguments.tokens,
-    }
-    print(json.dumps({**made, **results}, indent=1))
+    if arguments.mlx_lm_python is None:
+        parser.error("--mlx-lm-python is needed")
+    made = {"commit": machine.commit(), "machine": machine.machine()}
+    lengths = {"prompt": arguments.prompt, "tokens": arguments.tokens}
+    models = {name: compare(name, sizes, arguments) for name, sizes in (("small", SMALL), ("deep", DEEP))}
+    print(json.dumps({**made, **lengths, **models}, indent=1))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ Model = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file. Without it: the bundled demo model.")
 ]
 RequiredModel = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file, or 'demo' for the bundled model.")]
-Backend = Annotated[str, typer.Option(envvar="EDGERT_BACKEND", help="auto, cpu, cuda or reference.")]
+Backend = Annotated[str, typer.Option(envvar="EDGERT_BACKEND", help="auto, cpu, cuda, mlx or reference.")]
 Threads = Annotated[int | None, typer.Option(envvar="EDGERT_THREADS", min=1, help="Threads; default: all cores.")]
 Context = Annotated[
     int | None,

@@ -7,16 +7,15 @@ import shutil
 import pytest
 from edgert_models.errors import BackendError
 from edgert_runtimes.base import Backend
-from edgert_runtimes.registry import backend_names, get_backend
+from edgert_runtimes.registry import get_backend
 
 CUDA_ON_HOST = "cuda on the host"
 """The CUDA backend with its kernels compiled by g++: everything but the GPU."""
 
-BACKENDS = [
-    *(name for name in backend_names() if name not in ("reference", "cuda")),
-    pytest.param("cuda", marks=pytest.mark.cuda),
-    CUDA_ON_HOST,
-]
+GPUS = [pytest.param("mlx", marks=pytest.mark.mlx), pytest.param("cuda", marks=pytest.mark.cuda)]
+"""Parameters for fixtures: what is not installed everywhere."""
+
+BACKENDS = ["cpu", *GPUS, CUDA_ON_HOST]
 """Parameters for fixtures: all but the reference."""
 
 

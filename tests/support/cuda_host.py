@@ -1,4 +1,6 @@
-"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, launched with NumPy arrays."""
+"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, launched with NumPy
+arrays.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,8 @@ class HostKernels:
     """In what order threads run between two barriers: 0 ascending, 1 descending, more: shuffled."""
 
     def __init__(self, kernels: Iterable[Kernel], change: Callable[[str, str], str] | None = None) -> None:
-        chosen = list(kernels)
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            for header, text in headers().items():
-                (folder / header).write_text(text if change is None else change(header, text))
-            exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
-            (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
-            found = [f"-I{path}" for path in (shim_folder(), SHIM, folder)]
-            _compile(*found, *LINKED, str(folder / "unit.cpp"), "-o", str(folder / "unit.so"))
-            self._library = ctypes.CDLL(str(folder / "unit.so"))
+            self._library = ctypes.CDLL(str(build_library(kernels, Path(name), change)))
 
     def launch(self, kernel: Kernel, **arguments: Any) -> None:
         """Run a kernel. Arrays stand for their addresses, None for null."""
@@ -59,6 +53,24 @@ class HostKernels:
         failure = launch(dims, ctypes.c_void_p(pointers))
         if failure is not None:
             raise RuntimeError(failure.decode())
+
+
+def build_library(kernels: Iterable[Kernel], folder: Path, change: Callable[[str, str], str] | None = None) -> Path:
+    """A library in which launch_NAME runs a kernel; see `shim/cuda.h`."""
+    chosen = list(kernels)
+    for header, text in headers().items():
+        (folder / header).write_text(text if change is None else change(header, text))
+    exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
+    (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
+    found = [f"-I{path}" for path in (shim_folder(), SHIM, folder)]
+    _compile(*found, *LINKED, str(folder / "unit.cpp"), "-o", str(folder / "unit.so"))
+    return folder / "unit.so"
+
+
+def build_driver(folder: Path) -> Path:
+    """The tests' own libcuda.so.1; see `shim/libcuda.cpp`."""
+    _compile(*LINKED, str(SHIM / "libcuda.cpp"), "-o", str(folder / "libcuda.so.1"), "-ldl")
+    return folder / "libcuda.so.1"
 
 
 @cache

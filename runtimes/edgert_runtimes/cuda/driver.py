@@ -53,7 +53,7 @@ def facts_of(index: int = 0) -> Facts:
         call(driver.cuDevicePrimaryCtxRelease, device)
     clock, width = attribute("MEMORY_CLOCK_RATE"), attribute("GLOBAL_MEMORY_BUS_WIDTH")
     return Facts(
-        name=call(driver.cuDeviceGetName, 128, device).decode().rstrip("\0"),
+        name=call(driver.cuDeviceGetName, 128, device).partition(b"\0")[0].decode(),
         capability=(attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
         memory=int(memory),
         free=int(free),

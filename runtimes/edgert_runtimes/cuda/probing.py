@@ -35,7 +35,7 @@ def probe() -> Probe:
         reason = str(error) if isinstance(error, BackendError) else "NVIDIA's driver (libcuda) is not installed here"
         return Probe(False, reason, versions)
     reason = unsuitable(facts)
-    return Probe(not reason, reason, {**describe(facts), **versions})
+    return Probe(not reason, reason, {**describe(facts), **versions}, gpu=not reason)
 
 
 def unsuitable(facts: Facts) -> str:

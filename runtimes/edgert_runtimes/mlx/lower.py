@@ -43,6 +43,12 @@ class Part:
     def __post_init__(self) -> None:
         self._compiled = mx.compile(self._pure) if self.fusible else None
 
+    def close(self) -> None:
+        """Let go of what was compiled, in the thread that ran it. MLX keeps it by thread, and would else ask for the
+        interpreter when the thread ends; if that is going away by then, the process aborts.
+        """
+        self._compiled = None
+
     def run(self, step: Step, values: Values, *, compiled: bool) -> Values:
         """The outputs. `compiled` is for steps whose shapes come again and again."""
         given = [values[key] for key in self.inputs]

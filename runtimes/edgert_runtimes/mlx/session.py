@@ -94,7 +94,9 @@ class MlxSession:
             check_batch(following, self.limits, self._plan.spec.vocabulary)
             running = self._take_begun(batch) or self._begin(batch, self._plan.logits)
             try:
+                # Submitted by themselves: what is submitted together is waited for together.
                 tokens = draw_tokens(running.result, draws)
+                mx.async_eval(running.arrays, tokens)  # type: ignore[no-untyped-call]
                 begun = self._begin(following, self._plan.logits, tokens)
                 mx.async_eval(begun.arrays)  # type: ignore[no-untyped-call]
                 self._begun = (following, tokens, begun)
@@ -131,6 +133,8 @@ class MlxSession:
         """See Session. Waits for a step that runs."""
         with self._lock:
             self._closed = True
+            for part in (*self._single, *(part for parts in self._parts.values() for part in parts)):
+                part.close()
             self._parts, self._single, self._caches, self._begun = {}, [], [], None
             mx.clear_cache()
 

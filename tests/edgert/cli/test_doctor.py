@@ -60,6 +60,7 @@ def test_a_forced_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_that_cannot_be_forced_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGERT_CPU", "avx512-vnni")
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "none")  # nor does another backend run
     with compiling_for(HASWELL):
         result = run("doctor")
     assert result.exit_code == 1

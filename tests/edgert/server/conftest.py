@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.backends import GPUS
+
 if TYPE_CHECKING:
     from edgert import LLM
 
@@ -42,7 +44,7 @@ def serve(llm: LLM, **options: str) -> Iterator[Served]:
     listener.close()
 
 
-@pytest.fixture(scope="session", params=["reference", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(scope="session", params=["reference", *GPUS])
 def server_model(tiny_path: Path, request: pytest.FixtureRequest) -> Iterator[LLM]:
     from edgert_models.errors import BackendError
 
