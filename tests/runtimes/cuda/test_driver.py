@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 PRELUDE = """
-import ctypes, json, sys
+import ctypes, gc, json, sys
 from pathlib import Path
 from edgert_runtimes.cuda import compiling
 from edgert_runtimes.cuda.driver import DriverDevice, facts_of
@@ -166,6 +166,8 @@ for memory in (None, 1_400_000):
     use = ours.expert_use()
     uses.append(use and [use.resident < use.experts, use.on_host + use.fetched > 0])
     ours.close()
+del ours  # and the points it remembers
+gc.collect()
 print(json.dumps({"error": max(errors), "uses": uses, "held": fake.fake_held()}))
 """
     found = run(script, driver, tmp_path)
