@@ -127,6 +127,11 @@ class CudaSession:
             self._profile = Profile(self._plan, self._device, self.limits) if on else None
         return found
 
+    @property
+    def bandwidth(self) -> int:
+        """Bytes a second that the GPU's memory can give, or 0 where the driver does not say."""
+        return self._device.facts.bandwidth
+
     def expert_use(self) -> ExpertUse | None:
         """See OffloadingSession."""
         return None if self._offload is None else self._offload.use()
