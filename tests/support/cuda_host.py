@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,24 @@ FLAGS = (
 
 
 class HostKernels:
-    """A library of some kernels. `change` edits a header's text before it is compiled: (name, text) → text."""
+    """A library of some kernels, whose headers may be `extra` ones (text by name). `change` edits a header before it is
+    compiled: (name, text) → text.
+    """
 
     order = 1
     """In what order threads run between two barriers: 0 ascending, 1 descending, more: shuffled."""
 
-    def __init__(self, kernels: Iterable[Kernel], change: Callable[[str, str], str] | None = None) -> None:
+    def __init__(
+        self,
+        kernels: Iterable[Kernel],
+        change: Callable[[str, str], str] = lambda name, text: text,
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         chosen = list(kernels)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            for header, text in headers().items():
-                (folder / header).write_text(text if change is None else change(header, text))
+            for header, text in {**headers(), **extra}.items():
+                (folder / header).write_text(change(header, text))
             exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
             (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
             command = ["g++", *FLAGS, f"-I{SHIM}", f"-I{folder}", str(folder / "unit.cpp"), "-o", str(folder / "unit.so")]

@@ -281,6 +281,7 @@ def pick_rows() -> Kernel:
     )
 
 
+TILED = (BlockType.F16, BlockType.Q8_0, BlockType.Q4_0)
 KV_TYPES = (BlockType.F32, BlockType.F16, BlockType.BF16, BlockType.Q8_0, BlockType.Q4_0)
 
 
@@ -358,6 +359,11 @@ def attend_tile(kind: BlockType, head_size: int, group: int) -> Kernel:
         threads=128,
         blocks=lambda a: a["count"] * a["kv_heads"],
     )
+
+
+def fits_tiles(kind: BlockType, head_size: int, group: int) -> bool:
+    """Whether there is an `attend_tile`: numbers that two halves hold, and what a block's registers have room for."""
+    return kind in TILED and head_size <= 128 and head_size % max(16, kind.block_size) == 0 and group <= QUERIES
 
 
 def tile_rows(group: int) -> int:
