@@ -1,4 +1,4 @@
-"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, launched with NumPy arrays."""
+"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, given NumPy arrays."""
 
 from __future__ import annotations
 
@@ -43,7 +43,15 @@ class HostKernels:
                 (folder / header).write_text(change(header, text))
             exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
             (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
-            command = ["g++", *FLAGS, f"-I{SHIM}", f"-I{folder}", str(folder / "unit.cpp"), "-o", str(folder / "unit.so")]
+            command = [
+                "g++",
+                *FLAGS,
+                f"-I{SHIM}",
+                f"-I{folder}",
+                str(folder / "unit.cpp"),
+                "-o",
+                str(folder / "unit.so"),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             self._library = ctypes.CDLL(str(folder / "unit.so"))

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from edgert.engine.params import SamplingParams
-from edgert.engine.sampling import Sampler
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers
 
+from edgert.engine.params import SamplingParams
+from edgert.engine.sampling import Sampler
 from tests.runtimes.cuda.kernels.test_attention import Paged, last_rows, two_sequences
 from tests.runtimes.cuda.kernels.test_experts import Layer, few, route
 from tests.runtimes.cuda.kernels.test_matrices import gemm

@@ -133,7 +133,9 @@ def test_parameters_and_arguments() -> None:
 def test_geometry() -> None:
     assert catalogue.linear(BlockType.Q4_K, 1).grid({"out": 4097}) == 513
     assert catalogue.gemm(BlockType.Q4_K).grid({"out": 2048, "rows": 65}) == 32
-    assert catalogue.experts_up(BlockType.Q4_K, BlockType.Q4_K, "silu").grid({"rows": 2, "used": 8, "hidden": 768}) == 384
+    assert (
+        catalogue.experts_up(BlockType.Q4_K, BlockType.Q4_K, "silu").grid({"rows": 2, "used": 8, "hidden": 768}) == 384
+    )
     assert catalogue.experts_gemm(BlockType.Q4_K).grid({"out": 768, "most_tiles": 10}) == 60
     assert catalogue.attend(BlockType.F16, 128, 12).grid({"rows": 3, "kv_heads": 4, "splits": 5}) == 120
     assert catalogue.attend(BlockType.F16, 128, 1).grid({"rows": 0, "kv_heads": 4, "splits": 5}) == 0

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgert.engine.params import SamplingParams
-from edgert.engine.sampling import Sampler
 from edgert_runtimes.cuda.kernels import catalogue
 
+from edgert.engine.params import SamplingParams
+from edgert.engine.sampling import Sampler
 from tests.support.cuda_host import HostKernels
 
 

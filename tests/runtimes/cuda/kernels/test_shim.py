@@ -20,7 +20,9 @@ BODIES = {
 
 def kernel(name: str) -> Kernel:
     signature = "const float *x, float *y"
-    return Kernel(name=name, header="shim_test.cuh", call=f"of_{name}", signature=signature, threads=96, blocks=lambda _: 1)
+    return Kernel(
+        name=name, header="shim_test.cuh", call=f"of_{name}", signature=signature, threads=96, blocks=lambda _: 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,12 @@ def test_barriers_and_exchanges(host: HostKernels, order: int) -> None:
 
 @pytest.mark.parametrize("order", range(5))
 def test_what_some_threads_do_not_reach_is_refused(host: HostKernels, order: int) -> None:
-    with pytest.raises(RuntimeError, match="40 of 96 are at the barrier, 0 at an exchange between lanes, 56 have ended"):
+    with pytest.raises(
+        RuntimeError, match="40 of 96 are at the barrier, 0 at an exchange between lanes, 56 have ended"
+    ):
         run(host, "half_a_barrier", order)
-    with pytest.raises(RuntimeError, match="0 of 96 are at the barrier, 48 at an exchange between lanes, 48 have ended"):
+    with pytest.raises(
+        RuntimeError, match="0 of 96 are at the barrier, 48 at an exchange between lanes, 48 have ended"
+    ):
         run(host, "half_an_exchange", order)
     test_barriers_and_exchanges(host, order)  # nothing is left behind

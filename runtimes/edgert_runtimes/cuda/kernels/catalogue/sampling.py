@@ -1,0 +1,51 @@
+"""Choosing tokens on the device."""
+
+from __future__ import annotations
+
+from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
+
+
+def argmax() -> Kernel:
+    """tokens [rows]: the lowest index of the largest of logits [rows, vocabulary]; *failed is set to 1 if that is not
+    finite.
+    """
+    return Kernel(
+        name="argmax",
+        header="sample.cuh",
+        call="argmax",
+        signature="const float *logits, int *tokens, int *failed, int rows, int vocabulary",
+        threads=1024,
+        blocks=lambda a: a["rows"],
+    )
+
+
+def sample() -> Kernel:
+    """tokens [rows] drawn from logits [rows, vocabulary] as the engine's Sampler does: top_k (0: all), top_p, min_p,
+    temperature (0: the largest), each an array [rows], and the number of (seed, count), where count is how many tokens
+    there are before.
+    """
+    return Kernel(
+        name="sample",
+        header="sample.cuh",
+        call="sample",
+        signature="const float *logits, const float *temperatures, const int *top_ks, const float *top_ps, "
+        "const float *min_ps, const u64 *seeds, const int *counts, int *tokens, int *failed, int rows, int vocabulary",
+        threads=1024,
+        blocks=lambda a: a["rows"],
+    )
+
+
+def advance() -> Kernel:
+    """The next decode step's inputs: tokens = chosen, positions, lengths and counts one on, slots from the tables.
+
+    Row i is of sequence i; counts may be null.
+    """
+    return Kernel(
+        name="advance",
+        header="sample.cuh",
+        call="advance",
+        signature="const int *chosen, int *tokens, int *positions, int *slots, int *lengths, int *counts, "
+        "const int *tables, int rows, int table_width, int block_size",
+        threads=128,
+        blocks=lambda a: ceil_div(a["rows"], 128),
+    )
