@@ -7,7 +7,7 @@ from edgert_runtimes.cuda.kernels import catalogue
 
 
 def random_rows(kind: BlockType, rows: int, k: int, seed: int = 0) -> np.ndarray:
-    """Random weights near 1/√k as bytes [rows, row bytes]; bytes at random, but for the scales, where edgert cannot quantize."""
+    """Weights near 1/√k as bytes [rows, row bytes]; random bytes, but for the scales, where edgert cannot quantize."""
     rng = np.random.default_rng(seed)
     try:
         return quantize(rng.standard_normal((rows, k), dtype=np.float32) * np.float32(k**-0.5), kind)
@@ -27,7 +27,7 @@ def weights(raw: np.ndarray, kind: BlockType) -> np.ndarray:
 
 
 class Activations:
-    """x [rows, k] as a matrix of some type reads it: in floats, or in blocks; `seen` is what the kernel then multiplies with."""
+    """x [rows, k] as a matrix of some type reads it: in floats, or in blocks; `seen` is what is multiplied then."""
 
     def __init__(self, rows: int, k: int, kind: BlockType, seed: int = 1) -> None:
         self.x = np.random.default_rng(seed).standard_normal((rows, k), dtype=np.float32)

@@ -1,6 +1,4 @@
-"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, launched with NumPy
-arrays.
-"""
+"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, given NumPy arrays."""
 
 from __future__ import annotations
 
@@ -9,9 +7,10 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,14 +27,21 @@ FLAGS = (
 
 
 class HostKernels:
-    """A library of some kernels. `change` edits a header's text before it is compiled: (name, text) → text."""
+    """A library of some kernels, whose headers may be `extra` ones (text by name). `change` edits a header before it is
+    compiled: (name, text) → text.
+    """
 
     order = 1
     """In what order threads run between two barriers: 0 ascending, 1 descending, more: shuffled."""
 
-    def __init__(self, kernels: Iterable[Kernel], change: Callable[[str, str], str] | None = None) -> None:
+    def __init__(
+        self,
+        kernels: Iterable[Kernel],
+        change: Callable[[str, str], str] = lambda name, text: text,
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         with tempfile.TemporaryDirectory() as name:
-            self._library = ctypes.CDLL(str(build_library(kernels, Path(name), change)))
+            self._library = ctypes.CDLL(str(build_library(kernels, Path(name), change, extra)))
 
     def launch(self, kernel: Kernel, **arguments: Any) -> None:
         """Run a kernel. Arrays stand for their addresses, None for null."""
@@ -55,11 +61,16 @@ class HostKernels:
             raise RuntimeError(failure.decode())
 
 
-def build_library(kernels: Iterable[Kernel], folder: Path, change: Callable[[str, str], str] | None = None) -> Path:
+def build_library(
+    kernels: Iterable[Kernel],
+    folder: Path,
+    change: Callable[[str, str], str] = lambda name, text: text,
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """A library in which launch_NAME runs a kernel; see `shim/cuda.h`."""
     chosen = list(kernels)
-    for header, text in headers().items():
-        (folder / header).write_text(text if change is None else change(header, text))
+    for header, text in {**headers(), **extra}.items():
+        (folder / header).write_text(change(header, text))
     exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
     (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
     found = [f"-I{path}" for path in (shim_folder(), SHIM, folder)]

@@ -24,11 +24,8 @@ BLOCKS_EACH = 2
 SPLIT = 64
 """Positions that are worth a block of their own."""
 
-LARGEST, LARGEST_TILED = 256, 128
-"""Sizes of heads that kernels have registers for."""
-
-TILED_TYPES = (BlockType.F16, BlockType.Q8_0, BlockType.Q4_0)
-"""Types of caches whose numbers are one or two halves."""
+LARGEST = 256
+"""The largest heads that kernels have registers for."""
 
 
 def cache_row_bytes(width: int, limits: Limits) -> int:
@@ -42,9 +39,8 @@ def layer_bytes(width: int, limits: Limits) -> int:
 
 
 def tiled(op: ops.Attend, kind: BlockType) -> bool:
-    """Whether many rows can attend in tiles: those multiply halves, and keep a tile of keys in shared memory."""
-    fits = op.head_size % 16 == 0 and op.head_size <= LARGEST_TILED and op.heads // op.kv_heads <= catalogue.QUERIES
-    return fits and kind in TILED_TYPES
+    """Whether many rows can attend in tiles."""
+    return catalogue.fits_tiles(kind, op.head_size, op.heads // op.kv_heads)
 
 
 def tile_rows(plan: Plan, kind: BlockType) -> int:

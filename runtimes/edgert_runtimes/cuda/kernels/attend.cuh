@@ -80,6 +80,7 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
         for (int h = 0; h < HEADS; h++)
 #pragma unroll
             for (int j = 0; j < 8; j++) total[h][j] *= factors[h];
+#pragma unroll 2
         for (int p = share; share < SHARES && p < TILE && tile + p < end; p += SHARES) {
             float v[8];
             load8<W>(values + table.slot(tile + p) * bytes + head_bytes, 8 * chunk, v);
@@ -106,6 +107,7 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
         Softmax softmax{highest[h], sums[h]};
         for (int d = threadIdx.x; d < D; d += 128) {
             float sum = 0;
+#pragma unroll 4
             for (int s = 0; s < SHARES; s++) sum += gathered[s * D + d];
             if (splits > 1) {
                 partial[(head * splits + split) * (D + 2) + d] = sum;

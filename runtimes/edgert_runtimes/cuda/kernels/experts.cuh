@@ -17,15 +17,25 @@ __device__ __forceinline__ void experts_up(const u8 *gate, const u8 *up, const f
     int start = blockIdx.x % groups * 32;
     i64 row = slot / used, expert = ids[slot];
     x += row * k, codes += row * k, scales += row * (k / 32);
-#pragma unroll
+#pragma unroll 1
     for (int j = 0; j < 4; j++) {
         int out = start + 4 * warp_id() + j;
         if (out < hidden) {
             const u8 *gate_row = gate + (expert * hidden + out) * row_bytes<Gate>(k);
             const u8 *up_row = up + (expert * hidden + out) * row_bytes<Up>(k);
             float z = 0, y = 0;
-            for (int i = lane_id(); i < pieces<Gate>(k); i += 32) z += Piece<Gate>(gate_row, i, k).dot(x, codes, scales);
-            for (int i = lane_id(); i < pieces<Up>(k); i += 32) y += Piece<Up>(up_row, i, k).dot(x, codes, scales);
+            if constexpr (Gate::FLOAT == Up::FLOAT) {  // rows of as many pieces: side by side, for more loads at a time
+#pragma unroll 2
+                for (int i = lane_id(); i < pieces<Gate>(k); i += 32) {
+                    Piece<Gate> gate_piece(gate_row, i, k);
+                    Piece<Up> up_piece(up_row, i, k);
+                    z += gate_piece.dot(x, codes, scales);
+                    y += up_piece.dot(x, codes, scales);
+                }
+            } else {
+                for (int i = lane_id(); i < pieces<Gate>(k); i += 32) z += Piece<Gate>(gate_row, i, k).dot(x, codes, scales);
+                for (int i = lane_id(); i < pieces<Up>(k); i += 32) y += Piece<Up>(up_row, i, k).dot(x, codes, scales);
+            }
             z = lanes_sum(z) + (gate_bias ? gate_bias[expert * hidden + out] : 0.0f);
             y = lanes_sum(y) + (up_bias ? up_bias[expert * hidden + out] : 0.0f);
             if (lane_id() == 0) values[4 * warp_id() + j] = F::of(z, y);

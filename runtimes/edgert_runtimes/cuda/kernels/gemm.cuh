@@ -64,7 +64,7 @@ __device__ __forceinline__ void integer_tile(const u8 *w, const s8 *codes, const
             if (i % 2 == 0) sums[row * 4 + i % 8 / 2] = inside ? scales[source * (k / 32) + from / 32] : make_float4(0, 0, 0, 0);
         }
         __syncthreads();
-#pragma unroll
+#pragma unroll 1
         for (int step = 0; step < 4; step++) {
             int a[2][4], b[4][2];
 #pragma unroll

@@ -15,7 +15,7 @@ _GRIDS = (BlockType.IQ2_XXS, BlockType.IQ2_XS, BlockType.IQ2_S, BlockType.IQ3_XX
 
 @cache
 def tables() -> str:
-    """`tables.cuh`: IQ4_LEVELS and E2M1_LEVELS (16 signed bytes, in four words), and GRID_type, points of bytes in words.
+    """`tables.cuh`: IQ4_LEVELS and E2M1_LEVELS (16 signed bytes in four words), and GRID_type, points in words.
 
     The points of IQ1 are stored as 8 (g + 1), so that a shift of an eighth is a whole number too.
     """

@@ -146,9 +146,7 @@ def last_rows() -> Batch:
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.parametrize("window", [None, 33, 1])
 @pytest.mark.parametrize(("kind", "shape"), ATTEND, ids=name)
-def test_few_rows(
-    host: HostKernels, kind: BlockType, shape: tuple[int, int], window: int | None, sinks: bool
-) -> None:
+def test_few_rows(host: HostKernels, kind: BlockType, shape: tuple[int, int], window: int | None, sinks: bool) -> None:
     cache, rows = Paged(host, kind, shape, sinks), last_rows()
     cache.fill(two_sequences())
     q = cache.queries(2)
@@ -160,9 +158,7 @@ def test_few_rows(
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize(("kind", "shape"), TILES, ids=name)
-def test_many_rows(
-    host: HostKernels, kind: BlockType, shape: tuple[int, int], window: int | None, sinks: bool
-) -> None:
+def test_many_rows(host: HostKernels, kind: BlockType, shape: tuple[int, int], window: int | None, sinks: bool) -> None:
     cache, rows = Paged(host, kind, shape, sinks), two_sequences()
     cache.fill(rows)
     q = cache.queries(len(rows.tokens))

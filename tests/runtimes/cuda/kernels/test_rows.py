@@ -72,9 +72,7 @@ def test_rms_norm_of_groups_in_place(host: HostKernels, groups: int, width: int)
 @pytest.mark.parametrize("layout", RopeLayout)
 @pytest.mark.parametrize("factors", [True, False])
 @pytest.mark.parametrize(("heads", "head_size", "pairs"), [(1, 8, 4), (3, 16, 4), (4, 128, 64), (2, 80, 20)])
-def test_rope(
-    host: HostKernels, layout: RopeLayout, factors: bool, heads: int, head_size: int, pairs: int
-) -> None:
+def test_rope(host: HostKernels, layout: RopeLayout, factors: bool, heads: int, head_size: int, pairs: int) -> None:
     positions = np.array([0, 1, 77, 131071], np.int32)
     frequencies = 10000.0 ** (-np.arange(pairs) / pairs)
     divisors = RNG.uniform(1, 8, pairs).astype(np.float32) if factors else None
