@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from edgert_models.errors import RequestError
 
@@ -35,22 +33,17 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
     }
     for name, size in sizes.items():
         _check_range(name, getattr(batch, name), size)
-    for index, blocks in used_blocks(batch, limits.block_size):
-        wrong = (blocks < 0) | (blocks >= limits.blocks)
-        if wrong.any():
-            raise RequestError(f"tables[{index}] is out of range: {batch.tables[index]}", parameter="tables")
-
-
-def used_blocks(batch: Batch, block_size: int) -> Iterator[tuple[int, Int32]]:
-    """Of each sequence that has rows, its index and the blocks that they reach."""
-    reach = np.full(len(batch.tables), -1)
-    np.maximum.at(reach, batch.sequence, batch.positions // block_size)
-    for index in np.flatnonzero(reach >= 0):
-        yield int(index), batch.tables[index, : reach[index] + 1]
+    reach = np.full(tables[0], -1)
+    np.maximum.at(reach, batch.sequence, batch.positions // limits.block_size)
+    wrong = (batch.tables.view(np.uint32) >= limits.blocks) & (np.arange(tables[1]) <= reach[:, None])
+    if wrong.any():
+        index = int(np.argwhere(wrong)[0, 0])
+        raise RequestError(f"tables[{index}] is out of range: {batch.tables[index]}", parameter="tables")
 
 
 def _check_range(name: str, values: Int32, size: int) -> None:
-    """Numbers from 0 to below `size`."""
-    if len(values) and not (values.min() >= 0 and values.max() < size):
-        index = int(np.flatnonzero((values < 0) | (values >= size))[0])
+    """Numbers from 0 to below `size`; seen without their sign, negative ones are large."""
+    unsigned = values.view(np.uint32)
+    if len(values) and unsigned.max() >= size:
+        index = int(np.flatnonzero(unsigned >= size)[0])
         raise RequestError(f"{name}[{index}] is out of range: {values[index]}", parameter=name)

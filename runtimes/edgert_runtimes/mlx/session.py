@@ -160,7 +160,8 @@ class MlxSession:
         if tokens is not None:
             arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
         views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
-        step = Step(Inputs(*arrays), views, self._caches)
+        in_a_row = bool((np.diff(batch.slots) == 1).all())
+        step = Step(Inputs(*arrays), views, in_a_row, self._caches)
         values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
@@ -188,13 +189,13 @@ class MlxSession:
         out = np.array(running.result)
         return out if running.places is None else out[running.places]
 
-    def _pace(self) -> Callable[[Part, Values], None]:
+    def _pace(self) -> Callable[[Part, list[mx.array]], None]:
         """Submit parts as they are built, and wait for the one before: a device always has work, memory is given back
         early, and an interrupted step ends soon.
         """
-        before: Values = {}
+        before: list[mx.array] = []
 
-        def after(part: Part, outputs: Values) -> None:
+        def after(part: Part, outputs: list[mx.array]) -> None:
             nonlocal before
             if self._interrupted:
                 raise CancelledError("the step was interrupted")
