@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from edgert_models.errors import RequestError
 
-from edgert_runtimes.base import Batch, Int32, Limits
+from edgert_runtimes.base import Batch, Limits
 
 
 def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
@@ -32,18 +31,22 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
         "pick": rows,
     }
     for name, size in sizes.items():
-        _check_range(name, getattr(batch, name), size)
-    reach = np.full(tables[0], -1)
-    np.maximum.at(reach, batch.sequence, batch.positions // limits.block_size)
-    wrong = (batch.tables.view(np.uint32) >= limits.blocks) & (np.arange(tables[1]) <= reach[:, None])
-    if wrong.any():
-        index = int(np.argwhere(wrong)[0, 0])
-        raise RequestError(f"tables[{index}] is out of range: {batch.tables[index]}", parameter="tables")
+        _check_range(name, getattr(batch, name).tolist(), size)
+    last: dict[int, int] = {}  # position of each sequence that has rows
+    for index, position in zip(batch.sequence.tolist(), batch.positions.tolist(), strict=True):
+        last[index] = max(position, last.get(index, 0))
+    for index, position in last.items():
+        blocks = batch.tables[index, : position // limits.block_size + 1].tolist()
+        if not _within(blocks, limits.blocks):
+            raise RequestError(f"tables[{index}] is out of range: {blocks}", parameter="tables")
 
 
-def _check_range(name: str, values: Int32, size: int) -> None:
-    """Numbers from 0 to below `size`; seen without their sign, negative ones are large."""
-    unsigned = values.view(np.uint32)
-    if len(values) and unsigned.max() >= size:
-        index = int(np.flatnonzero(unsigned >= size)[0])
+def _check_range(name: str, values: list[int], size: int) -> None:
+    if not _within(values, size):
+        index = next(index for index, value in enumerate(values) if not 0 <= value < size)
         raise RequestError(f"{name}[{index}] is out of range: {values[index]}", parameter=name)
+
+
+def _within(values: list[int], size: int) -> bool:
+    """Whether all are from 0 to below `size`. A list: most batches are a few rows, which NumPy takes longer for."""
+    return not values or (min(values) >= 0 and max(values) < size)

@@ -23,8 +23,8 @@ class Inputs:
 
 @dataclass(slots=True)
 class Step:
-    """One step. `views` are those of each window; `in_a_row` says that its slots follow one another; `peaks` collects what routers gave at most, mixture by mixture, in
-    the order of the plan: [1, 1] each.
+    """One step. `views` are those of each window; `in_a_row` says that its slots follow one another; `peaks` collects
+    what routers gave at most, mixture by mixture, in the order of the plan: [1, 1] each.
     """
 
     inputs: Inputs
