@@ -4,9 +4,9 @@
 
 A Qwen3-MoE checkpoint of random weights is written to the folder, which edgert converts to Q4_0, and mlx-lm to its own
 4 bits when it loads it. In each round both read a prompt and generate greedily, one after the other. Ratios say how
-many times faster edgert is, by round, and their median. `host` is what a step of decoding costs before anything is
-computed: for mlx-lm building its graph, for edgert that and all that the engine does, sampling and forecast included;
-it is measured on a model with as many layers as Qwen3-30B-A3B, and tiny ones, so that nothing but their number counts.
+many times faster edgert is, by round, and their median. `host` is what a step of decoding costs where nothing is
+computed: for mlx-lm building its graph, for edgert that, checking the batch and taking the logits. `deep` is a model
+with as many layers as Qwen3-30B-A3B, and tiny ones, so that little but their number counts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from edgert_quant.convert import convert
+from edgert_runtimes.base import Batch, Session
 
 from benchmarks import machine
 from edgert import LLM, SamplingParams
@@ -90,18 +91,18 @@ def write_checkpoint(folder: Path, sizes: dict[str, int]) -> None:
 
 
 @contextmanager
-def evaluations() -> Iterator[list[tuple[float, float]]]:
-    """When MLX is asked to compute something meanwhile, or waited for, and for how many seconds."""
+def evaluations() -> Iterator[list[float]]:
+    """Seconds that each call takes which asks MLX to compute something meanwhile, or waits for it."""
     import mlx.core as mx
 
-    spent: list[tuple[float, float]] = []
+    spent: list[float] = []
     originals = {name: getattr(mx, name) for name in ("eval", "async_eval")}
 
     def timed(name: str) -> Any:
         def run(*arguments: Any) -> None:
             begin = time.perf_counter()
             originals[name](*arguments)
-            spent.append((begin, time.perf_counter() - begin))
+            spent.append(time.perf_counter() - begin)
 
         return run
 
@@ -114,21 +115,35 @@ def evaluations() -> Iterator[list[tuple[float, float]]]:
             setattr(mx, name, function)
 
 
+def host_seconds(session: Session, blocks: Sequence[int], tokens: int) -> float:
+    """Of a step of decoding, the median: what is not computing."""
+    found, token = [], 0
+    with evaluations() as spent:
+        for position in range(tokens):
+            spent.clear()
+            begin = time.perf_counter()
+            length = position // session.limits.block_size + 1
+            slot = blocks[length - 1] * session.limits.block_size + position % session.limits.block_size
+            rows = [np.array([number], np.int32) for number in (token, position, 0, slot)]
+            table = np.array([blocks[:length]], np.int32)
+            batch = Batch(*rows, table, np.array([position + 1], np.int32), np.array([0], np.int32))
+            token = int(session.step(batch)[0].argmax())
+            found.append(time.perf_counter() - begin - sum(spent))
+    return median(found)
+
+
 def measure_ours(model: Path, prompt_tokens: int, tokens: int) -> dict[str, float]:
-    """Seconds: of the prompt and its first token, of each token after it, and of that on the host."""
+    """Seconds: of the prompt and its first token, of each token after it, and of a step on the host."""
 
     def params(count: int) -> SamplingParams:
         return SamplingParams(max_tokens=count, temperature=0, ignore_eos=True)
 
     with LLM(model, backend="mlx", kv_type="f32", context=2 * (prompt_tokens + tokens) + 8, sequences=1) as llm:
         llm.generate([0, 0], params(3))  # what has to be compiled is
-        with evaluations() as spent:
-            start = time.perf_counter()
-            found = llm.generate([1 + token % 500 for token in range(prompt_tokens)], params(tokens + 1)).timings
-    decoding = start + found.time_to_first_token
-    decode = found.decode / tokens
-    computing = sum(seconds for begin, seconds in spent if begin > decoding) / tokens
-    return {"prefill": found.time_to_first_token, "decode": decode, "host": decode - computing}
+        prompt = [1 + token % 500 for token in range(prompt_tokens)]
+        found = llm.generate(prompt, params(tokens + 1)).timings
+        host = llm.borrow(-(-tokens // 16), lambda session, blocks: host_seconds(session, blocks, tokens))
+    return {"prefill": found.time_to_first_token, "decode": found.decode / tokens, "host": host}
 
 
 def run(command: Sequence[str]) -> dict[str, float]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
 from edgert_models.errors import RequestError
 
-from edgert_runtimes.base import Batch, Int32, Limits
+from edgert_runtimes.base import Batch, Limits
 
 
 def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
@@ -34,23 +31,22 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
         "pick": rows,
     }
     for name, size in sizes.items():
-        _check_range(name, getattr(batch, name), size)
-    for index, blocks in used_blocks(batch, limits.block_size):
-        wrong = (blocks < 0) | (blocks >= limits.blocks)
-        if wrong.any():
-            raise RequestError(f"tables[{index}] is out of range: {batch.tables[index]}", parameter="tables")
+        _check_range(name, getattr(batch, name).tolist(), size)
+    last: dict[int, int] = {}  # position of each sequence that has rows
+    for index, position in zip(batch.sequence.tolist(), batch.positions.tolist(), strict=True):
+        last[index] = max(position, last.get(index, 0))
+    for index, position in last.items():
+        blocks = batch.tables[index, : position // limits.block_size + 1].tolist()
+        if not _within(blocks, limits.blocks):
+            raise RequestError(f"tables[{index}] is out of range: {blocks}", parameter="tables")
 
 
-def used_blocks(batch: Batch, block_size: int) -> Iterator[tuple[int, Int32]]:
-    """Of each sequence that has rows, its index and the blocks that they reach."""
-    reach = np.full(len(batch.tables), -1)
-    np.maximum.at(reach, batch.sequence, batch.positions // block_size)
-    for index in np.flatnonzero(reach >= 0):
-        yield int(index), batch.tables[index, : reach[index] + 1]
-
-
-def _check_range(name: str, values: Int32, size: int) -> None:
-    """Numbers from 0 to below `size`."""
-    if len(values) and not (values.min() >= 0 and values.max() < size):
-        index = int(np.flatnonzero((values < 0) | (values >= size))[0])
+def _check_range(name: str, values: list[int], size: int) -> None:
+    if not _within(values, size):
+        index = next(index for index, value in enumerate(values) if not 0 <= value < size)
         raise RequestError(f"{name}[{index}] is out of range: {values[index]}", parameter=name)
+
+
+def _within(values: list[int], size: int) -> bool:
+    """Whether all are from 0 to below `size`. A list: most batches are a few rows, which NumPy takes longer for."""
+    return not values or (min(values) >= 0 and max(values) < size)

@@ -114,7 +114,7 @@ def workspace_bytes(plan: Plan, limits: Limits, *, fused_attention: bool) -> int
 
 def _how_to_install(error: ImportError) -> str:
     """One line for those who do not have the package, or one that does not start."""
-    if not (isinstance(error, ModuleNotFoundError) and error.name == "mlx"):
+    if not (isinstance(error, ModuleNotFoundError) and error.name in ("mlx", "mlx.core")):
         return f"the mlx package does not start: {error}"
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return 'the mlx package is not installed; run: pip install "mlx>=0.32"'

@@ -153,11 +153,14 @@ class LayerCache:
         """Everything kept."""
         return [*self.keys, *self.values]
 
-    def store(self, slots: mx.array, k: mx.array, v: mx.array) -> None:
-        """Keep k and v [1, heads, rows, size] at slots [rows]."""
+    def store(self, slots: mx.array, k: mx.array, v: mx.array, *, in_a_row: bool) -> None:
+        """Keep k and v [1, heads, rows, size] at slots [rows], which may follow one another."""
         for kept, new in ((self.keys, k), (self.values, v)):
-            for array, encoded in zip(kept, self.kind.encode(new), strict=True):
-                array[:, :, slots] = encoded
+            for index, encoded in enumerate(self.kind.encode(new)):
+                if in_a_row:
+                    kept[index] = mx.slice_update(kept[index], encoded, slots[:1], (2,))
+                else:
+                    kept[index][:, :, slots] = encoded
 
     def fetch(self, where: slice | mx.array, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
         """Keys and values [sequences, heads, n, size] at slots: a slice of n for one sequence, or [sequences, n]."""

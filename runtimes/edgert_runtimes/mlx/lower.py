@@ -49,8 +49,10 @@ class Part:
         """
         self._compiled = None
 
-    def run(self, step: Step, values: Values, *, compiled: bool) -> Values:
-        """The outputs. `compiled` is for steps whose shapes come again and again."""
+    def run(self, step: Step, values: Values, *, compiled: bool) -> list[mx.array]:
+        """Take what it reads from values and put the outputs there. `compiled` is for steps whose shapes come again and
+        again.
+        """
         given = [values[key] for key in self.inputs]
         if compiled and self._compiled is not None:
             inputs = step.inputs
@@ -59,7 +61,11 @@ class Part:
             step.peaks += peaks
         else:
             outputs = self._apply(step, given)
-        return dict(zip(self.outputs, outputs, strict=True))
+        for key in self.spent:
+            del values[key]
+        for key, output in zip(self.outputs, outputs, strict=True):
+            values[key] = output
+        return outputs
 
     def _pure(self, inputs: list[mx.array], values: list[mx.array]) -> tuple[list[mx.array], list[mx.array]]:
         step = Step(Inputs(*inputs))
@@ -105,14 +111,11 @@ def run_parts(
     values: Values,
     *,
     compiled: bool,
-    after: Callable[[Part, Values], None] | None = None,
+    after: Callable[[Part, list[mx.array]], None] | None = None,
 ) -> None:
     """Run parts on `values`, which become those that are read later. `after` is told of the outputs of each."""
     for part in parts:
         outputs = part.run(step, values, compiled=compiled)
-        for key in part.spent:
-            del values[key]
-        values.update(outputs)
         if after is not None:
             after(part, outputs)
 

@@ -14,7 +14,7 @@ from edgert_models.graph import Plan
 
 from edgert_runtimes.base import Batch, Limits, OpTime
 from edgert_runtimes.kv_types import KV_TYPES
-from edgert_runtimes.mlx.lower import Part, Values
+from edgert_runtimes.mlx.lower import Part
 from edgert_runtimes.mlx.weights import Layout
 
 
@@ -27,17 +27,17 @@ class Profile:
         self._position_bytes = [2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches]
         self._totals: dict[str, list[float]] = {}
 
-    def timer(self, batch: Batch) -> Callable[[Part, Values], None]:
+    def timer(self, batch: Batch) -> Callable[[Part, list[mx.array]], None]:
         """What `run_parts` is to tell of parts of one op each."""
         begin = time.perf_counter()
 
-        def after(part: Part, outputs: Values) -> None:
+        def after(part: Part, outputs: list[mx.array]) -> None:
             nonlocal begin
             mx.eval(outputs)
             now = time.perf_counter()
             ((op, _),) = part.ops
             total = self._totals.setdefault(self._label(op), [0, 0.0, 0, 0])
-            work = self._work(op, len(outputs[op.out.id]), batch)
+            work = self._work(op, len(outputs[0]), batch)
             for index, amount in enumerate((1, now - begin, *work)):
                 total[index] += amount
             begin = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -27,19 +28,13 @@ from edgert_runtimes.mlx.weights import Layout, Weights
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A step that is built: what was asked for in float32, what else came out last, what routers gave at most, and
-    where the rows belong if they were moved.
+    """A step that is built: what was asked for in float32, what routers gave at most, [mixtures, 1], and where the rows
+    belong if they were moved.
     """
 
     result: mx.array
-    values: Values
-    peaks: Sequence[mx.array]
+    peaks: mx.array
     places: Int32 | None
-
-    @property
-    def arrays(self) -> tuple[mx.array, Values, Sequence[mx.array]]:
-        """All that has to be computed."""
-        return self.result, self.values, self.peaks
 
 
 class MlxSession:
@@ -96,9 +91,9 @@ class MlxSession:
             try:
                 # Submitted by themselves: what is submitted together is waited for together.
                 tokens = draw_tokens(running.result, draws)
-                mx.async_eval(running.arrays, tokens)  # type: ignore[no-untyped-call]
+                mx.async_eval(running.result, running.peaks, tokens)  # type: ignore[no-untyped-call]
                 begun = self._begin(following, self._plan.logits, tokens)
-                mx.async_eval(begun.arrays)  # type: ignore[no-untyped-call]
+                mx.async_eval(begun.result, begun.peaks)  # type: ignore[no-untyped-call]
                 self._begun = (following, tokens, begun)
                 return self._finish(running)
             except BaseException:
@@ -160,7 +155,9 @@ class MlxSession:
         if tokens is not None:
             arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
         views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
-        step = Step(Inputs(*arrays), views, self._caches)
+        slots = batch.slots.tolist()
+        in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
+        step = Step(Inputs(*arrays), views, in_a_row, self._caches)
         values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
@@ -174,27 +171,28 @@ class MlxSession:
         if value.picked and len(batch.pick) < len(batch.tokens):
             pick = step.inputs.pick
             values = {key: kept[pick] for key, kept in values.items()}
-            tokens, positions, slots = (array[pick] for array in arrays[:3])
-            step.inputs = Inputs(tokens, positions, slots, mx.arange(len(batch.pick)))
+            wanted = [array[pick] for array in arrays[:3]]
+            step.inputs = Inputs(wanted[0], wanted[1], wanted[2], mx.arange(len(batch.pick)))
         if len(batch.pick) or not value.picked:
             run_parts(parts[last + 1 :], step, values, compiled=compiled, after=after)
         result = values.get(value.id, mx.zeros((0, value.width)))
-        return Running(result.astype(mx.float32), values, step.peaks, None if value.picked else places)
+        peaks = mx.concatenate(step.peaks) if step.peaks else mx.zeros((0, 1))
+        return Running(result.astype(mx.float32), peaks, None if value.picked else places)
 
     def _finish(self, running: Running) -> Float32:
         """Wait for a step."""
-        mx.eval(running.arrays)
+        mx.eval(running.result, running.peaks)
         self._check_routers(running.peaks)
         out = np.array(running.result)
         return out if running.places is None else out[running.places]
 
-    def _pace(self) -> Callable[[Part, Values], None]:
+    def _pace(self) -> Callable[[Part, list[mx.array]], None]:
         """Submit parts as they are built, and wait for the one before: a device always has work, memory is given back
         early, and an interrupted step ends soon.
         """
-        before: Values = {}
+        before: list[mx.array] = []
 
-        def after(part: Part, outputs: Values) -> None:
+        def after(part: Part, outputs: list[mx.array]) -> None:
             nonlocal before
             if self._interrupted:
                 raise CancelledError("the step was interrupted")
@@ -208,13 +206,13 @@ class MlxSession:
         """Compute what the caches still have to: other threads cannot."""
         mx.eval([cache.arrays for cache in self._caches])
 
-    def _check_routers(self, peaks: Sequence[mx.array]) -> None:
+    def _check_routers(self, peaks: mx.array) -> None:
         """BackendError where a mixture had a logit that is NaN, or infinite, which softmax makes NaN."""
-        for op, peak in zip(self._mixtures, peaks, strict=False):
-            if np.asarray(peak).item() < np.inf:
-                continue
-            reason = "the weights are damaged, or activations overflow"
-            raise BackendError(f"the router before {op.gate} gave NaN; {reason}")
+        found = cast("list[list[float]]", peaks.tolist())
+        for op, (peak,) in zip(self._mixtures, found, strict=False):
+            if not peak < np.inf:
+                reason = "the weights are damaged, or activations overflow"
+                raise BackendError(f"the router before {op.gate} gave NaN; {reason}")
 
     def _check_open(self) -> None:
         if self._closed:

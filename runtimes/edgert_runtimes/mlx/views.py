@@ -27,15 +27,14 @@ class View:
 
 def make_views(batch: Batch, block_size: int, window: int | None) -> list[View]:
     """The views of a batch whose rows of one sequence follow one another, in their order."""
-    starts = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
-    runs = list(zip(starts.tolist(), [*starts[1:].tolist(), len(batch.sequence)], strict=True))
-    views = []
-    for single, group in groupby(runs, lambda run: run[1] - run[0] == 1):
+    counts = [len(list(rows)) for _, rows in groupby(batch.sequence.tolist())]
+    views, start = [], 0
+    for single, group in groupby(counts, lambda count: count == 1):
         several = list(group)
-        if single and len(several) > 1:
-            views.append(_decoding(batch, slice(several[0][0], several[-1][1]), block_size, window))
-        else:
-            views += [_one_sequence(batch, slice(*run), block_size, window) for run in several]
+        for count in [len(several)] if single else several:  # rows that are decoding go together
+            make = _decoding if single and count > 1 else _one_sequence
+            views.append(make(batch, slice(start, start + count), block_size, window))
+            start += count
     return views
 
 
@@ -44,10 +43,10 @@ def _one_sequence(batch: Batch, rows: slice, block_size: int, window: int | None
     first = 0 if window is None else max(0, int(positions[0]) - window + 1)
     end = int(positions[-1]) + 1
     table = batch.tables[batch.sequence[rows.start]]
-    blocks = table[first // block_size : (end - 1) // block_size + 1]
+    blocks = table[first // block_size : (end - 1) // block_size + 1].tolist()
     where: slice | mx.array
-    if (np.diff(blocks) == 1).all():
-        start = int(blocks[0]) * block_size + first % block_size
+    if blocks == list(range(blocks[0], blocks[0] + len(blocks))):
+        start = blocks[0] * block_size + first % block_size
         where = slice(start, start + end - first)
     else:
         seen = np.arange(first, end)
@@ -78,7 +77,8 @@ def _decoding(batch: Batch, rows: slice, block_size: int, window: int | None) ->
 
 def grouped(batch: Batch) -> tuple[Batch, Int32 | None]:
     """The batch with the rows of each sequence one after another, and where its rows were; None where nothing moves."""
-    if (np.diff(batch.sequence) >= 0).all():
+    sequence = batch.sequence.tolist()
+    if sequence == sorted(sequence):
         return batch, None
     order = np.argsort(batch.sequence, kind="stable")
     places = np.argsort(order).astype(np.int32)

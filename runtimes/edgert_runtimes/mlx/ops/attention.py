@@ -17,10 +17,11 @@ def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:
     def run(step: Step, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         cache = step.caches[op.layer]
         k, v = (x.reshape(1, len(x), op.kv_heads, op.head_size).swapaxes(1, 2) for x in (k, v))
-        cache.store(step.inputs.slots, k, v)
+        cache.store(step.inputs.slots, k, v, in_a_row=step.in_a_row)
         results = []
         for view in step.views[op.window]:
-            queries = q[view.rows].reshape(view.sequences, -1, op.heads, op.head_size).swapaxes(1, 2).astype(dtype)
+            own = q if view.rows == slice(0, len(q)) else q[view.rows]
+            queries = own.reshape(view.sequences, -1, op.heads, op.head_size).swapaxes(1, 2).astype(dtype)
             keys, values = cache.fetch(view.where, dtype)
             out = mx.fast.scaled_dot_product_attention(
                 queries, keys, values, scale=op.scale, mask=view.mask, sinks=sinks
