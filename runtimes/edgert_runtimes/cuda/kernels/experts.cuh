@@ -49,8 +49,8 @@ __device__ __forceinline__ void experts_up(const u8 *gate, const u8 *up, const f
     }
 }
 
-/* y [rows, out] = Σ shares · (w[ids] x + bias[ids]) over the slots of a row, + add; x (or codes) [rows · used, k]. A warp does one
-   output: its lanes take the pieces of all slots in turn, since one row of an expert may be too short for them.
+/* y [rows, out] = Σ shares · (w[ids] x + bias[ids]) over the slots of a row, + add; x (or codes) [rows · used, k]. A warp does two
+   outputs: its lanes take the pieces of all slots in turn, since one row of an expert may be too short for them.
    w [experts, out, k]; bias [experts, out] and add [rows, out] may be null. */
 template <class W>
 __device__ __forceinline__ void experts_down(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const int *ids,
@@ -58,19 +58,30 @@ __device__ __forceinline__ void experts_down(const u8 *w, const float *x, const 
                                              int out, int k) {
     int groups = (out + 7) / 8;
     i64 row = blockIdx.x / groups;
-    int output = blockIdx.x % groups * 8 + warp_id();
-    if (output >= out) return;
+    int first = blockIdx.x % groups * 8 + 2 * warp_id(), second = min(first + 1, out - 1);
+    if (first >= out) return;
+    ids += row * used, shares += row * used;
     int each = pieces<W>(k);
-    float sum = 0;
+    float sums[2] = {};
     for (int i = lane_id(); i < used * each; i += 32) {
-        i64 slot = row * used + i / each;
-        Piece<W> piece(w + ((i64)ids[slot] * out + output) * row_bytes<W>(k), i % each, k);
-        sum += shares[slot] * piece.dot(x + slot * k, codes + slot * k, scales + slot * (k / 32));
+        int rank = i / each;
+        i64 slot = row * used + rank, start = (i64)ids[rank] * out;
+        Piece<W> both[2] = {{w + (start + first) * row_bytes<W>(k), i % each, k}, {w + (start + second) * row_bytes<W>(k), i % each, k}};
+#pragma unroll
+        for (int r = 0; r < 2; r++) sums[r] += shares[rank] * both[r].dot(x + slot * k, codes + slot * k, scales + slot * (k / 32));
     }
     if (bias)
-        for (int i = lane_id(); i < used; i += 32) sum += shares[row * used + i] * bias[(i64)ids[row * used + i] * out + output];
-    sum = lanes_sum(sum);
-    if (lane_id() == 0) y[row * out + output] = add ? sum + add[row * out + output] : sum;
+        for (int rank = lane_id(); rank < used; rank += 32) {
+            const float *mine = bias + (i64)ids[rank] * out;
+            sums[0] += shares[rank] * mine[first];
+            sums[1] += shares[rank] * mine[second];
+        }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float sum = lanes_sum(sums[r]);
+        i64 place = row * out + first + r;
+        if (lane_id() == 0 && first + r < out) y[place] = add ? sum + add[place] : sum;
+    }
 }
 
 }  // namespace kernels
