@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgert.self_test import SelfTest
 
-_PACKAGES = ("numpy", "numba", "llvmlite", "gguf", "tokenizers", "fastapi", "uvicorn", "mlx")
+_PACKAGES = ("numpy", "numba", "llvmlite", "gguf", "tokenizers", "fastapi", "uvicorn", "mlx", "cuda-bindings")
 
 
 def doctor(

@@ -173,7 +173,7 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
     least = sizes(lower(plan, types, most, limits, facts.multiprocessors), fixed)
     least["workspace"] += SLACK * len(names)
     pools = plan_pools(plan, tensors, least, allowed)
-    slots = {index: pool.slots + 1 for pool in pools for index in pool.mixtures}
+    slots = {index: pool.slots for pool in pools for index in pool.mixtures}
     for index in slots:
         for name in tensors_of(mixtures[index]):
             tensors[name] = replace(tensors[name], slots=slots[index])

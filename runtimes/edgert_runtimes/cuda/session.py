@@ -7,6 +7,7 @@ Other steps are launched kernel by kernel, their picked rows in pieces whose log
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 
@@ -64,6 +65,7 @@ class CudaSession:
         self._runner = Runner(device, memory, offload)
         self._lock = threading.Lock()
         self._closed = False
+        self._process = os.getpid()
         self._profile: Profile | None = None
         self._piece = most_picked(limits, plan.spec.vocabulary)
         self._begun: Batch | None = None  # a step ahead, whose tokens were drawn on the GPU
@@ -155,6 +157,11 @@ class CudaSession:
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError("the session is closed")
+        if os.getpid() != self._process:
+            raise BackendError(
+                "this session was loaded before the process forked, and a child cannot use its GPU: "
+                "load the model in the child, or start it by spawn"
+            )
         self._device.bind()
 
     def _repeats(self, batch: Batch) -> bool:

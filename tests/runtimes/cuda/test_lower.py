@@ -61,7 +61,7 @@ def launched(plan: Plan, program: Program, shape: Shape) -> Counter[str]:
 
 
 def test_decoding_one_token_of_a3b() -> None:
-    """Sixteen launches a layer: residuals are added by products, inputs quantized where they are made."""
+    """Eighteen launches a layer: residuals are added by products, inputs quantized where they are made."""
     plan = build_plan(A3B)
     program = lowered(plan)
     found = launched(plan, program, Shape(1, 1, splits=4))

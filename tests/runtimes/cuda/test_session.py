@@ -105,7 +105,7 @@ def test_a_session_that_does_not_fit_is_refused_before_it_takes_memory() -> None
 
 
 def test_what_no_gpu_can_hold_of_experts_is_refused() -> None:
-    message = r"^the model needs .* of the GPU's memory \(weights .*, two experts of each kind .*\), 0\.9 MiB are avail"
+    message = r"^the model needs .* of the GPU's memory \(weights .*, an expert of each kind .*\), 0\.9 MiB are avail"
     backend = HostCudaBackend(lambda: HostDevice(free=(384 << 20) + (900 << 10)))
     with pytest.raises(MemoryBudgetError, match=message):
         backend.load(PLAN, WEIGHTS, limits(blocks=100))
@@ -319,7 +319,7 @@ def test_experts_that_do_not_fit_are_computed_all_the_same() -> None:
             assert 0 < use.hit_rate < 1
         ours.close()
     assert residents == sorted(residents, reverse=True)
-    assert residents[-1] < 6
+    assert residents[-1] < 7
 
 
 def test_quantized_experts_are_divided_between_gpu_and_host() -> None:

@@ -2,7 +2,8 @@
    heads that share a kv head), a warp sixteen of them.
 
    Halves have eleven bits, and float32 results are wanted: queries, weights, and keys and values of types that need it are each the sum of
-   two halves, of which the product of the two small ones is left out. Keys lie in shared memory as [position, D] and values as
+   two halves, of which the product of the two small ones is left out. What is beyond 65504, be it a query times the scale, becomes
+   infinite, as everywhere where attention is done on halves. Keys lie in shared memory as [position, D] and values as
    [D, position], both padded so that the eight rows of a fragment are in different banks. */
 #pragma once
 #include "cached.cuh"

@@ -6,7 +6,7 @@ namespace kernels {
 
 /* h [rows · used, hidden] = F(gate x + gate_bias, up x + up_bias) of expert ids[slot] and row slot / used of x. A block does 32 of h, so
    that it can write them as a block of q8 too (hidden is a multiple of 32 then); a warp does four, each with its two products.
-   gate and up [experts, hidden, k]; biases [experts, hidden], may be null, as may h_codes. */
+   gate and up [experts, hidden, k]; biases [experts, hidden], may be null, as may h_codes. Experts < 0 are left out. */
 template <class Gate, class Up, class F>
 __device__ __forceinline__ void experts_up(const u8 *gate, const u8 *up, const float *x, const s8 *codes, const float4 *scales,
                                            const int *ids, const float *gate_bias, const float *up_bias, float *h, s8 *h_codes,
@@ -16,6 +16,7 @@ __device__ __forceinline__ void experts_up(const u8 *gate, const u8 *up, const f
     i64 slot = blockIdx.x / groups;
     int start = blockIdx.x % groups * 32;
     i64 row = slot / used, expert = ids[slot];
+    if (expert < 0) return;  // the whole block
     x += row * k, codes += row * k, scales += row * (k / 32);
 #pragma unroll 1
     for (int j = 0; j < 4; j++) {
@@ -49,28 +50,41 @@ __device__ __forceinline__ void experts_up(const u8 *gate, const u8 *up, const f
     }
 }
 
-/* y [rows, out] = Σ shares · (w[ids] x + bias[ids]) over the slots of a row, + add; x (or codes) [rows · used, k]. A warp does one
-   output: its lanes take the pieces of all slots in turn, since one row of an expert may be too short for them.
-   w [experts, out, k]; bias [experts, out] and add [rows, out] may be null. */
+/* y [rows, out] = Σ shares · (w[ids] x + bias[ids]) over the slots of a row, + add; x (or codes) [rows · used, k]. A warp does two
+   outputs: its lanes take the pieces of all slots in turn, since one row of an expert may be too short for them.
+   w [experts, out, k]; bias [experts, out] and add [rows, out] may be null. Experts < 0 are left out. */
 template <class W>
 __device__ __forceinline__ void experts_down(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const int *ids,
                                              const float *shares, const float *bias, const float *add, float *y, int rows, int used,
                                              int out, int k) {
     int groups = (out + 7) / 8;
     i64 row = blockIdx.x / groups;
-    int output = blockIdx.x % groups * 8 + warp_id();
-    if (output >= out) return;
+    int first = blockIdx.x % groups * 8 + 2 * warp_id(), second = min(first + 1, out - 1);
+    if (first >= out) return;
+    ids += row * used, shares += row * used;
     int each = pieces<W>(k);
-    float sum = 0;
+    float sums[2] = {};
     for (int i = lane_id(); i < used * each; i += 32) {
-        i64 slot = row * used + i / each;
-        Piece<W> piece(w + ((i64)ids[slot] * out + output) * row_bytes<W>(k), i % each, k);
-        sum += shares[slot] * piece.dot(x + slot * k, codes + slot * k, scales + slot * (k / 32));
+        int rank = i / each;
+        if (ids[rank] < 0) continue;
+        i64 slot = row * used + rank, start = (i64)ids[rank] * out;
+        Piece<W> both[2] = {{w + (start + first) * row_bytes<W>(k), i % each, k}, {w + (start + second) * row_bytes<W>(k), i % each, k}};
+#pragma unroll
+        for (int r = 0; r < 2; r++) sums[r] += shares[rank] * both[r].dot(x + slot * k, codes + slot * k, scales + slot * (k / 32));
     }
     if (bias)
-        for (int i = lane_id(); i < used; i += 32) sum += shares[row * used + i] * bias[(i64)ids[row * used + i] * out + output];
-    sum = lanes_sum(sum);
-    if (lane_id() == 0) y[row * out + output] = add ? sum + add[row * out + output] : sum;
+        for (int rank = lane_id(); rank < used; rank += 32) {
+            if (ids[rank] < 0) continue;
+            const float *mine = bias + (i64)ids[rank] * out;
+            sums[0] += shares[rank] * mine[first];
+            sums[1] += shares[rank] * mine[second];
+        }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float sum = lanes_sum(sums[r]);
+        i64 place = row * out + first + r;
+        if (lane_id() == 0 && first + r < out) y[place] = add ? sum + add[place] : sum;
+    }
 }
 
 }  // namespace kernels

@@ -98,13 +98,16 @@ __device__ __forceinline__ void pick_rows(const float *x, const int *pick, float
     if (i < (i64)picked * width) y[i] = x[(i64)pick[i / width] * width + i % width];
 }
 
-/* y [rows, width] = Σ shares [rows, used] · x [rows · used, width], + add unless that is null. */
+/* y [rows, width] = Σ shares [rows, used] · x [rows · used, width], + add unless that is null. Where a share is 0, x may be anything. */
 __device__ __forceinline__ void combine(const float *x, const float *shares, const float *add, float *y, int rows, int used, int width) {
     i64 i = element();
     if (i >= (i64)rows * width) return;
     i64 row = i / width;
     float sum = 0;
-    for (int s = 0; s < used; s++) sum += shares[row * used + s] * x[(row * used + s) * width + i % width];
+    for (int s = 0; s < used; s++) {
+        float share = shares[row * used + s];
+        if (share != 0.0f) sum += share * x[(row * used + s) * width + i % width];
+    }
     y[i] = add ? sum + add[i] : sum;
 }
 

@@ -42,6 +42,8 @@ class HostWeights:
         for tensor in tensors.values():
             rows = self._copied(device, tensor, progress) if self.pinned else provider.map(tensor.name)
             assert rows is not None
+            if not self.pinned:
+                progress(rows.nbytes)
             self._rows[tensor.name] = rows
             data: NDArray[np.uint8] = rows
             if tensor.type is not tensor.stored.type:  # a bias that is not kept in F32: small

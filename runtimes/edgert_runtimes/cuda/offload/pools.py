@@ -32,7 +32,7 @@ def tensors_of(op: ops.Moe) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Pool:
     """Experts of one kind: `mixtures` are indices in the plan, each of `experts` experts, `sizes` are the bytes of each
-    tensor of one of them; `slots` of them fit. One more place stays zero: pairs whose expert is elsewhere read it.
+    tensor of one of them; `slots` of them fit.
     """
 
     mixtures: tuple[int, ...]
@@ -53,12 +53,12 @@ class Pool:
     @property
     def bytes(self) -> int:
         """On the GPU."""
-        return (self.slots + 1) * self.expert_bytes
+        return self.slots * self.expert_bytes
 
 
 def plan_pools(plan: Plan, tensors: Mapping[str, Tensor], fixed: Mapping[str, int], allowed: int) -> list[Pool]:
     """Pools that share what `fixed` (bytes by what takes them) leaves of the GPU's memory, in proportion to what their
-    experts take in all. MemoryBudgetError where there is no room for one expert of each kind and what stays zero,
+    experts take in all. MemoryBudgetError where there is no room for one expert of each kind,
     UnsupportedError for experts whose type has no kernels.
     """
     mixtures = mixtures_of(plan)
@@ -77,7 +77,7 @@ def plan_pools(plan: Plan, tensors: Mapping[str, Tensor], fixed: Mapping[str, in
         op = mixtures[indices[0]]
         sizes = tuple(tensors[name].nbytes // op.experts for name in tensors_of(op))
         pools.append(Pool(tuple(indices), op.experts, sizes, 1))
-    least = {"two experts of each kind": sum(pool.bytes for pool in pools)}
+    least = {"an expert of each kind": sum(pool.bytes for pool in pools)}
     check_memory({**fixed, **least}, allowed, "the GPU's memory")
     left = allowed - sum(fixed.values()) - sum(least.values())
     whole = sum(pool.expert_bytes * pool.everyone for pool in pools)

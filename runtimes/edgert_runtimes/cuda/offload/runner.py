@@ -109,8 +109,8 @@ class Offload:
         missing = slot == NONE
         slot_ids = self._bytes["slot_ids"].view(np.int32)[: padded * used]
         slot_shares = self._bytes["slot_shares"].view(np.float32)[: padded * used]
-        slot_ids[:], slot_shares[:] = mixture.pool.slots, 0
-        slot_ids[: len(ids)] = np.where(missing, mixture.pool.slots, slot)
+        slot_ids[:], slot_shares[:] = NONE, 0
+        slot_ids[: len(ids)] = slot
         slot_shares[: len(ids)] = np.where(missing, np.float32(0), shares)
         self._device.upload(workspace + exchange.slot_ids, slot_ids.view(np.uint8))
         self._device.upload(workspace + exchange.slot_shares, slot_shares.view(np.uint8))
@@ -141,7 +141,7 @@ class Offload:
 
     def _add_pool(self, pool: Pool, mixtures: Mapping[int, ops.Moe]) -> None:
         slots = Slots(pool.slots, len(pool.mixtures), pool.experts)
-        bases = tuple(self._device.allocate((pool.slots + 1) * size + SLACK) for size in pool.sizes)
+        bases = tuple(self._device.allocate(pool.slots * size + SLACK) for size in pool.sizes)
         arriving: dict[int, Event] = {}
         for number, index in enumerate(pool.mixtures):
             self._mixtures[index] = _Mixture(mixtures[index], pool, slots, number, bases, arriving)

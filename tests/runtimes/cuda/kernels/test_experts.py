@@ -217,6 +217,20 @@ def test_gate_and_up_of_different_types(host: HostKernels) -> None:
     assert normalized_error(h, z / (1 + np.exp(-z)) * y) < 1e-11
 
 
+def test_experts_beyond_two_to_the_31_bytes(host: HostKernels) -> None:
+    """The last of many experts, of which no other is touched."""
+    out, k = 64, 4096
+    experts = (1 << 31) // (4 * out * k) + 2
+    w = np.zeros((experts, out, k), np.float32)
+    w[-1, :, 0] = np.arange(out)
+    y, x = np.empty((1, out), np.float32), np.ones((1, k), np.float32)
+    choice = {"ids": np.array([[experts - 1]], np.int32), "shares": np.ones((1, 1), np.float32)}
+    absent = {"codes": None, "scales": None, "bias": None, "add": None}
+    sizes = {"rows": 1, "used": 1, "out": out, "k": k}
+    host.launch(catalogue.experts_down(BlockType.F32), w=w, x=x, **choice, **absent, y=y, **sizes)
+    assert np.array_equal(y[0], np.arange(out))
+
+
 def many(host: HostKernels, layer: Layer) -> np.ndarray:
     """The layer by the kernels for many rows."""
     ids, shares, _ = route(host, layer.logits, layer.used)

@@ -44,7 +44,7 @@ def experts_down(kind: BlockType) -> Kernel:
         call=f"experts_down<{kind.name}>",
         signature=f"const u8 *w, {INPUTS}, const int *ids, const float *shares, const float *bias, "
         "const float *add, float *y, int rows, int used, int out, int k",
-        threads=256,
+        threads=128,
         blocks=lambda a: a["rows"] * ceil_div(a["out"], OUTPUTS),
     )
 

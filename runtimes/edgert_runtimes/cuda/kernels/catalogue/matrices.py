@@ -18,7 +18,7 @@ def linear(kind: BlockType, columns: int) -> Kernel:
         header="linear.cuh",
         call=f"linear<{kind.name}, {columns}>",
         signature=f"const u8 *w, {INPUTS}, const float *bias, const float *add, float *y, int out, int k",
-        threads=256,
+        threads=128,
         blocks=lambda a: ceil_div(a["out"], OUTPUTS),
     )
 

@@ -18,7 +18,7 @@ WEIGHTS = FLOATS + BLOCKS
 ACTIVATIONS = {"silu": "Silu", "swiglu_oai": "SwigluOai"}
 """Gated activations, and their names in `base.cuh`."""
 OUTPUTS = 8
-"""Outputs of a block of `linear` and `experts_down`: one a warp."""
+"""Outputs of a block of `linear` and `experts_down`: two a warp."""
 TILE_OUT, TILE_ROWS = 128, 64
 """Outputs and rows of a tile of `gemm` and `experts_gemm`."""
 INPUTS = "const float *x, const s8 *codes, const float4 *scales"
