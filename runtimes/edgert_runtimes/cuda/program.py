@@ -47,9 +47,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Where the host takes part in the mixture `op`, whose experts are not all on the GPU: offsets in the workspace of
-    what it reads (inputs x [rows, width], ids and shares [rows, used]), and of what it writes: the same ids and shares
-    as slots of the pool (-1 and 0 for those that the host computes), and sums [rows, width] of the experts that it computed.
+    """Where the host takes part in the mixture `op`, whose experts are not all on the GPU: offsets in the workspace
+    of what it reads (inputs x [rows, width], ids and shares [rows, used]), and of what it writes: the same ids and
+    shares as slots of the pool (-1 and 0 for those that the host computes), and sums [rows, width] of the experts
+    that it computed.
     """
 
     op: int
