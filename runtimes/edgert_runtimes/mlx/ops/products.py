@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from edgert_models import ops
 
+from edgert_runtimes.mlx.device import beside
 from edgert_runtimes.mlx.matrices import Dense
 from edgert_runtimes.mlx.ops.rows import activate
 from edgert_runtimes.mlx.step import Function, Step
@@ -36,7 +37,10 @@ def moe(op: ops.Moe, weights: Weights) -> Function:
             bias = biases[index]
             return y if bias is None else y + bias[ids]
 
-        return product(2, activation(product(0, x), product(1, x)))
+        gate = product(0, x)
+        with beside():
+            up = product(1, x)
+        return product(2, activation(gate, up))
 
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
         step.peaks.append(logits.max(keepdims=True))
