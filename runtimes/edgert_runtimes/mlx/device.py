@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 
 import mlx.core as mx
 from edgert_models.errors import RequestError
@@ -32,18 +30,6 @@ def compute_dtype() -> mx.Dtype:
     if chosen not in _DTYPES:
         raise RequestError(f"{VARIABLE} is '{chosen}'; it can be {' or '.join(_DTYPES)}", parameter=VARIABLE)
     return _DTYPES[chosen]
-
-
-def beside() -> AbstractContextManager[object]:
-    """What is built within may be computed at the same time as what is built outside. On the CPU, that is, where MLX
-    computes each stream with a single thread.
-    """
-    return nullcontext() if on_metal() else mx.stream(_second_stream())
-
-
-@cache
-def _second_stream() -> mx.ThreadLocalStream:
-    return mx.new_thread_local_stream(mx.cpu)
 
 
 def raw_types() -> tuple[BlockType, ...]:

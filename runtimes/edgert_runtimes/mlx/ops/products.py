@@ -5,7 +5,6 @@ from __future__ import annotations
 import mlx.core as mx
 from edgert_models import ops
 
-from edgert_runtimes.mlx.device import beside
 from edgert_runtimes.mlx.matrices import Dense
 from edgert_runtimes.mlx.ops.rows import activate
 from edgert_runtimes.mlx.step import Function, Step
@@ -23,8 +22,10 @@ def linear(op: ops.Linear, weights: Weights) -> Function:
     return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
 
 
-def moe(op: ops.Moe, weights: Weights) -> Function:
-    """Route each row to its experts and add up what they give. Of equal logits the first wins: the sort is stable."""
+def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
+    """Route each row to its experts and add up what they give. Of equal logits the first wins: the sort is stable. One
+    of the inward products is computed on the stream `beside`.
+    """
     matrices = [weights.matrices[name] for name in (op.gate, op.up, op.down)]
     biases = [weights.vector(name) for name in (op.gate_bias, op.up_bias, op.down_bias)]
     activation = activate(op.kind)
@@ -38,7 +39,7 @@ def moe(op: ops.Moe, weights: Weights) -> Function:
             return y if bias is None else y + bias[ids]
 
         gate = product(0, x)
-        with beside():
+        with mx.stream(beside):
             up = product(1, x)
         return product(2, activation(gate, up))
 
