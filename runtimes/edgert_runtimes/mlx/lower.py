@@ -120,12 +120,12 @@ def run_parts(
             after(part, outputs)
 
 
-def lower(plan: Plan, weights: Weights, dtype: mx.Dtype) -> list[Function]:
+def lower(plan: Plan, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) -> list[Function]:
     """What runs each op of the plan. UnsupportedError names one that has none."""
-    return [_function(op, weights, dtype) for op in plan.ops]
+    return [_function(op, weights, dtype, beside) for op in plan.ops]
 
 
-def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype) -> Function:
+def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) -> Function:
     match op:
         case ops.Embed():
             return embed(op, weights)
@@ -142,7 +142,7 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype) -> Function:
         case ops.Attend():
             return attend(op, weights, dtype)
         case ops.Moe():
-            return moe(op, weights)
+            return moe(op, weights, beside)
         case ops.PickRows():
             return pick_rows(op, weights)
         case _:

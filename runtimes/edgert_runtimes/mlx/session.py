@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -22,6 +23,7 @@ from edgert_runtimes.mlx.forecast import draw_tokens
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
 from edgert_runtimes.mlx.step import Inputs, Step
+from edgert_runtimes.mlx.streams import give_back, take_streams
 from edgert_runtimes.mlx.views import grouped, make_views
 from edgert_runtimes.mlx.weights import Layout, Weights
 
@@ -55,12 +57,16 @@ class MlxSession:
         self._plan = plan
         self._layouts = layouts
         self._provider = provider
-        functions = lower(plan, weights, dtype)
+        self._streams = take_streams()
+        # Also when a session is forgotten.
+        self._finalizer = weakref.finalize(self, give_back, self._streams)
+        functions = lower(plan, weights, dtype, self._streams.beside)
         self._parts = {value.id: make_parts(plan, functions, weights, value) for value in (plan.logits, plan.hidden)}
         self._single = make_parts(plan, functions, weights, plan.logits, single=True)
         kind, slots = KINDS[KV_TYPES[limits.kv_type]], limits.blocks * limits.block_size
-        self._caches = [LayerCache(kind, cache.kv_heads, slots, cache.head_size) for cache in plan.caches]
-        self._settle()
+        with mx.stream(self._streams.main):
+            self._caches = [LayerCache(kind, cache.kv_heads, slots, cache.head_size) for cache in plan.caches]
+            self._settle()
         self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}
         self._mixtures = [op for op in plan.ops if isinstance(op, ops.Moe)]
         self._lock = threading.Lock()
@@ -70,7 +76,7 @@ class MlxSession:
 
     def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
         """See Session."""
-        with self._lock:
+        with self._lock, mx.stream(self._streams.main):
             self._prepare(batch)
             running = self._take_begun(batch)
             try:
@@ -84,7 +90,7 @@ class MlxSession:
         """See AheadSession."""
         if self._profile is not None:
             return self.step(batch)
-        with self._lock:
+        with self._lock, mx.stream(self._streams.main):
             self._prepare(batch)
             check_batch(following, self.limits, self._plan.spec.vocabulary)
             running = self._take_begun(batch) or self._begin(batch, self._plan.logits)
@@ -106,7 +112,7 @@ class MlxSession:
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See Session; RequestError for a block that does not exist."""
-        with self._lock:
+        with self._lock, mx.stream(self._streams.main):
             self._check_open()
             for pair in pairs:
                 if not all(0 <= block < self.limits.blocks for block in pair):
@@ -132,6 +138,7 @@ class MlxSession:
                 part.close()
             self._parts, self._single, self._caches, self._begun = {}, [], [], None
             mx.clear_cache()
+            self._finalizer()
 
     def _prepare(self, batch: Batch) -> None:
         self._check_open()
@@ -203,7 +210,7 @@ class MlxSession:
         return after
 
     def _settle(self) -> None:
-        """Compute what the caches still have to: other threads cannot."""
+        """Compute what the caches still have to."""
         mx.eval([cache.arrays for cache in self._caches])
 
     def _check_routers(self, peaks: mx.array) -> None:

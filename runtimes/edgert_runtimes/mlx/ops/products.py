@@ -22,8 +22,10 @@ def linear(op: ops.Linear, weights: Weights) -> Function:
     return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
 
 
-def moe(op: ops.Moe, weights: Weights) -> Function:
-    """Route each row to its experts and add up what they give. Of equal logits the first wins: the sort is stable."""
+def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
+    """Route each row to its experts and add up what they give. Of equal logits the first wins: the sort is stable. One
+    of the inward products is computed on the stream `beside`.
+    """
     matrices = [weights.matrices[name] for name in (op.gate, op.up, op.down)]
     biases = [weights.vector(name) for name in (op.gate_bias, op.up_bias, op.down_bias)]
     activation = activate(op.kind)
@@ -36,7 +38,10 @@ def moe(op: ops.Moe, weights: Weights) -> Function:
             bias = biases[index]
             return y if bias is None else y + bias[ids]
 
-        return product(2, activation(product(0, x), product(1, x)))
+        gate = product(0, x)
+        with mx.stream(beside):
+            up = product(1, x)
+        return product(2, activation(gate, up))
 
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
         step.peaks.append(logits.max(keepdims=True))
