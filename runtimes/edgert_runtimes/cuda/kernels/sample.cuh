@@ -194,19 +194,4 @@ __device__ __forceinline__ void sample(const float *logits, const float *tempera
     if (threadIdx.x == 0) tokens[row] = chosen;
 }
 
-/* The inputs of the next step, row i of which is sequence i: tokens, positions and lengths (and counts, unless null) one on, slots from
-   tables [rows, table_width] of blocks. */
-__device__ __forceinline__ void advance(const int *chosen, int *tokens, int *positions, int *slots, int *lengths, int *counts,
-                                        const int *tables, int rows, int table_width, int block_size) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows) return;
-    int position = positions[i] + 1;
-    tokens[i] = chosen[i];
-    positions[i] = position;
-    lengths[i] = position + 1;
-    int block = position / block_size;  // beyond the table: nothing is stored
-    slots[i] = block < table_width ? tables[(i64)i * table_width + block] * block_size + position % block_size : -1;
-    if (counts) counts[i]++;
-}
-
 }  // namespace kernels

@@ -13,7 +13,7 @@ from tests.support.cuda_host import HostKernels
 
 @pytest.fixture(scope="module")
 def host() -> HostKernels:
-    return HostKernels([catalogue.argmax(), catalogue.sample(), catalogue.advance()])
+    return HostKernels([catalogue.argmax(), catalogue.sample()])
 
 
 def argmax(host: HostKernels, logits: np.ndarray) -> tuple[list[int], bool]:
@@ -119,21 +119,3 @@ def test_forbidden_tokens_are_not_drawn(host: HostKernels) -> None:
     logits[0, [4, 9]] = 1.0, 1.5
     drawn = {sample(host, logits, [count], **params(top_p=0.99))[0][0] for count in range(12)}
     assert drawn == {4, 9}
-
-
-@pytest.mark.parametrize("counted", [True, False])
-def test_advance(host: HostKernels, counted: bool) -> None:
-    tables = np.array([[3, 8, 1], [2, 5, 0], [4, 6, 7]], np.int32)
-    state = {"tokens": [0, 0, 0], "positions": [15, 4, 47], "slots": [0, 0, 0], "lengths": [16, 5, 48]}
-    arrays = {name: np.array(value, np.int32) for name, value in state.items()}
-    counts = np.array([7, 8, 9], np.int32) if counted else None
-    sizes = {"rows": 3, "table_width": 3, "block_size": 16}
-    chosen = np.array([11, 12, 13], np.int32)
-    host.launch(catalogue.advance(), chosen=chosen, counts=counts, tables=tables, **arrays, **sizes)
-    assert {name: value.tolist() for name, value in arrays.items()} == {
-        "tokens": [11, 12, 13],
-        "positions": [16, 5, 48],
-        "slots": [8 * 16, 2 * 16 + 5, -1],  # the last one's table is at its end
-        "lengths": [17, 6, 49],
-    }
-    assert counts is None or counts.tolist() == [8, 9, 10]

@@ -40,7 +40,7 @@ from edgert_runtimes.cuda.kernels.catalogue.rows import (
     rms_norm_groups,
     rope,
 )
-from edgert_runtimes.cuda.kernels.catalogue.sampling import advance, argmax, sample
+from edgert_runtimes.cuda.kernels.catalogue.sampling import argmax, sample
 from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS, BLOCKS, FLOATS, WEIGHTS, reads_codes
 
 __all__ = [
@@ -52,7 +52,6 @@ __all__ = [
     "QUERIES",
     "WEIGHTS",
     "add",
-    "advance",
     "angles",
     "argmax",
     "attend",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
+from edgert_runtimes.cuda.kernels.kernel import Kernel
 
 
 def argmax() -> Kernel:
@@ -32,20 +32,4 @@ def sample() -> Kernel:
         "const float *min_ps, const u64 *seeds, const int *counts, int *tokens, int *failed, int rows, int vocabulary",
         threads=1024,
         blocks=lambda a: a["rows"],
-    )
-
-
-def advance() -> Kernel:
-    """The next decode step's inputs: tokens = chosen, positions, lengths and counts one on, slots from the tables.
-
-    Row i is of sequence i; counts may be null.
-    """
-    return Kernel(
-        name="advance",
-        header="sample.cuh",
-        call="advance",
-        signature="const int *chosen, int *tokens, int *positions, int *slots, int *lengths, int *counts, "
-        "const int *tables, int rows, int table_width, int block_size",
-        threads=128,
-        blocks=lambda a: ceil_div(a["rows"], 128),
     )
