@@ -36,7 +36,7 @@ def test_without_a_gpu_mlx_is_not_looked_for() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(RequestError, match=r"^unknown backend 'tpu'; there are: auto, cpu, mlx, reference$"):
+    with pytest.raises(RequestError, match=r"^unknown backend 'tpu'; there are: auto, cpu, cuda, mlx, reference$"):
         registry.get_backend("tpu")
 
 
