@@ -20,12 +20,8 @@ SHIM = Path(__file__).with_name("shim")
 LINKED = ("-shared", "-Wl,-Bsymbolic")  # names of kernels must not be found in the C library
 FLAGS = (
     *("-std=c++17", "-O1", "-fno-strict-aliasing"),  # kernels look at memory as other types, as CUDA allows
-<<<<<<< HEAD
     "-fPIC",
-=======
-    *("-shared", "-fPIC", "-Wl,-Bsymbolic"),  # names of kernels must not be found in the C library
     *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),  # a GPU faults there
->>>>>>> cuda-kernels
     "-U_FORTIFY_SOURCE",  # it forbids to jump between stacks
     *("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror"),
 )
