@@ -17,7 +17,7 @@ class HostExperts(Protocol):
 
     def compute(self, op: int, x: Float32, ids: Int32) -> Float32:
         """What experts give before they are weighed: row i is down_e f(gate_e x[i], up_e x[i]), with their biases, of
-        expert e = ids[i] of the Moe that is `plan.ops[op]`. x [pairs, width], ids [pairs] → [pairs, width]. Pairs of one
+        expert e = ids[i] of the Moe `plan.ops[op]`. x [pairs, width], ids [pairs] → [pairs, width]. Pairs of one
         expert that follow one another read its matrices once.
         """
 

@@ -54,7 +54,7 @@ def pack(codes: Bytes, bits: int) -> Bytes:
     if bits == 8:
         return codes
     if bits == 4:
-        return codes[..., 0::2] | codes[..., 1::2] << 4
+        return codes[..., 0::2] | np.left_shift(codes[..., 1::2], 4, dtype=np.uint8)
     words: NDArray[Any] = codes
     for size, kind in ((1, "<u2"), (2, "<u4"), (4, "<u8")):
         words = words[..., 0::2] | np.left_shift(words[..., 1::2], size * bits, dtype=kind)
