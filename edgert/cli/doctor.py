@@ -33,7 +33,7 @@ def doctor(
     backend: Annotated[str | None, typer.Option(help="The backend that --self-test tests; default auto.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Report versions, backends, caches and memory; the exit code is 1 where auto finds no backend or a self-test fails."""
+    """Report versions, backends, caches and memory; the exit code is 1 where auto finds no backend or a test fails."""
     from edgert_quant.jit import cache_folder
     from edgert_runtimes.registry import probe_all
 
