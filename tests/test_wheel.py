@@ -48,6 +48,12 @@ def test_demo_model_is_in_it(wheel: zipfile.ZipFile) -> None:
     assert wheel.getinfo("edgert/demo/model.gguf").file_size > 1 << 20
 
 
+def test_kernels_are_in_it(wheel: zipfile.ZipFile) -> None:
+    sources = {path.relative_to(ROOT / "runtimes").as_posix() for path in (ROOT / "runtimes").rglob("*.metal")}
+    assert "edgert_runtimes/mlx/metal/kernels/gemv.metal" in sources
+    assert sources <= set(wheel.namelist())
+
+
 def test_command_is_declared(wheel: zipfile.ZipFile) -> None:
     (entry,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "edgert = edgert.cli.main:run" in wheel.read(entry).decode()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from edgert_models.errors import RequestError
+from edgert_models.errors import BackendError, RequestError
 
 from edgert import __version__
 from edgert.cli import options
@@ -33,7 +33,7 @@ def doctor(
     backend: Annotated[str | None, typer.Option(help="The backend that --self-test tests; default auto.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Report versions, backends, caches and memory; the exit code is 1 where no backend runs or a self-test fails."""
+    """Report versions, backends, caches and memory; the exit code is 1 where auto finds no backend or a test fails."""
     from edgert_quant.jit import cache_folder
     from edgert_runtimes.registry import probe_all
 
@@ -46,7 +46,6 @@ def doctor(
     probes = probe_all()
     tested = _tested(self_test, backend, probes)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    runs = any(probe.available for name, probe in probes.items() if name != "reference")
     if as_json:
         results = [_run(name, quiet=True) for name in tested]
         print_json(
@@ -77,8 +76,19 @@ def doctor(
             _print(*self_test_report.lines(results[-1]))
         if self_test is None and not tested:
             _print("self-test: not run, as no backend here uses a GPU; edgert doctor --self-test runs it all the same")
-    if not runs or not all(result.passed for result in results):
+    if not _runs() or not all(result.passed for result in results):
         sys.exit(1)
+
+
+def _runs() -> bool:
+    """Whether other commands find a backend if none is named."""
+    from edgert_runtimes.registry import get_backend
+
+    try:
+        get_backend()
+    except BackendError:
+        return False
+    return True
 
 
 def _print(*lines: str) -> None:

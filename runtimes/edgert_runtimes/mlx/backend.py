@@ -83,7 +83,7 @@ class MlxBackend:
             if progress is not None:
                 progress("load", done, total)
 
-        loaded = loading.load_weights(plan, layouts, weights, advance)
+        loaded = loading.load_weights(plan, layouts, weights, advance, limits.threads)
         report = LoadReport(
             backend=self.name,
             threads=1,

@@ -103,6 +103,7 @@ class MlxSession:
                 self._begun = (following, tokens, begun)
                 return self._finish(running)
             except BaseException:
+                self._begun = None
                 self._settle()
                 raise
 

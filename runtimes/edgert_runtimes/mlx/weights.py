@@ -32,6 +32,8 @@ PIECE = 1 << 18
 SAMPLE = 16
 """Of so many pieces of a tensor, the errors of one are measured."""
 
+Squares = tuple[float, float]
+
 WHOLE_NUMBERS = (BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64)
 
 
@@ -110,12 +112,18 @@ def stored_bytes(layouts: Mapping[str, Layout]) -> int:
 
 
 def load_weights(
-    plan: Plan, layouts: Mapping[str, Layout], provider: WeightProvider, progress: Callable[[int], None]
+    plan: Plan,
+    layouts: Mapping[str, Layout],
+    provider: WeightProvider,
+    progress: Callable[[int], None],
+    threads: int | None = None,
 ) -> Weights:
-    """Fill every layout. UnsupportedError names a tensor whose scales are too large for their type."""
+    """Fill every layout, with so many threads (None: one a CPU). UnsupportedError names a tensor whose numbers are too
+    large for their type.
+    """
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, mx.array] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for name, layout in layouts.items():
             if plan.weights[name].role is Role.VECTOR:
                 raw = provider.read(name)
@@ -123,7 +131,6 @@ def load_weights(
                 progress(raw.nbytes)
             else:
                 matrices[name] = _fill(layout, provider, pool, progress)
-        mx.eval(vectors)
     raw_types = {layout.stored.type for layout in layouts.values() if layout.raw}
     host = _looked_up_by_host(plan, provider, raw_types)
     embedded = {op.weight for op in plan.ops if isinstance(op, Embed)}
@@ -176,7 +183,7 @@ def _fill(
         targets = [words, steps] if floors is None else [words, steps, floors]
     size = max(1, PIECE // k)
 
-    def repack(first: int) -> int:
+    def repack(first: int) -> tuple[int, Squares]:
         raw = provider.read(layout.name, first, min(size, rows - first))
         with np.errstate(all="ignore"):  # damaged files have any numbers
             parts = _converted(layout, raw)
@@ -184,11 +191,11 @@ def _fill(
             for part, target in zip(parts, kept, strict=True):
                 target[:] = part
             _check_range(layout, parts, kept)
-            if first // size % SAMPLE == 0 and not layout.raw:
-                _measure(layout, raw, kept)
-        return raw.nbytes
+            measured = first // size % SAMPLE == 0
+            return raw.nbytes, _squares(layout, raw, kept) if measured else (0.0, 0.0)
 
-    for count in pool.map(repack, range(0, rows, size)):
+    for count, squares in pool.map(repack, range(0, rows, size)):
+        layout.squares += squares
         progress(count)
     return matrix
 
@@ -214,17 +221,15 @@ def _check_range(layout: Layout, given: Sequence[NDArray[Any]], kept: Sequence[N
             )
 
 
-def _measure(layout: Layout, raw: NDArray[np.uint8], kept: Sequence[NDArray[Any]]) -> None:
-    """Add the squares of a piece's errors and weights to those of its tensor."""
-    if layout.stored.type is BlockType.F32 and layout.dtype == mx.float32:
-        return
+def _squares(layout: Layout, raw: NDArray[np.uint8], kept: Sequence[NDArray[Any]]) -> Squares:
+    """Of the errors of some rows, and of their weights; none where nothing can have changed."""
+    form = layout.form
+    if layout.raw or (form is not None and form.mode == "mxfp4"):
+        return 0.0, 0.0
     wanted = dequantize(raw, layout.stored.type)
-    if layout.form is None:
-        found = kept[0]
-    elif layout.form.mode == "mxfp4":
-        return  # nothing is rounded
-    else:
-        codes = layout.form.split(raw)[0].reshape(len(raw), -1, GROUP)
-        found = (kept[1][:, :, None] * codes.astype(np.float32) + kept[2][:, :, None]).reshape(wanted.shape)
-    difference = found.astype(np.float64) - wanted
-    layout.squares += (np.square(difference).sum(), np.square(wanted, dtype=np.float64).sum())
+    found = kept[0]
+    if form is not None:
+        codes = form.split(raw)[0].reshape(len(raw), -1, GROUP).astype(np.float32)
+        found = (kept[1][:, :, None] * codes + kept[2][:, :, None]).reshape(wanted.shape)
+    error = found.astype(np.float64) - wanted
+    return float(np.square(error).sum()), float(np.square(wanted, dtype=np.float64).sum())

@@ -144,6 +144,12 @@ def test_a_failed_self_test_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) ->
     assert "    demo model: FAIL, BackendError: the device is gone" in result.stdout
 
 
+def test_a_backend_that_there_is_not_is_an_error() -> None:
+    result = process("doctor", "--self-test", "--backend", "abacus")
+    assert result.returncode == 64
+    assert result.stderr.startswith("edgert: unknown backend 'abacus'; there are: auto, cpu, ")
+
+
 def test_a_backend_without_a_self_test_is_an_error() -> None:
     result = process("doctor", "--backend", "cpu")
     assert result.returncode == 64

@@ -78,7 +78,7 @@ def test_bounds_follow_what_the_backend_says_of_itself() -> None:
         weight = LoadedWeight("w.weight", BlockType.Q3_K, "affine, 5 bits", 0, error=error)
         return Changed(lambda y: far(y, 1e-3), weights=(weight,))
 
-    assert check(inexact(1e-4), FLOAT).failed
+    assert check(inexact(1e-5), FLOAT).failed
     assert not check(inexact(1e-3), FLOAT).failed
 
 

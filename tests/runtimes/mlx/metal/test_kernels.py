@@ -10,9 +10,9 @@ from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.mlx.metal import RAW_TYPES, launches
 from edgert_runtimes.mlx.metal.launches import Launch
 
-from tests.support.metal import COMPILER, ORDERS, Program
+from tests.support.metal import COMPILER, MISSING, ORDERS, Program
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="g++ is missing, which compiles Metal kernels for the host")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason=MISSING)
 
 SHAPES = [(1, 256), (37, 768), (66, 256)]
 BOUNDS = {"float32": 1e-12, "float16": 1e-6, "bfloat16": 1e-4}
