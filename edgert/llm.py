@@ -47,14 +47,15 @@ _RECOMMENDED = {
 class LLM:
     """A model, ready to answer. Any thread may call it; requests that come together share its steps.
 
-    `model` is a GGUF file, a hub id in the local cache, or None for the bundled demo model. `backend` is "auto", "cpu"
-    or "reference". `threads` None: all cores. `context` is the most tokens of a prompt and its answer; None: 4096, or
-    the model's if that is less. `memory` bounds the bytes taken beside the file's own pages (the cache shrinks to fit,
-    down to one context); MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f32", "f16",
-    "bf16", "q8_0", "q4_0", or "auto" for f32 where the weights are floats and f16 elsewhere. `seed` is for requests
-    that name none. `sequences` is how many answers are computed at once, `rows` how many tokens go through the model in
-    one step at most, `queue_limit` how many requests may wait (None: any number). `chat_template` is a Jinja file to
-    use instead of the model's own template. `progress(stage, done, total)` is told about compiling and loading.
+    `model` is a GGUF file, a hub id in the local cache, or None for the bundled demo model. `backend` is "auto", "cpu",
+    "cuda", "mlx" or "reference". `threads` None: all cores. `context` is the most tokens of a prompt and its answer;
+    None: 4096, or the model's if that is less. `memory` bounds the bytes taken beside the file's own pages (the cache
+    shrinks to fit, down to one context), with "cuda" those of the GPU's memory, whose experts that do not fit stay in
+    the host's; MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f32", "f16", "bf16", "q8_0",
+    "q4_0", or "auto" for f32 where the weights are floats and f16 elsewhere. `seed` is for requests that name none.
+    `sequences` is how many answers are computed at once, `rows` how many tokens go through the model in one step at
+    most, `queue_limit` how many requests may wait (None: any number). `chat_template` is a Jinja file to use instead of
+    the model's own template. `progress(stage, done, total)` is told about compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
     """

@@ -37,8 +37,21 @@ def test_pure_and_typed(wheel: zipfile.ZipFile) -> None:
     assert not [name for name in names if name.endswith((".so", ".dylib", ".pyd"))]
 
 
+def test_cuda_sources_are_in_it(wheel: zipfile.ZipFile) -> None:
+    folder = ROOT / "runtimes/edgert_runtimes/cuda/kernels"
+    sources = {f"edgert_runtimes/cuda/kernels/{path.name}" for path in folder.glob("*.cuh")}
+    assert sources
+    assert sources <= set(wheel.namelist())
+
+
 def test_demo_model_is_in_it(wheel: zipfile.ZipFile) -> None:
     assert wheel.getinfo("edgert/demo/model.gguf").file_size > 1 << 20
+
+
+def test_kernels_are_in_it(wheel: zipfile.ZipFile) -> None:
+    sources = {path.relative_to(ROOT / "runtimes").as_posix() for path in (ROOT / "runtimes").rglob("*.metal")}
+    assert "edgert_runtimes/mlx/metal/kernels/gemv.metal" in sources
+    assert sources <= set(wheel.namelist())
 
 
 def test_command_is_declared(wheel: zipfile.ZipFile) -> None:

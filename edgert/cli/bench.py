@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,6 +77,7 @@ def bench(
             results += _measure(llm, wanted, repeat, quiet=as_json)
             report = report or _about(llm)
             report["peak_memory_bytes"] = _peak_memory()
+            report["experts"] = _expert_use(llm)
             if profile:
                 on_session = [trial for trial in wanted if trial.phase.value in ("pp", "tg")]
                 profiles += [profiled(llm, trial) for trial in on_session]
@@ -149,6 +151,17 @@ def _about(llm: LLM) -> dict[str, Any]:
         "weight_bytes_per_token": llm.weight_bytes_per_token,
         "cache_bytes": llm.report.cache_bytes,
     }
+
+
+def _expert_use(llm: LLM) -> dict[str, Any] | None:
+    """Where experts were when they were needed; None where all of them are where they are computed."""
+    from edgert_runtimes.experts import ExpertUse, OffloadingSession
+
+    def ask(session: object, blocks: object) -> ExpertUse | None:
+        return session.expert_use() if isinstance(session, OffloadingSession) else None
+
+    use = llm.borrow(0, ask)
+    return None if use is None else {**asdict(use), "hit_rate": use.hit_rate}
 
 
 def _peak_memory() -> int:

@@ -105,6 +105,13 @@ def show(
         f"loaded in {_duration(about['load_seconds'])}; weights {sizes['weight_bytes']}, of which a token reads "
         f"{sizes['weight_bytes_per_token']}; at most {sizes['peak_memory_bytes']} in memory"
     )
+    experts = about["experts"]
+    if experts is not None:
+        _print(
+            f"{experts['resident']} of {experts['experts']} experts in the GPU's memory; of those needed "
+            f"{100 * experts['hit_rate']:.1f} % were there, {experts['fetched']} were copied, the host computed "
+            f"{experts['on_host']}"
+        )
     out.print(_results(results))
     overhead = _overhead(results)
     if overhead is not None:

@@ -44,7 +44,7 @@ Model = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file. Without it: the bundled demo model.")
 ]
 RequiredModel = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file, or 'demo' for the bundled model.")]
-Backend = Annotated[str, typer.Option(envvar="EDGERT_BACKEND", help="auto, cpu or reference.")]
+Backend = Annotated[str, typer.Option(envvar="EDGERT_BACKEND", help="auto, cpu, cuda, mlx or reference.")]
 Threads = Annotated[int | None, typer.Option(envvar="EDGERT_THREADS", min=1, help="Threads; default: all cores.")]
 Context = Annotated[
     int | None,
@@ -52,7 +52,9 @@ Context = Annotated[
         envvar="EDGERT_CONTEXT", min=1, help="Positions a conversation may hold; default 4096, or the model's."
     ),
 ]
-Memory = Annotated[str | None, typer.Option(envvar="EDGERT_MEMORY", help="Most memory to take, such as 4GiB.")]
+Memory = Annotated[
+    str | None, typer.Option(envvar="EDGERT_MEMORY", help="Most memory to take (with cuda: of the GPU), such as 4GiB.")
+]
 KvType = Annotated[str, typer.Option("--kv-type", help="Type of the cache: auto, f32, f16, bf16, q8_0 or q4_0.")]
 Seed = Annotated[int | None, typer.Option(envvar="EDGERT_SEED", min=0, help="Seed; same seed, same answer.")]
 Temperature = Annotated[

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 PATIENCE = 0.2
 """Seconds until bars are worth drawing, and the library that draws them worth importing."""
 
-_TITLES = {"compile": "Compiling kernels for this CPU (once)", "load": "Loading the model", "measure": "Measuring"}
+_TITLES = {
+    "compile": "Compiling kernels for this CPU (once)",
+    "load": "Loading the model",
+    "measure": "Measuring",
+    "self-test": "Comparing with the reference",
+}
 
 
 @contextmanager

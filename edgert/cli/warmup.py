@@ -7,21 +7,21 @@ import time
 from edgert.cli import options
 
 
-def warmup(as_json: options.Json = False) -> None:
-    """Compile the kernels for this CPU and keep them; the first chat then starts at once."""
+def warmup(backend: options.Backend = "auto", as_json: options.Json = False) -> None:
+    """Compile the kernels for this machine and keep them; the first chat then starts at once."""
     from edgert_runtimes.registry import get_backend
 
     from edgert.cli.console import out, print_json
     from edgert.cli.progress import loading
 
     start = time.perf_counter()
-    backend = get_backend("auto")
+    chosen = get_backend(backend)
     with loading(quiet=as_json) as progress:
-        compiled = backend.warmup(progress)
+        compiled = chosen.warmup(progress)
     seconds = time.perf_counter() - start
     if as_json:
-        print_json({"backend": backend.name, "compiled": compiled, "seconds": seconds})
+        print_json({"backend": chosen.name, "compiled": compiled, "seconds": seconds})
     else:
         out.print(
-            f"{backend.name}: {compiled} kernels compiled in {seconds:.1f} s" if compiled else "nothing to compile"
+            f"{chosen.name}: {compiled} kernels compiled in {seconds:.1f} s" if compiled else "nothing to compile"
         )

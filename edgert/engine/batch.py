@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from edgert_runtimes.base import Batch
+from numpy.typing import NDArray
 
 from edgert.engine.request import Kind
 from edgert.engine.scheduler import Part
@@ -34,16 +36,39 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
             pick += range(len(tokens) - part.count, len(tokens))
         elif end == len(request.tokens):
             pick.append(len(tokens) - 1)
-    tables = np.zeros((len(parts), -(-max(lengths) // block_size)), dtype=np.int32)
-    for index, (part, length) in enumerate(zip(parts, lengths, strict=True)):
-        blocks = part.request.table.blocks[: -(-length // block_size)]
-        tables[index, : len(blocks)] = blocks
     return Batch(
         tokens=np.array(tokens, dtype=np.int32),
         positions=np.array(positions, dtype=np.int32),
         sequence=np.array(sequence, dtype=np.int32),
         slots=np.array(slots, dtype=np.int32),
-        tables=tables,
+        tables=_tables([part.request.table.blocks for part in parts], lengths, block_size),
         lengths=np.array(lengths, dtype=np.int32),
         pick=np.array(pick, dtype=np.int32),
     )
+
+
+def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Batch | None:
+    """The batch after one in which every part is a single row, if all go on; None where one needs another block first.
+    Its tokens are not known yet.
+    """
+    tables = [part.request.table.blocks for part in parts]
+    lengths = (batch.lengths + 1).tolist()
+    if any(len(blocks) * block_size < length for blocks, length in zip(tables, lengths, strict=True)):
+        return None
+    last = [(blocks, length - 1) for blocks, length in zip(tables, lengths, strict=True)]
+    return replace(
+        batch,
+        positions=batch.positions + 1,
+        slots=np.array([blocks[p // block_size] * block_size + p % block_size for blocks, p in last], dtype=np.int32),
+        tables=_tables(tables, lengths, block_size),
+        lengths=batch.lengths + 1,
+    )
+
+
+def _tables(tables: Sequence[Sequence[int]], lengths: Sequence[int], block_size: int) -> NDArray[np.int32]:
+    """The blocks that each sequence's positions are in, padded with 0."""
+    array = np.zeros((len(tables), -(-max(lengths) // block_size)), dtype=np.int32)
+    for row, blocks, length in zip(array, tables, lengths, strict=True):
+        used = blocks[: -(-length // block_size)]
+        row[: len(used)] = used
+    return array

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from edgert_models.errors import BackendError, RequestError
+from edgert_runtimes.base import Draw
 from numpy.typing import NDArray
 
 from edgert.engine.params import FALLBACKS, SamplingParams
@@ -74,6 +75,16 @@ class Sampler:
         self._forbidden = sorted(end_ids) if params.ignore_eos else []
         # The largest logit wins, unless it is forbidden: nothing has to be copied.
         self._greedy = self.temperature == 0.0 and not penalised and not params.logit_bias
+
+    def draw(self, position: int) -> Draw | None:
+        """How `choose` will draw the token at a position, where that depends on nothing but the logits. It is a
+        forecast: devices draw in float32.
+        """
+        if self._biased.size or self._window or self.typical_p < 1.0:
+            return None
+        if self.temperature == 0.0:
+            return Draw()
+        return Draw(self.temperature, self.top_k, self.top_p, self.min_p, uniform(self.seed, position))
 
     def choose(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> TokenLogprob:
         """The token after `tokens`, given float32 logits [vocabulary], which are left as they are.

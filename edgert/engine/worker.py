@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from edgert_models.errors import BackendError, CancelledError, EdgertError, RequestError
-from edgert_runtimes.base import Session
+from edgert_runtimes.base import AheadSession, Draw, Session
 from numpy.typing import NDArray
 
-from edgert.engine.batch import make_batch
+from edgert.engine.batch import following_batch, make_batch
 from edgert.engine.blocks import Table
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler
@@ -42,6 +42,7 @@ class Worker:
         self.waiting = self.requests = self.steps = 0
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
         self._session = session
+        self._ahead = session if isinstance(session, AheadSession) else None
         self._vocabulary = vocabulary
         self._block_size = session.limits.block_size
         # (request, False): serve it; (request, True): cancel it; a loan: do its work; None: stop.
@@ -149,8 +150,7 @@ class Worker:
         begin = time.monotonic()
         self._alone = parts[0].request if len(parts) == 1 else None
         try:
-            hidden = parts[0].request.kind is Kind.HIDDEN
-            out = self._session.step(make_batch(parts, self._block_size), hidden=hidden)
+            out = self._step(parts)
         except CancelledError:
             return  # interrupted: whoever is not cancelled is planned again
         except Exception as error:
@@ -173,6 +173,16 @@ class Worker:
             elif not request.remaining:
                 self._choose(request, out[row])
                 row += 1
+
+    def _step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
+        """Run the session; where it can work ahead, and everyone goes on for all one can tell, say what comes next."""
+        batch = make_batch(parts, self._block_size)
+        if self._ahead is not None and len(parts) == len(self.scheduler.running) and not self.scheduler.waiting:
+            draws = [draw for part in parts if (draw := _forecast(part)) is not None]
+            following = following_batch(batch, parts, self._block_size) if len(draws) == len(parts) else None
+            if following is not None:
+                return self._ahead.step_ahead(batch, draws, following)
+        return self._session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN)
 
     def _choose(self, request: Request, logits: NDArray[np.float32]) -> None:
         assert request.sampler is not None
@@ -250,6 +260,14 @@ class Worker:
         self.requests += 1
         with self._lock:
             self.waiting -= 1
+
+
+def _forecast(part: Part) -> Draw | None:
+    """How the next token of a request will be drawn, if it is decoding and goes on after that."""
+    request = part.request
+    if request.sampler is None or request.remaining > 1 or len(request.tokens) + 1 >= request.limit:
+        return None
+    return request.sampler.draw(len(request.tokens))
 
 
 def _typed(error: Exception) -> EdgertError:

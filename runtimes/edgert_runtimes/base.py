@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from edgert_models.graph import Plan
@@ -91,8 +91,9 @@ class WeightProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeight:
-    """What became of one tensor: the layout it runs in, the bytes of that, a note where it cost something, and whether
-    those bytes are the file's own, `mapped`.
+    """What became of one tensor: the layout it runs in, the bytes of that, a note where it cost something, whether
+    those bytes are the file's own, `mapped`, and the normalized squared `error` of weights that the layout does not
+    hold exactly.
     """
 
     name: str
@@ -101,11 +102,14 @@ class LoadedWeight:
     bytes: int
     note: str = ""
     mapped: bool = False
+    error: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What loading did. Bytes of the cache and the workspace are memory held by the session."""
+    """What loading did. Bytes of the cache and the workspace are memory held by the session; `precision` is the type of
+    floats in which it computes: float32, float16 or bfloat16.
+    """
 
     backend: str
     threads: int
@@ -114,6 +118,7 @@ class LoadReport:
     cache_bytes: int
     workspace_bytes: int
     seconds: float
+    precision: str = "float32"
 
     @property
     def weight_bytes(self) -> int:
@@ -128,11 +133,14 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name)."""
+    """Whether a backend can run here; `reason` says why not, `details` what was found (of some things by name), `gpu`
+    whether it would run on a GPU.
+    """
 
     available: bool
     reason: str = ""
     details: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,32 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give back memory and threads; calling it again does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How a token will be drawn from a row of logits: the largest where `temperature` is 0; else, of the tokens that
+    top_k, top_p and min_p keep in this order (0, 1 and 0: all), in order of their ids, the one at which the sum of
+    exp(logit / temperature) passes the share `number` (in [0, 1)) of the whole.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    number: float = 0.0
+
+
+@runtime_checkable
+class AheadSession(Session, Protocol):
+    """A session that can begin the next step while the caller still looks at the logits of this one."""
+
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
+        """As `step`; `following` is what the caller will ask for next, by `step` or by this method, if draws[i] gives
+        the token after picked row i that the caller will choose: row i of `following` is that token, whatever its
+        tokens say. Nothing is promised by it: to ask for anything else is as good, but that what was begun is lost.
+        Until then the slots of `following` may be written, so they must not be in use.
+        """
 
 
 class Backend(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from edgert_models.errors import BackendError, RequestError
@@ -10,10 +11,15 @@ from edgert_runtimes.base import Backend, Probe
 
 _FACTORIES = {
     "cpu": ("edgert_runtimes.cpu.backend", "CpuBackend"),
+    "cuda": ("edgert_runtimes.cuda.backend", "CudaBackend"),
+    "mlx": ("edgert_runtimes.mlx.backend", "MlxBackend"),
     "reference": ("edgert_runtimes.reference.backend", "ReferenceBackend"),
 }
-# In order of preference; `reference` is for checking and has to be asked for.
-_AUTOMATIC = ("cpu",)
+# In order of preference; `reference` is for checking and has to be asked for. MLX is not even looked for where it has
+# no GPU: to import it takes a while.
+_AUTOMATIC = ("mlx", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
+# Backends that let another one compute experts which do not fit in their memory.
+_HELPED = {"cuda": "cpu"}
 
 
 def backend_names() -> tuple[str, ...]:
@@ -24,11 +30,14 @@ def backend_names() -> tuple[str, ...]:
 def get_backend(name: str = "auto") -> Backend:
     """The backend called `name`, or the best that runs here; BackendError says why one cannot run."""
     if name == "auto":
-        probes = {candidate: _make(candidate).probe() for candidate in _AUTOMATIC}
-        for candidate, probe in probes.items():
-            if probe.available:
-                return _make(candidate)
-        raise BackendError("no backend runs here: " + "; ".join(f"{key}: {p.reason}" for key, p in probes.items()))
+        reasons = {}
+        for candidate in _AUTOMATIC:
+            backend = _make(candidate)
+            probe = backend.probe()
+            if probe.available and (probe.gpu or candidate == "cpu"):
+                return backend
+            reasons[candidate] = probe.reason or "there is no GPU for it"
+        raise BackendError("no backend runs here: " + "; ".join(f"{key}: {why}" for key, why in reasons.items()))
     backend = _make(name)
     probe = backend.probe()
     if not probe.available:
@@ -45,5 +54,7 @@ def _make(name: str) -> Backend:
     if name not in _FACTORIES:
         raise RequestError(f"unknown backend '{name}'; there are: auto, {', '.join(_FACTORIES)}", parameter="backend")
     module, factory = _FACTORIES[name]
-    backend: Backend = getattr(import_module(module), factory)()
+    make = getattr(import_module(module), factory)
+    helper = _HELPED.get(name)
+    backend: Backend = make() if helper is None else make(lambda: _make(helper))
     return backend

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from edgert_models import build_plan
 from edgert_models.graph import Plan, Role
+from edgert_runtimes.conformance.tiny import random_weights, tiny_spec
 
 from benchmarks.work import Work, work
 from edgert.measure import Phase, Trial
-from tests.support.tiny import random_weights, tiny_spec
 
 
 def matrices(plan: Plan, *roles: Role) -> dict[str, int]:

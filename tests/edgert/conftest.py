@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.backends import GPUS
+
 if TYPE_CHECKING:
     from edgert import LLM
 
@@ -19,7 +21,7 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
-@pytest.fixture(scope="session", params=["reference", "cpu"])
+@pytest.fixture(scope="session", params=["reference", "cpu", *GPUS])
 def backend_name(request: pytest.FixtureRequest) -> str:
     from edgert_models.errors import BackendError
     from edgert_runtimes.registry import get_backend

@@ -5,9 +5,9 @@ from edgert_models import build_plan
 from edgert_models.errors import RequestError
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Limits, StoredWeight
+from edgert_runtimes.conformance.tiny import tiny_spec
 
 from edgert.capacity import POOL_BYTES, choose_limits
-from tests.support.tiny import tiny_spec
 
 
 class Stored:

@@ -10,8 +10,7 @@ from edgert_models.graph import Role
 from edgert_models.metadata import metadata_from_spec
 from edgert_quant.blocks import BlockType, quantize
 from edgert_quant.gguf import GgufWriter
-
-from tests.support.tiny import tiny_spec, type_of_role
+from edgert_runtimes.conformance.tiny import tiny_spec, type_of_role
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -13,12 +13,12 @@ from edgert_models.registry import build_plan
 from edgert_models.rope import Rope, RopeLayout
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufWriter
+from edgert_runtimes.conformance.tiny import random_weights, tiny_spec
 from edgert_runtimes.registry import get_backend
 
 from tests.quant.convert.quantized import FORMS, quantized, write
 from tests.support import llama_cpp
 from tests.support.golden import FOLDER, NAMES, expected, logits_of, relative_error
-from tests.support.tiny import random_weights, tiny_spec
 
 pytestmark = pytest.mark.slow
 

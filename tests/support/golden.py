@@ -8,10 +8,9 @@ import numpy as np
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_quant.gguf import GgufFile
 from edgert_runtimes.base import Backend, Limits
+from edgert_runtimes.conformance.tiny import batch, limits
 from edgert_runtimes.weights import GgufWeights
 from numpy.typing import NDArray
-
-from tests.support.tiny import batch, limits
 
 FOLDER = Path(__file__).parents[1] / "golden"
 NAMES = tuple(sorted(path.parent.name for path in FOLDER.glob("*/config.json")))

@@ -15,7 +15,6 @@ from edgert_models.errors import (
     BackendError,
     CancelledError,
     EdgertError,
-    MemoryBudgetError,
     RequestError,
 )
 from edgert_models.graph import Plan
@@ -31,13 +30,15 @@ from edgert_runtimes.cpu.attention import CACHE_SLACK, block_bytes
 from edgert_runtimes.cpu.compiling import BASE_KERNELS, all_kernels
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.executor import Executor
+from edgert_runtimes.cpu.experts import CpuExperts, ExpertLowering, experts_plan
 from edgert_runtimes.cpu.formats import host_isa
 from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, forced_isa, why_not
 from edgert_runtimes.cpu.kernels import checks, table
 from edgert_runtimes.cpu.lower import lower
-from edgert_runtimes.cpu.memory import allocate, available_memory, gibibytes
 from edgert_runtimes.cpu.profile import Profile
 from edgert_runtimes.kv_types import check_kv_type
+from edgert_runtimes.limits import check_limits
+from edgert_runtimes.memory import allocate, available_memory, check_memory
 from edgert_runtimes.weights import check_weights
 
 INPUTS = {
@@ -89,7 +90,7 @@ class CpuBackend:
         """See Backend. Matrices are mapped where the provider can; steps then check that they are whole."""
         start = time.perf_counter()
         check_weights(plan, weights)
-        _check_limits(limits)
+        check_limits(limits)
         check_kv_type(limits.kv_type, plan)
         threads = limits.threads or core_count()
         layouts = loading.plan_layouts(plan, weights)
@@ -99,7 +100,7 @@ class CpuBackend:
             "cache": program.cache_bytes,
             "workspace": program.workspace_bytes + threads * program.scratch_bytes,
         }
-        _check_memory(sizes, limits.memory)
+        check_memory(sizes, available_memory() if limits.memory is None else limits.memory)
         _prepare([*BASE_KERNELS, *program.kernels()], progress)
         loaded = _load(layouts, weights, progress)
         report = LoadReport(
@@ -112,6 +113,17 @@ class CpuBackend:
             seconds=time.perf_counter() - start,
         )
         return CpuSession(plan, program, loaded, limits, report, weights)
+
+    def load_experts(
+        self, plan: Plan, weights: WeightProvider, *, threads: int | None = None, progress: Progress | None = None
+    ) -> CpuExperts:
+        """See ExpertBackend."""
+        alone, places = experts_plan(plan)
+        check_weights(alone, weights)
+        layouts = loading.plan_layouts(alone, weights)
+        lowered = ExpertLowering(alone, layouts)
+        _prepare([*BASE_KERNELS, *lowered.run().kernels()], progress)
+        return CpuExperts(lowered, places, _load(layouts, weights, progress), threads or core_count())
 
 
 class CpuSession:
@@ -283,26 +295,6 @@ def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:
 def _input_sizes(limits: Limits) -> dict[str, int]:
     """Numbers that each array of a batch has at most."""
     return dict.fromkeys(INPUTS, limits.rows) | {"tables": limits.sequences * limits.table_width}
-
-
-def _check_limits(limits: Limits) -> None:
-    for name in ("context", "rows", "sequences", "blocks", "block_size"):
-        if getattr(limits, name) < 1:
-            raise RequestError(f"{name} is {getattr(limits, name)}; at least 1 is needed", parameter=name)
-    if limits.threads is not None and not 1 <= limits.threads <= 1024:
-        raise RequestError(f"threads is {limits.threads}; 1 to 1024 can be used", parameter="threads")
-
-
-def _check_memory(sizes: Mapping[str, int], allowed: int | None) -> None:
-    needed = sum(sizes.values())
-    available = allowed if allowed is not None else available_memory()
-    if available is not None and needed > available:
-        parts = ", ".join(f"{name} {gibibytes(size)}" for name, size in sizes.items())
-        raise MemoryBudgetError(
-            f"the model needs {gibibytes(needed)} of memory ({parts}), {gibibytes(available)} are available",
-            needed=needed,
-            available=available,
-        )
 
 
 def _cpu_name() -> str:

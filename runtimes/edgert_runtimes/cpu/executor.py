@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.cpu.cores import core_count
 from edgert_runtimes.cpu.kernels import table
 from edgert_runtimes.cpu.kernels.executor import IDLE, run_step, run_worker, stop_workers
-from edgert_runtimes.cpu.memory import allocate
+from edgert_runtimes.memory import allocate
 
 SPIN_ROUNDS = 2000
 """Rounds a waiting thread spins before it sleeps, where every thread has a core: some tens of microseconds."""

@@ -23,18 +23,21 @@ from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
 from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
-from edgert_runtimes.cpu.memory import aligned
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
-from edgert_runtimes.cpu.values import Span, Values, stride_of
+from edgert_runtimes.cpu.values import Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
+from edgert_runtimes.memory import aligned
+from edgert_runtimes.values import Span
 
 
 def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
     """The program of a plan; UnsupportedError names an op that has no kernel."""
-    return _Lowering(plan, layouts, limits).run()
+    return Lowering(plan, layouts, limits).run()
 
 
-class _Lowering(Values):
+class Lowering(Values):
+    """Emits the records of one op after the other."""
+
     def __init__(self, plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> None:
         super().__init__(plan, limits)
         self.layouts = layouts
@@ -45,6 +48,7 @@ class _Lowering(Values):
         self.sums: dict[int, tuple[int, dict[int, Field], list[Span]]] = {}
 
     def run(self) -> Program:
+        """All ops."""
         program = self.program
         for index, op in enumerate(self.plan.ops):
             self.op = index
@@ -109,7 +113,7 @@ class _Lowering(Values):
         fields: dict[int, Field] = {rows.WIDTH: op.out.width, **(extra or {})}
         for value, place, stride in zip(inputs, (rows.X, rows.Y), (rows.X_STRIDE, rows.Y_STRIDE), strict=False):
             fields[place], fields[stride] = self.place(value), stride_of(value.width)
-        self.give_place(op, tuple(inputs) if in_place else ())
+        self.give(op, tuple(inputs) if in_place else ())
         fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
         self._emit(run, self.rows_of(op.out), fields, cost=op.out.width // 8 if cost is None else cost)
 
@@ -159,10 +163,10 @@ class _Lowering(Values):
             return self.place(value), 4 * stride_of(value.width)
         key = (value.id, activation.name)
         size = aligned(activation.bytes(value.width))
-        if key not in self.activations:
-            self.activations[key] = self.arena.allocate(self.limits.rows * size)
+        if key not in self.derived:
+            self.derived[key] = self.arena.allocate(self.limits.rows * size)
             fields: dict[int, Field] = {
-                rows.OUT: Place("workspace", self.activations[key][0]),
+                rows.OUT: Place("workspace", self.derived[key][0]),
                 rows.OUT_STRIDE: size,
                 rows.X: self.place(value),
                 rows.X_STRIDE: stride_of(value.width),
@@ -170,12 +174,12 @@ class _Lowering(Values):
                 rows.QUANTIZE: activation.quantize,
             }
             self._emit(rows.quantize, self.rows_of(value), fields, cost=value.width // 4)
-        return Place("workspace", self.activations[key][0]), size
+        return Place("workspace", self.derived[key][0]), size
 
     def _linear(self, op: ops.Linear) -> None:
         form = self.layouts[op.weight].format
         x, x_bytes = self._activation(op.x, form.activation)
-        self.give_place(op)
+        self.give(op)
         fields: dict[int, Field] = {
             rows.OUT: self.place(op.out),
             rows.OUT_STRIDE: stride_of(op.out.width),
@@ -193,7 +197,23 @@ class _Lowering(Values):
         self._emit(linear.linear, self.rows_of(op.out), fields, prepare=linear.prepare_linear)
 
     def _moe(self, op: ops.Moe) -> None:
-        pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
+        count = self.rows_of(op.out)
+        routing = self.routing(op)
+        self._scratch(2 * 4 * op.experts)
+        logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
+        logits[route.NORMALIZE] = int(op.normalize)
+        self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
+        y = self.expert_products(op, routing)
+        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
+        if self._only_added(op.out):
+            self.sums[op.out.id] = op.used, sums, self.temporary
+            self.temporary = []
+        else:
+            self._combine(op, op.used, sums)
+
+    def routing(self, op: ops.Moe) -> dict[int, Field]:
+        """Memory for what chooses experts and sorts rows by them."""
+        pairs = self.limits.rows * op.used
         routing: dict[int, Field] = {route.EXPERTS: op.experts, route.USED: op.used}
         for number, size in (
             (route.IDS, 4 * pairs),
@@ -204,11 +224,11 @@ class _Lowering(Values):
             (moe.COSTS, 8 * (op.experts + 1)),
         ):
             routing[number] = self.take(size)
-        self._scratch(2 * 4 * op.experts)
-        logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
-        logits[route.NORMALIZE] = int(op.normalize)
-        self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
+        return routing
 
+    def expert_products(self, op: ops.Moe, routing: Mapping[int, Field]) -> Place:
+        """The records that follow the choice of experts; where their results will be: float32 [pairs, stride]."""
+        pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
         gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
         inward_bytes = max(gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width))
         self._scratch(max(moe.SCRATCH + inward_bytes, table.PANELS + down.scratch_bytes(op.hidden)))
@@ -249,12 +269,7 @@ class _Lowering(Values):
             moe.SOURCE: Place("table", 8 * (table.RECORD_WORDS * inward + moe.N_ACTIVE)),
         }
         self._emit(moe.outward, count, fields, prepare=moe.prepare_outward, per_row=op.used)
-        sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
-        if self._only_added(op.out):
-            self.sums[op.out.id] = op.used, sums, self.temporary
-            self.temporary = []
-        else:
-            self._combine(op, op.used, sums)
+        return y
 
     def _only_added(self, value: Value) -> bool:
         """Whether all that becomes of a value is that it is added to one that will be there."""
@@ -278,7 +293,7 @@ class _Lowering(Values):
         fields = {**sums, rows.WIDTH: op.out.width}
         if other is not None:
             fields[rows.Y], fields[rows.Y_STRIDE] = self.place(other), stride_of(other.width)
-        self.give_place(op, () if other is None else (other,))
+        self.give(op, () if other is None else (other,))
         fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
         self._emit(moe.combine, self.rows_of(op.out), fields, cost=used * op.out.width // 8)
 
@@ -310,7 +325,7 @@ class _Lowering(Values):
         }
         self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
         self._scratch(attention.scratch_bytes(op))
-        self.give_place(op)
+        self.give(op)
         kept_bytes, division_bytes = attention.temporary_bytes(op, self.limits)
         fields: dict[int, Field] = {
             **common,

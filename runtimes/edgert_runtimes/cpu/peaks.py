@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.cpu.formats import LANES, Isa, host_isa, vectors
 from edgert_runtimes.cpu.formats.isa import SOURCES
 from edgert_runtimes.cpu.formats.vectors import FLOATS, I32, WORDS, Value
-from edgert_runtimes.cpu.memory import allocate
+from edgert_runtimes.memory import allocate
 
 READ_BYTES = 1 << 28
 """Far more than caches hold."""

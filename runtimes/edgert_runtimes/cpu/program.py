@@ -11,7 +11,6 @@ from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.cpu.kernels import table
-from edgert_runtimes.cpu.memory import aligned
 from edgert_runtimes.cpu.weights import Loaded
 
 
@@ -118,34 +117,3 @@ def link(program: Program, addresses: Mapping[str, int], loaded: Mapping[str, Lo
             if isinstance(item, ValuePlace) and item.value in targets:
                 moves[item.value].append((index, number, int(row[number])))
     return Linked(words, constants, moves)
-
-
-class Arena:
-    """Offsets in one stretch of memory, given out first fit and taken back; `size` is the most that was ever in use."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._free: list[tuple[int, int]] = []  # (start, end), sorted, never touching
-
-    def allocate(self, size: int) -> tuple[int, int]:
-        """A span (start, end) of whole cache lines."""
-        size = aligned(size)
-        for i, (start, end) in enumerate(self._free):
-            if end - start >= size:
-                self._free[i : i + 1] = [(start + size, end)] if end - start > size else []
-                return start, start + size
-        start = self.size
-        if self._free and self._free[-1][1] == self.size:
-            start = self._free.pop()[0]
-        self.size = start + size
-        return start, self.size
-
-    def release(self, span: tuple[int, int]) -> None:
-        """Take a span back."""
-        merged: list[tuple[int, int]] = []
-        for start, end in sorted([*self._free, span]):
-            if merged and merged[-1][1] == start:
-                merged[-1] = (merged[-1][0], end)
-            else:
-                merged.append((start, end))
-        self._free = merged

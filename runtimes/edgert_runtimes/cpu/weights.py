@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgert_runtimes.base import LoadedWeight, StoredWeight, WeightProvider
 from edgert_runtimes.cpu.formats import Format, format_for
-from edgert_runtimes.cpu.memory import allocate
+from edgert_runtimes.memory import allocate
 
 PIECE = 16 << 20
 """Bytes that are read at once where a type is expanded."""

@@ -118,7 +118,11 @@ def test_convert_prints_a_summary(tiny_path: Path, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (("generate", "missing.gguf", "x"), 64, "there is no file 'missing.gguf'"),
-        (("generate", "TINY", "x", "--backend", "tpu"), 64, "unknown backend 'tpu'; there are: auto, cpu, reference"),
+        (
+            ("generate", "TINY", "x", "--backend", "tpu"),
+            64,
+            "unknown backend 'tpu'; there are: auto, cpu, cuda, mlx, reference",
+        ),
         (("generate", "TINY", "x", "--memory", "lots"), 64, "'lots' is not an amount of memory"),
         (("generate", "TINY", "x" * 300, *QUICK), 64, "the context holds 128"),
         (("chat", "TINY", *QUICK), 64, "the message on stdin is empty"),

@@ -1,4 +1,4 @@
-"""What `edgert doctor` says of this CPU, and what EDGERT_CPU makes of every command."""
+"""What `edgert doctor` says of this machine, when it tests it, and what EDGERT_CPU makes of every command."""
 
 import json
 import subprocess
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 from edgert_quant.jit import Target, compiling_for
+from edgert_runtimes.base import Probe, Progress
+from edgert_runtimes.conformance import CASES
 
+from edgert import self_test
+from edgert.self_test import SelfTest
 from tests.edgert.cli.support import process, run
 
 VNNI = Target("x86_64-unknown-linux-gnu", "znver5", ("+avx2", "+avx512bw", "+avx512f", "+avx512vnni", "+fma"))
@@ -56,6 +60,7 @@ def test_a_forced_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_that_cannot_be_forced_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGERT_CPU", "avx512-vnni")
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "none")  # nor does another backend run
     with compiling_for(HASWELL):
         result = run("doctor")
     assert result.exit_code == 1
@@ -83,3 +88,69 @@ def test_other_commands_say_it_in_one_line(arguments: tuple[str, ...], tiny_path
     assert result.stderr.startswith("edgert: ")
     assert "EDGERT_CPU=sse9 is unknown; this CPU runs " in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def few_cases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Self-tests of the first cases only; the backends that were tested."""
+    tested: list[str] = []
+    whole = self_test.self_test
+
+    def few(name: str, progress: Progress) -> SelfTest:
+        result = whole(name, progress, CASES[:3])
+        tested.append(result.backend)
+        return result
+
+    monkeypatch.setattr(self_test, "self_test", few)
+    return tested
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = {"cpu": Probe(True, gpu=True), "reference": Probe(True), "other": Probe(False, "no device", gpu=True)}
+    monkeypatch.setattr("edgert_runtimes.registry.probe_all", lambda: probes)
+
+
+def test_without_a_gpu_no_self_test_is_run(few_cases: list[str]) -> None:
+    reason = "self-test: not run, as no backend here uses a GPU; edgert doctor --self-test runs it all the same"
+    assert run("doctor").stdout.splitlines()[-1] == reason
+    assert json.loads(run("doctor", "--json").stdout)["self_tests"] == []
+    assert "self-test" not in run("doctor", "--no-self-test").stdout
+    assert few_cases == []
+
+
+def test_a_self_test_when_asked(few_cases: list[str]) -> None:
+    result = run("doctor", "--self-test")
+    assert result.exit_code == 0
+    assert "self-test of backend cpu, 3 cases against the reference:" in result.stdout
+    (found,) = json.loads(run("doctor", "--self-test", "--backend", "reference", "--json").stdout)["self_tests"]
+    assert found["passed"]
+    assert found["ops"]["embed"]["cases"] == 3
+    assert few_cases == ["cpu", "reference"]
+
+
+def test_backends_on_gpus_are_tested_unless_told_not_to(monkeypatch: pytest.MonkeyPatch, few_cases: list[str]) -> None:
+    with_gpu(monkeypatch)
+    assert "self-test of backend cpu" in run("doctor").stdout
+    assert few_cases == ["cpu"]
+    assert "self-test" not in run("doctor", "--no-self-test").stdout
+    assert few_cases == ["cpu"]
+
+
+def test_a_failed_self_test_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = SelfTest("cpu", (), (), "BackendError: the device is gone", 1.0)
+    monkeypatch.setattr(self_test, "self_test", lambda name, progress: failed)
+    result = run("doctor", "--self-test")
+    assert result.exit_code == 1
+    assert "    demo model: FAIL, BackendError: the device is gone" in result.stdout
+
+
+def test_a_backend_that_there_is_not_is_an_error() -> None:
+    result = process("doctor", "--self-test", "--backend", "abacus")
+    assert result.returncode == 64
+    assert result.stderr.startswith("edgert: unknown backend 'abacus'; there are: auto, cpu, ")
+
+
+def test_a_backend_without_a_self_test_is_an_error() -> None:
+    result = process("doctor", "--backend", "cpu")
+    assert result.returncode == 64
+    assert result.stderr == "edgert: --backend chooses what --self-test tests; give both\n"

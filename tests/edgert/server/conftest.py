@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.backends import GPUS
+
 if TYPE_CHECKING:
     from edgert import LLM
 
@@ -42,11 +44,17 @@ def serve(llm: LLM, **options: str) -> Iterator[Served]:
     listener.close()
 
 
-@pytest.fixture(scope="session")
-def server_model(tiny_path: Path) -> Iterator[LLM]:
+@pytest.fixture(scope="session", params=["reference", *GPUS])
+def server_model(tiny_path: Path, request: pytest.FixtureRequest) -> Iterator[LLM]:
+    from edgert_models.errors import BackendError
+
     from edgert import LLM
 
-    with LLM(tiny_path, backend="reference", context=128) as llm:
+    try:
+        llm = LLM(tiny_path, backend=request.param, context=128)
+    except BackendError as error:
+        pytest.skip(str(error))
+    with llm:
         yield llm
 
 

@@ -16,10 +16,10 @@ from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert import convert, pipeline
 from edgert_quant.convert.compatibility import llama_cpp_differences
 from edgert_quant.gguf import GgufFile
+from edgert_runtimes.conformance.tiny import tiny_spec
 
 from tests.quant.convert.checkpoints import Tensors, load, save
 from tests.support.golden import FOLDER, NAMES
-from tests.support.tiny import tiny_spec
 
 
 def floats(file: GgufFile, name: str) -> np.ndarray:

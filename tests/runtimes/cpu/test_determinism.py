@@ -7,12 +7,12 @@ import pytest
 from edgert_models.graph import Plan
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.attention import attention
+from edgert_runtimes.conformance.cases import plan_of
+from edgert_runtimes.conformance.tiny import batch, limits, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
 from edgert_runtimes.cpu.kernels import attend, division
 from edgert_runtimes.weights import MemoryWeights
-
-from tests.support.conformance import attention, plan_of
-from tests.support.tiny import batch, limits, random_weights, tiny_spec, type_of_role
 
 TYPES = [BlockType.F32, BlockType.Q8_0, BlockType.Q4_K]
 

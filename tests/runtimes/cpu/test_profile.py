@@ -7,9 +7,8 @@ import pytest
 from edgert_models.errors import CancelledError
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.tiny import batch, limits, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cpu.backend import CpuBackend
-
-from tests.support.tiny import batch, limits, random_weights, tiny_spec, type_of_role
 
 ROWS = 12
 

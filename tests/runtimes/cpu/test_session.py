@@ -15,12 +15,12 @@ from edgert_models.graph import Graph, Plan, Role
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Batch
+from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.packed import random_rows
-from tests.support.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 
 PLAN = build_plan(tiny_spec())
 WEIGHTS = random_weights(PLAN, 1)

@@ -14,11 +14,11 @@ from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile
+from edgert_runtimes.conformance.tiny import random_weights, tiny_spec, type_of_role
 from edgert_runtimes.layerwise import Floats, Layerwise, Observer, Sequences
 from edgert_runtimes.weights import GgufWeights
 
 from tests.support.golden import FOLDER, NAMES, expected, relative_error
-from tests.support.tiny import random_weights, tiny_spec, type_of_role
 
 TEXTS = ([5, 9, 1, 44, 3, 80, 2], [7, 7, 13], [90, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 SPECS = {

@@ -11,8 +11,8 @@ from edgert_runtimes.cpu.formats.vectors import add, i64, pointer, step, store
 from edgert_runtimes.cpu.kernels.caches import LAYOUTS
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.kernels.tiles import SCORE_KERNELS, VALUE_KERNELS
-from edgert_runtimes.cpu.memory import allocate
 from edgert_runtimes.kv_types import KV_TYPES
+from edgert_runtimes.memory import allocate
 from edgert_runtimes.reference.cache import rounded
 
 from tests.support.lowering import ARM, AVX2, PLAIN, VNNI, assembly, calls

@@ -8,6 +8,7 @@ from edgert_models.graph import Plan, Role, Weight
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType, quantize
+
 from edgert_runtimes.base import Batch, Limits
 from edgert_runtimes.weights import MemoryWeights
 

@@ -1,0 +1,131 @@
+"""Cases of attention: every type of cache, shapes of heads, long contexts, windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+from edgert_models.graph import Graph
+from edgert_models.ops import Value
+
+from edgert_runtimes.base import Batch
+from edgert_runtimes.conformance.cases import Case, one_sequence, tokens
+from edgert_runtimes.conformance.tiny import batch
+from edgert_runtimes.kv_types import KV_TYPES
+
+BOUNDS = {"f32": 1e-7, "f16": 1e-6, "bf16": 1e-5, "q8_0": 1e-5, "q4_0": 1e-3}
+"""A key or value that lies between two numbers of the cache's type may become either: the reference computes them in
+float64.
+"""
+
+LONG = (  # type of the cache, heads of queries and of keys, size of a block, window
+    ("f32", 1, 1, 16, None),
+    ("f32", 4, 2, 3, 300),
+    ("f32", 53, 1, 32, None),  # more heads than go together
+    ("f16", 3, 1, 1, None),
+    ("f16", 4, 4, 16, 100),
+    ("bf16", 4, 1, 16, 256),
+    ("bf16", 8, 1, 32, 257),
+    ("q8_0", 8, 4, 16, None),
+    ("q8_0", 3, 1, 3, 270),
+    ("q4_0", 8, 1, 16, None),
+    ("q4_0", 4, 2, 32, 511),
+)
+
+
+def attention(g: Graph, x: Value, sinks: str | None = None) -> Value:
+    """Nothing but queries, keys, values and attention."""
+    s = g.spec
+    q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.kv_width)))
+    return g.attend(q, k, v, window=s.window, sinks=sinks)
+
+
+def attention_with_sinks(g: Graph, x: Value) -> Value:
+    """The same with sinks."""
+    return attention(g, x, "sinks")
+
+
+def attention_cases() -> Iterator[Case]:
+    """All of them."""
+    yield from _heads()
+    yield from _steps()
+    yield from _sinks()
+    yield from _long_contexts()
+
+
+def _heads() -> Iterator[Case]:
+    sizes, shapes = (16, 20, 32, 64, 80, 128, 160), ((4, 4), (4, 2), (6, 1))
+    for kv_type, size, (heads, kv_heads) in product(KV_TYPES, sizes, shapes):
+        if size % KV_TYPES[kv_type].block_size == 0:
+            yield Case(
+                op="attend",
+                name=f"{kv_type} cache, {heads} heads of {size}, {kv_heads} of keys",
+                wire=attention,
+                steps=[one_sequence(45)],
+                bound=BOUNDS[kv_type],
+                spec={"head_size": size, "heads": heads, "kv_heads": kv_heads},
+                limits={"kv_type": kv_type},
+            )
+
+
+def _steps() -> Iterator[Case]:
+    """Several sequences, in chunks, decoding together, with blocks out of order and rows picked in any order."""
+    first, second, third = [5, 3, 9, 1], [2, 8, 0, 4], [7, 10, 6, 11]
+    steps = [
+        batch([(tokens(37, 1), 0, first)]),
+        batch([(tokens(1, 2), 37, first), (tokens(20, 3), 0, second)]),
+        batch([(tokens(1, 4), 38, first), (tokens(21, 5), 20, second), (tokens(1, 6), 0, third)], pick=[22, 0, 5]),
+        batch([(tokens(1, 7), 39, first), (tokens(1, 8), 41, second), (tokens(1, 9), 1, third)]),
+    ]
+    for wire, window in product((attention, attention_with_sinks), (None, 1, 5, 16, 40)):
+        name = f"several steps, {wire.__name__.replace('_', ' ')}, window {window}"
+        yield Case(op="attend", name=name, wire=wire, steps=steps, spec={"window": window})
+
+
+def _sinks() -> Iterator[Case]:
+    """That take nothing, a part, or nearly all; every head has its own."""
+    for low, high in ((-1e30, -90.0), (-3.0, 3.0), (20.0, 25.0)):
+        yield Case(
+            op="attend",
+            name=f"sinks from {low:g} to {high:g}",
+            wire=attention_with_sinks,
+            steps=[one_sequence(45)],
+            spec={"heads": 6, "kv_heads": 2},
+            values={"sinks": np.linspace(low, high, 6, dtype=np.float32)},
+        )
+
+
+def _long_contexts() -> Iterator[Case]:
+    for kv_type, heads, kv_heads, block_size, window in LONG:
+        count = -(-800 // block_size)
+        yield Case(
+            op="attend",
+            name=f"long contexts, {kv_type} cache in blocks of {block_size}, {heads} heads, {kv_heads} of keys, "
+            f"window {window}",
+            wire=attention_with_sinks if heads == 4 else attention,
+            steps=_long_steps(count, block_size),
+            bound=BOUNDS[kv_type],
+            spec={"heads": heads, "kv_heads": kv_heads, "head_size": 32, "window": window, "context": 1024},
+            limits={
+                "kv_type": kv_type,
+                "context": 800,
+                "rows": 512,
+                "blocks": 3 * count,
+                "block_size": block_size,
+            },
+        )
+
+
+def _long_steps(count: int, block_size: int) -> list[Batch]:
+    """Chunks that end anywhere, then decoding beside a short sequence and a chunk of another long one."""
+    order = np.random.default_rng(1).permutation(3 * count).tolist()
+    first, second, third = (order[i * count : (i + 1) * count] for i in range(3))
+    rounds = [
+        [(tokens(500, 1), 0, first)],
+        [(tokens(140, 2), 500, first), (tokens(290, 3), 0, second)],
+        [(tokens(1, 4), 640, first), (tokens(20, 5), 0, third), (tokens(300, 6), 290, second)],
+        [(tokens(1, 7), 641, first), (tokens(1, 8), 20, third), (tokens(1, 9), 590, second)],
+        [(tokens(130, 10), 642, first)],
+    ]
+    return [batch(parts, block_size=block_size) for parts in rounds]

@@ -1,0 +1,109 @@
+"""Cases of mixtures of experts: types, shapes, ties, biases, and what is added to their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+
+import numpy as np
+from edgert_models.graph import Graph, Role
+from edgert_models.ops import Value
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.conformance.cases import QUANTIZED, Case, one_sequence
+from edgert_runtimes.conformance.ops import enlarged
+from edgert_runtimes.conformance.types import COMMON, OTHERS, ROWS, bound_of, only
+
+
+def moe_cases() -> Iterator[Case]:
+    """All of them."""
+    yield from _alone()
+    yield from _beside_a_shared_expert()
+
+
+def _alone() -> Iterator[Case]:
+    def moe(g: Graph, x: Value) -> Value:
+        return g.moe(x, g.linear(x, "router", g.spec.experts, role=Role.ROUTER), "blk.0")
+
+    def biased(g: Graph, x: Value, kind: str) -> Value:
+        logits = g.linear(x, "router", 8, bias=True, role=Role.ROUTER)
+        return g.moe(enlarged(g, x), logits, "blk.0", kind=kind, bias=True)
+
+    def tied(g: Graph, x: Value) -> Value:
+        return g.moe(x, g.rms_norm(g.linear(x, "router", 8, role=Role.ROUTER), "zeros.weight"), "blk.0")
+
+    def case(kind: BlockType, rows: int, normalize: bool) -> Case:
+        return Case(
+            op="moe",
+            name=f"{kind.name}, {rows} rows" + ("" if normalize else ", shares as they are"),
+            wire=moe,
+            steps=[one_sequence(rows)],
+            bound=bound_of(kind),
+            spec={"width": 256, "expert_feed_forward": 256, "normalize_experts": normalize},
+            type_of=only(Role.EXPERTS, kind),
+        )
+
+    yield from (case(*one) for one in product((BlockType.F32, BlockType.BF16, *COMMON), ROWS, (True, False)))
+    yield from (case(*one) for one in product(OTHERS, (1, 33), (True,)))
+    kinds = ((BlockType.F32, BlockType.Q8_0), ROWS, ("silu", "swiglu_oai"), ((64, 32), (96, 608)))
+    for stored, rows, kind, (width, hidden) in product(*kinds):
+        yield Case(
+            op="moe",
+            name=f"{stored.name} with biases, {kind}, {rows} rows of {width}, {hidden} hidden",
+            wire=partial(biased, kind=kind),
+            steps=[one_sequence(rows)],
+            bound=bound_of(stored),
+            spec={"width": width, "expert_feed_forward": hidden},
+            type_of=only(Role.EXPERTS, stored),
+        )
+    yield Case(
+        op="moe",
+        name="all rows choose the same experts (a tie), which have more rows than go through a matrix together",
+        wire=tied,
+        steps=[one_sequence(256)],
+        bound=QUANTIZED,
+        spec={"width": 256, "expert_feed_forward": 320},
+        type_of=only(Role.EXPERTS, BlockType.Q8_0),
+        values={"zeros.weight": np.zeros(8, np.float32)},
+    )
+    for experts, used in ((1, 1), (5, 5), (64, 8), (128, 6)):
+        spec = {"experts": experts, "experts_used": used, "expert_feed_forward": 24}
+        yield Case(op="moe", name=f"{used} of {experts} experts", wire=moe, steps=[one_sequence(12)], spec=spec)
+
+
+def _beside_a_shared_expert() -> Iterator[Case]:
+    """A shared expert beside the routed ones, and the residual."""
+
+    def wire(g: Graph, x: Value, order: str) -> Value:
+        y = g.rms_norm(x, "norm.weight")
+
+        def routed(name: str = "blk.0") -> Value:
+            return g.moe(y, g.linear(y, f"{name}.router", 8, role=Role.ROUTER), name)
+
+        def shared() -> Value:
+            hidden = g.gated(g.linear(y, "gate", 512), g.linear(y, "up", 512))
+            return g.linear(hidden, "down", 256)
+
+        if order == "experts first":
+            return g.add(x, g.add(routed(), shared()))
+        if order == "shared first":
+            return g.add(g.add(shared(), routed()), x)
+        if order == "two mixtures":
+            return g.add(x, g.add(routed(), routed("blk.1")))
+        twice = routed()
+        return g.add(g.add(twice, twice), x)
+
+    def case(kind: BlockType, rows: int, order: str) -> Case:
+        return Case(
+            op="moe",
+            name=f"{kind.name} and a shared expert, {rows} rows, {order}",
+            wire=partial(wire, order=order),
+            steps=[one_sequence(rows)],
+            bound=bound_of(kind),
+            spec={"width": 256, "expert_feed_forward": 256},
+            type_of=lambda weight: kind if weight.role in (Role.EXPERTS, Role.MATRIX) else BlockType.F32,
+        )
+
+    orders = ("experts first", "shared first", "two mixtures", "twice")
+    yield from (case(*one) for one in product((BlockType.F32, BlockType.Q4_K), (1, 33), orders))

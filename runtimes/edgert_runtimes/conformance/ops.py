@@ -1,0 +1,109 @@
+"""Cases of every op but attention and mixtures: shapes, kinds, types of weights, one row and many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+from edgert_models.graph import Graph, Role
+from edgert_models.ops import Value
+from edgert_models.rope import Rope, RopeLayout
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.conformance.cases import Case, Wire, one_sequence, tokens
+from edgert_runtimes.conformance.tiny import batch
+from edgert_runtimes.conformance.types import COMMON, FLOATS, OTHERS, ROWS, bound_of, only
+
+
+def op_cases() -> Iterator[Case]:
+    """All of them."""
+    yield from _embed()
+    yield from _rms_norm()
+    yield from _linear()
+    yield from _gates()
+    yield from _rope()
+
+
+def enlarged(g: Graph, x: Value) -> Value:
+    """Four times x: large enough for activations to be clamped."""
+    twice = g.add(x, x)
+    return g.add(twice, twice)
+
+
+def _embed() -> Iterator[Case]:
+    for kind in (*FLOATS, *COMMON, *OTHERS):
+        yield Case(
+            op="embed",
+            name=kind.name,
+            wire=lambda g, x: x,
+            steps=[one_sequence(9)],
+            bound=1e-12,
+            spec={"width": 256},
+            type_of=only(Role.EMBEDDING, kind),
+        )
+
+
+def _rms_norm() -> Iterator[Case]:
+    def case(rows: int, width: int, groups: int) -> Case:
+        return Case(
+            op="rms_norm",
+            name=f"{rows} rows of {width}, {groups} groups",
+            wire=lambda g, x: g.rms_norm(x, "norm.weight", groups=groups),
+            steps=[one_sequence(rows)],
+            spec={"width": width},
+        )
+
+    shapes = ((64, 1), (64, 4), (20, 1), (96, 3), (1040, 1))
+    yield from (case(rows, *shape) for shape, rows in product(shapes, ROWS))
+
+
+def _linear() -> Iterator[Case]:
+    def case(kind: BlockType, rows: int, width: int, out: int, bias: bool = False, **spec: Any) -> Case:
+        return Case(
+            op="linear",
+            name=f"{kind.name}, {rows} rows of {width} to {out}" + (" with bias" if bias else ""),
+            wire=lambda g, x: g.linear(x, "w", out, bias=bias),
+            steps=[one_sequence(rows)],
+            bound=bound_of(kind),
+            spec={"width": width, **spec},
+            type_of=only(Role.MATRIX, kind),
+        )
+
+    yield from (case(*shape) for shape in product((*FLOATS, *COMMON), ROWS, (512,), (1, 17, 80)))
+    yield from (case(*shape) for shape in product(OTHERS, (1, 33), (512,), (17,)))
+    for kind, width in product(FLOATS, (1, 20, 65)):
+        yield case(kind, 5, width, 33, heads=1, kv_heads=1)
+    yield from (case(BlockType.F32, rows, 64, 40, bias=True) for rows in ROWS)
+
+
+def _gates() -> Iterator[Case]:
+    def gated(g: Graph, x: Value, kind: str) -> Value:
+        y = enlarged(g, x)
+        return g.add(x, g.gated(g.linear(y, "gate", 64), g.linear(y, "up", 64), kind))
+
+    def whole_rows(g: Graph, x: Value, width: int) -> Value:
+        """The gate is the product with a vector; what it lets through is of any width."""
+        return g.gated(g.dot(x, "vector.weight"), g.linear(x, "up", width), "sigmoid")
+
+    def case(name: str, rows: int, wire: Wire) -> Case:
+        return Case(op="gated", name=f"{name}, {rows} rows", wire=wire, steps=[one_sequence(rows)])
+
+    for rows, kind in product(ROWS, ("silu", "swiglu_oai")):
+        yield case(kind, rows, partial(gated, kind=kind))
+    for rows, width in product(ROWS, (64, 20, 257)):
+        yield case(f"sigmoid for whole rows of {width}", rows, partial(whole_rows, width=width))
+
+
+def _rope() -> Iterator[Case]:
+    def case(name: str, rope: Rope) -> Case:
+        steps = [one_sequence(33), batch([(tokens(3), 200, range(16))])]
+        return Case(op="rope", name=name, wire=lambda g, x: g.rope(x, 4), steps=steps, spec={"rope": rope})
+
+    changes: tuple[dict[str, Any], ...] = ({}, {"factors": True}, {"scaling": "linear", "factor": 4.0})
+    for layout, dims, change in product(RopeLayout, (16, 8), changes):
+        described = ", ".join(f"{key} {value}" for key, value in change.items())
+        name = f"{layout.value}, {dims} of 16" + (f", {described}" if described else "")
+        yield case(name, Rope(dims=dims, layout=layout, **change))
+    yield case("yarn", Rope(dims=16, layout=RopeLayout.HALVES, scaling="yarn", factor=4.0, original_context=32))

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: GGUF blocks as they lie in the file, kernels compiled by NVRTC."""

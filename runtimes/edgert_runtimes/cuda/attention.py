@@ -1,0 +1,115 @@
+"""The lowering of attention: keys and values go to the cache, and rows attend to it one by one or in tiles."""
+
+from __future__ import annotations
+
+from edgert_models import ops
+from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Plan
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.base import Limits
+from edgert_runtimes.cuda.device import Cost, Launch
+from edgert_runtimes.cuda.kernels import catalogue
+from edgert_runtimes.cuda.placing import Lowering
+from edgert_runtimes.cuda.program import Memory, Shape
+from edgert_runtimes.kv_types import KV_TYPES
+from edgert_runtimes.memory import aligned
+
+SINGLE_ROWS = 8
+"""Rows that attend one by one whatever sequence they are of."""
+
+BLOCKS_EACH = 2
+"""Thread blocks for each multiprocessor that positions are divided for."""
+
+SPLIT = 64
+"""Positions that are worth a block of their own."""
+
+LARGEST = 256
+"""The largest heads that kernels have registers for."""
+
+
+def cache_row_bytes(width: int, limits: Limits) -> int:
+    """Keys (or values) of one position."""
+    return KV_TYPES[limits.kv_type].row_bytes(width)
+
+
+def layer_bytes(width: int, limits: Limits) -> int:
+    """Keys (or values) of a layer: its blocks, and one more for rows that only pad a batch."""
+    return aligned((limits.blocks + 1) * limits.block_size * cache_row_bytes(width, limits))
+
+
+def tiled(op: ops.Attend, kind: BlockType) -> bool:
+    """Whether many rows can attend in tiles."""
+    return catalogue.fits_tiles(kind, op.head_size, op.heads // op.kv_heads)
+
+
+def tile_rows(plan: Plan, kind: BlockType) -> int:
+    """Rows of a tile at most, in every layer that has tiles; 0 where none has."""
+    groups = [op.heads // op.kv_heads for op in plan.ops if isinstance(op, ops.Attend) and tiled(op, kind)]
+    return min(map(catalogue.tile_rows, groups), default=0)
+
+
+def splits_for(rows: int, longest: int, kv_heads: int, multiprocessors: int) -> int:
+    """Into how many parts, a power of two, to divide the positions of each row: every multiprocessor has some then."""
+    wanted = min(BLOCKS_EACH * multiprocessors // max(1, rows * kv_heads), longest // SPLIT)
+    return 1 << max(0, wanted.bit_length() - 1)
+
+
+class AttentionLowering(Lowering):
+    """See `lower`."""
+
+    def attend(self, op: ops.Attend) -> None:
+        """Store, attend, and (where positions are divided) combine."""
+        limits, kind = self.limits, KV_TYPES[self.limits.kv_type]
+        width, group = op.kv_heads * op.head_size, op.heads // op.kv_heads
+        if op.head_size % 8 or op.head_size > LARGEST:
+            raise UnsupportedError(
+                f"layer {op.layer}: heads of {op.head_size} are not supported by the cuda backend, "
+                f"only multiples of 8 up to {LARGEST}"
+            )
+        keys = sum(2 * layer_bytes(cache.width, limits) for cache in self.plan.caches[: op.layer])
+        values = keys + layer_bytes(width, limits)
+        self.program.cache_bytes = max(self.program.cache_bytes, values + layer_bytes(width, limits))
+        q, k, v = self.place(op.q), self.place(op.k), self.place(op.v)
+
+        def store(s: Shape, m: Memory) -> list[Launch]:
+            where = {"slots": m.inputs["slots"], "keys": m.cache + keys, "values": m.cache + values}
+            w = m.workspace
+            return [Launch(catalogue.store(kind), k=w + k, v=w + v, **where, rows=s.rows, width=width)]
+
+        self.emit(op, store)
+        self.give(op)
+        out = self.place(op.out)
+        single = min(limits.rows, max(SINGLE_ROWS, limits.sequences))
+        parts = max(BLOCKS_EACH * self.multiprocessors, single * op.kv_heads)
+        partial = self.hold(4 * parts * group * (op.head_size + 2))
+
+        def attend(s: Shape, m: Memory) -> list[Launch]:
+            w, sinks = m.workspace, m.weights[op.sinks] if op.sinks else 0
+            common: dict[str, int | float] = {
+                "q": w + q,
+                "keys": m.cache + keys,
+                "values": m.cache + values,
+                "tables": m.inputs["tables"],
+                "sequence": m.inputs["sequence"],
+                "positions": m.inputs["positions"],
+                "sinks": sinks,
+                "out": w + out,
+                "kv_heads": op.kv_heads,
+                "table_width": limits.table_width,
+                "block_size": limits.block_size,
+                "window": op.window or 0,
+                "scale": op.scale,
+            }
+            cost = Cost(attend=op)
+            if s.tiles and tiled(op, kind):
+                kernel = catalogue.attend_tile(kind, op.head_size, group)
+                return [Launch(kernel, cost, **common, tiles=m.inputs["tiles"], count=s.tiles)]
+            kernel = catalogue.attend(kind, op.head_size, group)
+            found = [Launch(kernel, cost, **common, partial=w + partial, rows=s.rows, splits=s.splits)]
+            if s.splits > 1:
+                merged = {"partial": w + partial, "sinks": sinks, "out": w + out, "heads": op.heads}
+                found.append(Launch(catalogue.attend_combine(op.head_size), **merged, rows=s.rows, splits=s.splits))
+            return found
+
+        self.emit(op, attend)

@@ -1,0 +1,67 @@
+"""A step's batch on its way to the GPU: padded, and copied as one piece from pinned memory.
+
+Every array has a place of its own for as many numbers as `Limits` allow, so that launches can be noted once. Rows that
+pad a batch are copies of its first, whose keys and values go to a block that no sequence has: they choose the same
+experts, and cost nothing but their share of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgert_runtimes.base import Batch, Int32, Limits
+from edgert_runtimes.cuda.device import Arrays, Bytes, Device, Event
+
+ROWWISE = ("tokens", "positions", "sequence", "slots")
+NO_TILES: Int32 = np.empty((0, 2), np.int32)
+
+
+class Inputs:
+    """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]. `tiles` [tiles,
+    2] are those of `attend_tile`.
+    """
+
+    def __init__(self, device: Device, limits: Limits) -> None:
+        self._device = device
+        self._limits = limits
+        counts = dict.fromkeys((*ROWWISE, "pick"), limits.rows)
+        counts |= {
+            "tables": limits.sequences * limits.table_width,
+            "lengths": limits.sequences,
+            "tiles": 2 * limits.rows,
+        }
+        places = Arrays([(name, 4 * count) for name, count in counts.items()])
+        self._offsets, self._counts = places.offsets, counts
+        # Two, so that one can be filled while the other is still being copied.
+        self._staged: list[tuple[Bytes, Event | None]] = [(device.pinned(places.size), None) for _ in range(2)]
+        self._memory = device.allocate(places.size)
+        self.addresses = {name: self._memory + start for name, start in places.offsets.items()}
+
+    @staticmethod
+    def bytes(limits: Limits) -> int:
+        """What it takes on the GPU, roughly."""
+        return 4 * (7 * limits.rows + limits.sequences * (limits.table_width + 1)) + 8 * 256
+
+    def set(self, batch: Batch, rows: int, tiles: Int32 = NO_TILES) -> None:
+        """Copy a checked batch to the GPU, with so many rows (and, where it is padded, as many picks)."""
+        count, picked = len(batch.tokens), len(batch.pick)
+        staged, busy = self._staged.pop(0)
+        if busy is not None:
+            self._device.synchronize(busy)
+        arrays: dict[str, Int32] = {
+            name: staged[start : start + 4 * self._counts[name]].view(np.int32) for name, start in self._offsets.items()
+        }
+        for name in ROWWISE:
+            array = getattr(batch, name)
+            arrays[name][:count] = array
+            arrays[name][count:rows] = array[0]
+        arrays["slots"][count:rows] = self._limits.blocks * self._limits.block_size
+        arrays["pick"][:picked] = batch.pick
+        arrays["pick"][picked:rows] = 0
+        width = min(batch.tables.shape[1], self._limits.table_width)
+        tables = arrays["tables"].reshape(self._limits.sequences, self._limits.table_width)
+        tables[: len(batch.tables), :width] = batch.tables[:, :width]
+        arrays["tiles"][: tiles.size] = tiles.reshape(-1)
+        arrays["lengths"][: len(batch.lengths)] = batch.lengths
+        self._device.upload(self._memory, staged)
+        self._staged.append((staged, self._device.record()))

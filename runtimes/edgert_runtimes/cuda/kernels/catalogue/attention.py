@@ -1,0 +1,98 @@
+"""Caches, and attention over them."""
+
+from __future__ import annotations
+
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
+
+KV_TYPES = (BlockType.F32, BlockType.F16, BlockType.BF16, BlockType.Q8_0, BlockType.Q4_0)
+TILED = (BlockType.F16, BlockType.Q8_0, BlockType.Q4_0)
+QUERIES = 64
+"""Queries (rows times the heads of a group) that a block of `attend_tile` holds."""
+
+
+def store(kind: BlockType) -> Kernel:
+    """Write k and v [rows, width] to the slots of each row; width is kv_heads · head_size.
+
+    A cache is [slots, width] in blocks of the type, keys and values apart; slots < 0 are left out.
+    """
+    return Kernel(
+        name=f"store_{kind.name}",
+        header="cache.cuh",
+        call=f"store<{kind.name}>",
+        signature="const float *k, const float *v, const int *slots, u8 *keys, u8 *values, int rows, int width",
+        threads=256,
+        blocks=lambda a: ceil_div(2 * a["rows"] * ceil_div(a["width"], 32), 8),
+    )
+
+
+def copy_blocks() -> Kernel:
+    """Copy blocks of a cache, (source, target) of each pair in order; block_bytes are those of a whole block."""
+    return Kernel(
+        name="copy_blocks",
+        header="cache.cuh",
+        call="copy_blocks",
+        signature="u8 *cache, const int2 *pairs, int count, i64 block_bytes",
+        threads=256,
+        blocks=lambda a: ceil_div(a["block_bytes"], 16 * 256),
+    )
+
+
+def attend(kind: BlockType, head_size: int, group: int) -> Kernel:
+    """Attention of few rows: a block takes a row, heads of one kv head's `group`, and one of `splits` of the positions.
+
+    With one split, out [rows, heads · head_size] is written. With more, partial [rows · kv_heads · group, splits,
+    head_size + 2] is, and `attend_combine` makes out of it. `window` 0: none; `sinks` may be null.
+    """
+    return Kernel(
+        name=f"attend_{kind.name}_{head_size}_{group}",
+        header="attend.cuh",
+        call=f"attend<{kind.name}, {head_size}, {group}, {heads_at_once(group)}>",
+        signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
+        "const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads, "
+        "int table_width, int block_size, int window, float scale, int splits",
+        threads=128,
+        blocks=lambda a: a["rows"] * a["kv_heads"] * (group // heads_at_once(group)) * a["splits"],
+    )
+
+
+def heads_at_once(group: int) -> int:
+    """Heads of a kv head that a block of `attend` does: the most up to 8 that divide the group."""
+    return max(heads for heads in range(1, 9) if group % heads == 0)
+
+
+def attend_combine(head_size: int) -> Kernel:
+    """out [rows, heads · head_size] from the partial results of `attend`."""
+    return Kernel(
+        name=f"attend_combine_{head_size}",
+        header="attend.cuh",
+        call=f"attend_combine<{head_size}>",
+        signature="const float *partial, const float *sinks, float *out, int rows, int heads, int splits",
+        threads=128,
+        blocks=lambda a: ceil_div(a["rows"] * a["heads"], 4),
+    )
+
+
+def attend_tile(kind: BlockType, head_size: int, group: int) -> Kernel:
+    """Attention of many rows: `tiles` int2 [count] of (first row, rows), at most `tile_rows`, all of one sequence."""
+    return Kernel(
+        name=f"attend_tile_{kind.name}_{head_size}_{group}",
+        header="attend_tile.cuh",
+        call=f"attend_tile<{kind.name}, {head_size}, {group}>",
+        signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
+        "const int *positions, const float *sinks, float *out, const int2 *tiles, int count, int kv_heads, "
+        "int table_width, int block_size, int window, float scale",
+        threads=128,
+        blocks=lambda a: a["count"] * a["kv_heads"],
+    )
+
+
+def fits_tiles(kind: BlockType, head_size: int, group: int) -> bool:
+    """Whether there is an `attend_tile`: numbers that two halves hold, and what a block's registers have room for."""
+    return kind in TILED and head_size <= 128 and head_size % max(16, kind.block_size) == 0 and group <= QUERIES
+
+
+def tile_rows(group: int) -> int:
+    """Rows of a tile of `attend_tile` at most."""
+    return QUERIES // group

@@ -1,0 +1,47 @@
+"""Matrices: products with few rows and with many, and rows looked up."""
+
+from __future__ import annotations
+
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.cuda.kernels.catalogue.types import FLOATS, INPUTS, OUTPUTS, TILE_OUT, TILE_ROWS
+from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
+
+COLUMNS = range(1, 9)
+"""Rows of activations that `linear` multiplies at once; from more on `gemm` is for."""
+
+
+def linear(kind: BlockType, columns: int) -> Kernel:
+    """y [columns, out] = x Wᵀ + bias + add, where these are not null, for few rows of x."""
+    return Kernel(
+        name=f"linear_{kind.name}_{columns}",
+        header="linear.cuh",
+        call=f"linear<{kind.name}, {columns}>",
+        signature=f"const u8 *w, {INPUTS}, const float *bias, const float *add, float *y, int out, int k",
+        threads=128,
+        blocks=lambda a: ceil_div(a["out"], OUTPUTS),
+    )
+
+
+def gemm(kind: BlockType) -> Kernel:
+    """y [rows, out] = x Wᵀ + bias + add, where these are not null, for many rows of x."""
+    return Kernel(
+        name=f"gemm_{kind.name}",
+        header="gemm.cuh",
+        call=f"gemm<{kind.name}>",
+        signature=f"const u8 *w, {INPUTS}, const float *bias, const float *add, float *y, int rows, int out, int k",
+        threads=256,
+        blocks=lambda a: ceil_div(a["out"], TILE_OUT) * ceil_div(a["rows"], TILE_ROWS),
+    )
+
+
+def embed(kind: BlockType) -> Kernel:
+    """y [rows, width] = w[token of each row]."""
+    return Kernel(
+        name=f"embed_{kind.name}",
+        header="embed.cuh",
+        call=f"embed<{kind.name}>",
+        signature="const u8 *w, const int *tokens, float *y, int rows, int width",
+        threads=128,
+        blocks=lambda a: ceil_div(a["rows"] * (a["width"] if kind in FLOATS else a["width"] // 32), 128),
+    )

@@ -1,0 +1,118 @@
+"""Operations on values, element by element or row by row."""
+
+from __future__ import annotations
+
+from edgert_models.rope import RopeLayout
+
+from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS
+from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
+
+
+def quantize() -> Kernel:
+    """x to blocks; `blocks` are those of 32 in all rows."""
+    return Kernel(
+        name="quantize",
+        header="rows.cuh",
+        call="quantize",
+        signature="const float *x, s8 *codes, float4 *scales, i64 blocks",
+        threads=256,
+        blocks=lambda a: ceil_div(a["blocks"], 8),
+    )
+
+
+def rms_norm() -> Kernel:
+    """y = norm(s) · weight with s = x + add, or x where add is null; s is kept where sum is not null."""
+    return Kernel(
+        name="rms_norm",
+        header="rows.cuh",
+        call="rms_norm",
+        signature="const float *x, const float *add, float *sum, const float *weight, float *y, s8 *codes, "
+        "float4 *scales, float eps, int rows, int width",
+        threads=256,
+        blocks=lambda a: a["rows"],
+    )
+
+
+def rms_norm_groups() -> Kernel:
+    """Each of `groups` (in all rows together) normalised by itself; weight [width] serves all."""
+    return Kernel(
+        name="rms_norm_groups",
+        header="rows.cuh",
+        call="rms_norm_groups",
+        signature="const float *x, const float *weight, float *y, float eps, i64 groups, int width",
+        threads=256,
+        blocks=lambda a: ceil_div(a["groups"], 8),
+    )
+
+
+def angles() -> Kernel:
+    """table [rows, pairs] of (cos, sin) · magnitude for float64 frequencies [pairs], divided by factors if not null."""
+    return Kernel(
+        name="angles",
+        header="rows.cuh",
+        call="angles",
+        signature="const int *positions, const double *frequencies, const float *factors, float2 *table, "
+        "float magnitude, int rows, int pairs",
+        threads=128,
+        blocks=lambda a: ceil_div(a["rows"] * a["pairs"], 128),
+    )
+
+
+def rope(layout: RopeLayout) -> Kernel:
+    """y [rows, heads · head_size] = x rotated by the table; y may be x."""
+    return Kernel(
+        name=f"rope_{layout.value}",
+        header="rows.cuh",
+        call=f"rope<{'true' if layout is RopeLayout.INTERLEAVED else 'false'}>",
+        signature="const float *x, const float2 *table, float *y, int rows, int heads, int head_size, int pairs",
+        threads=256,
+        blocks=lambda a: ceil_div(a["rows"] * a["heads"] * (a["head_size"] - a["pairs"]), 256),
+    )
+
+
+def add() -> Kernel:
+    """y = a + b, n elements."""
+    return Kernel(
+        name="add",
+        header="rows.cuh",
+        call="add",
+        signature="const float *a, const float *b, float *y, i64 n",
+        threads=256,
+        blocks=lambda a: ceil_div(a["n"], 256),
+    )
+
+
+def gate(activation: str) -> Kernel:
+    """y = f(gate, up), n elements; blocks too where codes is not null (rows are then multiples of 32)."""
+    return Kernel(
+        name=f"gate_{activation}",
+        header="rows.cuh",
+        call=f"gate<{ACTIVATIONS[activation]}>",
+        signature="const float *gate, const float *up, float *y, s8 *codes, float4 *scales, i64 n",
+        threads=256,
+        blocks=lambda a: ceil_div(a["n"], 256),
+    )
+
+
+def gate_rows() -> Kernel:
+    """y [rows, width] = sigmoid(gate [rows]) · up."""
+    return Kernel(
+        name="gate_rows",
+        header="rows.cuh",
+        call="gate_rows",
+        signature="const float *gate, const float *up, float *y, int rows, int width",
+        threads=256,
+        blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),
+    )
+
+
+def pick_rows() -> Kernel:
+    """y [picked, width] = x[pick]."""
+    return Kernel(
+        name="pick_rows",
+        header="rows.cuh",
+        call="pick_rows",
+        signature="const float *x, const int *pick, float *y, int picked, int width",
+        threads=256,
+        blocks=lambda a: ceil_div(a["picked"] * a["width"], 256),
+    )

@@ -1,0 +1,34 @@
+/* Matrix times few rows of activations: a warp to two outputs, its lanes take the pieces of both rows in turn, so that activations are
+   read once for two rows of weights. */
+#pragma once
+#include "types.cuh"
+
+namespace kernels {
+
+/* w [out, k]; x (or codes and scales) [COLUMNS, k]; bias [out] and add [COLUMNS, out] may be null; y [COLUMNS, out]. */
+template <class W, int COLUMNS>
+__device__ __forceinline__ void linear(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const float *bias,
+                                       const float *add, float *y, int out, int k) {
+    int first = (blockIdx.x * (blockDim.x / 32) + warp_id()) * 2;
+    if (first >= out) return;
+    const u8 *rows[2] = {w + first * row_bytes<W>(k), w + min(first + 1, out - 1) * row_bytes<W>(k)};
+    float sums[2][COLUMNS] = {};
+    for (int i = lane_id(); i < pieces<W>(k); i += 32) {
+        Piece<W> both[2] = {{rows[0], i, k}, {rows[1], i, k}};
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                sums[r][c] += both[r].dot(x + (i64)c * k, codes + (i64)c * k, scales + (i64)c * (k / 32));
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            float sum = lanes_sum(sums[r][c]);
+            i64 place = (i64)c * out + first + r;
+            if (lane_id() == 0 && first + r < out) y[place] = sum + (bias ? bias[first + r] : 0.0f) + (add ? add[place] : 0.0f);
+        }
+}
+
+}  // namespace kernels

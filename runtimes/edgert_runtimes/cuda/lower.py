@@ -1,0 +1,206 @@
+"""Plan → works: which kernels do each op, and where its values lie.
+
+Additions are done by the matrix product before them, and quantized activations are made once for every value that some
+matrix reads so: by the kernel that makes the value where it can, else by one of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Plan
+from edgert_quant.blocks import BlockType
+
+from edgert_runtimes.base import Limits
+from edgert_runtimes.cuda.attention import AttentionLowering
+from edgert_runtimes.cuda.device import Cost, Launch
+from edgert_runtimes.cuda.kernels import catalogue
+from edgert_runtimes.cuda.mixture import MixtureLowering
+from edgert_runtimes.cuda.placing import codes_at
+from edgert_runtimes.cuda.program import Memory, Program, Shape
+
+
+def lower(
+    plan: Plan, types: Mapping[str, BlockType], slots: Mapping[int, int], limits: Limits, multiprocessors: int
+) -> Program:
+    """The program of a plan. `types` are those of the weights on the GPU, `slots` the numbers of slots of the pools of
+    mixtures whose experts are not all there, by index in the plan. UnsupportedError names an op that has no kernel.
+    """
+    return _Lowering(plan, types, slots, limits, multiprocessors).run()
+
+
+class _Lowering(MixtureLowering, AttentionLowering):
+    def run(self) -> Program:
+        program = self.program
+        program.failed = self.arena.allocate(4 * len(self.plan.ops))[0]
+        for index, op in enumerate(self.plan.ops):
+            self.op = index
+            if any(value.picked for before in self.plan.ops[:index] for value in [before.out]) and not op.out.picked:
+                raise UnsupportedError(f"op {type(op).__name__} of all rows after rows were picked is not supported")
+            match op:
+                case ops.Embed():
+                    self._embed(op)
+                case ops.RmsNorm():
+                    self._rms_norm(op)
+                case ops.Add():
+                    self._add(op)
+                case ops.GatedActivation():
+                    self._gate(op)
+                case ops.Rope():
+                    self._rope(op)
+                case ops.PickRows():
+                    self._pick_rows(op)
+                case ops.Linear():
+                    self._linear(op)
+                case ops.Attend():
+                    self.attend(op)
+                case ops.Moe():
+                    self.moe(op)
+                case _:
+                    raise UnsupportedError(f"op {type(op).__name__} is not supported by the cuda backend")
+            program.ends[op.out.id] = len(program.works)
+            if op.out.id in self.spans:
+                program.places[op.out.id] = self.spans[op.out.id][0]
+            self.release(op)
+        program.workspace_bytes = self.arena.size
+        return program
+
+    def _embed(self, op: ops.Embed) -> None:
+        kernel, width, row_bytes = catalogue.embed(self.types[op.weight]), op.out.width, self.row_bytes(op.weight)
+        self.give(op)
+        y, label = self.place(op.out), self.label(op.weight)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            arguments = {"w": m.weights[op.weight], "tokens": m.inputs["tokens"], "y": m.workspace + y}
+            return [Launch(kernel, Cost(label, s.rows * row_bytes), **arguments, rows=s.rows, width=width)]
+
+        self.emit(op, launches)
+
+    def _rms_norm(self, op: ops.RmsNorm) -> None:
+        width, x, picked = op.out.width, self.place(op.x), op.out.picked
+        self.give(op, (op.x,))
+        y = self.place(op.out)
+        codes = self.new_codes(op.out) if op.groups == 1 else None
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            rows = s.count(picked)
+            common = {"x": m.workspace + x, "weight": m.weights[op.weight], "y": m.workspace + y, "eps": op.eps}
+            if op.groups > 1:
+                kernel = catalogue.rms_norm_groups()
+                return [Launch(kernel, **common, groups=rows * op.groups, width=width // op.groups)]
+            written = codes_at(codes, m)
+            return [Launch(catalogue.rms_norm(), **common, **written, add=0, sum=0, rows=rows, width=width)]
+
+        self.emit(op, launches)
+
+    def _add(self, op: ops.Add) -> None:
+        if op.out.id in self.spans:
+            return  # the product before has done it
+        a, b, picked, width = self.place(op.a), self.place(op.b), op.out.picked, op.out.width
+        self.give(op, (op.a, op.b))
+        y = self.place(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            w = m.workspace
+            return [Launch(catalogue.add(), a=w + a, b=w + b, y=w + y, n=s.count(picked) * width)]
+
+        self.emit(op, launches)
+
+    def _gate(self, op: ops.GatedActivation) -> None:
+        if op.kind != "sigmoid" and op.kind not in catalogue.ACTIVATIONS:
+            raise UnsupportedError(f"activation '{op.kind}' is not supported by the cuda backend")
+        gate, up, picked, width = self.place(op.gate), self.place(op.up), op.out.picked, op.out.width
+        self.give(op, (op.up, op.gate))
+        y = self.place(op.out)
+        codes = self.new_codes(op.out) if op.kind != "sigmoid" else None
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            rows, w = s.count(picked), m.workspace
+            common = {"gate": w + gate, "up": w + up, "y": w + y}
+            if op.kind == "sigmoid":
+                return [Launch(catalogue.gate_rows(), **common, rows=rows, width=width)]
+            return [Launch(catalogue.gate(op.kind), **common, **codes_at(codes, m), n=rows * width)]
+
+        self.emit(op, launches)
+
+    def _rope(self, op: ops.Rope) -> None:
+        pairs, picked = len(op.frequencies), op.out.picked
+        key = (op.frequencies, op.factors, op.magnitude)
+        if key not in self.angles:
+            self.angles[key] = self._angles(op)
+        table, x = self.angles[key], self.place(op.x)
+        self.give(op, (op.x,))
+        y = self.place(op.out)
+        kernel, sizes = catalogue.rope(op.layout), {"heads": op.heads, "head_size": op.head_size, "pairs": pairs}
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            w = m.workspace
+            return [Launch(kernel, x=w + x, table=w + table, y=w + y, rows=s.count(picked), **sizes)]
+
+        self.emit(op, launches)
+
+    def _angles(self, op: ops.Rope) -> int:
+        """Cosines and sines of every row, which serve the whole step: no span of theirs is ever taken back."""
+        pairs, number = len(op.frequencies), len(self.program.constants)
+        table, _ = self.arena.allocate(8 * self.limits.rows * pairs)
+        self.program.constants[number] = np.array(op.frequencies, np.float64)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            return [
+                Launch(
+                    catalogue.angles(),
+                    positions=m.inputs["positions"],
+                    frequencies=m.constants[number],
+                    factors=m.weights[op.factors] if op.factors else 0,
+                    table=m.workspace + table,
+                    magnitude=op.magnitude,
+                    rows=s.rows,
+                    pairs=pairs,
+                )
+            ]
+
+        self.emit(op, launches)
+        return table
+
+    def _pick_rows(self, op: ops.PickRows) -> None:
+        x, width = self.place(op.x), op.out.width
+        self.give(op)
+        y = self.place(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            pick = m.inputs["pick"] + 4 * s.first_pick
+            arguments = {"x": m.workspace + x, "pick": pick, "y": m.workspace + y}
+            return [Launch(catalogue.pick_rows(), **arguments, picked=s.picked, width=width)]
+
+        self.emit(op, launches)
+
+    def _linear(self, op: ops.Linear) -> None:
+        kind, picked, width, k = self.types[op.weight], op.out.picked, op.out.width, op.x.width
+        codes = self.codes(op.x) if catalogue.reads_codes(kind) else None
+        added = self.fuse(op)
+        if added is None:
+            self.give(op)
+        x, y, add = self.place(op.x), self.place(op.out if added is None else added[0]), added and added[1]
+        size, label = width * self.row_bytes(op.weight), self.label(op.weight)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            rows, w = s.count(picked), m.workspace
+            arguments = {
+                "w": m.weights[op.weight],
+                "x": w + x,
+                **codes_at(codes, m),
+                "bias": m.weights[op.bias] if op.bias else 0,
+                "add": 0 if add is None else w + add,
+                "y": w + y,
+                "out": width,
+                "k": k,
+            }
+            cost = Cost(label, size, rows * width * k)
+            if rows in catalogue.COLUMNS:
+                return [Launch(catalogue.linear(kind, rows), cost, **arguments)]
+            return [Launch(catalogue.gemm(kind), cost, **arguments, rows=rows)]
+
+        self.emit(op, launches)

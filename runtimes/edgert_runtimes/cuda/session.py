@@ -1,0 +1,268 @@
+"""A loaded model on the GPU.
+
+A step in which every sequence has one row is noted as a graph the first time, and repeated as a whole from then on:
+what differs from step to step is in the GPU's memory. Its rows are padded to a number that there is a graph for.
+Other steps are launched kernel by kernel, their picked rows in pieces whose logits have room.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import BackendError, RequestError
+from edgert_models.graph import Plan
+from edgert_models.ops import Value
+
+from edgert_runtimes.base import Batch, Draw, Float32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.batches import check_batch
+from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, splits_for, tile_rows
+from edgert_runtimes.cuda.device import Device, Launch
+from edgert_runtimes.cuda.drawing import Drawing
+from edgert_runtimes.cuda.inputs import NO_TILES, Inputs
+from edgert_runtimes.cuda.kernels import catalogue
+from edgert_runtimes.cuda.offload.runner import Offload
+from edgert_runtimes.cuda.placing import most_picked
+from edgert_runtimes.cuda.profile import Profile
+from edgert_runtimes.cuda.program import Memory, Program, Shape
+from edgert_runtimes.cuda.running import Runner
+from edgert_runtimes.experts import ExpertUse
+from edgert_runtimes.kv_types import KV_TYPES
+
+
+def graph_rows(count: int, limits: Limits) -> int:
+    """The number of rows that so many are padded to: each up to 8 has its own kernels, then powers of two."""
+    return min(count if count <= SINGLE_ROWS else 1 << (count - 1).bit_length(), limits.rows)
+
+
+class CudaSession:
+    """See Session."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        program: Program,
+        device: Device,
+        memory: Memory,
+        inputs: Inputs,
+        limits: Limits,
+        report: LoadReport,
+        provider: WeightProvider,
+        offload: Offload | None,
+    ) -> None:
+        self.limits = limits
+        self.report = report
+        self._plan = plan
+        self._program = program
+        self._device = device
+        self._memory = memory
+        self._inputs = inputs
+        self._provider = provider
+        self._offload = offload
+        self._runner = Runner(device, memory, offload)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._process = os.getpid()
+        self._profile: Profile | None = None
+        self._piece = most_picked(limits, plan.spec.vocabulary)
+        self._begun: Batch | None = None  # a step ahead, whose tokens were drawn on the GPU
+        self._drawing = Drawing(device, min(limits.rows, self._piece), plan.logits.width)
+        self._tile_rows = tile_rows(plan, KV_TYPES[limits.kv_type])
+        self._kv_heads = min((cache.kv_heads for cache in plan.caches), default=1)
+        self._out = device.pinned(4 * self._piece * max(plan.logits.width, plan.hidden.width))
+        self._failed = device.pinned(4 * len(plan.ops)).view(np.int32)
+        self._pairs = device.pinned(8 * limits.blocks)
+        self._pairs_there = device.allocate(8 * limits.blocks)
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
+        """See Session. Calls from several threads wait for each other."""
+        with self._lock:
+            self._prepare(batch)
+            begun = self._take_begun(batch)
+            if not hidden and self._repeats(batch):
+                if not begun:
+                    self._repeat(batch)
+                return self._fetch(self._plan.logits, len(batch.tokens))
+            return self._run(batch, self._plan.hidden if hidden else self._plan.logits)
+
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
+        """See AheadSession. Where the host takes part in steps, they cannot be begun without it."""
+        able = self._offload is None and self._repeats(batch) and self._repeats(following)
+        if not able or len(following.tokens) != len(draws):
+            return self.step(batch)
+        with self._lock:
+            self._prepare(batch)
+            check_batch(following, self.limits, self._plan.spec.vocabulary)
+            if not self._take_begun(batch):
+                self._repeat(batch)
+            begun = self._download(self._plan.logits, len(batch.tokens))
+            self._drawing.draw(self._place(self._plan.logits), draws)
+            drawn = self._device.record()
+            self._repeat(following, self._drawing.tokens)
+            self._begun = following
+            self._device.synchronize(drawn)
+            return self._take(*begun)
+
+    def interrupt(self) -> None:
+        """See Session."""
+        self._runner.interrupted = True
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See Session; RequestError for a block that does not exist."""
+        with self._lock:
+            self._check_open()
+            for pair in pairs:
+                if not all(0 <= block < self.limits.blocks for block in pair):
+                    raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            self._begun = None
+            for first in range(0, len(pairs), self.limits.blocks):
+                self._copy_blocks(np.array(pairs[first : first + self.limits.blocks], np.int32))
+
+    def profile(self, on: bool) -> list[OpTime]:
+        """See Session. While it is on, kernels are launched one by one, and times are those of the GPU."""
+        with self._lock:
+            self._check_open()
+            found = [] if self._profile is None else self._profile.result()
+            self._profile = Profile(self._plan, self._device, self.limits) if on else None
+        return found
+
+    @property
+    def bandwidth(self) -> int:
+        """Bytes a second that the GPU's memory can give, or 0 where the driver does not say."""
+        return self._device.facts.bandwidth
+
+    def expert_use(self) -> ExpertUse | None:
+        """See OffloadingSession."""
+        return None if self._offload is None else self._offload.use()
+
+    def close(self) -> None:
+        """See Session. Waits for a step that runs."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                if self._offload is not None:
+                    self._offload.close()
+                self._device.close()
+
+    def _prepare(self, batch: Batch) -> None:
+        self._check_open()
+        if self._offload is not None:
+            self._provider.check()
+        check_batch(batch, self.limits, self._plan.spec.vocabulary)
+        self._runner.interrupted = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session is closed")
+        if os.getpid() != self._process:
+            raise BackendError(
+                "this session was loaded before the process forked, and a child cannot use its GPU: "
+                "load the model in the child, or start it by spawn"
+            )
+        self._device.bind()
+
+    def _repeats(self, batch: Batch) -> bool:
+        """Whether every row is of a sequence of its own, and all results are wanted."""
+        rows = len(batch.tokens)
+        if self._profile is not None or graph_rows(rows, self.limits) > self._piece:
+            return False
+        return len(np.unique(batch.sequence)) == rows and np.array_equal(batch.pick, np.arange(rows))
+
+    def _repeat(self, batch: Batch, tokens: int | None = None) -> None:
+        """Begin a step from its graphs; `tokens` is where its tokens are on the GPU, if the batch has others."""
+        rows = graph_rows(len(batch.tokens), self.limits)
+        self._inputs.set(batch, rows)
+        if tokens is not None:
+            self._device.copy(self._inputs.addresses["tokens"], tokens, 4 * len(batch.tokens))
+        shape = Shape(rows, rows, splits=self._splits(batch, rows))
+        self._runner.repeat(self._program.up_to(self._plan.logits), shape, batch)
+
+    def _take_begun(self, batch: Batch) -> bool:
+        """Whether the step that was begun ahead, if there is one, is this one."""
+        following, self._begun = self._begun, None
+        if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[: len(batch.tokens)]):
+            return False
+        names = ("positions", "sequence", "slots", "tables", "pick")
+        return all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
+
+    def _run(self, batch: Batch, value: Value) -> Float32:
+        works = self._program.up_to(value)
+        rows, picked = len(batch.tokens), len(batch.pick)
+        few = rows <= SINGLE_ROWS
+        tiles = NO_TILES if few or not self._tile_rows else tiles_of(batch, self._tile_rows)
+        splits = self._splits(batch, rows) if few else 1
+        self._inputs.set(batch, rows, tiles)
+        common = [work for work in works if not work.picked]
+        self._runner.run(common, Shape(rows, 0, splits=splits, tiles=len(tiles)), batch, self._profile)
+        if not value.picked:
+            return self._fetch(value, rows)
+        found = [np.empty((0, value.width), np.float32)]
+        for first in range(0, picked, self._piece):
+            count = min(self._piece, picked - first)
+            shape = Shape(rows, count, first, splits, len(tiles))
+            self._runner.run([work for work in works if work.picked], shape, batch, self._profile)
+            found.append(self._fetch(value, count))
+        return np.concatenate(found) if len(found) > 2 else found[-1]
+
+    def _splits(self, batch: Batch, rows: int) -> int:
+        longest = int(batch.positions.max(initial=0)) + 1
+        return splits_for(rows, longest, self._kv_heads, self._device.facts.multiprocessors)
+
+    def _place(self, value: Value) -> int:
+        return self._memory.workspace + self._program.places[value.id]
+
+    def _fetch(self, value: Value, count: int) -> Float32:
+        """Wait for a value's rows."""
+        found = []
+        for first in range(0, max(count, 1), self._piece):
+            begun = self._download(value, min(self._piece, count - first), first)
+            self._device.synchronize(self._device.record())
+            found.append(self._take(*begun))
+        return np.concatenate(found) if len(found) > 1 else found[0]
+
+    def _download(self, value: Value, count: int, first: int = 0) -> tuple[Value, int]:
+        """Begin to copy rows of a value, and whether a router failed, to the host."""
+        self._device.download(self._failed.view(np.uint8), self._memory.workspace + self._program.failed)
+        size = 4 * value.width
+        self._device.download(self._out[: count * size], self._place(value) + first * size)
+        return value, count
+
+    def _take(self, value: Value, count: int) -> Float32:
+        """What was copied. BackendError names the mixture whose router failed."""
+        if self._failed.any():
+            self._raise_router_error(int(self._failed.argmax()))
+        return self._out[: 4 * count * value.width].view(np.float32).reshape(count, value.width).copy()
+
+    def _raise_router_error(self, index: int) -> None:
+        op = self._plan.ops[index]
+        assert isinstance(op, ops.Moe)
+        self._failed[:] = 0
+        self._device.upload(self._memory.workspace + self._program.failed, self._failed.view(np.uint8))
+        raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
+
+    def _copy_blocks(self, pairs: np.ndarray) -> None:
+        raw = pairs.reshape(-1).view(np.uint8)
+        self._pairs[: raw.nbytes] = raw
+        self._device.upload(self._pairs_there, self._pairs[: raw.nbytes])
+        start = self._memory.cache
+        for cache in self._plan.caches:
+            size = self.limits.block_size * cache_row_bytes(cache.width, self.limits)
+            for _ in ("keys", "values"):
+                where = {"cache": start, "pairs": self._pairs_there}
+                self._device.launch(Launch(catalogue.copy_blocks(), **where, count=len(pairs), block_bytes=size))
+                start += layer_bytes(cache.width, self.limits)
+        self._device.synchronize(self._device.record())
+
+
+def tiles_of(batch: Batch, most: int) -> np.ndarray:
+    """Stretches (first row, rows) of the rows of one sequence that follow one another, at most so many in each."""
+    borders = np.flatnonzero(np.diff(batch.sequence)) + 1
+    found = [
+        (first, min(most, end - first))
+        for start, end in zip([0, *borders], [*borders, len(batch.sequence)], strict=True)
+        for first in range(start, end, most)
+    ]
+    return np.array(found, np.int32).reshape(-1, 2)

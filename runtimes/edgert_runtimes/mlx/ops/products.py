@@ -1,0 +1,62 @@
+"""Ops that multiply by matrices."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from edgert_models import ops
+
+from edgert_runtimes.mlx.matrices import Dense
+from edgert_runtimes.mlx.ops.rows import activate
+from edgert_runtimes.mlx.step import Function, Step
+from edgert_runtimes.mlx.weights import Weights
+
+SORTED = 64
+"""Pairs of a row and an expert from which on they are put in order of experts, whose matrices are then read once."""
+
+
+def linear(op: ops.Linear, weights: Weights) -> Function:
+    """Matrix product and bias. A weight of one row may be a vector."""
+    bias = weights.vector(op.bias)
+    vector = weights.vectors.get(op.weight)
+    matrix = weights.matrices[op.weight] if vector is None else Dense(vector.reshape(1, -1))
+    return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
+
+
+def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
+    """Route each row to its experts and add up what they give. Of equal logits the first wins: the sort is stable. One
+    of the inward products is computed on the stream `beside`.
+    """
+    matrices = [weights.matrices[name] for name in (op.gate, op.up, op.down)]
+    biases = [weights.vector(name) for name in (op.gate_bias, op.up_bias, op.down_bias)]
+    activation = activate(op.kind)
+
+    def experts(x: mx.array, ids: mx.array, ascending: bool) -> mx.array:
+        """x [rows, width] and ids [rows, used] → [rows, used, out.width]."""
+
+        def product(index: int, x: mx.array) -> mx.array:
+            y = matrices[index].gather(x, ids, ascending=ascending)
+            bias = biases[index]
+            return y if bias is None else y + bias[ids]
+
+        gate = product(0, x)
+        with mx.stream(beside):
+            up = product(1, x)
+        return product(2, activation(gate, up))
+
+    def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
+        step.peaks.append(logits.max(keepdims=True))
+        chosen = mx.argsort(-logits, axis=-1)[:, : op.used]
+        if op.normalize:
+            share = mx.softmax(mx.take_along_axis(logits, chosen, axis=-1), axis=-1)
+        else:
+            share = mx.take_along_axis(mx.softmax(logits, axis=-1), chosen, axis=-1)
+        if chosen.size < SORTED:
+            y = experts(x, chosen, ascending=False)
+        else:
+            flat = chosen.flatten()
+            order = mx.argsort(flat)
+            y = experts(x[order // op.used], flat[order, None], ascending=True)
+            y = y[mx.argsort(order)].reshape(*chosen.shape, -1)
+        return (y * share[..., None]).sum(axis=1)
+
+    return run

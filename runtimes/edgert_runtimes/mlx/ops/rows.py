@@ -1,0 +1,90 @@
+"""Ops that do each row by itself."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import UnsupportedError
+from edgert_models.rope import RopeLayout
+
+from edgert_runtimes.mlx.step import Function, Step
+from edgert_runtimes.mlx.weights import Weights
+
+
+def embed(op: ops.Embed, weights: Weights) -> Function:
+    """Token embeddings, in float32 as everything that is added up from layer to layer."""
+    table = weights.embeddings[op.weight]
+    return lambda step: table.rows(step.inputs.tokens)
+
+
+def rms_norm(op: ops.RmsNorm, weights: Weights) -> Function:
+    """Root mean square normalisation, group by group."""
+    weight, groups = weights.vectors[op.weight], op.groups
+
+    def run(step: Step, x: mx.array) -> mx.array:
+        if groups == 1:
+            return mx.fast.rms_norm(x, weight, op.eps)
+        return mx.fast.rms_norm(x.reshape(len(x), groups, -1), weight, op.eps).reshape(x.shape)
+
+    return run
+
+
+def add(op: ops.Add, weights: Weights) -> Function:
+    """a + b."""
+    return lambda step, a, b: a + b
+
+
+def pick_rows(op: ops.PickRows, weights: Weights) -> Function:
+    """The rows that are wanted."""
+    return lambda step, x: x[step.inputs.pick]
+
+
+def gated(op: ops.GatedActivation, weights: Weights) -> Function:
+    """A gate and what it lets through."""
+    activation = activate(op.kind)
+    return lambda step, gate, up: activation(gate, up)
+
+
+def activate(kind: str) -> Function:
+    """activation(gate, up), by name; UnsupportedError for one that does not exist."""
+    if kind == "silu":
+        return lambda gate, up: gate * mx.sigmoid(gate) * up
+    if kind == "swiglu_oai":
+        return _swiglu_oai
+    if kind == "sigmoid":
+        return lambda gate, up: mx.sigmoid(gate) * up
+    raise UnsupportedError(f"activation '{kind}' is not supported by the mlx backend")
+
+
+def _swiglu_oai(gate: mx.array, up: mx.array) -> mx.array:
+    gate = mx.minimum(gate, 7.0)
+    return gate * mx.sigmoid(1.702 * gate) * (1 + mx.clip(up, -7.0, 7.0))
+
+
+def rope(op: ops.Rope, weights: Weights) -> Function:
+    """Rotary position embedding: MLX takes the periods 1 / frequency, and a position for each row."""
+    frequencies = np.array(op.frequencies)
+    if op.factors is not None:
+        frequencies = frequencies / np.asarray(weights.vectors[op.factors])
+    with np.errstate(divide="ignore"):
+        periods = mx.array((1 / frequencies).astype(np.float32))
+    dims, interleaved = 2 * len(op.frequencies), op.layout is RopeLayout.INTERLEAVED
+    magnitude = np.ones(op.head_size, np.float32)
+    magnitude[:dims] = op.magnitude
+    factor = None if op.magnitude == 1 else mx.array(magnitude)
+
+    def run(step: Step, x: mx.array) -> mx.array:
+        heads = x.reshape(len(x), op.heads, 1, op.head_size)
+        turned = mx.fast.rope(
+            heads,
+            dims,
+            traditional=interleaved,
+            base=None,
+            scale=1.0,
+            offset=step.inputs.positions,
+            freqs=periods,
+        )
+        return (turned if factor is None else turned * factor).reshape(x.shape)
+
+    return run

@@ -1,0 +1,227 @@
+"""A loaded model on MLX."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+from edgert_models import ops
+from edgert_models.errors import BackendError, CancelledError, RequestError
+from edgert_models.graph import Plan
+from edgert_models.ops import Value
+
+from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.batches import check_batch
+from edgert_runtimes.kv_types import KV_TYPES
+from edgert_runtimes.mlx.cache import KINDS, LayerCache
+from edgert_runtimes.mlx.forecast import draw_tokens
+from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
+from edgert_runtimes.mlx.profile import Profile
+from edgert_runtimes.mlx.step import Inputs, Step
+from edgert_runtimes.mlx.streams import give_back, take_streams
+from edgert_runtimes.mlx.views import grouped, make_views
+from edgert_runtimes.mlx.weights import Layout, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A step that is built: what was asked for in float32, what routers gave at most, [mixtures, 1], and where the rows
+    belong if they were moved.
+    """
+
+    result: mx.array
+    peaks: mx.array
+    places: Int32 | None
+
+
+class MlxSession:
+    """See Session. Calls from several threads wait for each other."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: Weights,
+        layouts: dict[str, Layout],
+        dtype: mx.Dtype,
+        limits: Limits,
+        report: LoadReport,
+        provider: WeightProvider,
+    ) -> None:
+        self.limits = limits
+        self.report = report
+        self._plan = plan
+        self._layouts = layouts
+        self._provider = provider
+        self._streams = take_streams()
+        # Also when a session is forgotten.
+        self._finalizer = weakref.finalize(self, give_back, self._streams)
+        functions = lower(plan, weights, dtype, self._streams.beside)
+        self._parts = {value.id: make_parts(plan, functions, weights, value) for value in (plan.logits, plan.hidden)}
+        self._single = make_parts(plan, functions, weights, plan.logits, single=True)
+        kind, slots = KINDS[KV_TYPES[limits.kv_type]], limits.blocks * limits.block_size
+        with mx.stream(self._streams.main):
+            self._caches = [LayerCache(kind, cache.kv_heads, slots, cache.head_size) for cache in plan.caches]
+            self._settle()
+        self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}
+        self._mixtures = [op for op in plan.ops if isinstance(op, ops.Moe)]
+        self._lock = threading.Lock()
+        self._closed = self._interrupted = False
+        self._profile: Profile | None = None
+        self._begun: tuple[Batch, mx.array, Running] | None = None  # a step ahead, and its tokens
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
+        """See Session."""
+        with self._lock, mx.stream(self._streams.main):
+            self._prepare(batch)
+            running = self._take_begun(batch)
+            try:
+                if running is None or hidden:
+                    running = self._begin(batch, self._plan.hidden if hidden else self._plan.logits)
+                return self._finish(running)
+            finally:
+                self._settle()
+
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
+        """See AheadSession."""
+        if self._profile is not None:
+            return self.step(batch)
+        with self._lock, mx.stream(self._streams.main):
+            self._prepare(batch)
+            check_batch(following, self.limits, self._plan.spec.vocabulary)
+            running = self._take_begun(batch) or self._begin(batch, self._plan.logits)
+            try:
+                # Submitted by themselves: what is submitted together is waited for together.
+                tokens = draw_tokens(running.result, draws)
+                mx.async_eval(running.result, running.peaks, tokens)  # type: ignore[no-untyped-call]
+                begun = self._begin(following, self._plan.logits, tokens)
+                mx.async_eval(begun.result, begun.peaks)  # type: ignore[no-untyped-call]
+                self._begun = (following, tokens, begun)
+                return self._finish(running)
+            except BaseException:
+                self._begun = None
+                self._settle()
+                raise
+
+    def interrupt(self) -> None:
+        """See Session."""
+        self._interrupted = True
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See Session; RequestError for a block that does not exist."""
+        with self._lock, mx.stream(self._streams.main):
+            self._check_open()
+            for pair in pairs:
+                if not all(0 <= block < self.limits.blocks for block in pair):
+                    raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            self._begun = None
+            for cache in self._caches:
+                cache.copy_blocks(pairs, self.limits.block_size)
+            self._settle()
+
+    def profile(self, on: bool) -> list[OpTime]:
+        """See Session. Ops are waited for one by one meanwhile, which takes longer than to run them together."""
+        with self._lock:
+            self._check_open()
+            found = [] if self._profile is None else self._profile.result()
+            self._profile = Profile(self._plan, self._layouts, self.limits) if on else None
+        return found
+
+    def close(self) -> None:
+        """See Session. Waits for a step that runs."""
+        with self._lock:
+            self._closed = True
+            for part in (*self._single, *(part for parts in self._parts.values() for part in parts)):
+                part.close()
+            self._parts, self._single, self._caches, self._begun = {}, [], [], None
+            mx.clear_cache()
+            self._finalizer()
+
+    def _prepare(self, batch: Batch) -> None:
+        self._check_open()
+        check_batch(batch, self.limits, self._plan.spec.vocabulary)
+        self._provider.check()
+        self._interrupted = False
+
+    def _take_begun(self, batch: Batch) -> Running | None:
+        """The step that was begun ahead, if it is this one."""
+        if self._begun is None:
+            return None
+        (following, tokens, running), self._begun = self._begun, None
+        names = ("positions", "sequence", "slots", "tables", "pick")
+        same = all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
+        return running if same and np.array_equal(batch.tokens, np.asarray(tokens)) else None
+
+    def _begin(self, batch: Batch, value: Value, tokens: mx.array | None = None) -> Running:
+        """Build a step, and submit it if it is long; `tokens` stand for those of the batch."""
+        batch, places = grouped(batch)
+        arrays = [mx.array(array) for array in (batch.tokens, batch.positions, batch.slots, batch.pick)]
+        if tokens is not None:
+            arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
+        views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
+        slots = batch.slots.tolist()
+        in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
+        step = Step(Inputs(*arrays), views, in_a_row, self._caches)
+        values: Values = {}
+        profile = self._profile if value is self._plan.logits else None
+        decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
+        after = profile.timer(batch) if profile is not None else None if decoding else self._pace()
+        compiled = decoding and profile is None
+
+        parts = self._parts[value.id] if profile is None else self._single
+        last = max((index for index, part in enumerate(parts) if part.attends), default=-1)
+        run_parts(parts[: last + 1], step, values, compiled=compiled, after=after)
+        # From here on every row is by itself: those that nobody wants end here, if there are any.
+        if value.picked and len(batch.pick) < len(batch.tokens):
+            pick = step.inputs.pick
+            values = {key: kept[pick] for key, kept in values.items()}
+            wanted = [array[pick] for array in arrays[:3]]
+            step.inputs = Inputs(wanted[0], wanted[1], wanted[2], mx.arange(len(batch.pick)))
+        if len(batch.pick) or not value.picked:
+            run_parts(parts[last + 1 :], step, values, compiled=compiled, after=after)
+        result = values.get(value.id, mx.zeros((0, value.width)))
+        peaks = mx.concatenate(step.peaks) if step.peaks else mx.zeros((0, 1))
+        return Running(result.astype(mx.float32), peaks, None if value.picked else places)
+
+    def _finish(self, running: Running) -> Float32:
+        """Wait for a step."""
+        mx.eval(running.result, running.peaks)
+        self._check_routers(running.peaks)
+        out = np.array(running.result)
+        return out if running.places is None else out[running.places]
+
+    def _pace(self) -> Callable[[Part, list[mx.array]], None]:
+        """Submit parts as they are built, and wait for the one before: a device always has work, memory is given back
+        early, and an interrupted step ends soon.
+        """
+        before: list[mx.array] = []
+
+        def after(part: Part, outputs: list[mx.array]) -> None:
+            nonlocal before
+            if self._interrupted:
+                raise CancelledError("the step was interrupted")
+            mx.async_eval(outputs)  # type: ignore[no-untyped-call]
+            mx.eval(before)
+            before = outputs
+
+        return after
+
+    def _settle(self) -> None:
+        """Compute what the caches still have to."""
+        mx.eval([cache.arrays for cache in self._caches])
+
+    def _check_routers(self, peaks: mx.array) -> None:
+        """BackendError where a mixture had a logit that is NaN, or infinite, which softmax makes NaN."""
+        found = cast("list[list[float]]", peaks.tolist())
+        for op, (peak,) in zip(self._mixtures, found, strict=False):
+            if not peak < np.inf:
+                reason = "the weights are damaged, or activations overflow"
+                raise BackendError(f"the router before {op.gate} gave NaN; {reason}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session is closed")

@@ -1,0 +1,38 @@
+"""What the functions of a step are given beside the values of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from edgert_runtimes.mlx.cache import LayerCache
+from edgert_runtimes.mlx.views import View
+
+
+@dataclass(slots=True)
+class Inputs:
+    """The arrays of a batch that ops read: int32 [rows] each, and [picked]."""
+
+    tokens: mx.array
+    positions: mx.array
+    slots: mx.array
+    pick: mx.array
+
+
+@dataclass(slots=True)
+class Step:
+    """One step. `views` are those of each window; `in_a_row` says that its slots follow one another; `peaks` collects
+    what routers gave at most, mixture by mixture, in the order of the plan: [1, 1] each.
+    """
+
+    inputs: Inputs
+    views: Mapping[int | None, Sequence[View]] = field(default_factory=dict)
+    in_a_row: bool = False
+    caches: Sequence[LayerCache] = ()
+    peaks: list[mx.array] = field(default_factory=list)
+
+
+Function = Callable[..., mx.array]
+"""function(step, *values) -> value: runs one op."""

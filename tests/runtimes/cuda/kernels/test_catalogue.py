@@ -1,0 +1,159 @@
+"""The catalogue: names, arguments, geometry; and that every kernel compiles for every architecture."""
+
+import ctypes
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from edgert_models.rope import RopeLayout
+from edgert_quant.blocks import BlockType
+from edgert_runtimes.cuda.kernels import catalogue
+from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+HEADS = [(16, 2), (64, 1), (64, 8), (80, 4), (128, 4), (128, 8), (128, 16), (256, 2)]
+"""Head sizes and groups: tiny models', gpt-oss's, Phi's, Qwen's, Llama's, Gemma's."""
+
+
+COMMON = tuple(BlockType[name] for name in ("F32", "F16", "Q4_0", "Q8_0", "MXFP4", "Q4_K", "Q6_K", "IQ2_XS", "IQ1_M"))
+"""Types of every kind: floats, scales of 32 and of 16 weights, with a minimum and without, tables and grids."""
+
+
+def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[Kernel]:
+    """At least one instance of every kernel; those that read a matrix for each of these types, two of them for all."""
+    yield from (catalogue.quantize(), catalogue.route(), catalogue.expert_counts(), catalogue.expert_order())
+    yield from (catalogue.combine(), catalogue.rms_norm(), catalogue.rms_norm_groups(), catalogue.angles())
+    yield from (catalogue.add(), catalogue.gate_rows(), catalogue.pick_rows(), catalogue.copy_blocks())
+    yield from (catalogue.argmax(), catalogue.sample())
+    yield from map(catalogue.rope, RopeLayout)
+    yield from map(catalogue.gate, catalogue.ACTIVATIONS)
+    for kind in catalogue.WEIGHTS:
+        yield from (catalogue.linear(kind, 1), catalogue.embed(kind))
+    for kind in types:
+        yield from (catalogue.linear(kind, columns) for columns in (2, 8))
+        yield from (make(kind) for make in (catalogue.gemm, catalogue.experts_gemm, catalogue.experts_down))
+        yield from (catalogue.experts_up(kind, kind, activation) for activation in catalogue.ACTIVATIONS)
+    for kind, (size, group) in itertools.product(catalogue.KV_TYPES, HEADS):
+        if size % kind.block_size == 0:
+            yield catalogue.attend(kind, size, group)
+            if catalogue.fits_tiles(kind, size, group):
+                yield catalogue.attend_tile(kind, size, group)
+    yield from map(catalogue.store, catalogue.KV_TYPES)
+    yield from map(catalogue.attend_combine, sorted({size for size, _ in HEADS}))
+
+
+def compile_all(kernels: list[Kernel], architecture: str) -> bytes:
+    """A cubin by NVRTC, without any header but our own; skips where the wheels are absent."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed: nothing compiles CUDA")
+    try:
+        error, *_ = nvrtc.nvrtcVersion()
+    except RuntimeError as missing:
+        pytest.skip(f"NVRTC is not installed: {missing}")
+    texts = headers()
+    names, bodies = [name.encode() for name in texts], [text.encode() for text in texts.values()]
+    error, program = nvrtc.nvrtcCreateProgram(source(kernels).encode(), b"unit.cu", len(texts), bodies, names)
+    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17"]
+    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = bytearray(size)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    text = log.decode(errors="replace").strip("\0\n ")
+    assert (int(error), text) == (0, "")
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    cubin = bytearray(size)
+    nvrtc.nvrtcGetCUBIN(program, cubin)
+    nvrtc.nvrtcDestroyProgram(program)
+    return bytes(cubin)
+
+
+def check(kernels: list[Kernel], architecture: str) -> None:
+    """All of them are in what the compiler makes."""
+    cubin = compile_all(kernels, architecture)
+    assert cubin.startswith(b"\x7fELF")
+    assert [kernel.name for kernel in kernels if f".text.{kernel.name}\0".encode() not in cubin] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_compiles_for_every_architecture(architecture: str) -> None:
+    check(list(every_kernel(COMMON)), architecture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("header", sorted({kernel.header for kernel in every_kernel()}))
+def test_every_instance_compiles(header: str) -> None:
+    check([kernel for kernel in every_kernel() if kernel.header == header], "sm_89")
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
+def test_common_kernels_compile(architecture: str) -> None:
+    names = ("linear_Q4_K_1", "gemm_Q4_K", "experts_down_Q6_K", "attend_F16_128_8", "attend_tile_F16_128_8", "sample")
+    kernels = [kernel for kernel in every_kernel() if kernel.name in names]
+    assert len(kernels) == len(names)
+    check(kernels, architecture)
+
+
+def test_names_tell_kernels_apart() -> None:
+    kernels = list(every_kernel())
+    assert len({kernel.name for kernel in kernels}) == len(kernels)
+    assert len({kernel.entry() for kernel in kernels}) == len(kernels)
+
+
+def test_sources_need_no_other_header() -> None:
+    texts = headers()
+    for name, text in texts.items():
+        for line in text.splitlines():
+            if line.startswith("#include"):
+                assert line.split('"')[1] in texts, f"{name}: {line}"
+    assert {kernel.header for kernel in every_kernel()} <= texts.keys()
+
+
+def test_parameters_and_arguments() -> None:
+    kernel = catalogue.rms_norm_groups()
+    assert kernel.parameters == (
+        ("x", "pointer"),
+        ("weight", "pointer"),
+        ("y", "pointer"),
+        ("eps", "float"),
+        ("groups", "i64"),
+        ("width", "int"),
+    )
+    packed = kernel.pack({"width": 64, "x": 1 << 40, "weight": 0, "y": 5, "eps": 0.5, "groups": 1 << 33})
+    assert [type(value) for value in packed] == [
+        *[ctypes.c_void_p] * 3,
+        ctypes.c_float,
+        ctypes.c_int64,
+        ctypes.c_int32,
+    ]
+    assert [value.value for value in packed] == [1 << 40, None, 5, 0.5, 1 << 33, 64]
+    with pytest.raises(TypeError, match=r"kernel rms_norm_groups: arguments \['eps', 'rows'\] are missing or unknown"):
+        kernel.pack({"width": 64, "x": 1, "weight": 0, "y": 5, "rows": 1, "groups": 1})
+
+
+def test_geometry() -> None:
+    assert catalogue.linear(BlockType.Q4_K, 1).grid({"out": 4097}) == 513
+    assert catalogue.gemm(BlockType.Q4_K).grid({"out": 2048, "rows": 65}) == 32
+    assert (
+        catalogue.experts_up(BlockType.Q4_K, BlockType.Q4_K, "silu").grid({"rows": 2, "used": 8, "hidden": 768}) == 384
+    )
+    assert catalogue.experts_gemm(BlockType.Q4_K).grid({"out": 768, "most_tiles": 10}) == 60
+    assert catalogue.attend(BlockType.F16, 128, 12).grid({"rows": 3, "kv_heads": 4, "splits": 5}) == 120
+    assert catalogue.attend(BlockType.F16, 128, 1).grid({"rows": 0, "kv_heads": 4, "splits": 5}) == 0
+    assert catalogue.add().grid({"n": 1 << 38}) == 1 << 30
+
+
+def test_a_grid_that_is_too_large_is_refused() -> None:
+    with pytest.raises(OverflowError, match=r"kernel add would need 4294967296 blocks; a grid has 2147483647 at most"):
+        catalogue.add().grid({"n": 1 << 40})
+
+
+def test_tiles_and_heads() -> None:
+    assert [catalogue.heads_at_once(group) for group in (1, 5, 8, 12, 16, 71)] == [1, 5, 8, 6, 8, 1]
+    assert catalogue.tile_rows(5) == 12
+    assert catalogue.fits_tiles(BlockType.F16, 128, 8)
+    assert not catalogue.fits_tiles(BlockType.BF16, 128, 8)
+    assert not catalogue.fits_tiles(BlockType.F16, 256, 1)
+    assert not catalogue.fits_tiles(BlockType.F16, 24, 1)
+    assert not catalogue.fits_tiles(BlockType.Q8_0, 80, 1)
+    assert not catalogue.fits_tiles(BlockType.F16, 64, 65)
+    assert [catalogue.most_tiles(*shape) for shape in ((3, 128), (1000, 2), (64, 1))] == [3, 17, 2]

@@ -1,0 +1,59 @@
+"""What the device draws is what the host's sampler chooses."""
+
+import numpy as np
+import pytest
+from edgert_runtimes.base import Draw
+
+from edgert.engine.params import SamplingParams
+from edgert.engine.sampling import Sampler
+
+mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
+pytestmark = pytest.mark.mlx
+
+from edgert_runtimes.mlx.forecast import draw_tokens  # noqa: E402
+
+SIZE = 300
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+        {"temperature": 0.8},
+        {"temperature": 2.0, "top_k": 5, "top_p": 1.0, "min_p": 0.0},
+        {"temperature": 1.5, "top_k": 0, "top_p": 0.7, "min_p": 0.0},
+        {"temperature": 1.5, "top_k": 0, "top_p": 0.0, "min_p": 0.0},
+        {"temperature": 1.2, "top_k": 0, "top_p": 1.0, "min_p": 0.2},
+        {"temperature": 1.2, "top_k": 50, "top_p": 0.9, "min_p": 0.02},
+    ],
+    ids=str,
+)
+def test_samplers(choices: dict[str, float]) -> None:
+    logits = np.random.default_rng(4).normal(0, 3, (400, SIZE)).astype(np.float32)
+    sampler = Sampler(SamplingParams(seed=9, **choices), vocabulary=SIZE)  # type: ignore[arg-type]
+    draws = [draw for position in range(len(logits)) if (draw := sampler.draw(position)) is not None]
+    chosen = [sampler.choose(row, range(position)).token for position, row in enumerate(logits)]
+    found = np.asarray(draw_tokens(mx.array(logits), draws))
+    # A number at the border between two tokens may fall to either: float32 here, float64 there.
+    assert (found != chosen).sum() <= 1
+    assert len(set(chosen)) > 50
+
+
+def test_rows_have_samplers_of_their_own() -> None:
+    logits = np.random.default_rng(4).normal(0, 3, (3, SIZE)).astype(np.float32)
+    draws = [Draw(), Draw(1.0, number=0.999999), Draw(1.0, top_k=1, number=0.5)]
+    first, second, third = np.asarray(draw_tokens(mx.array(logits), draws)).tolist()
+    assert (first, third) == (logits[0].argmax(), logits[2].argmax())
+    assert second > SIZE - 50
+
+
+def test_samplers_that_look_at_more_than_logits_say_nothing() -> None:
+    for params in (
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {3: 1.0}},
+        {"typical_p": 0.9},
+        {"presence_penalty": 1.0},
+    ):
+        sampler = Sampler(SamplingParams(seed=1, **params), vocabulary=SIZE)  # type: ignore[arg-type]
+        assert sampler.draw(3) is None

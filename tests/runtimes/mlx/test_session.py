@@ -1,0 +1,377 @@
+"""Loading, limits, errors, reports and forecasts of a session on MLX."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from edgert_models.errors import BackendError, CancelledError, MemoryBudgetError, RequestError, UnsupportedError
+from edgert_models.graph import Graph, Role
+from edgert_models.registry import build_plan
+from edgert_quant.blocks import BlockType
+from edgert_runtimes.base import AheadSession, Batch, Draw, Session
+from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
+from edgert_runtimes.reference.backend import ReferenceBackend
+from edgert_runtimes.weights import MemoryWeights
+
+from tests.support.packed import random_rows
+
+mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
+pytestmark = pytest.mark.mlx
+
+from edgert_runtimes.mlx.backend import MlxBackend  # noqa: E402
+from edgert_runtimes.mlx.session import MlxSession  # noqa: E402
+
+PLAN = build_plan(tiny_spec())
+WEIGHTS = random_weights(PLAN, 1)
+PROMPT = [1, 2, 3, 4, 5, 6, 7]
+WIDE = {"width": 256, "head_size": 64, "expert_feed_forward": 256}
+
+
+@pytest.fixture
+def session() -> Iterator[MlxSession]:
+    loaded = MlxBackend().load(PLAN, WEIGHTS, limits())
+    yield loaded
+    loaded.close()
+
+
+def one(tokens: list[int] = PROMPT) -> Batch:
+    return batch([(tokens, 0, range(16))])
+
+
+def changed_weights(changes: dict[str, np.ndarray]) -> MemoryWeights:
+    tensors = {name: (s.type, s.shape, WEIGHTS.read(name)) for name, s in WEIGHTS.weights.items()}
+    for name, values in changes.items():
+        tensors[name] = (*tensors[name][:2], values.view(np.uint8))
+    return MemoryWeights(tensors)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "olmoe", "qwen3moe"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("block_type", [BlockType.F32, BlockType.BF16, BlockType.Q8_0])
+def test_whole_models_agree_with_the_reference(architecture: str, tied: bool, block_type: BlockType) -> None:
+    plan = build_plan(tiny_spec(architecture, tied=tied))
+    weights = random_weights(plan, 2, type_of_role(block_type))
+    ours, reference = (each.load(plan, weights, limits()) for each in (MlxBackend(), ReferenceBackend()))
+    second = batch([([8], 7, range(16)), (PROMPT, 0, range(20, 36))], pick=[7, 0, 3])
+    nothing = batch([([9], 8, range(16))], pick=[])
+    for step in (one(), second, nothing, batch([([10], 9, range(16))])):
+        for hidden in (False, True):
+            found, wanted = (each.step(step, hidden=hidden) for each in (ours, reference))
+            assert found.shape == wanted.shape
+            assert normalized_error(found, wanted) < 1e-9
+    ours.close()
+
+
+def test_rows_of_sequences_may_be_mixed() -> None:
+    ours, reference = (each.load(PLAN, WEIGHTS, limits()) for each in (MlxBackend(), ReferenceBackend()))
+    ordered = batch([(PROMPT, 0, range(16)), ([9, 8, 7, 6], 0, range(16, 32))], pick=[9, 2])
+    order = np.array([7, 0, 1, 8, 2, 3, 4, 9, 5, 10, 6])
+    rows = {name: getattr(ordered, name)[order] for name in ("tokens", "positions", "sequence", "slots")}
+    mixed = Batch(**rows, tables=ordered.tables, lengths=ordered.lengths, pick=np.array([10, 3, 0], np.int32))
+    assert normalized_error(ours.step(mixed), reference.step(mixed)) < 1e-9
+    ours.close()
+
+
+def test_half_precision_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU computes in, on the CPU (where MLX has no float16 for experts that are not packed)."""
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "float16")
+    for architecture, block_type in (("llama", BlockType.F32), ("qwen3moe", BlockType.Q4_K), ("olmoe", BlockType.Q6_K)):
+        plan = build_plan(tiny_spec(architecture, feed_forward=256, **WIDE))
+        weights = random_weights(plan, 2, type_of_role(block_type))
+        sizes = limits(kv_type="f16")
+        ours, reference = (each.load(plan, weights, sizes) for each in (MlxBackend(), ReferenceBackend()))
+        assert normalized_error(ours.step(one()), reference.step(one())) < 1e-3
+        assert ours.report.precision == "float16"
+        ours.close()
+
+
+def test_numbers_that_half_precision_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "float16")
+    output = np.full((96, 64), 1e6, np.float32)
+    message = "tensor output.weight: its weights are too large for float16; set EDGERT_MLX_DTYPE=float32, or use"
+    with pytest.raises(UnsupportedError, match=message):
+        MlxBackend().load(PLAN, changed_weights({"output.weight": output}), limits())
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "bfloat16")
+    with pytest.raises(BackendError, match="EDGERT_MLX_DTYPE is 'bfloat16'; it can be float16 or float32"):
+        MlxBackend().load(PLAN, WEIGHTS, limits())
+
+
+def test_report(session: MlxSession) -> None:
+    report = session.report
+    assert (report.backend, report.precision) == ("mlx", "float32")
+    assert {weight.name for weight in report.weights} == set(PLAN.weights)
+    assert {weight.layout for weight in report.weights} == {"float32"}
+    assert report.weight_bytes == sum(4 * int(np.prod(weight.shape)) for weight in PLAN.weights.values())
+    assert report.cache_bytes == 2 * 2 * 64 * 16 * 32 * 4
+    assert report.mapped_bytes == 0
+
+
+def test_the_report_says_what_was_rounded_again() -> None:
+    plan = build_plan(tiny_spec(**WIDE))
+    types = {Role.EXPERTS: BlockType.Q6_K, Role.MATRIX: BlockType.Q4_K, Role.EMBEDDING: BlockType.Q5_0}
+    weights = random_weights(plan, 1, lambda weight: types.get(weight.role, BlockType.F32))
+    loaded = MlxBackend().load(plan, weights, limits())
+    by_name = {weight.name: weight for weight in loaded.report.weights}
+    experts = by_name["blk.0.ffn_up_exps.weight"]
+    assert experts.layout == "affine, 8 bits"
+    assert experts.note.startswith("no exact form in MLX: rounded again, relative error 4.")
+    assert 1e-5 < experts.error < 3e-5
+    assert by_name["blk.0.attn_q.weight"].layout == "affine, 4 bits"
+    assert {weight.note for weight in loaded.report.weights if weight.type is not BlockType.Q6_K} == {""}
+    for weight in loaded.report.weights:
+        bits = {BlockType.Q6_K: 8 + 2, BlockType.Q4_K: 4 + 2, BlockType.Q5_0: 5 + 2, BlockType.F32: 32}[weight.type]
+        assert weight.bytes == int(np.prod(plan.weights[weight.name].shape)) * bits // 8
+    loaded.close()
+
+
+def test_embeddings_without_an_exact_form_are_looked_up_by_the_host() -> None:
+    """And are a matrix of the device too where they are multiplied by."""
+    for tied in (False, True):
+        plan = build_plan(tiny_spec(tied=tied, **WIDE))
+        tensors = {n: (s.type, s.shape, r) for n, s, r in stored(plan, random_weights(plan, 1))}
+        shape = tensors["token_embd.weight"][1]
+        tensors["token_embd.weight"] = (BlockType.IQ3_S, shape, random_rows(BlockType.IQ3_S, *shape))
+        given = MemoryWeights(tensors)
+        ours, reference = (each.load(plan, given, limits()) for each in (MlxBackend(), ReferenceBackend()))
+        assert ("token_embd.weight" in {weight.name for weight in ours.report.weights}) == tied
+        bound = 1e-2 if tied else 1e-9
+        assert normalized_error(ours.step(one(), hidden=True), reference.step(one(), hidden=True)) < 1e-9
+        assert normalized_error(ours.step(one()), reference.step(one())) < bound
+        ours.close()
+
+
+def stored(plan: object, weights: MemoryWeights) -> Iterator[tuple[str, object, np.ndarray]]:
+    for name, weight in weights.weights.items():
+        yield name, weight, weights.read(name)
+
+
+@pytest.mark.usefixtures("metal")
+def test_blocks_that_metal_multiplies_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole model of a type without an exact form: with our kernels nothing is rounded."""
+    from edgert_runtimes.mlx import device
+    from edgert_runtimes.mlx.metal import RAW_TYPES
+
+    monkeypatch.setattr(device, "raw_types", lambda: RAW_TYPES)
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "float32")
+    plan = build_plan(tiny_spec(**WIDE))
+    weights = random_weights(plan, 2, type_of_role(BlockType.Q6_K))
+    ours, reference = (each.load(plan, weights, limits()) for each in (MlxBackend(), ReferenceBackend()))
+    prompt = batch([(PROMPT, 0, range(16)), (list(range(30)), 0, range(16, 32))])
+    for step in (prompt, batch([([8], 7, range(16)), ([9], 30, range(16, 32))])):
+        assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
+    layouts = {weight.layout for weight in ours.report.weights if weight.type is BlockType.Q6_K}
+    assert layouts == {"Q6_K blocks"}
+    assert not any(weight.note for weight in ours.report.weights)
+    ours.close()
+
+
+@pytest.mark.parametrize("block_size", [1, 5, 16, 20])
+@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize("window", [None, 9])
+def test_any_block_size(block_size: int, kv_type: str, window: int | None) -> None:
+    plan = build_plan(tiny_spec(window=window))
+    weights = random_weights(plan, 2)
+    sizes = limits(block_size=block_size, kv_type=kv_type, context=40, blocks=100)
+    ours, reference = (each.load(plan, weights, sizes) for each in (MlxBackend(), ReferenceBackend()))
+    first, second = list(range(50, 50 + 40 // block_size + 1)), list(range(40 // block_size, -1, -1))
+    steps = [
+        batch([(list(range(33)), 0, first), (PROMPT, 0, second)], block_size=block_size),
+        batch([([40], 33, first), ([41], 7, second)], block_size=block_size),
+        batch([([40], 34, first), (PROMPT, 8, second)], block_size=block_size),
+    ]
+    for step in steps:
+        assert normalized_error(ours.step(step), reference.step(step)) < (1e-9 if kv_type == "f32" else 1e-6)
+    ours.close()
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+def test_copied_blocks_hold_the_same(kv_type: str) -> None:
+    plan = build_plan(tiny_spec(head_size=32))
+    loaded = MlxBackend().load(plan, random_weights(plan, 1), limits(kv_type=kv_type))
+    loaded.step(one(list(range(20))))
+    loaded.copy_blocks([(0, 40), (1, 41), (40, 50)])
+    wanted = loaded.step(batch([([5], 20, range(16))]))
+    np.testing.assert_allclose(loaded.step(batch([([5], 20, [50, 41])])), wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(RequestError, match="the cache has blocks 0 to 63"):
+        loaded.copy_blocks([(0, 1), (1, 64)])
+    loaded.close()
+
+
+def test_a_session_that_does_not_fit_is_refused_before_it_takes_memory() -> None:
+    with pytest.raises(MemoryBudgetError, match=r"the model needs .* of memory \(weights .*0\.1 MiB are available"):
+        MlxBackend().load(PLAN, WEIGHTS, limits(memory=100 << 10))
+    with pytest.raises(MemoryBudgetError) as caught:
+        MlxBackend().load(PLAN, WEIGHTS, limits(blocks=1 << 40))
+    assert caught.value.needed > 1 << 40
+
+
+@pytest.mark.parametrize("changes", [{"threads": 0}, {"rows": 0}, {"block_size": 0}])
+def test_limits_are_checked(changes: dict[str, int]) -> None:
+    (name,) = changes
+    with pytest.raises(RequestError, match=f"{name} is {changes[name]}"):
+        MlxBackend().load(PLAN, WEIGHTS, limits(**changes))
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value"),
+    [
+        ("tokens", 3, 96),
+        ("tokens", 0, -1),
+        ("positions", 2, 256),
+        ("sequence", 7, 2),
+        ("slots", 7, 64 * 16),
+        ("tables", (1, 0), 64),
+        ("tables", (1, 1), -1),
+        ("pick", 4, 8),
+    ],
+)
+def test_what_is_out_of_range_is_refused(
+    session: MlxSession, field: str, index: int | tuple[int, int], value: int
+) -> None:
+    good = batch([(PROMPT, 0, range(16)), ([9], 20, range(16, 32))])
+    arrays = {name: getattr(good, name).copy() for name in Batch.__slots__}
+    arrays[field][index] = value
+    with pytest.raises(RequestError, match=rf"{field}\[\d\] is out of range"):
+        session.step(Batch(**arrays))
+    assert np.isfinite(session.step(one())).all()
+
+
+def test_too_many_rows_and_closed_sessions_are_refused() -> None:
+    small = MlxBackend().load(PLAN, WEIGHTS, limits(rows=4))
+    with pytest.raises(RequestError, match="the batch has 7 rows, the session takes 4"):
+        small.step(one())
+    small.close()
+    small.close()
+    for use in (lambda: small.step(one()), lambda: small.copy_blocks([]), lambda: small.profile(True)):
+        with pytest.raises(BackendError, match="the session is closed"):
+            use()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_router_without_numbers_is_an_error_that_names_the_layer(poison: float) -> None:
+    name = "blk.1.ffn_gate_inp.weight"
+    router = WEIGHTS.read(name).view(np.float32).copy()
+    router[3, 5] = poison
+    damaged = MlxBackend().load(PLAN, changed_weights({name: router}), limits())
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"the router before blk\.1\.ffn_gate_exps\.weight gave NaN"):
+            damaged.step(one())
+    damaged.close()
+
+
+def test_equal_logits_choose_the_first_experts() -> None:
+    graph = Graph(tiny_spec(experts=8, experts_used=3))
+    x = graph.embed()
+    result = graph.pick_rows(graph.moe(x, graph.linear(x, "router", 8, role=Role.ROUTER), "blk.0"))
+    plan = graph.plan(result, result)
+    tensors = {n: (s.type, s.shape, r) for n, s, r in stored(plan, random_weights(plan, 1))}
+    tensors["router.weight"] = (BlockType.F32, (8, 64), np.zeros((8, 64), np.float32).view(np.uint8))
+    ours, reference = (each.load(plan, MemoryWeights(tensors), limits()) for each in (MlxBackend(), ReferenceBackend()))
+    for rows in (1, 40):  # unsorted, and in order of experts
+        assert normalized_error(ours.step(one([1] * rows)), reference.step(one([1] * rows))) < 1e-9
+    ours.close()
+
+
+def test_calls_from_several_threads_wait_for_each_other(session: MlxSession) -> None:
+    expected = session.step(one()).tobytes()
+    wrong = []
+
+    def repeat() -> None:
+        wrong.extend(1 for _ in range(10) if session.step(one()).tobytes() != expected)
+
+    callers = [threading.Thread(target=repeat) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_an_interrupted_step_ends(session: MlxSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = mx.async_eval
+    monkeypatch.setattr(mx, "async_eval", lambda *arrays: (evaluate(*arrays), session.interrupt()))
+    with pytest.raises(CancelledError, match="the step was interrupted"):
+        session.step(one())
+    monkeypatch.undo()
+    session.interrupt()  # without effect between steps
+    assert np.isfinite(session.step(one())).all()
+
+
+def test_progress_counts_what_is_read() -> None:
+    told: list[tuple[str, int, int]] = []
+    MlxBackend().load(PLAN, WEIGHTS, limits(), lambda *event: told.append(event)).close()
+    total = sum(WEIGHTS.read(name).nbytes for name in PLAN.weights)
+    assert told[-1] == ("load", total, total)
+    assert MlxBackend().warmup() == 0
+
+
+def test_profile(session: MlxSession) -> None:
+    session.profile(True)
+    session.step(one())
+    times = {time.name: time for time in session.profile(False)}
+    experts = times["Moe ffn_gate_exps ffn_up_exps ffn_down_exps"]
+    assert (experts.calls, experts.operations) == (2, 2 * (7 * 2) * 2 * 3 * 64 * 32)
+    assert times["Attend"].bytes == 2 * 7 * 2 * 4 * 32
+    assert all(time.seconds > 0 for time in times.values())
+    assert session.profile(False) == []
+
+
+GREEDY = [Draw()]
+
+
+def following(token: int, position: int) -> Batch:
+    return batch([([token], position, range(16))])
+
+
+@pytest.mark.parametrize("guess", ["right", "wrong", "hidden", "profiled"])
+def test_a_step_ahead_changes_nothing(guess: str) -> None:
+    ours, plain = (MlxBackend().load(PLAN, WEIGHTS, limits()) for _ in range(2))
+    assert isinstance(ours, AheadSession)
+    assert ours.step(one()).tobytes() == plain.step(one()).tobytes()
+    token = 8
+    if guess == "profiled":
+        ours.profile(True)
+    for position in range(7, 14):
+        found = ours.step_ahead(following(token, position), GREEDY, following(0, position + 1))
+        wanted = plain.step(following(token, position))
+        assert normalized_error(found, wanted) < 1e-10
+        token = int(wanted[0].argmax()) if guess != "wrong" else (token * 7 + 1) % 96
+        if guess == "hidden":
+            assert ours.step(one(), hidden=True).shape == (7, 64)
+            plain.step(one(), hidden=True)
+    ours.close()
+    plain.close()
+
+
+def test_what_was_begun_is_used(session: MlxSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.step(one())
+    logits = session.step_ahead(following(8, 7), GREEDY, following(0, 8))
+    begin: Callable[..., object] = session._begin
+    begun: list[Batch] = []
+    monkeypatch.setattr(session, "_begin", lambda *given: begun.append(given[0]) or begin(*given))
+    session.step(following(int(logits[0].argmax()), 8))
+    assert not begun
+    session.step(following(3, 9))
+    assert len(begun) == 1
+
+
+def test_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = MlxBackend().probe()
+    assert probe.available
+    assert {"device", "mlx", "floats"} <= set(probe.details)
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "int4")
+    assert MlxBackend().probe().reason == "EDGERT_MLX_DTYPE is 'int4'; it can be float16 or float32"
+
+
+def test_compiled_functions_give_the_same() -> None:
+    """Where g++ is there to compile them; elsewhere MLX runs them as they are."""
+    mx.enable_compile()
+    try:
+        ours: Session = MlxBackend().load(PLAN, WEIGHTS, limits())
+        reference = ReferenceBackend().load(PLAN, WEIGHTS, limits())
+        for step in (one(), *(batch([([position], position, range(16))]) for position in range(7, 11))):
+            assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
+        ours.close()
+    finally:
+        mx.disable_compile()

@@ -1,0 +1,108 @@
+"""CUDA kernels on the host: the sources as they are, compiled by g++ behind `shim/cuda.h`, given NumPy arrays."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
+
+SHIM = Path(__file__).with_name("shim")
+LINKED = ("-shared", "-Wl,-Bsymbolic")  # names of kernels must not be found in the C library
+FLAGS = (
+    *("-std=c++17", "-O1", "-fno-strict-aliasing"),  # kernels look at memory as other types, as CUDA allows
+    "-fPIC",
+    *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),  # a GPU faults there
+    "-U_FORTIFY_SOURCE",  # it forbids to jump between stacks
+    *("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Werror"),
+)
+
+
+class HostKernels:
+    """A library of some kernels, whose headers may be `extra` ones (text by name). `change` edits a header before it is
+    compiled: (name, text) → text.
+    """
+
+    order = 1
+    """In what order threads run between two barriers: 0 ascending, 1 descending, more: shuffled."""
+
+    def __init__(
+        self,
+        kernels: Iterable[Kernel],
+        change: Callable[[str, str], str] = lambda name, text: text,
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            self._library = ctypes.CDLL(str(build_library(kernels, Path(name), change, extra)))
+
+    def launch(self, kernel: Kernel, **arguments: Any) -> None:
+        """Run a kernel. Arrays stand for their addresses, None for null."""
+        values = {name: _address(value) for name, value in arguments.items()}
+        packed = kernel.pack(values)
+        addresses = (ctypes.c_void_p * len(packed))(*[ctypes.addressof(value) for value in packed])
+        self.launch_packed(kernel, kernel.grid(values), ctypes.addressof(addresses))
+
+    def launch_packed(self, kernel: Kernel, grid: int, pointers: int) -> None:
+        """Run a kernel whose arguments are at an array of addresses, as cuLaunchKernel takes it."""
+        dims = (ctypes.c_uint * 6)(grid, 1, 1, kernel.threads, 1, 1)
+        self._library.shim_order(self.order)
+        launch = getattr(self._library, f"launch_{kernel.name}")
+        launch.restype = ctypes.c_char_p
+        failure = launch(dims, ctypes.c_void_p(pointers))
+        if failure is not None:
+            raise RuntimeError(failure.decode())
+
+
+def build_library(
+    kernels: Iterable[Kernel],
+    folder: Path,
+    change: Callable[[str, str], str] = lambda name, text: text,
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A library in which launch_NAME runs a kernel; see `shim/cuda.h`."""
+    chosen = list(kernels)
+    for header, text in {**headers(), **extra}.items():
+        (folder / header).write_text(change(header, text))
+    exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
+    (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
+    found = [f"-I{path}" for path in (shim_folder(), SHIM, folder)]
+    _compile(*found, *LINKED, str(folder / "unit.cpp"), "-o", str(folder / "unit.so"))
+    return folder / "unit.so"
+
+
+def build_driver(folder: Path) -> Path:
+    """The tests' own libcuda.so.1; see `shim/libcuda.cpp`."""
+    _compile(*LINKED, str(SHIM / "libcuda.cpp"), "-o", str(folder / "libcuda.so.1"), "-ldl")
+    return folder / "libcuda.so.1"
+
+
+@cache
+def shim_folder() -> Path:
+    """A folder with the shim compiled ahead: that, and the headers it includes, is most of the work."""
+    folder = tempfile.mkdtemp(prefix="edgert-shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _compile("-w", "-x", "c++-header", str(SHIM / "cuda.h"), "-o", f"{folder}/cuda.h.gch")  # it warns of "#pragma once"
+    return Path(folder)
+
+
+def _compile(*arguments: str) -> None:
+    done = subprocess.run(["g++", *FLAGS, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _address(value: Any) -> int | float:
+    if value is None:
+        return 0
+    if isinstance(value, np.ndarray):
+        assert value.flags.c_contiguous
+        return value.ctypes.data
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,97 @@
+"""Metal kernels compiled for the host, on the shim of `shim/metal.h`, and run on NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from edgert_runtimes.mlx.metal.launches import Launch
+from edgert_runtimes.mlx.metal.sources import Kernel
+
+COMPILER = shutil.which("g++") if sys.platform == "linux" else None
+MISSING = "Metal kernels are compiled for the host by g++ on Linux"
+SHIM = Path(__file__).parent / "shim"
+ORDERS = (0, 1, 2)
+"""In which threads run between two waits: ascending, descending, shuffled."""
+
+_NUMBERS = {"float32": "float", "float16": "half", "bfloat16": "bfloat", "uint8": "uchar", "uint32": "uint"}
+ATTRIBUTES = {
+    "thread_position_in_grid": "uint3",
+    "threadgroup_position_in_grid": "uint3",
+    "thread_index_in_threadgroup": "uint",
+    "thread_index_in_simdgroup": "uint",
+    "simdgroup_index_in_threadgroup": "uint",
+}
+"""Where a thread is, as kernels are told: all are given to all, where MLX gives each those that it names."""
+
+
+class Program:
+    """Kernels of one type (which share their header) with their template arguments, compiled together."""
+
+    def __init__(self, launches: Sequence[tuple[Launch, str]], folder: Path) -> None:
+        """`launches`: each with the type of x and y, float32, float16 or bfloat16."""
+        self._names: dict[tuple[Kernel, tuple[tuple[str, int], ...], str], str] = {}
+        pieces = ['#include "metal.h"', launches[0][0].kernel.header]
+        for launch, number in launches:
+            key = (launch.kernel, launch.template, number)
+            if key not in self._names:
+                self._names[key] = f"run_{len(self._names)}"
+                pieces.append(_entry(self._names[key], launch, number))
+        source, library = folder / "kernels.cpp", folder / "kernels.so"
+        source.write_text("\n".join(pieces))
+        options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", f"-I{SHIM}"]
+        strict = ["-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Werror"]
+        command = [str(COMPILER), *options, *strict, str(source), "-o", str(library)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        self._library = ctypes.CDLL(str(library))
+
+    def run(self, launch: Launch, number: str, inputs: Sequence[np.ndarray], order: int = 0) -> np.ndarray:
+        """y. bfloat16 is uint16 here; what is not written stays NaN."""
+        held = np.float16 if number == "float16" else np.uint16 if number == "bfloat16" else np.float32
+        y = np.full(launch.shape, np.nan if number != "bfloat16" else 0x7FC0, held)
+        given = [np.ascontiguousarray(each) for each in inputs]
+        shapes = [np.array(each.shape, np.int32) for each in given]
+        pointers = [array.ctypes.data for pair in zip(given, shapes, strict=True) for array in pair]
+        function = self._library[self._names[launch.kernel, launch.template, number]]
+        function.restype = ctypes.c_char_p
+        sizes = (ctypes.c_uint * 6)(*launch.grid, *launch.group)
+        error = function((ctypes.c_void_p * (len(pointers) + 1))(*pointers, y.ctypes.data), sizes, order)
+        assert error is None, error.decode()
+        return y
+
+
+def _entry(name: str, launch: Launch, number: str) -> str:
+    """The function that MLX makes of a body, with one set of template arguments, and what calls it."""
+    kernel = launch.kernel
+    parameters, arguments = [], []
+    for i, (array, held) in enumerate((given, _type(given)) for given in kernel.inputs):
+        parameters += [f"const {held or 'T'}* {array}", f"const int* {array}_shape"]
+        real = held or _NUMBERS[number]
+        arguments += [f"(const {real}*)arrays[{2 * i}]", f"(const int*)arrays[{2 * i + 1}]"]
+    parameters += ["T* y", *(f"{held} {attribute}" for attribute, held in ATTRIBUTES.items())]
+    arguments += [f"({_NUMBERS[number]}*)arrays[{2 * len(kernel.inputs)}]", *(f"at.{each}" for each in ATTRIBUTES)]
+    template = ", ".join(["typename T", *(f"int {parameter}" for parameter, _ in launch.template)])
+    values = ", ".join([_NUMBERS[number], *(str(value) for _, value in launch.template)])
+    return f"""
+namespace {name}_body {{
+template <{template}> void body({", ".join(parameters)}) {{
+{kernel.source}
+}}
+}}
+extern "C" const char* {name}(void** arrays, const uint* sizes, uint order) {{
+    fibers::order = order;
+    return dispatch({{sizes[0], sizes[1], sizes[2]}}, {{sizes[3], sizes[4], sizes[5]}}, [&](Place at) {{
+        {name}_body::body<{values}>({", ".join(arguments)});
+    }});
+}}
+"""
+
+
+def _type(array: str) -> str | None:
+    return {"blocks": "uchar", "ids": "uint"}.get(array)
