@@ -280,7 +280,7 @@ class RowwiseBlocks(LeveledBlocks):
         """Of one super-block: some sums whose sum is that of the products."""
         row, wide = ROWS[self.type], self.isa.row_parts
         both = [16 * (number + AT_ONCE * half) + i for half in range(2) for i in range(16)]
-        own = shuffle(b, *weights, both * wide)
+        own = shuffle(b, weights[0], weights[1], both * wide)
         total = None
         for at, codes in enumerate(row.codes(b, place, wide)):
             values = load(b, x, BLOCK * wide * at, _bytes(wide))
