@@ -8,11 +8,10 @@ from edgert_models import ops
 from edgert_models.errors import BackendError
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
+from edgert_runtimes.conformance.tiny import normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cpu.backend import CpuBackend
 from edgert_runtimes.cpu.experts import PAIRS
 from edgert_runtimes.reference.ops import Weights, activate
-
-from tests.support.tiny import normalized_error, random_weights, tiny_spec, type_of_role
 
 
 def expected(op: ops.Moe, weights: Weights, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
