@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
@@ -37,6 +39,8 @@ class HostKernels:
         change: Callable[[str, str], str] = lambda name, text: text,
         extra: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        if shutil.which("g++") is None:
+            pytest.skip("g++ is not installed: CUDA kernels cannot be run on the host")
         chosen = list(kernels)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
