@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.metal import COMPILER
-
 if TYPE_CHECKING:
     from tests.support.host_metal import HostMetal
 
@@ -22,6 +20,8 @@ def host_metal(tmp_path_factory: pytest.TempPathFactory) -> "HostMetal":
 def metal(host_metal: "HostMetal", monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import mlx.core as mx
     from edgert_runtimes.mlx.metal import matmul
+
+    from tests.support.metal import COMPILER
 
     if mx.metal.is_available():
         yield

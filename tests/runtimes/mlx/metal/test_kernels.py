@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("mlx.core", reason="the mlx package is not installed")
+
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.mlx.metal import RAW_TYPES, launches

@@ -1,8 +1,12 @@
 """Products with raw blocks through MLX: on a GPU where there is Metal, else on the host shim in its place."""
 
-import mlx.core as mx
+# ruff: noqa: E402
+
 import numpy as np
 import pytest
+
+mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
+
 from edgert_models.errors import BackendError, RequestError, UnsupportedError
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_runtimes.conformance.tiny import normalized_error

@@ -1,10 +1,14 @@
 """What MLX and Metal's compiler are given."""
 
+# ruff: noqa: E402
+
 import re
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
+
+mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
+
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.mlx.metal import RAW_TYPES, launches
 from edgert_runtimes.mlx.metal.launches import Launch
