@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 SHIM = Path(__file__).with_name("shim")
@@ -41,6 +42,8 @@ class HostKernels:
         change: Callable[[str, str], str] = lambda name, text: text,
         extra: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        if shutil.which("g++") is None:
+            pytest.skip("g++ is not installed: CUDA kernels cannot be run on the host")
         with tempfile.TemporaryDirectory() as name:
             self._library = ctypes.CDLL(str(build_library(kernels, Path(name), change, extra)))
 
