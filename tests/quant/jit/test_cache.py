@@ -64,7 +64,8 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.cache = folder / "cache"
-        self.environment = {**os.environ, "EDGERT_CACHE_DIR": str(self.cache)}
+        # Python's own cache takes a file that was written twice in a second, in one size, for the same.
+        self.environment = {**os.environ, "EDGERT_CACHE_DIR": str(self.cache), "PYTHONDONTWRITEBYTECODE": "1"}
         self.environment["PYTHONPATH"] = os.pathsep.join([str(folder), *(path for path in sys.path if path)])
         self.write()
 
