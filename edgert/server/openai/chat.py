@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from edgert import LLM, Chunk, Completion, Usage
 from edgert.engine.sampling import TokenLogprob
-from edgert.server.protocol import ChatRequest
-from edgert.server.stream import Json, events, whole
+from edgert.server.errors import Json
+from edgert.server.openai.requests import ChatRequest
+from edgert.server.stream import events, whole
 
 __all__ = ["ChatRequest", "answer"]
 

@@ -6,24 +6,14 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from edgert_models.errors import RequestError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgert import SamplingParams
-
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Count = Annotated[int, Field(ge=1)]
+from edgert.server.strict import Count, Penalty, Probability, Seed, Stop, Stops, Strict, Temperature
 
 # Fields that SamplingParams calls alike.
 _PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 _SAME = ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", *_PENALTIES)
-
-
-class Strict(BaseModel):
-    """No coercion, no unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class TextPart(Strict):
@@ -93,7 +83,7 @@ class SamplingFields(Strict):
 
     model: str
     max_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Probability | None = None
@@ -102,8 +92,8 @@ class SamplingFields(Strict):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    seed: Seed | None = None
+    stop: Stop | Stops | None = None
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
