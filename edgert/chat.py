@@ -82,9 +82,16 @@ class Chat:
         messages: Sequence[Message],
         tools: Sequence[Message] | None = None,
         variables: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
     ) -> str:
         """The prompt's text; see `_for_template` for what is done to messages before."""
-        return self.template.render(self._for_template(messages), tools=tools, **self._checked(variables or {}))
+        return self.template.render(
+            self._for_template(messages),
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            **self._checked(variables or {}),
+        )
 
     def prompt(
         self,
@@ -106,6 +113,8 @@ class Chat:
         ids = (
             self._tokenizer.encode_around(text, literal) if literal else self._tokenizer.encode(text, add_special=False)
         )
+        for character, meant in literal.items():
+            text = text.replace(character, meant)
         return ChatPrompt(
             text=text,
             token_ids=ids,

@@ -148,15 +148,18 @@ class LLM:
         messages: Sequence[Message],
         *,
         tools: Sequence[Message] | None = None,
+        add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt that the model's chat template makes of messages in OpenAI's form.
 
-        `chat_template_kwargs` are variables of the template (`{"enable_thinking": False}`). UnsupportedError if the
-        file has no template, RequestError naming the part of `messages` that is malformed, TemplateError if the
-        template fails.
+        `add_generation_prompt`: with the beginning of the answer. `chat_template_kwargs` are variables of the template
+        (`{"enable_thinking": False}`). UnsupportedError if the file has no template, RequestError naming the part of
+        `messages` that is malformed, TemplateError if the template fails.
         """
-        return self._conversing().render(messages, tools, chat_template_kwargs)
+        return self._conversing().render(
+            messages, tools, chat_template_kwargs, add_generation_prompt=add_generation_prompt
+        )
 
     def chat_prompt(
         self,

@@ -104,6 +104,11 @@ def test_a_call_that_is_cut_off_is_text(scripted: tuple[LLM, Say]) -> None:
     assert CALL.startswith(completion.text)
 
 
+def test_the_beginning_of_the_answer_may_be_left_out(scripted: tuple[LLM, Say]) -> None:
+    llm, _ = scripted
+    assert llm.render(ASK) == llm.render(ASK, add_generation_prompt=False) + "<|im_start|>assistant\n"
+
+
 def test_generate_gives_the_text_as_it_is(scripted: tuple[LLM, Say]) -> None:
     llm, say = scripted
     say(f"<think>a</think>{CALL}")
@@ -167,6 +172,7 @@ def test_special_tokens_in_messages_are_text(scripted: tuple[LLM, Say], message:
     # A private character of the user's own does not become one of these.
     private = {"role": "user", "content": f"{SPELLED} \U00100000\U00100001"}
     assert tokenizer.decode(llm.chat_tokens([private])) == llm.render([private])
+    assert llm.chat_prompt([private]).text == llm.render([private])
     # What the template writes are tokens, the user's text among it is cut as it would be alone.
     text = tokenizer.encode(f"{message['role']}\n{SPELLED}", add_special=False, parse_special=False)
     assert llm.chat_tokens([message])[1 : 1 + len(text)] == text

@@ -69,6 +69,20 @@ def test_special_tokens() -> None:
     assert tokenizer.token_id("no such token") is None
 
 
+@settings(max_examples=150, deadline=None)
+@given(parts=st.lists(st.sampled_from([*SPECIAL, "<think>", "<s>", "</s>", "<unk>"]) | st.text(max_size=5), max_size=8))
+def test_texts_that_stand_for_others_are_text(parts: list[str]) -> None:
+    text = "".join(parts).replace("\U00100000", "")
+    for tokenizer in (bpe(), spm()):
+        assert tokenizer.encode_around(text, {}) == tokenizer.encode(text, add_special=False)
+        # A name that is spelled out is no token of that name, wherever it stands.
+        name = tokenizer.vocabulary.tokens[min(tokenizer._hidden)]
+        around = tokenizer.encode_around(f"{text} \U00100000 {text}", {"\U00100000": name})
+        plain = tokenizer.encode(f"{text} x {text}", add_special=False)
+        hidden, expected = ([index for index in ids if tokenizer.is_control(index)] for ids in (around, plain))
+        assert hidden == expected
+
+
 def test_begin_and_end_tokens() -> None:
     plain = spm_metadata(["▁", "h"], [-1, -1])
     hi = [tokenizer_id(plain, "▁"), tokenizer_id(plain, "h")]

@@ -81,6 +81,18 @@ def test_streamed(client: openai.OpenAI, scripted: tuple[Served, Say]) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason] == ["tool_calls"]
 
 
+def test_a_malformed_call_is_text(client: openai.OpenAI, scripted: tuple[Served, Say]) -> None:
+    served, say = scripted
+    answer = '<tool_call>\n{"name": "now", "arguments": {"a": oops}}\n</tool_call>'
+    say(answer)
+    choice = client.chat.completions.create(model=served.llm.name, messages=ASK, tools=TOOLS).choices[0]
+    assert (choice.message.content, choice.message.tool_calls, choice.finish_reason) == (answer, None, "stop")
+    say(answer)
+    chunks = list(client.chat.completions.create(model=served.llm.name, messages=ASK, tools=TOOLS, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == answer
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
 def test_the_clients_own_accumulation(client: openai.OpenAI, scripted: tuple[Served, Say]) -> None:
     served, say = scripted
     say(ANSWER)
