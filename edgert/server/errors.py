@@ -27,6 +27,10 @@ class UnknownModelError(RequestError):
         super().__init__(f"the model {name!r} does not exist; this server has {served!r}", parameter="model")
 
 
+class ClientGoneError(EdgertError):
+    """The client closed the connection before the answer was ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What went wrong: the HTTP status, a message for people, and for programs the field at fault and a code."""
@@ -91,6 +95,8 @@ def problem_of(error: EdgertError) -> Problem:
             return Problem(400, message)
         case QueueFullError():
             return Problem(429, message, code="queue_full")
+        case ClientGoneError():
+            return Problem(499, message)  # nginx's number; nobody reads the answer, but the metrics count it
         case CancelledError():
             return Problem(503, message, code="cancelled")
         case _:

@@ -15,14 +15,10 @@ from starlette.responses import StreamingResponse
 from edgert import Completion
 from edgert.answer import AsyncStream
 from edgert.completion import Chunk
-from edgert.server.errors import Form, Json, anthropic_form, ollama_form, openai_form, problem_of
+from edgert.server.errors import ClientGoneError, Form, Json, anthropic_form, ollama_form, openai_form, problem_of
 
 T = TypeVar("T")
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-
-class ClientGoneError(EdgertError):
-    """The client closed the connection before the answer was ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,8 @@ class Wire:
 
 
 def _text(item: Json) -> bytes:
-    return json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
+    text: str = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
 
 
 def _event(item: Json) -> bytes:
@@ -45,7 +42,7 @@ def _event(item: Json) -> bytes:
 
 def named_event(item: Json) -> bytes:
     """A server-sent event that is called what its `type` says."""
-    return b"event: " + item["type"].encode() + b"\n" + _event(item)
+    return b"event: " + str(item["type"]).encode() + b"\n" + _event(item)
 
 
 def _line(item: Json) -> bytes:

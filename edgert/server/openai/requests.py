@@ -9,6 +9,7 @@ from edgert_models.errors import RequestError
 from pydantic import Field
 
 from edgert import SamplingParams
+from edgert.server.conversation import Conversation, check_free_choice
 from edgert.server.strict import Count, Penalty, Probability, Seed, Stop, Stops, Strict, Temperature
 
 # Fields that SamplingParams calls alike.
@@ -114,38 +115,39 @@ class SamplingFields(Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatRequest(SamplingFields):
-    """POST /v1/chat/completions."""
+class ChatTemplateFields(Strict):
+    """What a conversation's prompt is made from."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Count | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    def offered(self) -> list[dict[str, Any]]:
-        """The tools that the answer may call; RequestError for what would need constrained decoding."""
-        if self.tool_choice not in (None, "auto", "none"):
-            raise RequestError(
-                "tool_choice: only 'auto' and 'none' are supported; this version cannot hold a model to a call",
-                parameter="tool_choice",
-            )
+    def conversation(self) -> Conversation:
+        """Messages, tools and variables for the prompt; RequestError for what would need constrained decoding."""
+        check_free_choice(self.tool_choice, (None, "auto", "none"))
         tools = self.tools or []
         if any(tool.function.strict for tool in tools):
-            raise RequestError(
-                "tools: strict is not supported; this version cannot hold a model to a schema", parameter="tools"
-            )
-        return [] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in tools]
-
-    def variables(self) -> dict[str, Any]:
-        """What the request gives to the chat template besides messages and tools."""
+            reason = "tools: strict is not supported; this version cannot hold a model to a schema"
+            raise RequestError(reason, parameter="tools")
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return {**effort, **(self.chat_template_kwargs or {})}
+        return Conversation(
+            messages=[message.model_dump(exclude_none=True) for message in self.messages],
+            tools=[] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in tools],
+            parallel=self.parallel_tool_calls is not False,
+            variables={**effort, **(self.chat_template_kwargs or {})},
+        )
+
+
+class ChatRequest(ChatTemplateFields, SamplingFields):
+    """POST /v1/chat/completions."""
+
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
 
     def params(self) -> SamplingParams:
         """max_completion_tokens is the newer name of max_tokens and wins; without either the context is the limit."""
