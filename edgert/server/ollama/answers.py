@@ -16,12 +16,12 @@ from edgert.chat import ChatPrompt
 from edgert.completion import ToolCall
 from edgert.server.conversation import prompt_of
 from edgert.server.errors import Json
-from edgert.server.ollama.requests import OllamaChatRequest, ContextOption, EmbedRequest, GenerateRequest
+from edgert.server.ollama.requests import ContextOption, EmbedRequest, GenerateRequest, OllamaChatRequest
 from edgert.server.openai.chat import logprobs
 from edgert.server.stream import OLLAMA, events, whole
 from edgert.server.vectors import embed_each
 
-__all__ = ["OllamaChatRequest", "EmbedRequest", "GenerateRequest", "chat", "embed", "generate"]
+__all__ = ["EmbedRequest", "GenerateRequest", "OllamaChatRequest", "chat", "embed", "generate"]
 
 Say = Callable[[str, str, list[ToolCall]], Json]
 """What an answer says (text, reasoning, calls), as fields of a route's response."""

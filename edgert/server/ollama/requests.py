@@ -138,7 +138,7 @@ class OllamaToolCall(Strict):
 
     id: str | None = None
     type: Literal["function"] | None = None
-    function: CalledFunction
+    function: OllamaFunction
 
 
 class OllamaMessage(Strict):
