@@ -30,7 +30,7 @@ def arguments(text: Scanner, calls: Calls, name: str, call_id: str | None = None
 def call_object(text: Scanner, calls: Calls, *, known: bool = False) -> Steps[None]:
     """One call: an object with a name and arguments, which are told as they come where the name came before them.
 
-    `known`: Malformed unless it is a function that was given.
+    `known`: Malformed unless it is a function that was given, and at the first key that calls do not have.
     """
     name: str | None = None
     call_id: str | None = None
@@ -56,6 +56,8 @@ def call_object(text: Scanner, calls: Calls, *, known: bool = False) -> Steps[No
                 raise Malformed
         elif key in IDS and (yield from text.peek()) == '"':
             call_id = yield from json_text.text_of_string(text)
+        elif known and key != "type":
+            raise Malformed
         else:
             yield from joined(json_text.value(text))
         yield from text.skip_space()

@@ -22,7 +22,7 @@ def path_of(name: str) -> Path:
     """The vocabulary file; skips the test where it is missing."""
     path = (FOLDER if name in NAMES else MORE) / f"ggml-vocab-{name}.gguf"
     if not path.exists():
-        pytest.skip(f"{path} is not there: llama.cpp's vocabularies are not part of the repository")
+        pytest.skip(f"{path} is not there; EDGERT_LLAMA_CPP_MODELS may name a folder of llama.cpp's vocabularies")
     return path
 
 

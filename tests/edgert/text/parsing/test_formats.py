@@ -65,6 +65,12 @@ def test_arguments_come_while_they_are_written(name: str, answer: str) -> None:
     assert told == '{"body": "one two three four'
 
 
+def test_an_answer_in_json_is_no_call_from_its_first_key_on() -> None:
+    assert events_of("llama", ['{"answer": ', "4", "2}"]) == [Content('{"answer": 4'), Content("2}")]
+    call = '{"type": "function", "name": "now", "parameters": {}}'
+    assert parse("llama", list(call)).calls == [("now", {})]
+
+
 def test_content_is_held_back_only_where_it_may_be_a_tag() -> None:
     texts = [getattr(event, "text", "") for event in events_of("hermes", ["a <", "b> <tool", "box> c "])]
     assert texts == ["a", " <b>", " <toolbox> c", " "]
