@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from edgert import LLM, __version__
 from edgert.server.anthropic.routes import anthropic_routes
 from edgert.server.counting import Counting, Served
+from edgert.server.documented import document
 from edgert.server.errors import Problem, problem_of, problem_response
 from edgert.server.guard import Guard
 from edgert.server.native.routes import native_routes
@@ -26,6 +27,7 @@ def create_app(llm: LLM, *, host: str = "127.0.0.1", api_key: str | None = None)
     app.add_exception_handler(EdgertError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    document(app, llm)
     app.add_middleware(Guard, host=host, api_key=api_key)
     app.add_middleware(Counting, served=served)
     return app

@@ -9,19 +9,31 @@ from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _MAX_DEPTH = 64
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
+
+def _whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+TOKEN_ID = "x-token-id"
+"""Marks token ids in the JSON schema; the OpenAPI document has the vocabulary's bound in its place."""
+
+WHOLE = BeforeValidator(_whole)
+"""After the bounds of an integer: it is meant as JSON Schema means it, so 7.0 is one too; "7" and true are none."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=100.0)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[list[Stop], Field(max_length=16)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1), WHOLE]
+Natural = Annotated[int, Field(ge=0), WHOLE]
+Seed = Annotated[int, Field(ge=0, lt=2**64), WHOLE]
+TokenId = Annotated[int, Field(ge=0, json_schema_extra={TOKEN_ID: True}), WHOLE]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
 class Strict(BaseModel):

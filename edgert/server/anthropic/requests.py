@@ -15,7 +15,7 @@ from pydantic import Field
 from edgert import LLM, SamplingParams
 from edgert.server.conversation import Conversation, check_free_choice, function_call, function_tool
 from edgert.server.errors import Json
-from edgert.server.strict import Count, Probability, Stops, Strict, Temperature
+from edgert.server.strict import WHOLE, Count, Natural, Probability, Stops, Strict, Temperature
 
 
 class CacheControl(Strict):
@@ -96,7 +96,7 @@ class ThinkingOn(Strict):
     """Reason first. The budget is a target, as Anthropic's is; the limit is max_tokens."""
 
     type: Literal["enabled"]
-    budget_tokens: Annotated[int, Field(ge=1024)]
+    budget_tokens: Annotated[int, Field(ge=1024), WHOLE]
 
 
 class ThinkingElse(Strict):
@@ -164,7 +164,7 @@ class MessagesRequest(PromptFields):
     stop_sequences: Stops | None = None
     stream: bool | None = None
     temperature: Temperature | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Natural | None = None
     top_p: Probability | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None

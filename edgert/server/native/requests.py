@@ -6,7 +6,7 @@ from typing import Any
 
 from edgert import LLM
 from edgert.server.openai.requests import ChatTemplateFields
-from edgert.server.strict import Strict
+from edgert.server.strict import Strict, TokenId
 
 
 class TokenizeRequest(Strict):
@@ -28,7 +28,7 @@ class TokenizeRequest(Strict):
 class DetokenizeRequest(Strict):
     """POST /detokenize."""
 
-    tokens: list[int]
+    tokens: list[TokenId]
 
 
 class TemplateRequest(ChatTemplateFields):

@@ -16,7 +16,7 @@ from edgert import LLM, SamplingParams
 from edgert.server.conversation import Conversation, function_call
 from edgert.server.errors import Json
 from edgert.server.openai.requests import Tool
-from edgert.server.strict import Count, Penalty, Probability, Stop, Stops, Strict, Temperature
+from edgert.server.strict import WHOLE, Count, Natural, Penalty, Probability, Stop, Stops, Strict, Temperature
 
 # Options by the name that SamplingParams has for them.
 _NAMES = {
@@ -48,14 +48,14 @@ class ContextOption(Strict):
 class Options(ContextOption):
     """How an answer is sampled; -1 for `seed` and below 0 for `num_predict` mean none."""
 
-    num_predict: Annotated[int, Field(ge=-2)] | None = None
-    seed: Annotated[int, Field(ge=-1, lt=2**64)] | None = None
+    num_predict: Annotated[int, Field(ge=-2), WHOLE] | None = None
+    seed: Annotated[int, Field(ge=-1, lt=2**64), WHOLE] | None = None
     temperature: Temperature | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Natural | None = None
     top_p: Probability | None = None
     min_p: Probability | None = None
     typical_p: Probability | None = None
-    repeat_last_n: Annotated[int, Field(ge=-1)] | None = None
+    repeat_last_n: Annotated[int, Field(ge=-1), WHOLE] | None = None
     repeat_penalty: Annotated[float, Field(ge=1e-3, le=1000.0)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -87,7 +87,7 @@ class Asking(Named):
     format: Literal[""] | None = None
     think: bool | str | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
 
     @property
     def streams(self) -> bool:
@@ -130,7 +130,7 @@ class OllamaFunction(Strict):
 
     name: Annotated[str, Field(min_length=1)]
     arguments: dict[str, Any]
-    index: int | None = None
+    index: Natural | None = None
 
 
 class OllamaToolCall(Strict):

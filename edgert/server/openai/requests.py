@@ -10,7 +10,19 @@ from pydantic import Field
 
 from edgert import SamplingParams
 from edgert.server.conversation import Conversation, check_free_choice
-from edgert.server.strict import Count, Penalty, Probability, Seed, Stop, Stops, Strict, Temperature
+from edgert.server.strict import (
+    WHOLE,
+    Count,
+    Natural,
+    Penalty,
+    Probability,
+    Seed,
+    Stop,
+    Stops,
+    Strict,
+    Temperature,
+    TokenIds,
+)
 
 # Fields that SamplingParams calls alike.
 _PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
@@ -86,7 +98,7 @@ class SamplingFields(Strict):
     max_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Natural | None = None
     min_p: Probability | None = None
     typical_p: Probability | None = None
     repetition_penalty: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
@@ -95,7 +107,7 @@ class SamplingFields(Strict):
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     seed: Seed | None = None
     stop: Stop | Stops | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -146,7 +158,7 @@ class ChatRequest(ChatTemplateFields, SamplingFields):
 
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     response_format: ResponseFormat | None = None
 
     def params(self) -> SamplingParams:
@@ -159,11 +171,11 @@ class ChatRequest(ChatTemplateFields, SamplingFields):
 class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
-    prompt: str | list[int]
+    prompt: str | TokenIds
     echo: Literal[False] | None = None
-    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
     suffix: None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
 
     def params(self) -> SamplingParams:
         """As OpenAI's: 16 tokens where the request does not say."""

@@ -51,9 +51,9 @@ def test_tokens(served: Served) -> None:
     pieces = post("tokenize", content="hellö", with_pieces=True)["tokens"]
     assert pieces[0] == {"id": llm.tokenizer.token_id("hell"), "piece": "hell"}
     assert [piece["piece"] for piece in pieces[1:]] == [[0xC3], [0xB6]]
-    refused = httpx.post(f"{served.url}/detokenize", json={"tokens": [-1]})
+    refused = httpx.post(f"{served.url}/detokenize", json={"tokens": [10**6]})
     assert refused.status_code == 400
-    assert "ids[0] is -1" in refused.json()["error"]["message"]
+    assert "ids[0] is 1000000; the vocabulary has ids from 0" in refused.json()["error"]["message"]
 
 
 def test_template(served: Served) -> None:
