@@ -10,6 +10,8 @@ import numpy as np
 import openai
 import pytest
 
+from tests.edgert.answers import quiet
+
 if TYPE_CHECKING:
     from tests.edgert.server.conftest import Served
 
@@ -59,3 +61,10 @@ def test_what_is_refused(served: Served, change: dict[str, Any], param: str, mes
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
     assert message in response.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_frees_everything(served: Served) -> None:
+    body = {"model": served.llm.name, "input": ["x" * 120] * 1000}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{served.url}/v1/embeddings", json=body, timeout=0.5)
+    assert quiet(served.llm)
