@@ -30,9 +30,7 @@ def test_the_last_token_counts_where_the_file_says_so(tmp_path: Path) -> None:
 def test_others_are_refused_when_asked(tmp_path: Path) -> None:
     with opened(tmp_path, pooling_type=2) as llm:
         assert llm.generate("hello").token_ids
-        with pytest.raises(
-            UnsupportedError, match=r"qwen3moe\.pooling_type is 2; embeddings know \[0, 1, 3\]"
-        ):
+        with pytest.raises(UnsupportedError, match=r"qwen3moe\.pooling_type is 2; embeddings know \[0, 1, 3\]"):
             llm.embed("hello")
 
 
