@@ -190,7 +190,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         put = self._events.put_nowait
-        self._request = start(lambda event: _deliver(loop, put, event))
+        self._request = start(lambda event: deliver(loop, put, event))
         self._answer = Answer(self._request, params, tokenizer, reader)
         self._closed = False
 
@@ -216,5 +216,6 @@ class AsyncStream(AsyncIterator[Chunk]):
             self._request.cancel()
 
 
-def _deliver(loop: asyncio.AbstractEventLoop, put: Callable[[Event], None], event: Event) -> None:
+def deliver(loop: asyncio.AbstractEventLoop, put: Callable[[Event], None], event: Event) -> None:
+    """Give an event to `put` on a loop's thread."""
     loop.call_soon_threadsafe(put, event)

@@ -124,6 +124,25 @@ class Chat:
             shown=self._shown[bool(offered)],
         )
 
+    @property
+    def reasons(self) -> bool:
+        """Whether the model writes reasoning that can be told from its answer."""
+        calls = self.dialect.calls
+        return self.dialect.reasoning is not None or (calls is not None and calls.always)
+
+    def reasoning_variables(self, on: bool) -> dict[str, bool]:
+        """The template's variables that turn reasoning on or off; RequestError where they would change nothing that
+        has to change.
+        """
+        if self._knows("enable_thinking"):
+            return {"enable_thinking": on}
+        if self._knows("thinking is defined"):  # DeepSeek V3.1 and later
+            return {"thinking": on}
+        if on == self.reasons:
+            return {}
+        reason = "this model does not reason" if on else "this model's chat template cannot turn reasoning off"
+        raise RequestError(f"thinking: {reason}", parameter="thinking")
+
     def _for_template(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Checked messages in a form that this template understands.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +21,15 @@ from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
 
-from edgert.answer import Answer, AsyncStream, Start, Stream
+from edgert.answer import Answer, AsyncStream, Start, Stream, deliver
 from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits
 from edgert.chat import Chat, ChatPrompt, Message
 from edgert.completion import Completion
-from edgert.engine.engine import Engine, Statistics
+from edgert.engine.engine import Engine, Running, Statistics
+from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
+from edgert.pooling import pooling_of
 from edgert.reader import Reader
 from edgert.resolve import resolve_model
 from edgert.text import Tokenizer
@@ -85,6 +88,8 @@ class LLM:
             shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
             self.spec = spec_from_gguf(metadata, shapes)
             self.name = self.spec.name or self.path.stem
+            self.metadata = metadata
+            self.parameters = sum(math.prod(shape) for shape in shapes.values())
             plan = build_plan(self.spec)
             weights = GgufWeights(file)
             check_weights(plan, weights, str(self.path))
@@ -99,6 +104,7 @@ class LLM:
                 memory=memory,
             )
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
+            self._pool = pooling_of(metadata)
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
             self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
             defaults = _recommended(metadata)
@@ -136,6 +142,16 @@ class LLM:
         """Whether `chat` works."""
         return self._chat is not None
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether `chat` takes tools."""
+        return self._chat is not None and self._chat.dialect.calls is not None
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model may write reasoning before its answer that `chat` can tell from it."""
+        return self._chat is not None and self._chat.reasons
+
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of `text`, with the begin token where the model wants one (`add_special`)."""
         return self.tokenizer.encode(text, add_special=add_special)
@@ -172,6 +188,12 @@ class LLM:
     ) -> ChatPrompt:
         """Messages as a prompt for `generate`, `stream` and `astream`, which read the answer as `chat` does."""
         return self._conversing().prompt(messages, tools, chat_template_kwargs, parallel=parallel_tool_calls)
+
+    def reasoning_variables(self, on: bool) -> dict[str, bool]:
+        """What to give as `chat_template_kwargs` so that the model reasons before it answers, or does not; RequestError
+        where it cannot be chosen.
+        """
+        return self._conversing().reasoning_variables(on)
 
     def chat_tokens(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> list[int]:
         """Token ids of the rendered messages. Nothing is added: the template says where the begin token goes."""
@@ -268,21 +290,50 @@ class LLM:
         return self._evaluate([list(ids)], hidden=False)[0]
 
     def embed(self, texts: str | Sequence[Prompt]) -> NDArray[np.float32]:
-        """An embedding for each text (or token ids), float32 [len(texts), width].
+        """An embedding for each text (or token ids), float32 [len(texts), width], of length 1.
 
-        The mean of the last normalised hidden values over all tokens, scaled to length 1. The models here are not
-        trained for it: good enough to find similar texts, no match for an embedding model.
+        Of the last normalised hidden values the mean over all tokens, or those of the last token where the file says
+        so (`pooling_type`). A model that was not trained for it is good enough to find similar texts, and no match for
+        an embedding model.
         """
         each: Sequence[Prompt] = [texts] if isinstance(texts, str) else texts
         rows = self._evaluate([self._ids(text) for text in each], hidden=True)
-        means = np.array([row.mean(axis=0, dtype=np.float64) for row in rows]).reshape(len(rows), self.spec.width)
-        lengths = np.linalg.norm(means, axis=1, keepdims=True)
-        vectors: NDArray[np.float32] = (means / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
-        return vectors
+        return np.array([self._pool(row) for row in rows], np.float32).reshape(len(rows), self.spec.width)
+
+    async def aembed(self, text: Prompt) -> NDArray[np.float32]:
+        """As `embed` for one text, float32 [width], for the running event loop; to cancel it ends the request."""
+        import asyncio  # not at the top: see AsyncStream
+
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Event] = loop.create_future()
+
+        def settle(event: Event) -> None:
+            if not result.done():
+                result.set_result(event)
+
+        ids = self._ids(text)
+        request = self._engine.evaluate(ids, lambda event: deliver(loop, settle, event), hidden=True)
+        try:
+            event = await result
+        finally:
+            request.cancel()
+        if isinstance(event, Failed):
+            raise event.error
+        assert isinstance(event, Rows)
+        return self._pool(event.values)
 
     def statistics(self) -> Statistics:
         """What the engine is doing and has done."""
         return self._engine.statistics()
+
+    def running(self) -> list[Running]:
+        """The requests that the engine is at."""
+        return self._engine.running()
+
+    @property
+    def latencies(self) -> Latencies:
+        """How long requests have waited, as histograms that go on counting."""
+        return self._engine.latencies
 
     @contextmanager
     def profile(self) -> Iterator[list[OpTime]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,9 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="EDGERT_API_KEY", help="Key that requests must carry; needed off 127.0.0.1.")
     ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(envvar="EDGERT_API_KEY_FILE", help="A file that holds the key, which ps then hides.")
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are told to come back.")] = 64,
     seed: options.Seed = None,
     backend: options.Backend = "auto",
@@ -25,10 +29,11 @@ def serve(
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
 ) -> None:
-    """Serve a model over HTTP, in OpenAI's protocol."""
-    from edgert.server.run import check_address, run
+    """Serve a model over HTTP, in the protocols of OpenAI, Anthropic and Ollama."""
+    from edgert.server.run import check_address, key_of, run
 
-    check_address(host, api_key)
+    key = key_of(api_key, api_key_file)
+    check_address(host, key)
     with options.open_model(
         model,
         backend=backend,
@@ -40,4 +45,4 @@ def serve(
         queue_limit=queue,
         chat_template=chat_template,
     ) as llm:
-        run(llm, host=host, port=port, api_key=api_key)
+        run(llm, host=host, port=port, api_key=key)

@@ -14,6 +14,7 @@ from typing import TypeVar
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, QueueFullError, RequestError
 from edgert_runtimes.base import OpTime, Session
 
+from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Sampler
@@ -37,6 +38,17 @@ class Statistics:
     generated_tokens: int
     steps: int
     preemptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A request that the engine is at: its tokens, and how many of them have gone through the model."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    computed_tokens: int
+    generated_tokens: int
+    seconds: float  # since it was submitted
 
 
 class Engine:
@@ -150,6 +162,25 @@ class Engine:
             steps=worker.steps,
             preemptions=worker.scheduler.preemptions,
         )
+
+    def running(self) -> list[Running]:
+        """What the engine is at, in order of admission; cheap, from any thread."""
+        now = time.monotonic()
+        return [
+            Running(
+                prompt_tokens=request.prompt_tokens,
+                cached_tokens=request.cached_tokens,
+                computed_tokens=request.computed,
+                generated_tokens=len(request.tokens) - request.prompt_tokens,
+                seconds=now - request.submitted_at,
+            )
+            for request in list(self._worker.scheduler.running)
+        ]
+
+    @property
+    def latencies(self) -> Latencies:
+        """How long requests have waited so far, live."""
+        return self._worker.latencies
 
     def close(self) -> None:
         """End every request with CancelledError, close the session and wait for the thread; twice is fine."""

@@ -72,6 +72,7 @@ class Request:
 
     submitted_at: float = 0.0  # time.monotonic(), seconds
     started_at: float | None = None  # when its first row was scheduled
+    last_at: float | None = None  # when it got its last token
     cached_tokens: int = 0  # prompt tokens that the prefix cache had
 
     sampler: Sampler | None = None

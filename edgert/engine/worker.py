@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgert.engine.batch import following_batch, make_batch
 from edgert.engine.blocks import Table
+from edgert.engine.latency import Latencies
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler
 
@@ -41,6 +42,7 @@ class Worker:
         self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // vocabulary))
         self.waiting = self.requests = self.steps = 0
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
+        self.latencies = Latencies()
         self._session = session
         self._ahead = session if isinstance(session, AheadSession) else None
         self._vocabulary = vocabulary
@@ -136,6 +138,8 @@ class Worker:
                 request.cached_tokens = request.computed
                 self.prompt_tokens += request.prompt_tokens
                 self.cached_tokens += request.cached_tokens
+                if request.kind is Kind.GENERATE:
+                    self.latencies.note_start(request)
         try:
             if step.copies:
                 self._session.copy_blocks(step.copies)
@@ -193,12 +197,14 @@ class Worker:
             return
         request.tokens.append(choice.token)
         self.generated_tokens += 1
+        now = time.monotonic()
+        self.latencies.note_token(request, now)
         ending = None
         if choice.token in request.stop_ids:
             ending = Ending.STOP
         elif len(request.tokens) >= request.limit:
             ending = Ending.LENGTH
-        event = Token(choice, time.monotonic(), ending)
+        event = Token(choice, now, ending)
         if ending:
             self._end(request, event)
         else:

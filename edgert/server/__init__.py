@@ -1,1 +1,1 @@
-"""The local REST server: OpenAI's protocol over one model."""
+"""The local REST server: the protocols of OpenAI, Anthropic and Ollama, and routes of its own, over one model."""

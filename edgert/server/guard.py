@@ -8,7 +8,7 @@ import ipaddress
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgert.server.errors import error_response
+from edgert.server.errors import Problem, problem_response
 
 MAX_BODY = 8 << 20
 _TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
@@ -32,31 +32,32 @@ class Guard:
         self._key = None if api_key is None else api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is fine; answer the rest in OpenAI's error form."""
+        """Pass on what is fine; answer the rest in the protocol's error form."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         if self._check_host and (len(hosts) != 1 or not is_loopback(_without_port(hosts[0]))):
-            response = error_response(403, f"host {hosts} is not this machine", kind="permission_error")
+            problem = Problem(403, f"host {hosts} is not this machine")
         elif not self._authorized(scope, headers):
-            kind, code = "authentication_error", "invalid_api_key"
-            response = error_response(401, "no API key, or a wrong one", kind=kind, code=code)
+            problem = Problem(401, "no API key, or a wrong one", code="invalid_api_key")
         elif _too_long(headers):
-            response = error_response(413, _TOO_LARGE)
+            problem = Problem(413, _TOO_LARGE)
         else:
             await self._app(scope, _limited(receive), send)
             return
-        await response(scope, receive, send)
+        await problem_response(scope["path"], problem)(scope, receive, send)
 
     def _authorized(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> bool:
         # scope["path"] is what the server parsed; what a client can put into other parts of the URL is not read here.
         if self._key is None or scope["path"] in _OPEN_PATHS:
             return True
-        values = [value for name, value in headers if name == b"authorization"]
-        given = values[0] if len(values) == 1 else b""
-        return given[:7].lower() == b"bearer " and hmac.compare_digest(given[7:].strip(), self._key)
+        given = [value for name, value in headers if name == b"x-api-key"]  # Anthropic's clients
+        for name, value in headers:
+            if name == b"authorization":
+                given.append(value[7:].strip() if value[:7].lower() == b"bearer " else b"")
+        return len(given) == 1 and hmac.compare_digest(given[0], self._key)
 
 
 def _limited(receive: Receive) -> Receive:

@@ -214,3 +214,26 @@ def test_what_is_refused(scripted: tuple[LLM, Say], tmp_path: Path, monkeypatch:
     plain, _ = open_scripted(tmp_path, monkeypatch, "{{ messages[0].content }}")
     with plain, pytest.raises(UnsupportedError, match="tools: the chat template of this model has no use for tools"):
         plain.chat(ASK, tools=TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("template", "on", "off"),
+    [
+        ("{% if enable_thinking %}</think>{% endif %}", {"enable_thinking": True}, {"enable_thinking": False}),
+        ("{% if thinking is defined %}</think>{% endif %}", {"thinking": True}, {"thinking": False}),
+        ("</think>", {}, "thinking: this model's chat template cannot turn reasoning off"),
+        ("plain", "thinking: this model does not reason", {}),
+    ],
+)
+def test_reasoning_is_turned_on_and_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, on: object, off: object
+) -> None:
+    llm, _ = open_scripted(tmp_path, monkeypatch, template)
+    with llm:
+        assert llm.reasons == ("think>" in template)
+        for wanted, expected in ((True, on), (False, off)):
+            if isinstance(expected, str):
+                with pytest.raises(RequestError, match=expected):
+                    llm.reasoning_variables(wanted)
+            else:
+                assert llm.reasoning_variables(wanted) == expected

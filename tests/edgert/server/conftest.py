@@ -15,6 +15,7 @@ from tests.support.backends import GPUS
 
 if TYPE_CHECKING:
     from edgert import LLM
+    from tests.edgert.scripted import Say
 
 
 @dataclass
@@ -66,3 +67,14 @@ def served(server_model: LLM) -> Iterator[Served]:
 @pytest.fixture
 def served_with_key(server_model: LLM) -> Iterator[Served]:
     yield from serve(server_model, api_key="secret")
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Served, Say]]:
+    """A server over a model that says what it is told to."""
+    from tests.edgert.scripted import open_scripted
+
+    llm, say = open_scripted(tmp_path, monkeypatch)
+    with llm:
+        for made in serve(llm):
+            yield made, say

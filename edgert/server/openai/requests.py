@@ -6,24 +6,27 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from edgert_models.errors import RequestError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgert import SamplingParams
-
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Count = Annotated[int, Field(ge=1)]
+from edgert.server.conversation import Conversation, check_free_choice
+from edgert.server.strict import (
+    WHOLE,
+    Count,
+    Natural,
+    Penalty,
+    Probability,
+    Seed,
+    Stop,
+    Stops,
+    Strict,
+    Temperature,
+    TokenIds,
+)
 
 # Fields that SamplingParams calls alike.
 _PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 _SAME = ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", *_PENALTIES)
-
-
-class Strict(BaseModel):
-    """No coercion, no unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class TextPart(Strict):
@@ -93,18 +96,18 @@ class SamplingFields(Strict):
 
     model: str
     max_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    temperature: Temperature | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Natural | None = None
     min_p: Probability | None = None
     typical_p: Probability | None = None
     repetition_penalty: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    seed: Seed | None = None
+    stop: Stop | Stops | None = None
+    n: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -124,38 +127,39 @@ class SamplingFields(Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatRequest(SamplingFields):
-    """POST /v1/chat/completions."""
+class ChatTemplateFields(Strict):
+    """What a conversation's prompt is made from."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Count | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    def offered(self) -> list[dict[str, Any]]:
-        """The tools that the answer may call; RequestError for what would need constrained decoding."""
-        if self.tool_choice not in (None, "auto", "none"):
-            raise RequestError(
-                "tool_choice: only 'auto' and 'none' are supported; this version cannot hold a model to a call",
-                parameter="tool_choice",
-            )
+    def conversation(self) -> Conversation:
+        """Messages, tools and variables for the prompt; RequestError for what would need constrained decoding."""
+        check_free_choice(self.tool_choice, (None, "auto", "none"))
         tools = self.tools or []
         if any(tool.function.strict for tool in tools):
-            raise RequestError(
-                "tools: strict is not supported; this version cannot hold a model to a schema", parameter="tools"
-            )
-        return [] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in tools]
-
-    def variables(self) -> dict[str, Any]:
-        """What the request gives to the chat template besides messages and tools."""
+            reason = "tools: strict is not supported; this version cannot hold a model to a schema"
+            raise RequestError(reason, parameter="tools")
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return {**effort, **(self.chat_template_kwargs or {})}
+        return Conversation(
+            messages=[message.model_dump(exclude_none=True) for message in self.messages],
+            tools=[] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in tools],
+            parallel=self.parallel_tool_calls is not False,
+            variables={**effort, **(self.chat_template_kwargs or {})},
+        )
+
+
+class ChatRequest(ChatTemplateFields, SamplingFields):
+    """POST /v1/chat/completions."""
+
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
+    response_format: ResponseFormat | None = None
 
     def params(self) -> SamplingParams:
         """max_completion_tokens is the newer name of max_tokens and wins; without either the context is the limit."""
@@ -167,11 +171,11 @@ class ChatRequest(SamplingFields):
 class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
-    prompt: str | list[int]
+    prompt: str | TokenIds
     echo: Literal[False] | None = None
-    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
     suffix: None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
 
     def params(self) -> SamplingParams:
         """As OpenAI's: 16 tokens where the request does not say."""

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.edgert.scripted import CALL, TOOLS, Say, open_scripted
-from tests.edgert.server.conftest import Served, serve
+from tests.edgert.scripted import CALL, TOOLS, Say
+from tests.edgert.server.conftest import Served
 
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
 ANSWER = f'<think>\nI look.\n</think>\n\nOne moment.\n{CALL}\n<tool_call>{{"name": "now"}}</tool_call>'
-
-
-@pytest.fixture
-def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Served, Say]]:
-    llm, say = open_scripted(tmp_path, monkeypatch)
-    with llm:
-        for served in serve(llm):
-            yield served, say
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from edgert import LLM
 from edgert.completion import Chunk
 from edgert.engine.sampling import TokenLogprob
-from edgert.server.chat import usage
-from edgert.server.protocol import CompletionRequest
-from edgert.server.stream import Json, events, whole
+from edgert.server.errors import Json
+from edgert.server.openai.chat import usage
+from edgert.server.openai.requests import CompletionRequest
+from edgert.server.stream import events, whole
 
 __all__ = ["CompletionRequest", "answer"]
 

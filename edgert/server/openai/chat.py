@@ -6,16 +6,16 @@ import time
 import uuid
 from typing import Any
 
-from edgert_models.errors import UnsupportedError
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from edgert import LLM, Chunk, Completion, Usage
 from edgert.engine.sampling import TokenLogprob
-from edgert.server.protocol import ChatRequest
-from edgert.server.stream import Json, events, whole
+from edgert.server.conversation import function_call, prompt_of
+from edgert.server.errors import Json
+from edgert.server.openai.requests import ChatRequest
+from edgert.server.stream import events, whole
 
 __all__ = ["ChatRequest", "answer"]
 
@@ -23,17 +23,7 @@ __all__ = ["ChatRequest", "answer"]
 async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
     """Render the messages, run them, and answer in OpenAI's form."""
     params = body.params()
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
-    if not llm.has_chat_template:
-        raise UnsupportedError(f"the model '{llm.name}' has no chat template; use /v1/completions")
-    # The template runs in a process of its own; waiting for it must not hold up the others.
-    prompt = await run_in_threadpool(
-        llm.chat_prompt,
-        messages,
-        tools=body.offered(),
-        parallel_tool_calls=body.parallel_tool_calls is not False,
-        chat_template_kwargs=body.variables(),
-    )
+    prompt = await prompt_of(llm, body.conversation())
     head: Json = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": llm.name}
     stream = llm.astream(prompt, params)
     if not body.stream:
@@ -79,10 +69,7 @@ def message(completion: Completion) -> Json:
         found["reasoning_content"] = completion.reasoning
     if completion.tool_calls:
         found["content"] = completion.text or None
-        found["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in completion.tool_calls
-        ]
+        found["tool_calls"] = [function_call(call.id, call.name, call.arguments) for call in completion.tool_calls]
     return found
 
 

@@ -1,0 +1,88 @@
+"""What the OpenAPI document says of responses, and where it has to know the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from edgert import LLM
+from edgert.server.strict import TOKEN_ID
+
+Responses = dict[int | str, dict[str, Any]]
+
+_OBJECT = {"schema": {"type": "object"}}
+
+
+class OpenAIErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error in OpenAI's form."""
+
+    error: OpenAIErrorDetail
+
+
+class AnthropicErrorDetail(BaseModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(BaseModel):
+    """An error in Anthropic's form."""
+
+    type: str
+    error: AnthropicErrorDetail
+
+
+class OllamaError(BaseModel):
+    """An error in Ollama's form."""
+
+    error: str
+
+
+def errors_as(model: type[BaseModel]) -> Responses:
+    """Every error of a router's routes in one form; that 4XX is there keeps FastAPI from adding a 422 of its own."""
+    return {"4XX": {"model": model, "description": "Refused"}, "5XX": {"model": model, "description": "Failed"}}
+
+
+def streamed(media_type: str) -> Responses:
+    """A whole answer, or a stream of pieces."""
+    content = {"application/json": _OBJECT, media_type: {"schema": {"type": "string"}}}
+    return {200: {"description": "The answer, whole or streamed", "content": content}}
+
+
+WHOLE: Responses = {200: {"description": "The answer", "content": {"application/json": _OBJECT}}}
+
+
+def document(app: FastAPI, llm: LLM) -> None:
+    """Let an application's document say what only this model tells: which token ids there are.
+
+    FastAPI keeps bounds as floats, in which 2^64 is written with digits that are not its own: they are made whole.
+    """
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:  # `made` keeps what it makes there
+            app.openapi_schema = _exact(made(), llm.vocabulary)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _exact(part: Any, vocabulary: int) -> Any:
+    if isinstance(part, list):
+        return [_exact(item, vocabulary) for item in part]
+    if isinstance(part, dict):
+        found = {key: _exact(value, vocabulary) for key, value in part.items() if key != TOKEN_ID}
+        return {**found, "maximum": vocabulary - 1} if TOKEN_ID in part else found
+    return int(part) if isinstance(part, float) and part.is_integer() else part

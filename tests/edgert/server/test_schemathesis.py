@@ -1,0 +1,30 @@
+"""The served OpenAPI document is true: what it allows is taken, what it forbids refused, and all answers are in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.edgert.server.conftest import Served
+
+PROGRAM = os.environ.get("EDGERT_SCHEMATHESIS") or shutil.which("schemathesis")
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="schemathesis is not on the path, and EDGERT_SCHEMATHESIS does not name it")
+def test_the_document_is_true(served: Served, tmp_path: Path) -> None:
+    assert PROGRAM is not None
+    document = f"{served.url}/openapi.json"
+    command = [PROGRAM, f"--config-file={CONFIG}", "run", document, "--checks=all", "--phases=fuzzing"]
+    options = ["--max-examples=25", "--seed=1", "--no-color"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    ran = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-1000:]
+    assert "passed" in ran.stdout
