@@ -27,7 +27,7 @@ from edgert.engine.engine import Engine, Statistics
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
 from edgert.resolve import resolve_model
-from edgert.text import ChatTemplate, Tokenizer
+from edgert.text import Breakers, ChatTemplate, Tokenizer
 from edgert.text.template import TEMPLATE_KEY
 
 Prompt = str | Sequence[int]
@@ -75,7 +75,7 @@ class LLM:
         chat_template: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        SamplingParams(seed=seed)  # checks it
+        self.seed = SamplingParams(seed=seed).seed  # checked
         self.path = resolve_model(model)
         runtime = get_backend(backend)
         file = GgufFile.open(self.path)
@@ -99,6 +99,7 @@ class LLM:
             )
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
+            self._breakers = None if self._tokenizer is None else Breakers(self._tokenizer)
             self._template = _template(metadata, self._tokenizer, chat_template)
             defaults = _recommended(metadata)
             known = self.spec.vocabulary
@@ -286,7 +287,12 @@ class LLM:
     def _starter(self, ids: Sequence[int], params: SamplingParams) -> Start:
         if params.stop and self._tokenizer is None:
             raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
-        return lambda on_event: self._engine.submit(ids, params, on_event)
+        breakers: Sequence[tuple[int, ...]] = ()
+        if params.dry_multiplier and params.dry_sequence_breakers:
+            if self._breakers is None:
+                raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
+            breakers = self._breakers.find(params.dry_sequence_breakers)
+        return lambda on_event: self._engine.submit(ids, params, on_event, breakers)
 
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
         """All at once, their events in one queue, so that each stop text is seen when it comes."""
