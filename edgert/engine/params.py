@@ -110,7 +110,7 @@ class SamplingParams:
     dry_penalty_last_n: int = -1
     """How many of the last tokens, prompt included, DRY looks at; 0: none, -1: all."""
     dry_sequence_breakers: Sequence[str] = ("\n", ":", '"', "*")
-    """Texts of 1 to 40 characters that no repeat goes beyond; kept as a tuple. Made tokens by `LLM`, not by the engine."""
+    """Texts of 1 to 40 characters that no repeat goes beyond; kept as a tuple. Seen by `LLM`, not by the engine."""
     xtc_probability: float = 0.0
     """How often XTC takes away the tokens that are at least as likely as `xtc_threshold`, but the least likely of them;
     0 to 1, 0: never."""

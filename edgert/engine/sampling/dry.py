@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,12 +28,11 @@ class Dry:
     ) -> None:
         self._multiplier, self._base, self._allowed = multiplier, base, allowed
         self._last_n = last_n
-        self._breakers = {
-            breaker[-1]: [other for other in breakers if other[-1] == breaker[-1]] for breaker in breakers
-        }
+        self._breakers: defaultdict[int, list[Breaker]] = defaultdict(list)  # by their last token
+        for breaker in breakers:
+            self._breakers[breaker[-1]].append(breaker)
         self._free = np.array(sorted(breaker[0] for breaker in breakers if len(breaker) == 1), dtype=np.int64)
-        # exponents above this give _LARGEST
-        self._steepest = math.log(_LARGEST) / math.log(base) if base > 1 else math.inf
+        self._steepest = math.log(_LARGEST) / math.log(base) if base > 1 else math.inf  # exponent
         self._tokens = np.empty(0, dtype=np.int64)  # those that are looked at
         self._repeats = np.empty(0, dtype=np.int64)  # for each, how many up to it are alike those up to the end
         self._end = 0  # of the tokens that have been taken in

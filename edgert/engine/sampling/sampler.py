@@ -82,8 +82,8 @@ class Sampler:
         return Draw(**{"temperature": 1.0, **chosen}, number=uniform(self.seed, position))
 
     def choose(self, logits: Floats, tokens: Sequence[int]) -> TokenLogprob:
-        """The token after `tokens`, given float32 logits [vocabulary], which are left as they are. To be called once for
-        each token, in order: some steps remember.
+        """The token after `tokens`, given float32 logits [vocabulary], which are left as they are. It is called once
+        for each token, in order: some steps remember.
 
         The log-probability is 0.0 unless it was asked for. BackendError if the logits are NaN or all minus infinity.
         """

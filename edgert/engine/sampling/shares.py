@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgert.engine.sampling.base import Floats, Ids
 
@@ -17,7 +16,7 @@ _SMALLEST_BLOCK = 16
 
 def softmax(logits: Floats) -> Floats:
     """Probabilities, float32 [n], of which at least the largest is above 0."""
-    weights = np.exp(logits - logits.max())
+    weights: Floats = np.exp(logits - logits.max())
     weights /= weights.sum()
     return weights
 
