@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,8 +27,9 @@ from edgert.completion import Completion
 from edgert.engine.engine import Engine, Statistics
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
+from edgert.engine.sampling import Breakers
 from edgert.resolve import resolve_model
-from edgert.text import Breakers, ChatTemplate, Tokenizer
+from edgert.text import ChatTemplate, Tokenizer
 from edgert.text.template import TEMPLATE_KEY
 
 Prompt = str | Sequence[int]
@@ -99,7 +101,7 @@ class LLM:
             )
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
-            self._breakers = None if self._tokenizer is None else Breakers(self._tokenizer)
+            self._breakers = _breakers(self._tokenizer)
             self._template = _template(metadata, self._tokenizer, chat_template)
             defaults = _recommended(metadata)
             known = self.spec.vocabulary
@@ -287,11 +289,11 @@ class LLM:
     def _starter(self, ids: Sequence[int], params: SamplingParams) -> Start:
         if params.stop and self._tokenizer is None:
             raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
-        breakers: Sequence[tuple[int, ...]] = ()
+        breakers = None
         if params.dry_multiplier and params.dry_sequence_breakers:
-            if self._breakers is None:
+            if self._tokenizer is None:
                 raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
-            breakers = self._breakers.find(params.dry_sequence_breakers)
+            breakers = self._breakers(tuple(params.dry_sequence_breakers))
         return lambda on_event: self._engine.submit(ids, params, on_event, breakers)
 
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
@@ -381,6 +383,11 @@ def _template(metadata: GgufMetadata, tokenizer: Tokenizer | None, path: str | P
     if tokenizer is None or not metadata.string(TEMPLATE_KEY, ""):
         return None
     return ChatTemplate.from_gguf(metadata, tokenizer)
+
+
+def _breakers(tokenizer: Tokenizer | None) -> Callable[[tuple[str, ...]], Breakers]:
+    """`Breakers.find` for the tokens of a model; what was asked for lately is remembered."""
+    return lru_cache(maxsize=16)(lambda texts: Breakers.find(texts, () if tokenizer is None else tokenizer.pieces))
 
 
 def _recommended(metadata: GgufMetadata) -> dict[str, float]:

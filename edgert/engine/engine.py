@@ -16,7 +16,7 @@ from edgert_runtimes.base import OpTime, Session
 
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
-from edgert.engine.sampling import Breaker, Sampler
+from edgert.engine.sampling import Breakers, Sampler
 from edgert.engine.worker import Loan, Worker
 
 T = TypeVar("T")
@@ -73,11 +73,11 @@ class Engine:
         self._finalizer = weakref.finalize(self, _shut_down, self._worker, self._thread, self._process)
 
     def submit(
-        self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent, breakers: Sequence[Breaker] = ()
+        self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent, breakers: Breakers | None = None
     ) -> Request:
         """Continue `prompt`: a Token event for each token, the last with its `ending`, or Failed.
 
-        `breakers` are what `params.dry_sequence_breakers` are in tokens; of those nothing is known here.
+        `breakers` are `params.dry_sequence_breakers` as found in the tokens, whose texts are not known here.
         Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
         max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
         """

@@ -16,7 +16,7 @@ from edgert import LLM, Usage
 from edgert.completion import Chunk
 from edgert.engine.sampling import TokenLogprob
 from edgert.server.protocol import ChatRequest
-from edgert.server.stream import Json, events, whole
+from edgert.server.stream import Json, events, start, total, whole
 
 __all__ = ["ChatRequest", "answer"]
 
@@ -30,40 +30,41 @@ async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
     # The template runs in a process of its own; waiting for it must not hold up the others.
     tokens = await run_in_threadpool(llm.chat_tokens, messages)
     head: Json = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": llm.name}
-    stream = llm.astream(tokens, params)
+    streams = start(llm, tokens, params, body.n or 1)
     if not body.stream:
-        completion = await whole(stream, request)
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": completion.text, "refusal": None},
-            "logprobs": logprobs(llm, completion.logprobs),
-            "finish_reason": completion.finish_reason,
-        }
-        result = {**head, "object": "chat.completion", "choices": [choice], "usage": usage(completion.usage)}
-        return JSONResponse(result)
+        completions = await whole(streams, request)
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": completion.text, "refusal": None},
+                "logprobs": logprobs(llm, completion.logprobs),
+                "finish_reason": completion.finish_reason,
+            }
+            for index, completion in enumerate(completions)
+        ]
+        counts = total([completion.usage for completion in completions])
+        return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage(counts)})
 
     head["object"] = "chat.completion.chunk"
 
-    def delta(content: Json, chunk: Chunk | None = None) -> Json:
+    def delta(index: int, content: Json, chunk: Chunk | None = None, finish_reason: str | None = None) -> Json:
         choice = {
-            "index": 0,
+            "index": index,
             "delta": content,
             "logprobs": None if chunk is None else logprobs(llm, chunk.logprobs),
-            "finish_reason": None,
+            "finish_reason": finish_reason,
         }
         return {**head, "choices": [choice]}
 
-    def each(chunk: Chunk) -> list[Json]:
-        items = [delta({"content": chunk.text}, chunk)] if chunk.text or chunk.logprobs else []
-        if chunk.finish_reason:
-            last = delta({})
-            last["choices"][0]["finish_reason"] = chunk.finish_reason
-            items.append(last)
-            if body.wants_usage and chunk.usage is not None:
-                items.append({**head, "choices": [], "usage": usage(chunk.usage)})
-        return items
+    def each(index: int, chunk: Chunk) -> list[Json]:
+        items = [delta(index, {"content": chunk.text}, chunk)] if chunk.text or chunk.logprobs else []
+        return items + ([delta(index, {}, finish_reason=chunk.finish_reason)] if chunk.finish_reason else [])
 
-    return events(stream, [delta({"role": "assistant", "content": ""})], each)
+    def last(counts: Usage) -> list[Json]:
+        return [{**head, "choices": [], "usage": usage(counts)}] if body.wants_usage else []
+
+    first = [delta(index, {"role": "assistant", "content": ""}) for index in range(len(streams))]
+    return events(streams, first, each, last)
 
 
 def usage(counts: Usage) -> dict[str, Any]:

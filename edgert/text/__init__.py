@@ -1,8 +1,7 @@
 """Text in and out: tokenizer, chat templates, streaming. Heavy libraries are imported when first used."""
 
-from edgert.text.breakers import Breakers
 from edgert.text.streaming import StopStrings, StreamDecoder
 from edgert.text.template import ChatTemplate
 from edgert.text.tokenizer import Tokenizer
 
-__all__ = ["Breakers", "ChatTemplate", "StopStrings", "StreamDecoder", "Tokenizer"]
+__all__ = ["ChatTemplate", "StopStrings", "StreamDecoder", "Tokenizer"]

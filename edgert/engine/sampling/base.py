@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgert.engine.params import SamplingParams
+from edgert.engine.sampling.breakers import Breakers
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Breaker = tuple[int, ...]
-"""Tokens that together end a stretch in which DRY looks for repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Settings:
     min_p: float
     repetition_penalty: float
     repeat_last_n: int
-    breakers: Sequence[Breaker] = ()
+    breakers: Breakers | None = None
 
 
 class Step(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgert.engine.sampling.base import Breaker, Candidates, Settings, Step
+from edgert.engine.sampling.base import Candidates, Settings, Step
+from edgert.engine.sampling.breakers import Breakers
 
 _LARGEST = 1e30  # a penalty that nothing outweighs, far from the end of float32
 
@@ -19,19 +19,17 @@ class Dry:
     least `allowed` (p-e-w, text-generation-webui #5677; as llama.cpp has it). Of several repeats the longest counts.
 
     A repeat is a stretch that ends before the token in question, and is also at the end of all tokens. Only the last
-    `last_n` tokens, prompt included, are looked at (-1: all), and none before the last of the `breakers`; a breaker of
-    one token is never made less likely.
+    `last_n` tokens, prompt included, are looked at (-1: all), and none before the end of the last of the `breakers`; a
+    token that has a breaker within it is never made less likely.
     """
 
     def __init__(
-        self, multiplier: float, base: float, allowed: int, last_n: int, breakers: Sequence[Breaker] = ()
+        self, multiplier: float, base: float, allowed: int, last_n: int, breakers: Breakers | None = None
     ) -> None:
         self._multiplier, self._base, self._allowed = multiplier, base, allowed
         self._last_n = last_n
-        self._breakers: defaultdict[int, list[Breaker]] = defaultdict(list)  # by their last token
-        for breaker in breakers:
-            self._breakers[breaker[-1]].append(breaker)
-        self._free = np.array(sorted(breaker[0] for breaker in breakers if len(breaker) == 1), dtype=np.int64)
+        self._breakers = breakers
+        self._free = np.array(sorted(breakers.containing if breakers else ()), dtype=np.int64)
         self._steepest = math.log(_LARGEST) / math.log(base) if base > 1 else math.inf  # exponent
         self._tokens = np.empty(0, dtype=np.int64)  # those that are looked at
         self._repeats = np.empty(0, dtype=np.int64)  # for each, how many up to it are alike those up to the end
@@ -66,7 +64,8 @@ class Dry:
             self._tokens = np.array(tokens[begin:], dtype=np.int64)
             self._repeats = common_suffixes(self._tokens.tolist())
         for end in range(max(begin, self._end) + 1, len(tokens) + 1):
-            self._since = 0 if self._broken(tokens, end) else self._since + 1
+            broken = self._breakers is not None and self._breakers.end_at(tokens, end)
+            self._since = 0 if broken else self._since + 1
         for token in tokens[self._end :] if self._end else ():
             longer = np.where(self._tokens == token, np.concatenate([[0], self._repeats[:-1]]) + 1, 0)
             self._tokens = np.append(self._tokens, token)
@@ -74,13 +73,6 @@ class Dry:
         self._end = len(tokens)
         surplus = self._tokens.size - (len(tokens) - begin)
         self._tokens, self._repeats = self._tokens[surplus:], self._repeats[surplus:]
-
-    def _broken(self, tokens: Sequence[int], end: int) -> bool:
-        """Whether a breaker ends there."""
-        return any(
-            tuple(tokens[max(0, end - len(breaker)) : end]) == breaker
-            for breaker in self._breakers.get(tokens[end - 1], ())
-        )
 
 
 def common_suffixes(tokens: Sequence[int]) -> NDArray[np.int64]:

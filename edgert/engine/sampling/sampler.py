@@ -11,7 +11,8 @@ from edgert_models.errors import BackendError, RequestError
 from edgert_runtimes.base import Draw
 
 from edgert.engine.params import FALLBACKS, SamplingParams
-from edgert.engine.sampling.base import Breaker, Candidates, Floats, Settings, TokenLogprob, every_id, uniform
+from edgert.engine.sampling.base import Candidates, Floats, Settings, TokenLogprob, every_id, uniform
+from edgert.engine.sampling.breakers import Breakers
 from edgert.engine.sampling.registry import chain, is_greedy
 from edgert.engine.sampling.shares import likeliest
 
@@ -22,7 +23,7 @@ class Sampler:
     """SamplingParams made concrete for one request: model defaults filled in, ids checked, the seed fixed.
 
     `end_ids` are the model's own end tokens, `seed` is for params that name none, `prompt` is the number of tokens
-    before the answer, and `breakers` are what DRY's texts are in tokens.
+    before the answer, and `breakers` are DRY's, as found in the tokens.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Sampler:
         defaults: Mapping[str, float] = FALLBACKS,
         seed: int | None = None,
         prompt: int = 0,
-        breakers: Sequence[Breaker] = (),
+        breakers: Breakers | None = None,
     ) -> None:
         def pick(name: str) -> float:
             value = getattr(params, name)

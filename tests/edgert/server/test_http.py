@@ -37,7 +37,16 @@ def post(served: Served, body: Any, path: str = "/v1/chat/completions") -> httpx
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"max_tokens": 2.5}, "max_tokens", "integer"),
         ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
-        ({"n": 2}, "n", "less than or equal to 1"),
+        ({"n": 129}, "n", "less than or equal to 128"),
+        ({"samplers": ["top_k", "best"]}, "samplers", "'best' is none of penalties, dry, top_n_sigma"),
+        ({"samplers": ["top_k", "top_k"]}, "samplers", "top_k is there twice"),
+        ({"dry_base": 0.5}, "dry_base", "greater than or equal to 1"),
+        ({"dry_sequence_breakers": ["x" * 41]}, "dry_sequence_breakers", "at most 40"),
+        ({"mirostat": 3}, "mirostat", "less than or equal to 2"),
+        ({"mirostat": True}, "mirostat", "integer"),
+        ({"min_tokens": 5}, "min_tokens", "min_tokens is 5, above max_tokens, which is 4"),
+        ({"repeat_penalty": 1.1, "repetition_penalty": 1.1}, "repeat_penalty", "are the same"),
+        ({"typ_p": 0.9}, "typ_p", "Extra inputs are not permitted"),
         ({"stop": ["x"] * 17}, "stop", "at most 16"),
         ({"stop": ""}, "stop", "at least 1 character"),
         ({"logit_bias": {"abc": 1}}, "logit_bias", "'abc' is not a token id"),
@@ -60,6 +69,39 @@ def test_bad_fields_are_named(served: Served, change: dict[str, Any], param: str
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param
     assert message in error["message"]
+
+
+def test_every_sampling_field_is_honoured(served: Served) -> None:
+    """By what it makes of the answer: of the same seed each gives another than all the others leave."""
+    plain = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1, "max_tokens": 40}
+    plain |= {"logit_bias": {"260": 4.0, "261": 3.0}}
+    changes: list[dict[str, Any]] = [
+        {"dynatemp_range": 1.0},
+        {"top_n_sigma": 0.5},
+        {"top_k": 2},
+        {"typical_p": 0.3},
+        {"top_p": 0.2},
+        {"min_p": 0.9},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.05},
+        {"repeat_penalty": 1.5},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 2.0},
+        {"dry_multiplier": 9.0, "dry_allowed_length": 0},
+        {"mirostat": 1, "mirostat_tau": 0.5},
+        {"mirostat": 2, "mirostat_tau": 0.5},
+        {"samplers": []},
+        {"seed": 2},
+    ]
+
+    def text(change: dict[str, Any]) -> str:
+        response = post(served, chat_body(served, **{**plain, **change}))
+        assert response.status_code == 200, response.text
+        return response.json()["choices"][0]["message"]["content"]  # type: ignore[no-any-return]
+
+    unchanged = text({})
+    assert text({}) == unchanged
+    for change in changes:
+        assert text(change) != unchanged, change
 
 
 @pytest.mark.parametrize(

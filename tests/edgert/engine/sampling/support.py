@@ -1,13 +1,12 @@
 """Samplers with every step off but those asked for, and what they draw."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import strategies as st
 
 from edgert.engine.params import SamplingParams
-from edgert.engine.sampling import Sampler
+from edgert.engine.sampling import Breakers, Sampler
 from edgert.engine.sampling.base import Candidates, Floats, every_id
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -16,7 +15,7 @@ OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 def sampler(
     vocabulary: int = 8,
     end_ids: tuple[int, ...] = (),
-    breakers: Sequence[tuple[int, ...]] = (),
+    breakers: Breakers | None = None,
     prompt: int = 0,
     **params: object,
 ) -> Sampler:

@@ -4,10 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgert.engine.sampling.base import Candidates
+from edgert.engine.sampling.breakers import Breakers
 from edgert.engine.sampling.dry import Dry, common_suffixes
 from tests.edgert.engine.sampling.support import candidates
 
 VOCABULARY = 6
+PIECES = [b"a", b"b", b"c", b"d", b"e", b"f"]
+
+
+def breakers(*texts: str) -> Breakers:
+    return Breakers.find(texts, PIECES)
 
 
 def losses(step: Dry, tokens: list[int], vocabulary: int = VOCABULARY) -> np.ndarray:
@@ -20,11 +26,12 @@ def plain(
     base: float,
     allowed: int,
     last_n: int,
-    breakers: tuple[tuple[int, ...], ...],
+    breakers: tuple[str, ...],
 ) -> np.ndarray:
     """For every token, the longest repeat that it would go on with, found by trying all."""
     tokens = tokens[max(0, len(tokens) - last_n) :] if last_n > 0 else tokens
-    ends = [end for b in breakers for end in range(len(b), len(tokens) + 1) if tuple(tokens[end - len(b) : end]) == b]
+    text = "".join("abcdef"[token] for token in tokens)
+    ends = [end for b in breakers for end in range(len(b), len(text) + 1) if text[end - len(b) : end] == b]
     limit = len(tokens) - max(ends, default=0)
     wanted = np.zeros(VOCABULARY)
     for token in range(VOCABULARY):
@@ -35,7 +42,7 @@ def plain(
             for length in range(min(end, limit) + 1)
             if tokens[end - length : end] == tokens[len(tokens) - length :]
         ]
-        if lengths and max(lengths) >= allowed and (token,) not in breakers:
+        if lengths and max(lengths) >= allowed and "abcdef"[token] not in breakers:
             wanted[token] = multiplier * base ** (max(lengths) - allowed)
     return wanted
 
@@ -56,17 +63,17 @@ def test_llama_cpps_example() -> None:
 def test_no_repeat_goes_beyond_a_breaker() -> None:
     tokens = [1, 5, 2, 3, 4, 0, 1, 5, 2, 3]
     assert losses(Dry(1.0, 2.0, 2, -1), tokens)[4] == 4
-    assert losses(Dry(1.0, 2.0, 2, -1, [(5,)]), tokens)[4] == 1
-    assert losses(Dry(1.0, 2.0, 2, -1, [(1, 5)]), tokens)[4] == 1
-    assert losses(Dry(1.0, 2.0, 2, -1, [(2, 5)]), tokens)[4] == 4
-    assert not losses(Dry(1.0, 2.0, 2, -1, [(3,)]), tokens).any()
+    assert losses(Dry(1.0, 2.0, 2, -1, breakers("f")), tokens)[4] == 1
+    assert losses(Dry(1.0, 2.0, 2, -1, breakers("bf")), tokens)[4] == 1
+    assert losses(Dry(1.0, 2.0, 2, -1, breakers("cf")), tokens)[4] == 4
+    assert not losses(Dry(1.0, 2.0, 2, -1, breakers("d")), tokens).any()
 
 
 def test_a_breaker_of_one_token_is_never_made_less_likely() -> None:
     tokens = [1, 2, 5, 0, 1, 2]
     assert losses(Dry(1.0, 2.0, 2, -1), tokens)[5] == 1
-    assert losses(Dry(1.0, 2.0, 2, -1, [(5,)]), tokens)[5] == 0
-    assert losses(Dry(1.0, 2.0, 2, -1, [(5, 1)]), tokens)[5] == 1
+    assert losses(Dry(1.0, 2.0, 2, -1, breakers("f")), tokens)[5] == 0
+    assert losses(Dry(1.0, 2.0, 2, -1, breakers("fb")), tokens)[5] == 1
 
 
 def test_only_the_last_n_are_looked_at() -> None:
@@ -112,12 +119,12 @@ def test_common_suffixes(tokens: list[int]) -> None:
     st.integers(0, 40),
     st.integers(0, 3),
     st.integers(-1, 20).filter(bool),
-    st.sampled_from([(), ((3,),), ((3,), (1, 2)), ((0, 1, 2), (1, 2, 2))]),
+    st.sampled_from([("f",), ("d",), ("d", "bc"), ("abc", "bcc")]),
 )
 def test_step_by_step_is_as_the_plain_definition(
-    tokens: list[int], prompt: int, allowed: int, last_n: int, breakers: tuple[tuple[int, ...], ...]
+    tokens: list[int], prompt: int, allowed: int, last_n: int, texts: tuple[str, ...]
 ) -> None:
-    step = Dry(0.5, 1.25, allowed, last_n, breakers)
+    step = Dry(0.5, 1.25, allowed, last_n, breakers(*texts))
     for end in range(min(prompt, len(tokens)), len(tokens) + 1):
-        wanted = plain(tokens[:end], 0.5, 1.25, allowed, last_n, breakers)
+        wanted = plain(tokens[:end], 0.5, 1.25, allowed, last_n, texts)
         assert losses(step, tokens[:end]) == pytest.approx(wanted, rel=1e-5)

@@ -7,7 +7,7 @@ from edgert_runtimes.base import Draw
 from hypothesis import given, settings
 
 from edgert.engine.params import SAMPLERS, SamplingParams
-from edgert.engine.sampling import Sampler, uniform
+from edgert.engine.sampling import Breakers, Sampler, uniform
 from edgert.engine.sampling.registry import STEPS
 from tests.edgert.engine.sampling.support import drawn, logits_of, near, rows, sampler
 
@@ -132,7 +132,9 @@ def test_the_same_seed_is_the_same_text_with_everything_on() -> None:
     """With memory of penalties and DRY, XTC's own numbers, and mirostat's mu."""
 
     def text(seed: int, **extra: object) -> list[int]:
-        made = sampler(40, seed=seed, breakers=[(3,)], **{**EVERYTHING, **extra})
+        made = sampler(
+            40, seed=seed, breakers=Breakers.find(["d"], [b"d"] * 4 + [b"x"] * 36), **{**EVERYTHING, **extra}
+        )
         tokens = [1, 2, 3, 1, 2]
         for step in range(60):
             logits = np.random.default_rng(step).normal(0, 2, 40).astype(np.float32)
