@@ -37,6 +37,7 @@ class Candidates:
 
     def keep(self, places: NDArray[np.bool_] | Ids) -> Candidates:
         """Those at `places`: a mask, or ascending indices."""
+        places = np.flatnonzero(places) if places.dtype == np.bool_ else places
         return Candidates(self.ids[places], self.logits[places])
 
     def places(self, tokens: Ids) -> tuple[Ids, NDArray[np.bool_]]:

@@ -80,7 +80,9 @@ def fewest(probabilities: Floats, order: Floats, share: float, *, strictly: bool
     below = heights[border - 1] if border else 0.0
     reached = below + probabilities[inside_bin].cumsum(dtype=np.float64)
     count = int(reached.searchsorted(share, side)) + 1
-    return np.sort(np.concatenate([np.flatnonzero(bins < border), inside_bin[:count]]))
+    kept = bins < border
+    kept[inside_bin[:count]] = True
+    return np.flatnonzero(kept)
 
 
 def place_at(weights: Floats, number: float) -> int:

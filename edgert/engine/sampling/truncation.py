@@ -22,7 +22,7 @@ class TopNSigma:
     def __call__(self, candidates: Candidates, tokens: Sequence[int]) -> Candidates:
         """See Step."""
         logits = candidates.logits
-        possible = logits[logits > -np.inf]
+        possible = logits if logits.min() > -np.inf else logits[logits > -np.inf]
         deviation = float(possible.std(dtype=np.float64))
         return candidates.keep(logits >= float(possible.max()) - self.n * deviation)
 
