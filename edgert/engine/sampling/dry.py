@@ -63,9 +63,9 @@ class Dry:
         if not self._end:
             self._tokens = np.array(tokens[begin:], dtype=np.int64)
             self._repeats = common_suffixes(self._tokens.tolist())
-        for end in range(max(begin, self._end) + 1, len(tokens) + 1):
-            broken = self._breakers is not None and self._breakers.end_at(tokens, end)
-            self._since = 0 if broken else self._since + 1
+        fresh = range(len(tokens), max(begin, self._end), -1)
+        broken = (end for end in fresh if self._breakers is not None and self._breakers.end_at(tokens, end))
+        self._since = len(tokens) - next(broken, len(tokens) - self._since - len(fresh))
         for token in tokens[self._end :] if self._end else ():
             longer = np.where(self._tokens == token, np.concatenate([[0], self._repeats[:-1]]) + 1, 0)
             self._tokens = np.append(self._tokens, token)
