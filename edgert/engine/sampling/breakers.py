@@ -29,8 +29,8 @@ class Breakers:
         """Whether the last of `tokens[:end]` completes one of the texts."""
         if tokens[end - 1] in self.containing:
             return True
-        longest = max(map(len, self.texts))
-        if longest == 1:
+        longest = max(map(len, self.texts), default=0)
+        if longest < 2:
             return False
         # Each token that counts has at least a byte; those that have none are few.
         before = b"".join(self.pieces[token] for token in tokens[max(0, end - longest) : end - 1])

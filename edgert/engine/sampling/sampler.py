@@ -76,8 +76,9 @@ class Sampler:
         """
         if self._plain:
             return Draw()
-        order = [name for name in _DEVICE_ORDER if name in self._names]
-        if self._biased.size or self._names != tuple(order) or self.settings.params.mirostat or self._is_dynamic:
+        params = self.settings.params
+        order = tuple(name for name in _DEVICE_ORDER if name in self._names)
+        if self._names != order or params.logit_bias or params.mirostat or params.dynatemp_range:
             return None
         chosen = {name: getattr(self.settings, name) for name in order}
         return Draw(**{"temperature": 1.0, **chosen}, number=uniform(self.seed, position))
@@ -108,10 +109,6 @@ class Sampler:
         top = top[np.argsort(-logits[top], kind="stable")]
         pairs = tuple((int(i), float(logits[i] - normaliser)) for i in top)
         return TokenLogprob(token, float(logits[token] - normaliser), pairs)
-
-    @property
-    def _is_dynamic(self) -> bool:
-        return self.settings.params.dynatemp_range > 0.0
 
     def _adjust(self, logits: Floats, forbidden: Sequence[int]) -> Floats:
         """Bias, and tokens that may not come; a copy where anything changes."""
