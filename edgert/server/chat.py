@@ -30,7 +30,7 @@ async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
     # The template runs in a process of its own; waiting for it must not hold up the others.
     tokens = await run_in_threadpool(llm.chat_tokens, messages)
     head: Json = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": llm.name}
-    streams = start(llm, tokens, params, body.n or 1)
+    streams = await start(llm, tokens, params, body.n or 1)
     if not body.stream:
         completions = await whole(streams, request)
         choices = [

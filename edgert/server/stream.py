@@ -25,17 +25,21 @@ class ClientGoneError(EdgertError):
     """The client closed the connection before the answer was ready."""
 
 
-def start(llm: LLM, prompt: str | Sequence[int], params: SamplingParams, count: int) -> list[AsyncStream]:
+async def start(llm: LLM, prompt: str | Sequence[int], params: SamplingParams, count: int) -> list[AsyncStream]:
     """So many answers to one prompt, which is computed once. The first is that of `params`; where there is a seed, each
     has that of the one before plus one. None is left running if one cannot begin.
     """
     seed = llm.seed if params.seed is None else params.seed
     tokens = llm.tokenize(prompt) if isinstance(prompt, str) else prompt
-    # Dropping a stream ends it, so an error on the way leaves nothing behind.
-    return [
-        llm.astream(tokens, params if seed is None else replace(params, seed=(seed + index) % 2**64))
-        for index in range(count)
-    ]
+    streams: list[AsyncStream] = []
+    try:
+        for index in range(count):
+            own = params if seed is None else replace(params, seed=(seed + index) % 2**64)
+            streams.append(llm.astream(tokens, own))
+    except EdgertError:
+        await _close(streams)
+        raise
+    return streams
 
 
 async def whole(streams: Sequence[AsyncStream], request: Request) -> list[Completion]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from edgert_models.errors import BackendError, RequestError
+from edgert_models.errors import BackendError, QueueFullError, RequestError
 
 from edgert.server.run import check_address, listen
 
@@ -158,9 +160,10 @@ def test_stream_ends_with_done(served: Served) -> None:
     assert json.loads(lines[0][6:])["choices"][0]["delta"] == {"role": "assistant", "content": ""}
 
 
+@pytest.mark.parametrize("choices", [1, 3])
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_everything(served: Served, stream: bool) -> None:
-    body = json.dumps(chat_body(served, stream=stream, max_tokens=100, logit_bias={"60": 100})).encode()
+def test_a_client_that_leaves_frees_everything(served: Served, stream: bool, choices: int) -> None:
+    body = json.dumps(chat_body(served, stream=stream, max_tokens=100, logit_bias={"60": 100}, n=choices)).encode()
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
@@ -175,6 +178,24 @@ def test_a_client_that_leaves_frees_everything(served: Served, stream: bool) -> 
         time.sleep(0.01)
     assert served.llm.statistics().running == 0
     assert served.llm.statistics().blocks_held == 0
+
+
+def test_choices_that_do_not_fit_the_queue_leave_nothing(tiny_path: Path) -> None:
+    from edgert import LLM, SamplingParams
+    from edgert.server.stream import start
+
+    with LLM(tiny_path, backend="reference", context=128, sequences=1, queue_limit=2) as llm:
+
+        async def ask() -> None:
+            with pytest.raises(QueueFullError, match="2 requests are waiting already"):
+                await start(llm, "hello", SamplingParams(max_tokens=100, ignore_eos=True), 8)
+
+        asyncio.run(ask())
+        deadline = time.monotonic() + 10
+        while (left := llm.statistics()).running + left.waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (left.running, left.waiting) == (0, 0)
+        assert left.generated_tokens < 100
 
 
 def test_foreign_host_is_refused(served: Served) -> None:
