@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,6 +30,7 @@ from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
+from edgert.engine.sampling import Breakers
 from edgert.pooling import pooling_of
 from edgert.reader import Reader
 from edgert.resolve import resolve_model
@@ -79,7 +81,7 @@ class LLM:
         chat_template: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        SamplingParams(seed=seed)  # checks it
+        self.seed = SamplingParams(seed=seed).seed  # checked
         self.path = resolve_model(model)
         runtime = get_backend(backend)
         file = GgufFile.open(self.path)
@@ -106,6 +108,7 @@ class LLM:
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._pool = pooling_of(metadata)
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
+            self._breakers = _breakers(self._tokenizer)
             self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
             defaults = _recommended(metadata)
             known = self.spec.vocabulary
@@ -382,7 +385,12 @@ class LLM:
     def _starter(self, ids: Sequence[int], params: SamplingParams) -> Start:
         if params.stop and self._tokenizer is None:
             raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
-        return lambda on_event: self._engine.submit(ids, params, on_event)
+        breakers = None
+        if params.dry_multiplier and params.dry_sequence_breakers:
+            if self._tokenizer is None:
+                raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
+            breakers = self._breakers(tuple(params.dry_sequence_breakers))
+        return lambda on_event: self._engine.submit(ids, params, on_event, breakers)
 
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
         """All at once, their events in one queue, so that each stop text is seen when it comes."""
@@ -461,6 +469,11 @@ def _first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]
         except MemoryBudgetError:
             continue
     return load(limits[-1])
+
+
+def _breakers(tokenizer: Tokenizer | None) -> Callable[[tuple[str, ...]], Breakers]:
+    """`Breakers.find` for the tokens of a model; what was asked for lately is remembered."""
+    return lru_cache(maxsize=16)(lambda texts: Breakers.find(texts, () if tokenizer is None else tokenizer.pieces))
 
 
 def _recommended(metadata: GgufMetadata) -> dict[str, float]:

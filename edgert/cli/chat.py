@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
 from edgert.cli import options
+from edgert.cli.sampling import changed, sampling_options
 
 
+@sampling_options
 def chat(
     model: options.Model = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
     seed: options.Seed = None,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
@@ -26,6 +26,7 @@ def chat(
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
     as_json: options.Json = False,
+    sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Chat with a model; without MODEL, the bundled demo. A message on stdin is answered once."""
     from edgert import SamplingParams
@@ -34,9 +35,7 @@ def chat(
 
     interactive = sys.stdin.isatty() and not as_json
     message = None if interactive else read_prompt("-").strip()
-    params = SamplingParams(
-        max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
-    )
+    params = changed(SamplingParams(max_tokens=max_tokens, seed=seed), sampling)
     with options.open_model(
         model,
         backend=backend,

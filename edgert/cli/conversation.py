@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgert_models.errors import FileFormatError, RequestError
+
+from edgert.cli.sampling import with_setting
 
 if TYPE_CHECKING:
     from edgert import LLM, Chunk, SamplingParams
@@ -79,15 +81,7 @@ class Conversation:
         if name == "system":
             self.system = value or None
             return
-        known = sorted(field.name for field in fields(self.params))
-        if name not in known:
-            raise RequestError(f"unknown setting '{name}'; there are: system, {', '.join(known)}", parameter=name)
-        try:
-            parsed: Any = None if value in ("", "none", "None") else json.loads(value)
-        except ValueError:
-            parsed = value
-        change: dict[str, Any] = {name: parsed}
-        self.params = replace(self.params, **change)
+        self.params = with_setting(self.params, name, value, others=["system"])
 
     def save(self, path: Path) -> None:
         """Write the conversation as JSON."""

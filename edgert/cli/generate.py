@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 from edgert_models.errors import RequestError
 
 from edgert.cli import options
+from edgert.cli.sampling import changed, sampling_options
 
 
 def read_prompt(prompt: str | None) -> str:
@@ -24,16 +27,13 @@ def read_prompt(prompt: str | None) -> str:
         raise RequestError(f"the prompt on stdin is not UTF-8 (byte {error.start})", parameter="prompt") from None
 
 
+@sampling_options
 def generate(
     model: options.RequiredModel,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, or as '-': read from stdin.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Answer through the model's chat template.")] = False,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
     max_tokens: options.MaxTokens = 256,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
     seed: options.Seed = None,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
@@ -42,20 +42,13 @@ def generate(
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
     as_json: options.Json = False,
+    sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Continue a prompt (from the argument or stdin) and print the text as it comes."""
     from edgert import SamplingParams
 
     text = read_prompt(prompt)
-    params = SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        seed=seed,
-        stop=tuple(stop or ()),
-    )
+    params = changed(SamplingParams(max_tokens=max_tokens, seed=seed, stop=tuple(stop or ())), sampling)
     with options.open_model(
         model,
         backend=backend,

@@ -57,14 +57,6 @@ Memory = Annotated[
 ]
 KvType = Annotated[str, typer.Option("--kv-type", help="Type of the cache: auto, f32, f16, bf16, q8_0 or q4_0.")]
 Seed = Annotated[int | None, typer.Option(envvar="EDGERT_SEED", min=0, help="Seed; same seed, same answer.")]
-Temperature = Annotated[
-    float | None, typer.Option(envvar="EDGERT_TEMPERATURE", min=0.0, help="0 always takes the likeliest token.")
-]
-TopK = Annotated[int | None, typer.Option(min=0, help="Only the k likeliest tokens; 0 for all.")]
-TopP = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="Only the likeliest tokens that make up this share.")
-]
-MinP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Only tokens at least this share of the likeliest.")]
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", min=1, help="Most tokens of an answer.")]
 Template = Annotated[
     Path | None, typer.Option("--chat-template", help="A Jinja file to use instead of the model's own template.")

@@ -17,7 +17,7 @@ from edgert_runtimes.base import OpTime, Session
 from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
-from edgert.engine.sampling import Sampler
+from edgert.engine.sampling import Breakers, Sampler
 from edgert.engine.worker import Loan, Worker
 
 T = TypeVar("T")
@@ -84,9 +84,12 @@ class Engine:
         # Not a method of self, which would keep self alive; runs at exit too.
         self._finalizer = weakref.finalize(self, _shut_down, self._worker, self._thread, self._process)
 
-    def submit(self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent) -> Request:
+    def submit(
+        self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent, breakers: Breakers | None = None
+    ) -> Request:
         """Continue `prompt`: a Token event for each token, the last with its `ending`, or Failed.
 
+        `breakers` are `params.dry_sequence_breakers` as found in the tokens, whose texts are not known here.
         Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
         max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
         """
@@ -105,7 +108,13 @@ class Engine:
                 parameter="prompt" if len(tokens) >= self._context else "max_tokens",
             )
         sampler = Sampler(
-            params, vocabulary=self._vocabulary, end_ids=self._end_ids, defaults=self._defaults, seed=self._seed
+            params,
+            vocabulary=self._vocabulary,
+            end_ids=self._end_ids,
+            defaults=self._defaults,
+            seed=self._seed,
+            prompt=len(tokens),
+            breakers=breakers,
         )
         request = self._request(Kind.GENERATE, tokens, on_event)
         request.sampler, request.seed = sampler, sampler.seed

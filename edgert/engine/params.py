@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +15,45 @@ FALLBACKS: Mapping[str, float] = MappingProxyType(
     {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0, "repeat_last_n": 64}
 )
 """llama.cpp's defaults (`common_params_sampling`): what holds where neither the caller nor the model says otherwise."""
+SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
+"""All steps, in llama.cpp's default order."""
+MAX_BREAKER = 40
+INTEGERS: Mapping[str, tuple[int, int | None]] = MappingProxyType(
+    {
+        "max_tokens": (1, None),
+        "min_tokens": (0, None),
+        "top_k": (0, None),
+        "repeat_last_n": (-1, None),
+        "dry_allowed_length": (0, None),
+        "dry_penalty_last_n": (-1, None),
+        "mirostat": (0, 2),
+        "seed": (0, 2**64 - 1),
+        "logprobs": (0, MAX_LOGPROBS),
+    }
+)
+"""The least and, where there is one, the greatest value of the fields that are integers."""
+NUMBERS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "temperature": (0.0, 100.0),
+        "dynatemp_range": (0.0, 100.0),
+        "dynatemp_exponent": (0.0, 100.0),
+        "top_n_sigma": (-1.0, 100.0),
+        "top_p": (0.0, 1.0),
+        "min_p": (0.0, 1.0),
+        "typical_p": (0.0, 1.0),
+        "repetition_penalty": (1e-3, 1e3),
+        "frequency_penalty": (-2.0, 2.0),
+        "presence_penalty": (-2.0, 2.0),
+        "dry_multiplier": (0.0, 100.0),
+        "dry_base": (1.0, 100.0),
+        "xtc_probability": (0.0, 1.0),
+        "xtc_threshold": (0.0, 1.0),
+        "mirostat_tau": (0.0, 100.0),
+        "mirostat_eta": (0.0, 1.0),
+    }
+)
+"""The least and the greatest value of the fields that are numbers."""
+_ALIASES = {"typ_p": "typical_p", "typical": "typical_p", "temp": "temperature"}  # llama.cpp's names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +61,26 @@ class SamplingParams:
     """How the next token is chosen and when to stop. RequestError names the parameter that is out of range.
 
     Where a field says "model", None means what the model file recommends (`general.sampling.*`), or else llama.cpp's
-    default, given in brackets. The steps run in llama.cpp's order: logit_bias, penalties, top_k, typical_p, top_p,
-    min_p, temperature. With `temperature` 0 the most likely token after bias and penalties is taken (the lowest id of
-    equals) and the steps between do not matter.
+    default, given in brackets. `logit_bias` and what may not come (`ignore_eos`, `min_tokens`) are first, then come the
+    steps that `samplers` names. With `temperature` 0 the most likely token after bias, penalties and DRY is taken (the
+    lowest id of equals) and the other steps do not matter.
     """
 
     max_tokens: int | None = None
     """Tokens to generate at most, from 1. None: until the model stops or the context is full."""
+    min_tokens: int = 0
+    """Tokens before which neither the model's own end tokens nor `stop_token_ids` are chosen."""
+    samplers: Sequence[str] = SAMPLERS
+    """The steps in their order, each at most once; what is not named is not done. llama.cpp's names are fine too."""
     temperature: float | None = None
     """0 to 100: greedy at 0. None: model [0.8]."""
+    dynatemp_range: float = 0.0
+    """Dynamic temperature: from `temperature` minus this (not below 0) where the model is sure to plus this where it is
+    not; 0 to 100, 0: off."""
+    dynatemp_exponent: float = 1.0
+    """How its entropy, as a share of the largest possible, becomes a place in that range; 0 to 100."""
+    top_n_sigma: float = 0.0
+    """Keep logits at most so many standard deviations below the largest; up to 100, 0 or -1: all."""
     top_k: int | None = None
     """Keep the k most likely tokens; 0: all. None: model [40]."""
     top_p: float | None = None
@@ -44,11 +94,34 @@ class SamplingParams:
     """Logits of tokens seen lately are divided by this where positive, else multiplied; above 0, 1: off. None:
     model [1]."""
     repeat_last_n: int | None = None
-    """How many of the last tokens, prompt included, all three penalties look at; 0: none, -1: all. None: model [64]."""
+    """How many of the last tokens, prompt included, the penalties (not DRY) look at; 0: none, -1: all. None: model
+    [64]."""
     frequency_penalty: float = 0.0
     """Subtracted from a logit for each time the token was seen lately; -2 to 2."""
     presence_penalty: float = 0.0
     """Subtracted from a logit if the token was seen lately; -2 to 2."""
+    dry_multiplier: float = 0.0
+    """DRY: a token that would make a repeat of n tokens longer loses multiplier * base^(n - allowed length); 0 to 100,
+    0: off."""
+    dry_base: float = 1.75
+    """1 to 100."""
+    dry_allowed_length: int = 2
+    """Repeats shorter than this cost nothing."""
+    dry_penalty_last_n: int = -1
+    """How many of the last tokens, prompt included, DRY looks at; 0: none, -1: all."""
+    dry_sequence_breakers: Sequence[str] = ("\n", ":", '"', "*")
+    """Texts of 1 to 40 characters that no repeat goes beyond; kept as a tuple. Seen by `LLM`, not by the engine."""
+    xtc_probability: float = 0.0
+    """How often XTC takes away the tokens that are at least as likely as `xtc_threshold`, but the least likely of them;
+    0 to 1, 0: never."""
+    xtc_threshold: float = 0.1
+    """0 to 1; above 0.5: off."""
+    mirostat: int = 0
+    """1 or 2: mirostat of that version in place of all steps but penalties, DRY and a fixed temperature; 0: off."""
+    mirostat_tau: float = 5.0
+    """The surprise to aim at, in bits; 0 to 100."""
+    mirostat_eta: float = 0.1
+    """How fast mirostat adapts; 0 to 1."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits, by token id; -100 to 100."""
     seed: int | None = None
@@ -64,24 +137,22 @@ class SamplingParams:
     """Never choose the model's own end tokens (as llama.cpp: their logits become minus infinity)."""
 
     def __post_init__(self) -> None:
-        _integer("max_tokens", self.max_tokens, 1, None)
-        _number("temperature", self.temperature, 0.0, 100.0)
-        _integer("top_k", self.top_k, 0, None)
-        for name in ("top_p", "min_p", "typical_p"):
-            _number(name, getattr(self, name), 0.0, 1.0)
-        _number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
-        _integer("repeat_last_n", self.repeat_last_n, -1, None)
-        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        _integer("seed", self.seed, 0, 2**64 - 1)
-        _integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        for name, (low, high) in INTEGERS.items():
+            _integer(name, getattr(self, name), low, high)
+        for name, limits in NUMBERS.items():
+            _number(name, getattr(self, name), *limits)
+        for each in fields(self):
+            if getattr(self, each.name) is None and each.default is not None:
+                raise RequestError(f"{each.name} must have a value, not None", parameter=each.name)
         if not isinstance(self.ignore_eos, bool):
             raise RequestError(f"ignore_eos must be true or false, not {self.ignore_eos!r}", parameter="ignore_eos")
-        for name in ("typical_p", "frequency_penalty", "presence_penalty"):
-            if getattr(self, name) is None:
-                raise RequestError(f"{name} must be a number, not None", parameter=name)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            reason = f"min_tokens is {self.min_tokens}, above max_tokens, which is {self.max_tokens}"
+            raise RequestError(reason, parameter="min_tokens")
+        object.__setattr__(self, "samplers", _samplers(self.samplers))
+        object.__setattr__(self, "dry_sequence_breakers", _breakers(self.dry_sequence_breakers))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
-        object.__setattr__(self, "stop", _stops(self.stop))
+        object.__setattr__(self, "stop", _texts("stop", self.stop))
         object.__setattr__(self, "stop_token_ids", _token_ids(self.stop_token_ids))
 
     def __hash__(self) -> int:
@@ -117,15 +188,35 @@ def _bias(value: Any) -> Mapping[int, float]:
     return {token: float(bias) for token, bias in value.items()}  # a copy of our own
 
 
-def _stops(value: Any) -> tuple[str, ...]:
-    stops = (value,) if isinstance(value, str) else value
-    if stops is None or not isinstance(stops, Iterable):
-        raise RequestError(f"stop must be a text or several, not {value!r}", parameter="stop")
-    stops = tuple(stops)
-    for stop in stops:
-        if not isinstance(stop, str) or not stop:
-            raise RequestError(f"stop: {stop!r} is not a text of at least one character", parameter="stop")
-    return stops
+def _samplers(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise RequestError(f"samplers must be names of samplers, not {value!r}", parameter="samplers")
+    names = tuple(_ALIASES.get(name, name) if isinstance(name, str) else name for name in value)
+    for place, name in enumerate(names):
+        if name not in SAMPLERS:
+            raise RequestError(f"samplers: {name!r} is none of {', '.join(SAMPLERS)}", parameter="samplers")
+        if name in names[:place]:
+            raise RequestError(f"samplers: {name} is there twice", parameter="samplers")
+    return names
+
+
+def _breakers(value: Any) -> tuple[str, ...]:
+    texts = _texts("dry_sequence_breakers", value)
+    for text in texts:
+        if len(text) > MAX_BREAKER:
+            reason = f"dry_sequence_breakers: {text!r} has more than {MAX_BREAKER} characters"
+            raise RequestError(reason, parameter="dry_sequence_breakers")
+    return texts
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if value is None or not isinstance(value, Iterable):
+        raise RequestError(f"{name} must be a text or several, not {value!r}", parameter=name)
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise RequestError(f"{name}: {text!r} is not a text of at least one character", parameter=name)
+    return texts
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

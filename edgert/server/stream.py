@@ -1,19 +1,20 @@
-"""Running one request for a client: whole or piece by piece, ended when the client goes away."""
+"""Running the choices of one request for a client: whole or piece by piece, ended when the client goes away."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from edgert_models.errors import EdgertError
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
-from edgert import Completion
+from edgert import LLM, Completion, SamplingParams, Usage
 from edgert.answer import AsyncStream
+from edgert.chat import ChatPrompt
 from edgert.completion import Chunk
 from edgert.server.errors import ClientGoneError, Form, Json, anthropic_form, ollama_form, openai_form, problem_of
 
@@ -56,21 +57,42 @@ ANTHROPIC = Wire(EVENTS, named_event, anthropic_form)
 OLLAMA = Wire(LINES, _line, ollama_form)
 
 
+async def start(
+    llm: LLM, prompt: str | Sequence[int] | ChatPrompt, params: SamplingParams, count: int
+) -> list[AsyncStream]:
+    """So many answers to one prompt, which is computed once. The first is that of `params`; where there is a seed, each
+    has that of the one before plus one. None is left running if one cannot begin.
+    """
+    seed = llm.seed if params.seed is None else params.seed
+    tokens = llm.tokenize(prompt) if isinstance(prompt, str) else prompt
+    streams: list[AsyncStream] = []
+    try:
+        for index in range(count):
+            own = params if seed is None else replace(params, seed=(seed + index) % 2**64)
+            streams.append(llm.astream(tokens, own))
+    except EdgertError:
+        await _close(streams)
+        raise
+    return streams
+
+
 async def whole(stream: AsyncStream, request: Request, take: Callable[[Chunk], object] | None = None) -> Completion:
     """The Completion; `take` is given every chunk of it. The request is cancelled if the client leaves meanwhile."""
+    return (await whole_choices([stream], request, take))[0]
 
-    async def collect() -> Completion:
-        async for chunk in stream:
-            if take is not None:
-                take(chunk)
-        completion = stream.completion
-        assert completion is not None
-        return completion
+
+async def whole_choices(
+    streams: Sequence[AsyncStream], request: Request, take: Callable[[Chunk], object] | None = None
+) -> list[Completion]:
+    """The Completions; all are cancelled if the client leaves while they are made, or one fails."""
+
+    async def collect() -> list[Completion]:
+        return list(await asyncio.gather(*(_collect(stream, take) for stream in streams)))
 
     try:
         return await while_there(request, collect())
     finally:
-        await stream.aclose()
+        await _close(streams)
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -94,22 +116,77 @@ def events(
 
     An error on the way is told in the protocol's form, and ends the stream without its end.
     """
+    return choice_events([stream], first, lambda _, chunk: each(chunk), lambda _: (), wire)
+
+
+def choice_events(
+    streams: Sequence[AsyncStream],
+    first: Iterable[Json],
+    each: Callable[[int, Chunk], Iterable[Json]],
+    last: Callable[[Usage], Iterable[Json]],
+    wire: Wire = OPENAI,
+) -> StreamingResponse:
+    """As `events`, of several choices as they come: `each` is given their index, and `last` the usage of all."""
 
     async def body() -> AsyncIterator[bytes]:
+        usages: dict[int, Usage] = {}
         try:
             for item in first:
                 yield wire.piece(item)
-            async for chunk in stream:
-                for item in each(chunk):
+            async for index, chunk in _merged(streams):
+                if chunk.usage is not None:
+                    usages[index] = chunk.usage
+                for item in each(index, chunk):
                     yield wire.piece(item)
+            for item in last(total([usages[index] for index in range(len(streams))])):
+                yield wire.piece(item)
             if wire.end:
                 yield wire.end
         except EdgertError as error:
             yield wire.piece(wire.error(problem_of(error)))
         finally:
-            await stream.aclose()
+            await _close(streams)
 
     return StreamingResponse(body(), media_type=wire.media_type, headers=_HEADERS)
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    """Of all choices: the prompt counts once, as the first had it."""
+    return replace(usages[0], completion_tokens=sum(usage.completion_tokens for usage in usages))
+
+
+async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[tuple[int, Chunk]]:
+    """The chunks of all, each with its choice's index, in the order in which they come."""
+    waiting = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda task: waiting[task]):
+                index = waiting.pop(task)
+                try:
+                    chunk = task.result()
+                except StopAsyncIteration:
+                    continue
+                waiting[asyncio.ensure_future(anext(streams[index]))] = index
+                yield index, chunk
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _collect(stream: AsyncStream, take: Callable[[Chunk], object] | None) -> Completion:
+    async for chunk in stream:
+        if take is not None:
+            take(chunk)
+    completion = stream.completion
+    assert completion is not None
+    return completion
+
+
+async def _close(streams: Sequence[AsyncStream]) -> None:
+    for stream in streams:
+        await stream.aclose()
 
 
 async def _left(request: Request) -> None:

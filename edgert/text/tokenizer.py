@@ -77,7 +77,8 @@ class Tokenizer:
         return ends - {found.get("<|end|>")} if any(names <= found.keys() for names in _HARMONY) else ends
 
     @cached_property
-    def _pieces(self) -> list[bytes]:
+    def pieces(self) -> list[bytes]:
+        """The raw bytes that each token adds to a text, by id; for special tokens, their name."""
         return token_bytes(self.vocabulary)
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
@@ -137,7 +138,7 @@ class Tokenizer:
             self.check_id(index, f"ids[{place}]")
             if skip_special and index in self._hidden:
                 continue
-            piece = self._pieces[index]
+            piece = self.pieces[index]
             if leading and piece and index not in self._hidden:
                 leading = False
                 if self.may_carry_prefix(index):
@@ -157,7 +158,7 @@ class Tokenizer:
     def token_bytes(self, index: int) -> bytes:
         """The raw bytes that token `index` adds to a text; for special tokens, their name."""
         self.check_id(index, "token id")
-        return self._pieces[index]
+        return self.pieces[index]
 
     def token_id(self, text: str) -> int | None:
         """The id of the token that the vocabulary calls `text`, or None."""

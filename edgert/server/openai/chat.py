@@ -15,7 +15,7 @@ from edgert.engine.sampling import TokenLogprob
 from edgert.server.conversation import function_call, prompt_of
 from edgert.server.errors import Json
 from edgert.server.openai.requests import ChatRequest
-from edgert.server.stream import events, whole
+from edgert.server.stream import choice_events, start, total, whole_choices
 
 __all__ = ["ChatRequest", "answer"]
 
@@ -25,41 +25,42 @@ async def answer(llm: LLM, body: ChatRequest, request: Request) -> Response:
     params = body.params()
     prompt = await prompt_of(llm, body.conversation())
     head: Json = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": llm.name}
-    stream = llm.astream(prompt, params)
+    streams = await start(llm, prompt, params, body.n or 1)
     if not body.stream:
-        completion = await whole(stream, request)
-        choice = {
-            "index": 0,
-            "message": message(completion),
-            "logprobs": logprobs(llm, completion.logprobs),
-            "finish_reason": completion.finish_reason,
-        }
-        result = {**head, "object": "chat.completion", "choices": [choice], "usage": usage(completion.usage)}
-        return JSONResponse(result)
+        completions = await whole_choices(streams, request)
+        choices = [
+            {
+                "index": index,
+                "message": message(completion),
+                "logprobs": logprobs(llm, completion.logprobs),
+                "finish_reason": completion.finish_reason,
+            }
+            for index, completion in enumerate(completions)
+        ]
+        counts = total([completion.usage for completion in completions])
+        return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage(counts)})
 
     head["object"] = "chat.completion.chunk"
 
-    def item(content: Json, chunk: Chunk | None = None) -> Json:
+    def item(index: int, content: Json, chunk: Chunk | None = None, finish_reason: str | None = None) -> Json:
         choice = {
-            "index": 0,
+            "index": index,
             "delta": content,
             "logprobs": None if chunk is None else logprobs(llm, chunk.logprobs),
-            "finish_reason": None,
+            "finish_reason": finish_reason,
         }
         return {**head, "choices": [choice]}
 
-    def each(chunk: Chunk) -> list[Json]:
+    def each(index: int, chunk: Chunk) -> list[Json]:
         content = delta(chunk)
-        items = [item(content or {"content": ""}, chunk)] if content or chunk.logprobs else []
-        if chunk.finish_reason:
-            last = item({})
-            last["choices"][0]["finish_reason"] = chunk.finish_reason
-            items.append(last)
-            if body.wants_usage and chunk.usage is not None:
-                items.append({**head, "choices": [], "usage": usage(chunk.usage)})
-        return items
+        items = [item(index, content or {"content": ""}, chunk)] if content or chunk.logprobs else []
+        return items + ([item(index, {}, finish_reason=chunk.finish_reason)] if chunk.finish_reason else [])
 
-    return events(stream, [item({"role": "assistant", "content": ""})], each)
+    def last(counts: Usage) -> list[Json]:
+        return [{**head, "choices": [], "usage": usage(counts)}] if body.wants_usage else []
+
+    first = [item(index, {"role": "assistant", "content": ""}) for index in range(len(streams))]
+    return choice_events(streams, first, each, last)
 
 
 def message(completion: Completion) -> Json:

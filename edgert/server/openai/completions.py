@@ -9,13 +9,13 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from edgert import LLM
+from edgert import LLM, Usage
 from edgert.completion import Chunk
 from edgert.engine.sampling import TokenLogprob
 from edgert.server.errors import Json
 from edgert.server.openai.chat import usage
 from edgert.server.openai.requests import CompletionRequest
-from edgert.server.stream import events, whole
+from edgert.server.stream import choice_events, start, total, whole_choices
 
 __all__ = ["CompletionRequest", "answer"]
 
@@ -28,34 +28,37 @@ async def answer(llm: LLM, body: CompletionRequest, request: Request) -> Respons
         "created": int(time.time()),
         "model": llm.name,
     }
-    stream = llm.astream(body.prompt, body.params())
+    streams = await start(llm, body.prompt, body.params(), body.n or 1)
     if not body.stream:
-        completion = await whole(stream, request)
-        choice = {
-            "index": 0,
-            "text": completion.text,
-            "logprobs": logprobs(llm, completion.logprobs, 0),
-            "finish_reason": completion.finish_reason,
-        }
-        return JSONResponse({**head, "choices": [choice], "usage": usage(completion.usage)})
+        completions = await whole_choices(streams, request)
+        choices = [
+            {
+                "index": index,
+                "text": completion.text,
+                "logprobs": logprobs(llm, completion.logprobs, 0),
+                "finish_reason": completion.finish_reason,
+            }
+            for index, completion in enumerate(completions)
+        ]
+        counts = total([completion.usage for completion in completions])
+        return JSONResponse({**head, "choices": choices, "usage": usage(counts)})
 
-    offset = 0
+    offsets = [0] * len(streams)
 
-    def each(chunk: Chunk) -> list[Json]:
-        nonlocal offset
+    def each(index: int, chunk: Chunk) -> list[Json]:
         choice = {
-            "index": 0,
+            "index": index,
             "text": chunk.text,
-            "logprobs": logprobs(llm, chunk.logprobs, offset),
+            "logprobs": logprobs(llm, chunk.logprobs, offsets[index]),
             "finish_reason": chunk.finish_reason,
         }
-        offset += len(chunk.text)
-        items: list[Json] = [{**head, "choices": [choice]}]
-        if chunk.usage is not None and body.wants_usage:
-            items.append({**head, "choices": [], "usage": usage(chunk.usage)})
-        return items
+        offsets[index] += len(chunk.text)
+        return [{**head, "choices": [choice]}]
 
-    return events(stream, [], each)
+    def last(counts: Usage) -> list[Json]:
+        return [{**head, "choices": [], "usage": usage(counts)}] if body.wants_usage else []
+
+    return choice_events(streams, [], each, last)
 
 
 def logprobs(llm: LLM, choices: list[TokenLogprob] | None, offset: int) -> Json | None:

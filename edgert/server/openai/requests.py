@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
 from edgert_models.errors import RequestError
 from pydantic import Field
 
 from edgert import SamplingParams
+from edgert.engine.params import MAX_BREAKER
 from edgert.server.conversation import Conversation, check_free_choice
 from edgert.server.strict import (
     WHOLE,
@@ -24,9 +25,11 @@ from edgert.server.strict import (
     TokenIds,
 )
 
-# Fields that SamplingParams calls alike.
-_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
-_SAME = ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", *_PENALTIES)
+Repetition = Annotated[float, Field(ge=1e-3, le=1e3)]
+LastN = Annotated[int, Field(ge=-1), WHOLE]
+Breaker = Annotated[str, Field(min_length=1, max_length=MAX_BREAKER)]
+
+MAX_CHOICES = 128
 
 
 class TextPart(Strict):
@@ -96,27 +99,47 @@ class SamplingFields(Strict):
 
     model: str
     max_tokens: Count | None = None
+    min_tokens: Natural | None = None
+    samplers: list[str] | None = None
     temperature: Temperature | None = None
-    top_p: Probability | None = None
+    dynatemp_range: Temperature | None = None
+    dynatemp_exponent: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    top_n_sigma: Annotated[float, Field(ge=-1.0, le=100.0)] | None = None
     top_k: Natural | None = None
-    min_p: Probability | None = None
     typical_p: Probability | None = None
-    repetition_penalty: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    top_p: Probability | None = None
+    min_p: Probability | None = None
+    xtc_probability: Probability | None = None
+    xtc_threshold: Probability | None = None
+    repetition_penalty: Repetition | None = None
+    repeat_penalty: Repetition | None = None
+    repeat_last_n: LastN | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
+    dry_multiplier: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    dry_base: Annotated[float, Field(ge=1.0, le=100.0)] | None = None
+    dry_allowed_length: Natural | None = None
+    dry_penalty_last_n: LastN | None = None
+    dry_sequence_breakers: Annotated[list[Breaker], Field(max_length=8)] | None = None
+    mirostat: Annotated[int, Field(ge=0, le=2), WHOLE] | None = None
+    mirostat_tau: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    mirostat_eta: Probability | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    ignore_eos: bool | None = None
     seed: Seed | None = None
     stop: Stop | Stops | None = None
-    n: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
 
     def sampling(self, *, default_max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """The request's SamplingParams; RequestError names what is out of range."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in _SAME if getattr(self, name) is not None}
-        if self.stop is not None:
-            given["stop"] = self.stop
+        given = {name: value for name in _SAME if (value := getattr(self, name)) is not None}
+        if self.repeat_penalty is not None:  # llama.cpp's name
+            if self.repetition_penalty is not None:
+                raise RequestError("repeat_penalty and repetition_penalty are the same", parameter="repeat_penalty")
+            given["repetition_penalty"] = self.repeat_penalty
         if self.logit_bias:
             given["logit_bias"] = {token_id(key): bias for key, bias in self.logit_bias.items()}
         return SamplingParams(max_tokens=self.max_tokens or default_max_tokens, logprobs=logprobs, **given)
@@ -125,6 +148,11 @@ class SamplingFields(Strict):
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+
+_SAME = {each.name for each in fields(SamplingParams)} & SamplingFields.model_fields.keys()
+_SAME -= {"max_tokens", "logit_bias"}
+"""Fields that SamplingParams calls alike and takes as they are."""
 
 
 class ChatTemplateFields(Strict):
@@ -173,12 +201,17 @@ class CompletionRequest(SamplingFields):
 
     prompt: str | TokenIds
     echo: Literal[False] | None = None
-    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
+    best_of: Count | None = None
     suffix: None = None
     logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
 
     def params(self) -> SamplingParams:
-        """As OpenAI's: 16 tokens where the request does not say."""
+        """As OpenAI's: 16 tokens where the request does not say. RequestError where more answers are asked for than
+        are to be returned.
+        """
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            reason = f"best_of must be n, which is {self.n or 1}: all answers are returned, and none is chosen"
+            raise RequestError(reason, parameter="best_of")
         return self.sampling(default_max_tokens=16, logprobs=self.logprobs)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from edgert_runtimes.base import AheadSession, Batch, Draw
 
-from edgert.engine import sampling
 from edgert.engine.params import SamplingParams
+from edgert.engine.sampling import sampler
 from tests.edgert.engine.fake import VOCABULARY, FakeSession, expected, greedy, limits, make_engine, start
 
 
@@ -42,8 +42,8 @@ def drawn(draw: Draw, logits: np.ndarray) -> int:
     """By a sampler whose number is given."""
     params = SamplingParams(temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p, min_p=draw.min_p, seed=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "uniform", lambda seed, position: draw.number)
-        return sampling.Sampler(params, vocabulary=VOCABULARY).choose(logits, [0]).token
+        patch.setattr(sampler, "uniform", lambda seed, position: draw.number)
+        return sampler.Sampler(params, vocabulary=VOCABULARY).choose(logits, [0]).token
 
 
 def test_the_fake_is_one() -> None:
@@ -78,12 +78,31 @@ def test_every_step_of_a_lone_answer_is_foreseen_but_for_new_blocks() -> None:
     assert (session.told, session.right) == (36, 36)
 
 
-def test_samplers_that_look_back_are_not_foreseen() -> None:
-    session = Ahead(limits())
-    engine = make_engine(session)
-    start(engine, [1, 2, 3], max_tokens=20, temperature=0.0, repetition_penalty=1.2)[1].tokens()
-    engine.close()
-    assert session.told == 0
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 0.0, "repetition_penalty": 1.2},
+        {"dry_multiplier": 0.8},
+        {"xtc_probability": 0.5},
+        {"mirostat": 2},
+        {"samplers": ("temperature", "top_p")},
+    ],
+    ids=str,
+)
+def test_what_devices_do_not_know_is_not_foreseen(params: dict[str, object]) -> None:
+    """Such a request takes the ordinary path, and so do those beside it; the answers are the same."""
+    answers = []
+    for kind in (FakeSession, Ahead):
+        session = kind(limits())
+        engine = make_engine(session)
+        session.gate.clear()
+        started = [start(engine, [n, 2, 3], max_tokens=20, seed=n, **(params if n == 1 else {}))[1] for n in range(2)]
+        session.gate.set()
+        answers.append([collector.tokens() for collector in started])
+        engine.close()
+    assert answers[0] == answers[1]
+    assert isinstance(session, Ahead)
+    assert session.told <= 1  # the first may have had a step to itself
 
 
 def test_a_stop_token_leaves_what_was_begun() -> None:

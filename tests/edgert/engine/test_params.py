@@ -41,6 +41,32 @@ from edgert.engine.params import SamplingParams
         ("logit_bias", {"1": 1}),
         ("logit_bias", {True: 1}),
         ("logit_bias", [1]),
+        ("min_tokens", -1),
+        ("min_tokens", None),
+        ("samplers", "top_k"),
+        ("samplers", ["top_k", "best"]),
+        ("samplers", ["top_k", "top_k"]),
+        ("samplers", ["typ_p", "typical_p"]),
+        ("samplers", [1]),
+        ("samplers", None),
+        ("dynatemp_range", -1),
+        ("dynatemp_exponent", math.nan),
+        ("top_n_sigma", -2),
+        ("dry_multiplier", -0.1),
+        ("dry_multiplier", None),
+        ("dry_base", 0.9),
+        ("dry_allowed_length", -1),
+        ("dry_penalty_last_n", -2),
+        ("dry_sequence_breakers", ["a", ""]),
+        ("dry_sequence_breakers", ["x" * 41]),
+        ("dry_sequence_breakers", 1),
+        ("xtc_probability", 1.1),
+        ("xtc_threshold", -0.1),
+        ("mirostat", 3),
+        ("mirostat", True),
+        ("mirostat", 1.0),
+        ("mirostat_tau", -1),
+        ("mirostat_eta", 2),
         ("seed", -1),
         ("seed", 2**64),
         ("seed", True),
@@ -73,6 +99,21 @@ def test_the_message_gives_range_and_value() -> None:
         SamplingParams(logprobs=21)
     with pytest.raises(RequestError, match=r"^max_tokens must be an integer from 1, not 0$"):
         SamplingParams(max_tokens=0)
+
+
+def test_samplers_are_named() -> None:
+    with pytest.raises(
+        RequestError, match=r"^samplers: 'best' is none of penalties, dry, top_n_sigma, top_k, typical_p"
+    ):
+        SamplingParams(samplers=("best",))
+    assert SamplingParams(samplers=["typ_p", "temp"]).samplers == ("typical_p", "temperature")
+    assert SamplingParams(samplers=[]).samplers == ()
+
+
+def test_fewest_and_most_tokens() -> None:
+    assert SamplingParams(min_tokens=4, max_tokens=4).min_tokens == 4
+    with pytest.raises(RequestError, match=r"^min_tokens is 5, above max_tokens, which is 4$"):
+        SamplingParams(min_tokens=5, max_tokens=4)
 
 
 def test_values_are_normalised_and_frozen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from edgert_models.errors import BackendError, RequestError
+from edgert_models.errors import BackendError, QueueFullError, RequestError
 
 from edgert.server.run import check_address, key_of, listen
 
@@ -38,7 +39,16 @@ def post(served: Served, body: Any, path: str = "/v1/chat/completions") -> httpx
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"max_tokens": 2.5}, "max_tokens", "integer"),
         ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
-        ({"n": 2}, "n", "less than or equal to 1"),
+        ({"n": 129}, "n", "less than or equal to 128"),
+        ({"samplers": ["top_k", "best"]}, "samplers", "'best' is none of penalties, dry, top_n_sigma"),
+        ({"samplers": ["top_k", "top_k"]}, "samplers", "top_k is there twice"),
+        ({"dry_base": 0.5}, "dry_base", "greater than or equal to 1"),
+        ({"dry_sequence_breakers": ["x" * 41]}, "dry_sequence_breakers", "at most 40"),
+        ({"mirostat": 3}, "mirostat", "less than or equal to 2"),
+        ({"mirostat": True}, "mirostat", "integer"),
+        ({"min_tokens": 5}, "min_tokens", "min_tokens is 5, above max_tokens, which is 4"),
+        ({"repeat_penalty": 1.1, "repetition_penalty": 1.1}, "repeat_penalty", "are the same"),
+        ({"typ_p": 0.9}, "typ_p", "Extra inputs are not permitted"),
         ({"stop": ["x"] * 17}, "stop", "at most 16"),
         ({"stop": ""}, "stop", "at least 1 character"),
         ({"logit_bias": {"abc": 1}}, "logit_bias", "'abc' is not a token id"),
@@ -61,6 +71,39 @@ def test_bad_fields_are_named(served: Served, change: dict[str, Any], param: str
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param
     assert message in error["message"]
+
+
+def test_every_sampling_field_is_honoured(served: Served) -> None:
+    """By what it makes of the answer: of the same seed each gives another than all the others leave."""
+    plain = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1, "max_tokens": 40}
+    plain |= {"logit_bias": {"260": 4.0, "261": 3.0}}
+    changes: list[dict[str, Any]] = [
+        {"dynatemp_range": 1.0},
+        {"top_n_sigma": 0.5},
+        {"top_k": 2},
+        {"typical_p": 0.3},
+        {"top_p": 0.2},
+        {"min_p": 0.9},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.05},
+        {"repeat_penalty": 1.5},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 2.0},
+        {"dry_multiplier": 9.0, "dry_allowed_length": 0},
+        {"mirostat": 1, "mirostat_tau": 0.5},
+        {"mirostat": 2, "mirostat_tau": 0.5},
+        {"samplers": []},
+        {"seed": 2},
+    ]
+
+    def text(change: dict[str, Any]) -> str:
+        response = post(served, chat_body(served, **{**plain, **change}))
+        assert response.status_code == 200, response.text
+        return response.json()["choices"][0]["message"]["content"]  # type: ignore[no-any-return]
+
+    unchanged = text({})
+    assert text({}) == unchanged
+    for change in changes:
+        assert text(change) != unchanged, change
 
 
 @pytest.mark.parametrize(
@@ -117,9 +160,10 @@ def test_stream_ends_with_done(served: Served) -> None:
     assert json.loads(lines[0][6:])["choices"][0]["delta"] == {"role": "assistant", "content": ""}
 
 
+@pytest.mark.parametrize("choices", [1, 3])
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_everything(served: Served, stream: bool) -> None:
-    body = json.dumps(chat_body(served, stream=stream, max_tokens=100, logit_bias={"60": 100})).encode()
+def test_a_client_that_leaves_frees_everything(served: Served, stream: bool, choices: int) -> None:
+    body = json.dumps(chat_body(served, stream=stream, max_tokens=100, logit_bias={"60": 100}, n=choices)).encode()
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
@@ -134,6 +178,24 @@ def test_a_client_that_leaves_frees_everything(served: Served, stream: bool) -> 
         time.sleep(0.01)
     assert served.llm.statistics().running == 0
     assert served.llm.statistics().blocks_held == 0
+
+
+def test_choices_that_do_not_fit_the_queue_leave_nothing(tiny_path: Path) -> None:
+    from edgert import LLM, SamplingParams
+    from edgert.server.stream import start
+
+    with LLM(tiny_path, backend="reference", context=128, sequences=1, queue_limit=2) as llm:
+
+        async def ask() -> None:
+            with pytest.raises(QueueFullError, match="2 requests are waiting already"):
+                await start(llm, "hello", SamplingParams(max_tokens=100, ignore_eos=True), 8)
+
+        asyncio.run(ask())
+        deadline = time.monotonic() + 10
+        while (left := llm.statistics()).running + left.waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (left.running, left.waiting) == (0, 0)
+        assert left.generated_tokens < 100
 
 
 def test_foreign_host_is_refused(served: Served) -> None:

@@ -127,3 +127,65 @@ def test_too_long_is_refused(client: openai.OpenAI, served: Served) -> None:
     assert caught.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError, match="max_tokens is 4000; the context holds 128"):
         client.chat.completions.create(model=served.llm.name, messages=HELLO, max_tokens=4000)
+
+
+def test_several_choices(client: openai.OpenAI, served: Served) -> None:
+    """They share the prompt's cache; each is what its seed gives alone, and a stream's are the same."""
+    asked = {"temperature": 1.5, "max_tokens": 12, "seed": 7}
+    prompt = HELLO[0]["content"] + " world" * 10
+    alone = [
+        served.llm.chat([{"role": "user", "content": prompt}], SamplingParams(**{**asked, "seed": 7 + index}))
+        for index in range(3)
+    ]
+    assert len({completion.text for completion in alone}) == 3
+    messages = [{"role": "user", "content": prompt}]
+    answer = client.chat.completions.create(model=served.llm.name, messages=messages, n=3, **asked)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in answer.choices] == [completion.text for completion in alone]
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == alone[0].usage.prompt_tokens
+    assert answer.usage.completion_tokens == sum(completion.usage.completion_tokens for completion in alone)
+    options = {"include_usage": True}
+    texts = ["", "", ""]
+    endings = {}
+    chunks = client.chat.completions.create(
+        model=served.llm.name, messages=messages, n=3, stream=True, stream_options=options, **asked
+    )
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            if choice.finish_reason:
+                endings[choice.index] = choice.finish_reason
+    assert texts == [completion.text for completion in alone]
+    assert endings == {index: completion.finish_reason for index, completion in enumerate(alone)}
+    assert chunk.usage == answer.usage
+
+
+def test_several_completions(client: openai.OpenAI, served: Served) -> None:
+    asked = {"temperature": 1.5, "max_tokens": 12, "seed": 7, "logprobs": 1}
+    answer = client.completions.create(model=served.llm.name, prompt="hello", n=2, best_of=2, **asked)
+    wanted = [served.llm.generate("hello", SamplingParams(**{**asked, "seed": seed})) for seed in (7, 8)]
+    assert [choice.text for choice in answer.choices] == [completion.text for completion in wanted]
+    chunks = list(client.completions.create(model=served.llm.name, prompt="hello", n=2, stream=True, **asked))
+    for index, completion in enumerate(wanted):
+        mine = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == index]
+        assert "".join(choice.text for choice in mine) == completion.text
+        assert mine[-1].finish_reason == completion.finish_reason
+    with pytest.raises(openai.BadRequestError, match="best_of must be n, which is 1"):
+        client.completions.create(model=served.llm.name, prompt="hello", best_of=2)
+
+
+def test_samplers_as_llama_cpps_clients_ask_for_them(client: openai.OpenAI, served: Served) -> None:
+    extra = {"samplers": ["penalties", "top_k", "typ_p", "temperature"], "repeat_penalty": 1.3, "typical_p": 0.9}
+    answer = client.completions.create(
+        model=served.llm.name, prompt="hello", seed=3, max_tokens=20, temperature=1.5, extra_body=extra
+    )
+    params = SamplingParams(
+        seed=3,
+        max_tokens=20,
+        temperature=1.5,
+        samplers=("penalties", "top_k", "typical_p", "temperature"),
+        repetition_penalty=1.3,
+        typical_p=0.9,
+    )
+    assert answer.choices[0].text == served.llm.generate("hello", params).text

@@ -1,0 +1,120 @@
+"""The sampler of one request: bias and what is forbidden, then the chain, then log-probabilities."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from edgert_models.errors import BackendError, RequestError
+from edgert_runtimes.base import Draw
+
+from edgert.engine.params import FALLBACKS, SamplingParams
+from edgert.engine.sampling.base import Candidates, Floats, Settings, TokenLogprob, every_id, uniform
+from edgert.engine.sampling.breakers import Breakers
+from edgert.engine.sampling.registry import chain, is_greedy
+from edgert.engine.sampling.shares import likeliest
+
+_DEVICE_ORDER = ("top_k", "top_p", "min_p", "temperature")
+
+
+class Sampler:
+    """SamplingParams made concrete for one request: model defaults filled in, ids checked, the seed fixed.
+
+    `end_ids` are the model's own end tokens, `seed` is for params that name none, `prompt` is the number of tokens
+    before the answer, and `breakers` are DRY's, as found in the tokens.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        *,
+        vocabulary: int,
+        end_ids: Collection[int] = (),
+        defaults: Mapping[str, float] = FALLBACKS,
+        seed: int | None = None,
+        prompt: int = 0,
+        breakers: Breakers | None = None,
+    ) -> None:
+        def pick(name: str) -> float:
+            value = getattr(params, name)
+            return float(defaults.get(name, FALLBACKS[name]) if value is None else value)
+
+        for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            for token in ids:
+                if token >= vocabulary:
+                    reason = f"{name}: token {token} is outside the vocabulary of {vocabulary}"
+                    raise RequestError(reason, parameter=name)
+        given = seed if params.seed is None else params.seed
+        self.seed = secrets.randbits(64) if given is None else given
+        self.settings = Settings(
+            params=params,
+            vocabulary=vocabulary,
+            seed=self.seed,
+            temperature=pick("temperature"),
+            top_k=int(pick("top_k")),
+            top_p=pick("top_p"),
+            min_p=pick("min_p"),
+            repetition_penalty=pick("repetition_penalty"),
+            repeat_last_n=int(pick("repeat_last_n")),
+            breakers=breakers,
+        )
+        self._steps, self._pick = chain(self.settings)
+        self._names = tuple(name for name, _ in self._steps)
+        self._biased = np.array(list(params.logit_bias), dtype=np.int64)
+        self._bias = np.array(list(params.logit_bias.values()), dtype=np.float32)
+        self._never = sorted(end_ids) if params.ignore_eos else []
+        self._early = sorted({*end_ids, *params.stop_token_ids})
+        self._early_until = prompt + params.min_tokens
+        # The largest logit wins, unless it is forbidden: nothing has to be copied.
+        self._plain = is_greedy(self.settings) and self._names == ("temperature",) and not params.logit_bias
+
+    def draw(self, position: int) -> Draw | None:
+        """How `choose` will draw the token at a position, where that depends on nothing but the logits, and devices
+        know how. It is a forecast: devices draw in float32.
+        """
+        if self._plain:
+            return Draw()
+        params = self.settings.params
+        order = tuple(name for name in _DEVICE_ORDER if name in self._names)
+        if self._names != order or params.logit_bias or params.mirostat or params.dynatemp_range:
+            return None
+        chosen = {name: getattr(self.settings, name) for name in order}
+        return Draw(**{"temperature": 1.0, **chosen}, number=uniform(self.seed, position))
+
+    def choose(self, logits: Floats, tokens: Sequence[int]) -> TokenLogprob:
+        """The token after `tokens`, given float32 logits [vocabulary], which are left as they are. It is called once
+        for each token, in order: some steps remember.
+
+        The log-probability is 0.0 unless it was asked for. BackendError if the logits are NaN or all minus infinity.
+        """
+        token = int(logits.argmax())  # of the first NaN, if there is one
+        best = float(logits[token])
+        if not math.isfinite(best):
+            raise BackendError(f"the model's logits at position {len(tokens)} are not finite (largest: {best})")
+        forbidden = self._early if len(tokens) < self._early_until else self._never
+        if not self._plain or token in forbidden:
+            adjusted = self._adjust(logits, forbidden)
+            if adjusted is not logits and adjusted.max() == -np.inf:
+                raise BackendError(f"no token is left to choose at position {len(tokens)}: all others are forbidden")
+            candidates = Candidates(every_id(logits.size), adjusted)
+            for _, step in self._steps:
+                candidates = step(candidates, tokens)
+            token = self._pick(candidates, uniform(self.seed, len(tokens)))
+        if self.settings.params.logprobs is None:
+            return TokenLogprob(token, 0.0)
+        normaliser = best + np.log(np.exp(logits.astype(np.float64) - best).sum())
+        top = likeliest(logits, self.settings.params.logprobs)
+        top = top[np.argsort(-logits[top], kind="stable")]
+        pairs = tuple((int(i), float(logits[i] - normaliser)) for i in top)
+        return TokenLogprob(token, float(logits[token] - normaliser), pairs)
+
+    def _adjust(self, logits: Floats, forbidden: Sequence[int]) -> Floats:
+        """Bias, and tokens that may not come; a copy where anything changes."""
+        if not (self._biased.size or forbidden):
+            return logits
+        logits = logits.copy()
+        logits[self._biased] += self._bias
+        logits[forbidden] = -np.inf
+        return logits
