@@ -153,12 +153,12 @@ class LayerCache:
         """Everything kept."""
         return [*self.keys, *self.values]
 
-    def store(self, slots: mx.array, k: mx.array, v: mx.array, *, in_a_row: bool) -> None:
-        """Keep k and v [1, heads, rows, size] at slots [rows], which may follow one another."""
+    def store(self, slots: mx.array, k: mx.array, v: mx.array, *, start: mx.array | None) -> None:
+        """Keep k and v [1, heads, rows, size] at slots [rows], or from `start` [1] on."""
         for kept, new in ((self.keys, k), (self.values, v)):
             for index, encoded in enumerate(self.kind.encode(new)):
-                if in_a_row:
-                    kept[index] = mx.slice_update(kept[index], encoded, slots[:1], (2,))
+                if start is not None:
+                    kept[index] = mx.slice_update(kept[index], encoded, start, (2,))
                 else:
                     kept[index][:, :, slots] = encoded
 

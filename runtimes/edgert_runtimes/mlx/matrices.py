@@ -22,33 +22,39 @@ class Matrix(Protocol):
         """x [rows, in] → x Wᵀ [rows, out]."""
 
     def gather(self, x: mx.array, ids: mx.array, *, ascending: bool) -> mx.array:
-        """Each row of x times the matrices of its experts: x [rows, in] or [rows, used, in], ids [rows, used] →
-        [rows, used, out]. `ascending`: the ids are sorted.
+        """Each row of x times the matrices of its experts: x [rows, 1, 1, in] or [rows, used, 1, in], ids [rows, used]
+        → [rows, used, 1, out]. `ascending`: the ids are sorted.
         """
 
     def rows(self, indices: mx.array) -> mx.array:
         """Rows [count, in] in float32."""
 
 
-@dataclass(frozen=True)
 class Dense:
     """Floats."""
 
-    weight: mx.array
+    def __init__(self, weight: mx.array) -> None:
+        self._weight = weight
+        self._transposed = weight.swapaxes(-1, -2)  # once, and not in every step
+        mx.eval(self._transposed)
 
     def multiply(self, x: mx.array) -> mx.array:
         """See Matrix."""
-        return x.astype(self.weight.dtype) @ self.weight.swapaxes(-1, -2)
+        return x.astype(self._weight.dtype) @ self._transposed
 
     def gather(self, x: mx.array, ids: mx.array, *, ascending: bool) -> mx.array:
         """See Matrix."""
-        x = _single_rows(x).astype(self.weight.dtype)
-        y = mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=ids, sorted_indices=ascending)
-        return y.squeeze(-2)
+        return mx.gather_mm(
+            x.astype(self._weight.dtype),
+            self._transposed,
+            lhs_indices=None if ascending else _places(x, ids),
+            rhs_indices=ids,
+            sorted_indices=ascending,
+        )
 
     def rows(self, indices: mx.array) -> mx.array:
         """See Matrix."""
-        return self.weight[indices].astype(mx.float32)
+        return self._weight[indices].astype(mx.float32)
 
 
 @dataclass(frozen=True)
@@ -76,18 +82,18 @@ class Packed:
 
     def gather(self, x: mx.array, ids: mx.array, *, ascending: bool) -> mx.array:
         """See Matrix."""
-        y = mx.gather_qmm(
-            _single_rows(x).astype(self.dtype),
+        return mx.gather_qmm(
+            x.astype(self.dtype),
             self.codes,
             self.scales,
             self.biases,
+            lhs_indices=None if ascending else _places(x, ids),
             rhs_indices=ids,
             group_size=GROUP,
             bits=self.bits,
             mode=self.mode,
             sorted_indices=ascending,
         )
-        return y.squeeze(-2)
 
     def rows(self, indices: mx.array) -> mx.array:
         """See Matrix."""
@@ -112,7 +118,8 @@ class Raw:
 
     def gather(self, x: mx.array, ids: mx.array, *, ascending: bool) -> mx.array:
         """See Matrix."""
-        return raw_gather_matmul(x.astype(self.dtype), self.blocks, ids, self.kind)
+        x = x.squeeze((1, 2)) if x.shape[1] == 1 else x.squeeze(2)
+        return raw_gather_matmul(x.astype(self.dtype), self.blocks, ids, self.kind)[:, :, None]
 
     def rows(self, indices: mx.array) -> mx.array:
         """See Matrix."""
@@ -130,6 +137,9 @@ class HostRows:
         return mx.array(self.look_up(np.asarray(indices)))
 
 
-def _single_rows(x: mx.array) -> mx.array:
-    """[rows, in] or [rows, used, in] → matrices of one row, whose leading dimensions broadcast with [rows, used]."""
-    return x[:, None, None] if x.ndim == 2 else x[:, :, None]
+def _places(x: mx.array, ids: mx.array) -> mx.array:
+    """Where in x [rows, 1 or used, 1, in] those of ids [rows, used] find their row. MLX would work it out as well, in
+    every step: this is a constant of a compiled function. (With it, MLX takes no notice that ids are sorted.)
+    """
+    places = np.arange(x.shape[0] * x.shape[1], dtype=np.uint32).reshape(x.shape[:2])
+    return mx.array(np.broadcast_to(places, ids.shape))

@@ -165,7 +165,8 @@ class MlxSession:
         views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
-        step = Step(Inputs(*arrays), views, in_a_row, self._caches)
+        start = mx.array(slots[:1], mx.int32) if in_a_row else None
+        step = Step(Inputs(*arrays), views, start, self._caches)
         values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again

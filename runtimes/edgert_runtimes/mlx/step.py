@@ -23,13 +23,13 @@ class Inputs:
 
 @dataclass(slots=True)
 class Step:
-    """One step. `views` are those of each window; `in_a_row` says that its slots follow one another; `peaks` collects
-    what routers gave at most, mixture by mixture, in the order of the plan: [1, 1] each.
+    """One step. `views` are those of each window; `start` [1] is its first slot, if its slots follow one another;
+    `peaks` collects what routers gave at most, mixture by mixture, in the order of the plan: [1, 1] each.
     """
 
     inputs: Inputs
     views: Mapping[int | None, Sequence[View]] = field(default_factory=dict)
-    in_a_row: bool = False
+    start: mx.array | None = None
     caches: Sequence[LayerCache] = ()
     peaks: list[mx.array] = field(default_factory=list)
 

@@ -31,13 +31,14 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
     activation = activate(op.kind)
 
     def experts(x: mx.array, ids: mx.array, ascending: bool) -> mx.array:
-        """x [rows, width] and ids [rows, used] → [rows, used, out.width]."""
+        """x [rows, width] and ids [rows, used] → [rows, used, 1, out.width]."""
 
         def product(index: int, x: mx.array) -> mx.array:
             y = matrices[index].gather(x, ids, ascending=ascending)
             bias = biases[index]
-            return y if bias is None else y + bias[ids]
+            return y if bias is None else y + bias[ids][:, :, None]
 
+        x = x[:, None, None]
         gate = product(0, x)
         with mx.stream(beside):
             up = product(1, x)
@@ -56,7 +57,7 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
             flat = chosen.flatten()
             order = mx.argsort(flat)
             y = experts(x[order // op.used], flat[order, None], ascending=True)
-            y = y[mx.argsort(order)].reshape(*chosen.shape, -1)
-        return (y * share[..., None]).sum(axis=1)
+            y = y[mx.argsort(order)].reshape(*chosen.shape, 1, -1)
+        return (y * share[..., None, None]).sum(axis=(1, 2))
 
     return run
