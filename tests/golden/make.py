@@ -79,6 +79,7 @@ GOLDENS = {
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
     "qwen3moe-fused": Golden("Qwen3Moe", qwen3moe(tie_word_embeddings=True), fused=True),
     "qwen3moe-sharded": Golden("Qwen3Moe", qwen3moe(moe_intermediate_size=16), shard_size="60KB"),
+    "qwen3": Golden("Qwen3", {**SMALL, **DENSE, "head_dim": 32}),
     "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),
     "qwen2moe": Golden("Qwen2Moe", qwen2moe()),
     "qwen2moe-fused": Golden("Qwen2Moe", qwen2moe(norm_topk_prob=True), fused=True),

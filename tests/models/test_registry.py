@@ -39,6 +39,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": True,
     },
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], **SIZES, "tie_word_embeddings": True},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], **SIZES, "head_dim": 32},
     "qwen2moe": {
         "architectures": ["Qwen2MoeForCausalLM"],
         **SIZES,
@@ -234,6 +235,7 @@ def test_rope_layouts() -> None:
         ("qwen2moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is missing"),
         ("qwen2moe", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+        ("qwen3", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         (
             "gpt-oss",
             {"layer_types": ["full_attention"] * 2},

@@ -42,7 +42,7 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
     if spec.architecture == "qwen2moe" and spec.query_width != spec.width:
         reasons.append("it wants query heads together as wide as the model in qwen2moe")
-    if spec.output_bias and spec.architecture in ("olmoe", "qwen3moe"):
+    if spec.output_bias and spec.architecture in ("olmoe", "qwen3", "qwen3moe"):
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
     found += [f"llama.cpp will not load the file: {reason}" for reason in reasons]
     return found
