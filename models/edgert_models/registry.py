@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgert_models.architecture import Architecture
-from edgert_models.architectures import gpt_oss, llama, mixtral, olmoe, qwen2, qwen2moe, qwen3, qwen3moe
+from edgert_models.architectures import gpt_oss, llama, mixtral, olmo2, olmoe, qwen2, qwen2moe, qwen3, qwen3moe
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
@@ -14,7 +14,7 @@ from edgert_models.metadata import Metadata, spec_from_metadata
 from edgert_models.spec import ModelSpec
 
 ARCHITECTURES: tuple[Architecture, ...] = tuple(
-    module.ARCHITECTURE for module in (llama, mixtral, olmoe, qwen2, qwen2moe, qwen3, qwen3moe, gpt_oss)
+    module.ARCHITECTURE for module in (llama, mixtral, olmo2, olmoe, qwen2, qwen2moe, qwen3, qwen3moe, gpt_oss)
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}
 # Of architectures that share a GGUF name the first serves files of that name.

@@ -7,7 +7,7 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation
+from edgert_models.ops import Attend, GatedActivation, Rope
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 
@@ -39,6 +39,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": True,
     },
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], **SIZES, "tie_word_embeddings": True},
+    "olmo2": {"architectures": ["Olmo2ForCausalLM"], **SIZES},
+    "olmo3": {"architectures": ["Olmo3ForCausalLM"], **SIZES, "num_hidden_layers": 5, "sliding_window": 16},
+    "olmo3-yarn": {
+        "architectures": ["Olmo3ForCausalLM"],
+        **SIZES,
+        "sliding_window": 16,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+            "full_attention": {
+                "rope_type": "yarn",
+                "rope_theta": 5e5,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        },
+    },
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], **SIZES, "head_dim": 32},
     "qwen2moe": {
         "architectures": ["Qwen2MoeForCausalLM"],
@@ -105,6 +122,11 @@ class Entries(dict[str, Any]):
 
     string = integer = number = boolean = _get
 
+    def booleans(self, key: str, default: list[bool], *, count: int) -> list[bool]:
+        found: list[bool] = self.get(key, default)
+        assert len(found) == count
+        return found
+
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_spec_survives_gguf(name: str) -> None:
@@ -127,6 +149,7 @@ def test_spec_survives_gguf(name: str) -> None:
         "normalize_experts",
         "shared_feed_forward",
         "window",
+        "windowed",
         "tied",
     ):
         assert getattr(again, field) == getattr(spec, field), field
@@ -161,6 +184,26 @@ def test_windows_and_sinks_of_gpt_oss() -> None:
     assert {plan.weights[f"blk.0.{name}.bias"].role for name in ("attn_k", "ffn_gate_inp", "ffn_gate_exps")} == {
         Role.VECTOR
     }
+
+
+def test_windows_and_ropes_of_olmo3() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["olmo3"]))
+    assert [op.window for op in plan.ops if isinstance(op, Attend)] == [16, 16, 16, None, 16]
+    assert "blk.0.attn_norm.weight" not in plan.weights
+    assert plan.weights["blk.4.post_ffw_norm.weight"].shape == (64,)
+    spec = spec_from_config(CONFIGS["olmo3-yarn"])
+    scaled, _, plain, _ = (op for op in build_plan(spec).ops if isinstance(op, Rope))
+    assert (scaled.frequencies, scaled.magnitude) == (spec.rope.frequencies(), spec.rope.magnitude())
+    assert (plain.frequencies[1], plain.magnitude) == (pytest.approx(5e5 ** (-2 / 16)), 1.0)
+    assert scaled.magnitude == pytest.approx(1 + 0.1 * math.log(4))
+
+
+def test_layers_with_windows_in_a_file_that_does_not_say() -> None:
+    spec = spec_from_config(CONFIGS["olmo3"])
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    entries = Entries({"general.architecture": "olmo2", **metadata_from_spec(spec)})
+    assert entries.pop("olmo2.attention.sliding_window_pattern") == [True, True, True, False, True]
+    assert spec_from_gguf(entries, shapes).windowed == spec.windowed
 
 
 def test_yarn_between_pairs_that_are_no_whole_numbers() -> None:
@@ -236,6 +279,13 @@ def test_rope_layouts() -> None:
         ("qwen2moe", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+        ("olmo3", {"layer_types": ["full_attention"]}, "layer_types must say sliding_attention or full_attention"),
+        ("olmo3", {"layer_types": ["chunked_attention"] * 5}, "of every layer, not .'chunked_attention'"),
+        (
+            "olmo3-yarn",
+            {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope parameters of sliding_attention must be unscaled, not {'rope_type': 'linear'",
+        ),
         (
             "gpt-oss",
             {"layer_types": ["full_attention"] * 2},
@@ -262,6 +312,6 @@ def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str
 
 
 def test_unknown_gguf_architecture() -> None:
-    message = "model architecture 'mamba' is not supported; supported: gpt-oss, llama, olmoe"
+    message = "model architecture 'mamba' is not supported; supported: gpt-oss, llama, olmo2, olmoe"
     with pytest.raises(UnsupportedError, match=message):
         spec_from_gguf(Entries({"general.architecture": "mamba"}), {})

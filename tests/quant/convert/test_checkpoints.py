@@ -186,7 +186,21 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen3moe", "olmoe", "mixtral", "llama", "llama-yarn", "mistral", "gpt-oss", "qwen2", "qwen2moe", "qwen3"]
+    "name",
+    [
+        "qwen3moe",
+        "olmoe",
+        "mixtral",
+        "llama",
+        "llama-yarn",
+        "mistral",
+        "gpt-oss",
+        "qwen2",
+        "qwen2moe",
+        "qwen3",
+        "olmo2",
+        "olmo3",
+    ],
 )
 def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
     report = convert(FOLDER / name, tmp_path / "model.gguf", type="f32")
@@ -201,6 +215,9 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("olmoe", {"head_size": 32}, "as many key as query heads in olmoe"),
         ("olmoe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmoe"),
         ("qwen3moe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in qwen3moe"),
+        ("olmo2", {"tied": True}, "an output matrix in olmo2"),
+        ("olmo2", {"head_size": 32}, "query heads together as wide as the model in olmo2"),
+        ("olmo2", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmo2"),
         ("qwen3", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in qwen3"),
         ("qwen2moe", {"tied": True}, "an output matrix in qwen2moe"),
         ("qwen2moe", {"head_size": 32}, "query heads together as wide as the model in qwen2moe"),
