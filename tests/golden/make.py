@@ -88,6 +88,7 @@ OLMO3 = {
         "attention_factor": 1.3,
     },
 }
+NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
 # Norms after attention and feed-forward say how much a layer adds.
 POST_NORM = {"post_attention_layernorm": 0.15, "post_feedforward_layernorm": 0.15}
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
@@ -102,6 +103,20 @@ GOLDENS = {
         "Olmo3",
         olmo3(num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"], rope_parameters=OLMO3),
         gains=POST_NORM,
+    ),
+    "flex-olmo": Golden("FlexOlmo", {**SMALL, **EXPERTS, "intermediate_size": 32}, gains=POST_NORM),
+    "exaone4": Golden("Exaone4", {**SMALL, **DENSE, **NO_WINDOW, **LLAMA3}, gains=POST_NORM),
+    "exaone4-windows": Golden(
+        "Exaone4",
+        {**SMALL, **DENSE, "sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"]},
+        gains=POST_NORM,
+    ),
+    "smollm3": Golden("SmolLM3", {**SMALL, "num_hidden_layers": 5, "intermediate_size": 48}),
+    "seed-oss": Golden("SeedOss", {**SMALL, **DENSE, "head_dim": 32}),
+    "ernie4.5": Golden("Ernie4_5", {**SMALL, **DENSE, "head_dim": 32, "tie_word_embeddings": True}),
+    "ernie4.5-biased": Golden("Ernie4_5", {**SMALL, **DENSE, "head_dim": 16, "use_bias": True}),
+    "hunyuan-dense": Golden(
+        "HunYuanDenseV1", {**SMALL, **DENSE, "head_dim": 32, **rope("dynamic", alpha=50.0, factor=1.0)}
     ),
     "qwen3": Golden("Qwen3", {**SMALL, **DENSE, "head_dim": 32}),
     "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),

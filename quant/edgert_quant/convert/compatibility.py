@@ -7,8 +7,10 @@ from dataclasses import replace
 from edgert_models.spec import ModelSpec
 
 _OWN_OUTPUT = ("gpt-oss", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("gpt-oss", "olmo2")  # what it reads windows of
-_NO_OUTPUT_BIAS = ("olmo2", "olmoe", "qwen3", "qwen3moe")
+_SOME_WINDOWS = ("exaone4", "gpt-oss", "olmo2")  # what it reads windows of
+_UNKNOWN = ("flexolmo",)
+_NO_OUTPUT_BIAS = ("exaone4", "hunyuan-dense", "olmo2", "olmoe", "qwen3", "qwen3moe", "seed_oss", "smollm3")
+_NO_FEED_FORWARD_BIAS = ("ernie4_5", "seed_oss", "smollm3")
 
 
 def wants_own_output(spec: ModelSpec) -> bool:
@@ -39,12 +41,20 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             f"llama.cpp ignores the sliding window of {spec.window} positions in {spec.architecture}: "
             "it answers differently beyond them"
         )
+    if spec.architecture == "exaone4" and spec.window and spec.layers != 64:
+        found.append(
+            "llama.cpp knows windows of exaone4 only in models of 64 layers: in this one it sees and rotates everything"
+        )
     reasons = []
+    if spec.architecture in _UNKNOWN:
+        reasons.append(f"it does not know the architecture {spec.architecture}")
+    if spec.feed_forward_bias and spec.architecture in _NO_FEED_FORWARD_BIAS:
+        reasons.append(f"it knows no biases of the feed-forward network in {spec.architecture}")
     if wants_own_output(spec):
         reasons.append(f"it wants an output matrix in {spec.architecture}")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
-    if spec.architecture in ("olmo2", "qwen2moe") and spec.query_width != spec.width:
+    if spec.architecture in ("exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:
         reasons.append(f"it wants query heads together as wide as the model in {spec.architecture}")
     if spec.output_bias and spec.architecture in _NO_OUTPUT_BIAS:
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
