@@ -83,10 +83,9 @@ def spec_from_metadata(
 
 
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
-    """Of each layer, whether the window holds for it; nothing where it holds for all, or always for the same ones."""
-    if not architecture.window_period:
-        return ()
-    usual = [(i + 1) % architecture.window_period != 0 for i in range(layers)]
+    """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so."""
+    period = architecture.window_period
+    usual = [(i + 1) % period != 0 for i in range(layers)] if period else []
     return tuple(metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=layers))
 
 

@@ -179,6 +179,17 @@ GOLDENS = {
         },
     ),
     "mistral": Golden("Mistral", {**SMALL, **DENSE, "sliding_window": None}),
+    "ministral": Golden(
+        "Ministral",
+        {
+            **SMALL,
+            **DENSE,
+            "head_dim": 32,
+            "sliding_window": 5,
+            "layer_types": ["full_attention", "sliding_attention"],
+            **rope("default"),
+        },
+    ),
     "mistral-window": Golden("Mistral", {**SMALL, **DENSE, "sliding_window": 8}),
 }
 

@@ -28,6 +28,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "yi": {"architectures": ["LlamaForCausalLM"], **SIZES, "rope_theta": 5e6, "attention_bias": False},
     "biased": {"architectures": ["LlamaForCausalLM"], **SIZES, "attention_bias": True, "mlp_bias": True},
     "mistral": {"architectures": ["MistralForCausalLM"], **SIZES, "sliding_window": 32, "head_dim": 32},
+    "ministral": {
+        "architectures": ["MinistralForCausalLM"],
+        **SIZES,
+        "sliding_window": 32,
+        "layer_types": ["full_attention", "sliding_attention"],
+    },
     "mixtral": {"architectures": ["MixtralForCausalLM"], **SIZES, **EXPERTS, "num_local_experts": 4},
     "olmoe": {"architectures": ["OlmoeForCausalLM"], **SIZES, **EXPERTS, "num_experts": 4, "clip_qkv": None},
     "qwen3moe": {
@@ -142,7 +148,7 @@ class Entries(dict[str, Any]):
 
     def booleans(self, key: str, default: list[bool], *, count: int) -> list[bool]:
         found: list[bool] = self.get(key, default)
-        assert len(found) == count
+        assert key not in self or len(found) == count
         return found
 
 
@@ -222,6 +228,11 @@ def test_layers_with_windows_in_a_file_that_does_not_say() -> None:
     entries = Entries({"general.architecture": "olmo2", **metadata_from_spec(spec)})
     assert entries.pop("olmo2.attention.sliding_window_pattern") == [True, True, True, False, True]
     assert spec_from_gguf(entries, shapes).windowed == spec.windowed
+
+
+def test_windows_of_ministral() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["ministral"]))
+    assert [cache.window for cache in plan.caches] == [None, 32]
 
 
 @pytest.mark.parametrize(
