@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edgert_models.config import Config
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.ops import Value
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import Rope, RopeLayout
 from edgert_models.sources import (
     Experts,
     ExpertVectors,
@@ -30,8 +30,9 @@ class Architecture:
 
     `config` makes a ModelSpec of a config.json. `wire` builds the model. `names` maps GGUF names (after `blk.N.`
     inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
-    files order rotated pairs, what holds where a file does not say, and the `quant_method` of checkpoints whose
-    experts keep their form in every mix.
+    files and its checkpoints order rotated pairs, what holds where a file does not say (`window_period`: every
+    so-manieth layer sees more than the window, 0 for none), and the `quant_method` of checkpoints whose experts keep
+    their form in every mix.
     """
 
     name: str
@@ -41,9 +42,11 @@ class Architecture:
     wire: Callable[[Graph], Plan]
     names: Mapping[str, Source]
     rope_layout: RopeLayout
+    checkpoint_layout: RopeLayout = RopeLayout.HALVES
     qk_norm: str | None = None
     normalize_experts: bool = True
     yarn_truncate: bool = True
+    window_period: int = 0
     quantized: tuple[str, ...] = ()
 
     def source(self, spec: ModelSpec, name: str) -> Source:
@@ -58,7 +61,7 @@ class Architecture:
         at_layer = tuple(text.replace("{i}", layer) for text in source.names)
         if isinstance(source, Experts):
             return Experts(at_layer, tuple(t.replace("{i}", layer) for t in source.fused), source.part, source.parts)
-        if self.rope_layout is RopeLayout.INTERLEAVED and key.startswith(("attn_q.", "attn_k.")):
+        if self.rope_layout is not self.checkpoint_layout and key.startswith(("attn_q.", "attn_k.")):
             return RotaryRows(at_layer, spec.heads if key.startswith("attn_q.") else spec.kv_heads)
         return Stored(at_layer)
 
@@ -91,6 +94,15 @@ COMMON_NAMES: Mapping[str, Source] = {
 }
 
 
+POST_NORM_NAMES: Mapping[str, Source] = {
+    **{name: source for name, source in COMMON_NAMES.items() if not name.startswith(("attn_norm.", "ffn_norm."))},
+    **stored(
+        post_attention_norm="model.layers.{i}.post_attention_layernorm",
+        post_ffw_norm="model.layers.{i}.post_feedforward_layernorm",
+    ),
+}
+
+
 def expert_names(
     block: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
 ) -> dict[str, Source]:
@@ -110,17 +122,30 @@ def expert_names(
     }
 
 
-def attention(g: Graph, x: Value, block: str, *, window: int | None, sinks: str | None = None) -> Value:
-    """Self-attention with rope, and with normalised queries and keys where the model has them."""
+def attention(
+    g: Graph,
+    x: Value,
+    block: str,
+    *,
+    window: int | None,
+    rope: Rope | None,
+    rope_first: bool = False,
+    sinks: str | None = None,
+) -> Value:
+    """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`."""
     s = g.spec
     q = g.linear(x, f"{block}.attn_q", s.query_width, bias=s.attention_bias)
     k = g.linear(x, f"{block}.attn_k", s.kv_width, bias=s.attention_bias)
     v = g.linear(x, f"{block}.attn_v", s.kv_width, bias=s.attention_bias)
+    if rope and rope_first:
+        q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
     if s.qk_norm:
         per_head = s.qk_norm == "head"
         q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads if per_head else 1)
         k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=s.kv_heads if per_head else 1)
-    y = g.attend(g.rope(q, s.heads), g.rope(k, s.kv_heads), v, window=window, sinks=sinks)
+    if rope and not rope_first:
+        q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
+    y = g.attend(q, k, v, window=window, sinks=sinks)
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
@@ -143,14 +168,38 @@ def gated_shared_expert(g: Graph, x: Value, block: str) -> Value:
     return g.gated(g.dot(x, f"{block}.ffn_gate_inp_shexp.weight"), y, "sigmoid")
 
 
-def pre_norm_decoder(g: Graph) -> Plan:
+RopeOf = Callable[[ModelSpec, int], Rope | None]
+"""How positions rotate queries and keys in a layer; None: not at all."""
+
+
+def same_rope(spec: ModelSpec, layer: int) -> Rope:
+    """The model's rope, in every layer."""
+    return spec.rope
+
+
+def pre_norm_decoder(
+    g: Graph, rope_of: RopeOf = same_rope, *, rope_first: bool = False, ffn_norm: str = "ffn_norm"
+) -> Plan:
     """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
     s = g.spec
     x = g.embed()
     for i in range(s.layers):
+        block, window, rope = f"blk.{i}", s.window_of(i), rope_of(s, i)
+        y = g.rms_norm(x, f"{block}.attn_norm.weight")
+        x = g.add(x, attention(g, y, block, window=window, rope=rope, rope_first=rope_first))
+        x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.{ffn_norm}.weight"), block))
+    return predict(g, x)
+
+
+def post_norm_decoder(g: Graph, rope_of: RopeOf = same_rope) -> Plan:
+    """The wiring of families that normalise what a layer adds: attention, norm, add, feed-forward, norm, add."""
+    s = g.spec
+    x = g.embed()
+    for i in range(s.layers):
         block = f"blk.{i}"
-        x = g.add(x, attention(g, g.rms_norm(x, f"{block}.attn_norm.weight"), block, window=s.window))
-        x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm.weight"), block))
+        y = attention(g, x, block, window=s.window_of(i), rope=rope_of(s, i))
+        x = g.add(x, g.rms_norm(y, f"{block}.post_attention_norm.weight"))
+        x = g.add(x, g.rms_norm(feed_forward(g, x, block), f"{block}.post_ffw_norm.weight"))
     return predict(g, x)
 
 

@@ -9,6 +9,7 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout, rope_from_config
 
 _REQUIRED = object()
+_WINDOWED, _FULL = "sliding_attention", "full_attention"
 
 
 class Config(Mapping[str, Any]):
@@ -82,6 +83,18 @@ def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) 
         "attention_bias": c.boolean("attention_bias"),
         "output_bias": c.boolean("attention_bias"),
     }
+
+
+def windows(c: Config, *, period: int) -> dict[str, Any]:
+    """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th."""
+    layers = c.integer("num_hidden_layers")
+    usual = [_WINDOWED if (i + 1) % period else _FULL for i in range(layers)]
+    kinds = c.get("layer_types") or usual
+    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {_WINDOWED, _FULL}:
+        raise UnsupportedError(f"config.json: layer_types must say {_WINDOWED} or {_FULL} of every layer, not {kinds}")
+    if _WINDOWED not in kinds:
+        return {}
+    return {"window": c.integer("sliding_window"), "windowed": tuple(kind == _WINDOWED for kind in kinds)}
 
 
 def expert_sizes(c: Config, feed_forward: str, *, normalize: bool) -> dict[str, Any]:

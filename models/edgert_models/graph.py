@@ -10,6 +10,7 @@ from typing import Any
 
 from edgert_models import ops
 from edgert_models.ops import Value
+from edgert_models.rope import Rope
 from edgert_models.spec import ModelSpec
 
 
@@ -112,9 +113,8 @@ class Graph:
         """See `ops.GatedActivation`."""
         return self._add(ops.GatedActivation, up.width, gate=gate, up=up, kind=kind)
 
-    def rope(self, x: Value, heads: int) -> Value:
-        """Rotate `heads` heads by the model's rope."""
-        rope = self.spec.rope
+    def rope(self, x: Value, heads: int, rope: Rope) -> Value:
+        """Rotate `heads` heads."""
         factors = "rope_freqs.weight" if rope.factors else None
         if factors:
             self._weight(factors, (rope.dims // 2,), Role.VECTOR)

@@ -10,6 +10,8 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
 from edgert_models.spec import ModelSpec
 
+_PATTERN = "attention.sliding_window_pattern"
+
 
 class Metadata(Protocol):
     """Typed access to a file's key/values; each getter raises a FileFormatError naming file and key."""
@@ -28,6 +30,9 @@ class Metadata(Protocol):
     def boolean(self, key: str, default: bool = ...) -> bool:
         """The boolean under `key`."""
 
+    def booleans(self, key: str, default: list[bool] = ..., *, count: int) -> list[bool]:
+        """The array of `count` booleans under `key`."""
+
 
 def spec_from_metadata(
     architecture: Architecture, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]
@@ -45,6 +50,7 @@ def spec_from_metadata(
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
     feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
+    layers = metadata.integer(f"{name}.block_count")
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
     return ModelSpec(
         architecture=name,
@@ -52,7 +58,7 @@ def spec_from_metadata(
         vocabulary=shapes["token_embd.weight"][0],
         context=metadata.integer(f"{name}.context_length"),
         width=width,
-        layers=metadata.integer(f"{name}.block_count"),
+        layers=layers,
         heads=heads,
         kv_heads=metadata.integer(f"{name}.attention.head_count_kv", heads),
         head_size=head_size,
@@ -68,11 +74,19 @@ def spec_from_metadata(
         normalize_experts=metadata.boolean(f"{name}.expert_weights_norm", architecture.normalize_experts),
         qk_norm=architecture.qk_norm,
         window=window or None,
+        windowed=_windowed(architecture, metadata, layers) if window else (),
         tied="output.weight" not in shapes,
         attention_bias="blk.0.attn_q.bias" in shapes,
         output_bias="blk.0.attn_output.bias" in shapes,
         feed_forward_bias="blk.0.ffn_gate.bias" in shapes,
     )
+
+
+def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
+    """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so."""
+    period = architecture.window_period
+    usual = [(i + 1) % period != 0 for i in range(layers)] if period else []
+    return tuple(metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=layers))
 
 
 def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, factors: bool) -> Rope:
@@ -97,10 +111,10 @@ def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, fac
     )
 
 
-def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool]:
+def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | list[bool]]:
     """The architecture's key/values of a GGUF file; what llama.cpp's loader needs, and what ours reads back."""
     name, rope = spec.architecture, spec.rope
-    entries: dict[str, int | float | str | bool] = {
+    entries: dict[str, int | float | str | bool | list[bool]] = {
         "vocab_size": spec.vocabulary,
         "context_length": spec.context,
         "embedding_length": spec.width,
@@ -116,6 +130,8 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool]:
     }
     if spec.window:
         entries["attention.sliding_window"] = spec.window
+    if spec.windowed:
+        entries[_PATTERN] = list(spec.windowed)
     if spec.experts:
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used

@@ -6,7 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgert_models.architecture import Architecture
-from edgert_models.architectures import gpt_oss, llama, mixtral, olmoe, qwen2, qwen2moe, qwen3moe
+from edgert_models.architectures import (
+    ernie4_5,
+    exaone4,
+    flex_olmo,
+    gpt_oss,
+    hunyuan_dense,
+    llama,
+    mixtral,
+    olmo2,
+    olmoe,
+    qwen2,
+    qwen2moe,
+    qwen3,
+    qwen3moe,
+    seed_oss,
+    smollm3,
+)
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
@@ -14,7 +30,24 @@ from edgert_models.metadata import Metadata, spec_from_metadata
 from edgert_models.spec import ModelSpec
 
 ARCHITECTURES: tuple[Architecture, ...] = tuple(
-    module.ARCHITECTURE for module in (llama, mixtral, olmoe, qwen2, qwen2moe, qwen3moe, gpt_oss)
+    module.ARCHITECTURE
+    for module in (
+        llama,
+        mixtral,
+        ernie4_5,
+        exaone4,
+        flex_olmo,
+        hunyuan_dense,
+        olmo2,
+        olmoe,
+        qwen2,
+        qwen2moe,
+        qwen3,
+        qwen3moe,
+        seed_oss,
+        smollm3,
+        gpt_oss,
+    )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}
 # Of architectures that share a GGUF name the first serves files of that name.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -64,6 +64,10 @@ class Rope:
         if self.scaling == "yarn" and self.factor > 1.0:
             return self.attention_factor * (1.0 + 0.1 * math.log(self.factor))
         return self.attention_factor
+
+    def unscaled(self) -> Rope:
+        """The same for the context that the model was first trained on."""
+        return replace(self, scaling="none", factor=1.0, attention_factor=1.0)
 
     def _turns_to_pair(self, turns: float) -> float:
         """The (fractional) pair that turns this many times within the original context."""

@@ -21,7 +21,7 @@ class ModelSpec:
     `normalize_experts` scales the chosen experts' weights to sum to one. `qk_norm` is "head" (each head by itself),
     "all" (the whole width) or None. `window` lets a position see only that many positions, itself included. `tied`
     uses the token embedding as the output matrix. Raises UnsupportedError naming the figure if they do not fit
-    together.
+    together. `windowed` says of every layer whether the window holds for it (empty: it holds for all).
     """
 
     architecture: str
@@ -43,6 +43,7 @@ class ModelSpec:
     normalize_experts: bool = True
     qk_norm: str | None = None
     window: int | None = None
+    windowed: tuple[bool, ...] = ()
     tied: bool = False
     attention_bias: bool = False
     output_bias: bool = False
@@ -66,6 +67,7 @@ class ModelSpec:
             self._require(0 < self.rope.original_context < _LIMIT, "yarn needs the original context length")
         self._require(0.0 <= self.norm_eps < 1.0, f"norm_eps is {self.norm_eps}")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
+        self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         if self.experts:
             self._require(self.experts <= _MAX_EXPERTS, f"experts is {self.experts}")
             self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")
@@ -83,6 +85,10 @@ class ModelSpec:
     def kv_width(self) -> int:
         """Elements of all key (or value) heads of one position."""
         return self.kv_heads * self.head_size
+
+    def window_of(self, layer: int) -> int | None:
+        """The window of a layer, None if it sees everything."""
+        return self.window if not self.windowed or self.windowed[layer] else None
 
     def _require(self, condition: bool, reason: str) -> None:
         if not condition:

@@ -68,17 +68,57 @@ def gpt_oss(**scaling: Any) -> dict[str, Any]:
     return {**SMALL, **sizes, "sliding_window": 5, **rope("yarn", factor=4.0, truncate=False, **scaling)}
 
 
+def olmo3(**changes: Any) -> dict[str, Any]:
+    """Layers with a window that is shorter than the sequences, and one without."""
+    return {**SMALL, **DENSE, "num_hidden_layers": 5, "intermediate_size": 48, "sliding_window": 5, **changes}
+
+
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
 # Gates and ups that are often clamped.
 GPT_OSS_GAINS = {"gate_up_proj": 3.0, "down_proj": 0.06}
+OLMO3 = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    "full_attention": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "attention_factor": 1.3,
+    },
+}
+NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
+# Norms after attention and feed-forward say how much a layer adds.
+POST_NORM = {"post_attention_layernorm": 0.15, "post_feedforward_layernorm": 0.15}
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 GOLDENS = {
     "qwen3moe": Golden("Qwen3Moe", qwen3moe()),
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
     "qwen3moe-fused": Golden("Qwen3Moe", qwen3moe(tie_word_embeddings=True), fused=True),
     "qwen3moe-sharded": Golden("Qwen3Moe", qwen3moe(moe_intermediate_size=16), shard_size="60KB"),
+    "olmo2": Golden("Olmo2", {**SMALL, **DENSE}, gains=POST_NORM),
+    "olmo3": Golden("Olmo3", olmo3(), gains=POST_NORM),
+    "olmo3-yarn": Golden(
+        "Olmo3",
+        olmo3(num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"], rope_parameters=OLMO3),
+        gains=POST_NORM,
+    ),
+    "flex-olmo": Golden("FlexOlmo", {**SMALL, **EXPERTS, "intermediate_size": 32}, gains=POST_NORM),
+    "exaone4": Golden("Exaone4", {**SMALL, **DENSE, **NO_WINDOW, **LLAMA3}, gains=POST_NORM),
+    "exaone4-windows": Golden(
+        "Exaone4",
+        {**SMALL, **DENSE, "sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"]},
+        gains=POST_NORM,
+    ),
+    "smollm3": Golden("SmolLM3", {**SMALL, "num_hidden_layers": 5, "intermediate_size": 48}),
+    "seed-oss": Golden("SeedOss", {**SMALL, **DENSE, "head_dim": 32}),
+    "ernie4.5": Golden("Ernie4_5", {**SMALL, **DENSE, "head_dim": 32, "tie_word_embeddings": True}),
+    "ernie4.5-biased": Golden("Ernie4_5", {**SMALL, **DENSE, "head_dim": 16, "use_bias": True}),
+    "hunyuan-dense": Golden(
+        "HunYuanDenseV1", {**SMALL, **DENSE, "head_dim": 32, **rope("dynamic", alpha=50.0, factor=1.0)}
+    ),
+    "qwen3": Golden("Qwen3", {**SMALL, **DENSE, "head_dim": 32}),
     "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),
     "qwen2moe": Golden("Qwen2Moe", qwen2moe()),
     "qwen2moe-fused": Golden("Qwen2Moe", qwen2moe(norm_topk_prob=True), fused=True),
@@ -139,6 +179,17 @@ GOLDENS = {
         },
     ),
     "mistral": Golden("Mistral", {**SMALL, **DENSE, "sliding_window": None}),
+    "ministral": Golden(
+        "Ministral",
+        {
+            **SMALL,
+            **DENSE,
+            "head_dim": 32,
+            "sliding_window": 5,
+            "layer_types": ["full_attention", "sliding_attention"],
+            **rope("default"),
+        },
+    ),
     "mistral-window": Golden("Mistral", {**SMALL, **DENSE, "sliding_window": 8}),
 }
 
@@ -155,7 +206,8 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim == 1 or name.endswith("_bias"):
-            value = 0.3 * noise + (1.0 if "norm" in name else 0.0)
+            gain = next((gain for part, gain in golden.gains.items() if part in name), 1.0)
+            value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0))
         elif "embed_tokens" in name:
             value = noise
         else:

@@ -1,13 +1,14 @@
 """HF configs and GGUF metadata both give a ModelSpec, and what is unsupported is refused by name."""
 
 import math
+import re
 from typing import Any
 
 import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation
+from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 
@@ -27,6 +28,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "yi": {"architectures": ["LlamaForCausalLM"], **SIZES, "rope_theta": 5e6, "attention_bias": False},
     "biased": {"architectures": ["LlamaForCausalLM"], **SIZES, "attention_bias": True, "mlp_bias": True},
     "mistral": {"architectures": ["MistralForCausalLM"], **SIZES, "sliding_window": 32, "head_dim": 32},
+    "ministral": {
+        "architectures": ["MinistralForCausalLM"],
+        **SIZES,
+        "sliding_window": 32,
+        "layer_types": ["full_attention", "sliding_attention"],
+    },
     "mixtral": {"architectures": ["MixtralForCausalLM"], **SIZES, **EXPERTS, "num_local_experts": 4},
     "olmoe": {"architectures": ["OlmoeForCausalLM"], **SIZES, **EXPERTS, "num_experts": 4, "clip_qkv": None},
     "qwen3moe": {
@@ -39,6 +46,41 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": True,
     },
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], **SIZES, "tie_word_embeddings": True},
+    "olmo2": {"architectures": ["Olmo2ForCausalLM"], **SIZES},
+    "olmo3": {"architectures": ["Olmo3ForCausalLM"], **SIZES, "num_hidden_layers": 5, "sliding_window": 16},
+    "olmo3-yarn": {
+        "architectures": ["Olmo3ForCausalLM"],
+        **SIZES,
+        "sliding_window": 16,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+            "full_attention": {
+                "rope_type": "yarn",
+                "rope_theta": 5e5,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        },
+    },
+    "flex-olmo": {"architectures": ["FlexOlmoForCausalLM"], **SIZES, **EXPERTS, "num_experts": 4},
+    "exaone4": {"architectures": ["Exaone4ForCausalLM"], **SIZES, "sliding_window": None},
+    "exaone4-windows": {
+        "architectures": ["Exaone4ForCausalLM"],
+        **SIZES,
+        "num_hidden_layers": 4,
+        "sliding_window": 16,
+        "sliding_window_pattern": "LLLG",
+    },
+    "smollm3": {"architectures": ["SmolLM3ForCausalLM"], **SIZES, "num_hidden_layers": 4, "mlp_bias": True},
+    "seed-oss": {"architectures": ["SeedOssForCausalLM"], **SIZES, "head_dim": 32, "attention_out_bias": True},
+    "ernie4.5": {"architectures": ["Ernie4_5ForCausalLM"], **SIZES, "use_bias": True},
+    "hunyuan-dense": {
+        "architectures": ["HunYuanDenseV1ForCausalLM"],
+        **SIZES,
+        "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0},
+    },
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], **SIZES, "head_dim": 32},
     "qwen2moe": {
         "architectures": ["Qwen2MoeForCausalLM"],
         **SIZES,
@@ -104,6 +146,11 @@ class Entries(dict[str, Any]):
 
     string = integer = number = boolean = _get
 
+    def booleans(self, key: str, default: list[bool], *, count: int) -> list[bool]:
+        found: list[bool] = self.get(key, default)
+        assert key not in self or len(found) == count
+        return found
+
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_spec_survives_gguf(name: str) -> None:
@@ -126,6 +173,7 @@ def test_spec_survives_gguf(name: str) -> None:
         "normalize_experts",
         "shared_feed_forward",
         "window",
+        "windowed",
         "tied",
     ):
         assert getattr(again, field) == getattr(spec, field), field
@@ -160,6 +208,65 @@ def test_windows_and_sinks_of_gpt_oss() -> None:
     assert {plan.weights[f"blk.0.{name}.bias"].role for name in ("attn_k", "ffn_gate_inp", "ffn_gate_exps")} == {
         Role.VECTOR
     }
+
+
+def test_windows_and_ropes_of_olmo3() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["olmo3"]))
+    assert [op.window for op in plan.ops if isinstance(op, Attend)] == [16, 16, 16, None, 16]
+    assert "blk.0.attn_norm.weight" not in plan.weights
+    assert plan.weights["blk.4.post_ffw_norm.weight"].shape == (64,)
+    spec = spec_from_config(CONFIGS["olmo3-yarn"])
+    scaled, _, plain, _ = (op for op in build_plan(spec).ops if isinstance(op, Rope))
+    assert (scaled.frequencies, scaled.magnitude) == (spec.rope.frequencies(), spec.rope.magnitude())
+    assert (plain.frequencies[1], plain.magnitude) == (pytest.approx(5e5 ** (-2 / 16)), 1.0)
+    assert scaled.magnitude == pytest.approx(1 + 0.1 * math.log(4))
+
+
+def test_layers_with_windows_in_a_file_that_does_not_say() -> None:
+    spec = spec_from_config(CONFIGS["olmo3"])
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    entries = Entries({"general.architecture": "olmo2", **metadata_from_spec(spec)})
+    assert entries.pop("olmo2.attention.sliding_window_pattern") == [True, True, True, False, True]
+    assert spec_from_gguf(entries, shapes).windowed == spec.windowed
+
+
+def test_windows_of_ministral() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["ministral"]))
+    assert [cache.window for cache in plan.caches] == [None, 32]
+
+
+@pytest.mark.parametrize(
+    ("name", "rotated"),
+    [
+        ("smollm3", [True, True, True, False]),
+        ("exaone4", [True, True]),
+        ("exaone4-windows", [True, True, True, False]),
+        ("olmo3-yarn", [True, True]),
+    ],
+)
+def test_layers_without_positions(name: str, rotated: list[bool]) -> None:
+    plan = build_plan(spec_from_config(CONFIGS[name]))
+    assert [isinstance(plan.ops[op.q.id], Rope) for op in plan.ops if isinstance(op, Attend)] == rotated
+
+
+def test_hunyuan_rotates_before_it_normalises() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["hunyuan-dense"]))
+    ropes = [op for op in plan.ops if isinstance(op, Rope)]
+    normalised = [op.x for op in plan.ops if isinstance(op, RmsNorm) and op.groups > 1]
+    assert normalised == [op.out for op in ropes]
+    assert ropes[0].frequencies[1] == pytest.approx((10000 * 1000 ** (16 / 14)) ** (-2 / 16))
+
+
+def test_biases_by_the_names_of_each_config() -> None:
+    def biases(name: str) -> set[str]:
+        weights = build_plan(spec_from_config(CONFIGS[name])).weights
+        return {key.removeprefix("blk.0.").removesuffix(".bias") for key in weights if re.match(r"blk\.0\..*bias", key)}
+
+    attention = {"attn_q", "attn_k", "attn_v"}
+    feed_forward = {"ffn_gate", "ffn_up", "ffn_down"}
+    assert biases("seed-oss") == {*attention, "attn_output"}
+    assert biases("ernie4.5") == {*attention, "attn_output", *feed_forward}
+    assert biases("smollm3") == feed_forward
 
 
 def test_yarn_between_pairs_that_are_no_whole_numbers() -> None:
@@ -234,6 +341,20 @@ def test_rope_layouts() -> None:
         ("qwen2moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is missing"),
         ("qwen2moe", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+        ("qwen3", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+        ("smollm3", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+        ("smollm3", {"no_rope_layer_interval": 2}, "no_rope_layer_interval=2 is not supported; supported: 4"),
+        ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, "no_rope_layers must be every 4th layer"),
+        ("exaone4-windows", {"sliding_window_pattern": "LG"}, "sliding_window_pattern='LG' is not supported"),
+        ("exaone4-windows", {"layer_types": ["full_attention"] * 4}, "sliding_window without a layer of type sliding"),
+        ("hunyuan-dense", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not"),
+        ("olmo3", {"layer_types": ["full_attention"]}, "layer_types must say sliding_attention or full_attention"),
+        ("olmo3", {"layer_types": ["chunked_attention"] * 5}, "of every layer, not .'chunked_attention'"),
+        (
+            "olmo3-yarn",
+            {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope parameters of sliding_attention must be unscaled, not {'rope_type': 'linear'",
+        ),
         (
             "gpt-oss",
             {"layer_types": ["full_attention"] * 2},
@@ -260,6 +381,6 @@ def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str
 
 
 def test_unknown_gguf_architecture() -> None:
-    message = "model architecture 'mamba' is not supported; supported: gpt-oss, llama, olmoe"
+    message = "model architecture 'mamba' is not supported; supported: ernie4_5, exaone4, flexolmo, gpt-oss, "
     with pytest.raises(UnsupportedError, match=message):
         spec_from_gguf(Entries({"general.architecture": "mamba"}), {})

@@ -47,7 +47,7 @@ def wire(g: Graph) -> Plan:
         block = f"blk.{i}"
         window = s.window if has_window(i) else None
         y = g.rms_norm(x, f"{block}.attn_norm.weight")
-        x = g.add(x, attention(g, y, block, window=window, sinks=f"{block}.attn_sinks.weight"))
+        x = g.add(x, attention(g, y, block, window=window, rope=s.rope, sinks=f"{block}.attn_sinks.weight"))
         y = g.rms_norm(x, f"{block}.post_attention_norm.weight")
         logits = g.linear(y, f"{block}.ffn_gate_inp", s.experts, bias=True, role=Role.ROUTER)
         x = g.add(x, g.moe(y, logits, block, kind="swiglu_oai", bias=True))

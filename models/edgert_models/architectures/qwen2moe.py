@@ -43,7 +43,8 @@ def wire(g: Graph) -> Plan:
     x = g.embed()
     for i in range(g.spec.layers):
         block = f"blk.{i}"
-        x = g.add(x, attention(g, g.rms_norm(x, f"{block}.attn_norm.weight"), block, window=None))
+        y = g.rms_norm(x, f"{block}.attn_norm.weight")
+        x = g.add(x, attention(g, y, block, window=None, rope=g.spec.rope))
         y = g.rms_norm(x, f"{block}.ffn_norm.weight")
         x = g.add(x, g.add(feed_forward(g, y, block), gated_shared_expert(g, y, block)))
     return predict(g, x)

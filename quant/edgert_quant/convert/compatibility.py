@@ -6,10 +6,16 @@ from dataclasses import replace
 
 from edgert_models.spec import ModelSpec
 
+_OWN_OUTPUT = ("gpt-oss", "olmo2", "olmoe", "qwen2moe")
+_SOME_WINDOWS = ("exaone4", "gpt-oss", "olmo2")  # what it reads windows of
+_UNKNOWN = ("flexolmo",)
+_NO_OUTPUT_BIAS = ("exaone4", "hunyuan-dense", "olmo2", "olmoe", "qwen3", "qwen3moe", "seed_oss", "smollm3")
+_NO_FEED_FORWARD_BIAS = ("ernie4_5", "seed_oss", "smollm3")
+
 
 def wants_own_output(spec: ModelSpec) -> bool:
     """Whether llama.cpp loads this model only with an output matrix beside the embedding that it is tied to."""
-    return spec.tied and spec.architecture in ("olmoe", "gpt-oss", "qwen2moe")
+    return spec.tied and spec.architecture in _OWN_OUTPUT
 
 
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
@@ -30,19 +36,27 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             f"llama.cpp takes yarn's beta_fast as 32, beta_slow as 1 and truncate as true in {spec.architecture}, "
             "whatever the model says: it turns positions by other angles, and answers differently far into a text"
         )
-    if spec.window and spec.window < spec.context and spec.architecture != "gpt-oss":
+    if spec.window and spec.window < spec.context and spec.architecture not in _SOME_WINDOWS:
         found.append(
             f"llama.cpp ignores the sliding window of {spec.window} positions in {spec.architecture}: "
             "it answers differently beyond them"
         )
+    if spec.architecture == "exaone4" and spec.window and spec.layers != 64:
+        found.append(
+            "llama.cpp knows windows of exaone4 only in models of 64 layers: in this one it sees and rotates everything"
+        )
     reasons = []
+    if spec.architecture in _UNKNOWN:
+        reasons.append(f"it does not know the architecture {spec.architecture}")
+    if spec.feed_forward_bias and spec.architecture in _NO_FEED_FORWARD_BIAS:
+        reasons.append(f"it knows no biases of the feed-forward network in {spec.architecture}")
     if wants_own_output(spec):
         reasons.append(f"it wants an output matrix in {spec.architecture}")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
-    if spec.architecture == "qwen2moe" and spec.query_width != spec.width:
-        reasons.append("it wants query heads together as wide as the model in qwen2moe")
-    if spec.output_bias and spec.architecture in ("olmoe", "qwen3moe"):
+    if spec.architecture in ("exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:
+        reasons.append(f"it wants query heads together as wide as the model in {spec.architecture}")
+    if spec.output_bias and spec.architecture in _NO_OUTPUT_BIAS:
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
     found += [f"llama.cpp will not load the file: {reason}" for reason in reasons]
     return found

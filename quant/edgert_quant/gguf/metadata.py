@@ -136,6 +136,15 @@ class GgufMetadata(Mapping[str, object]):
         value = self[key]
         return value if isinstance(value, bool) else self._wrong_type(key, "a boolean")
 
+    def booleans(self, key: str, default: _T | _Required = REQUIRED, *, count: int) -> list[bool] | _T:
+        """An array of `count` BOOLs."""
+        if key not in self._entries:
+            return self._default(key, default)
+        if self._entries[key].item_type is not ValueType.BOOL:
+            self._wrong_type(key, "an array of booleans")
+        self._check_count(key, count)
+        return [bool(item) for item in np.asarray(self[key])]
+
     def strings(self, key: str, default: _T | _Required = REQUIRED, *, count: int | None = None) -> list[str] | _T:
         """An array of strings, of `count` items where that is given."""
         if key not in self._entries:

@@ -99,7 +99,7 @@ def _gates() -> Iterator[Case]:
 def _rope() -> Iterator[Case]:
     def case(name: str, rope: Rope) -> Case:
         steps = [one_sequence(33), batch([(tokens(3), 200, range(16))])]
-        return Case(op="rope", name=name, wire=lambda g, x: g.rope(x, 4), steps=steps, spec={"rope": rope})
+        return Case(op="rope", name=name, wire=lambda g, x: g.rope(x, 4, rope), steps=steps, spec={"rope": rope})
 
     changes: tuple[dict[str, Any], ...] = ({}, {"factors": True}, {"scaling": "linear", "factor": 4.0})
     for layout, dims, change in product(RopeLayout, (16, 8), changes):

@@ -177,6 +177,9 @@ def test_report(tmp_path: Path) -> None:
         ("olmoe-fused", "llama.cpp does not scale the weights of the chosen experts"),
         ("qwen2moe-fused", "llama.cpp does not scale the weights of the chosen experts to sum to one in qwen2moe"),
         ("mistral-window", "llama.cpp ignores the sliding window of 8 positions"),
+        ("exaone4-windows", "llama.cpp knows windows of exaone4 only in models of 64 layers"),
+        ("flex-olmo", "llama.cpp will not load the file: it does not know the architecture flexolmo"),
+        ("ernie4.5-biased", "llama.cpp will not load the file: it knows no biases of the feed-forward network"),
         ("gpt-oss-yarn", "llama.cpp takes yarn's beta_fast as 32, beta_slow as 1 and truncate as true in gpt-oss"),
     ],
 )
@@ -186,7 +189,26 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen3moe", "olmoe", "mixtral", "llama", "llama-yarn", "mistral", "gpt-oss", "qwen2", "qwen2moe"]
+    "name",
+    [
+        "qwen3moe",
+        "olmoe",
+        "mixtral",
+        "llama",
+        "llama-yarn",
+        "mistral",
+        "gpt-oss",
+        "qwen2",
+        "qwen2moe",
+        "qwen3",
+        "olmo2",
+        "olmo3",
+        "exaone4",
+        "smollm3",
+        "seed-oss",
+        "ernie4.5",
+        "hunyuan-dense",
+    ],
 )
 def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
     report = convert(FOLDER / name, tmp_path / "model.gguf", type="f32")
@@ -201,6 +223,15 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("olmoe", {"head_size": 32}, "as many key as query heads in olmoe"),
         ("olmoe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmoe"),
         ("qwen3moe", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in qwen3moe"),
+        ("olmo2", {"tied": True}, "an output matrix in olmo2"),
+        ("olmo2", {"head_size": 32}, "query heads together as wide as the model in olmo2"),
+        ("olmo2", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmo2"),
+        ("exaone4", {"head_size": 32}, "query heads together as wide as the model in exaone4"),
+        ("flexolmo", {}, "it does not know the architecture flexolmo"),
+        ("ernie4_5", {"feed_forward_bias": True}, "no biases of the feed-forward network in ernie4_5"),
+        ("seed_oss", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in seed_oss"),
+        ("seed_oss", {"attention_bias": True, "tied": True, "head_size": 32}, None),
+        ("qwen3", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in qwen3"),
         ("qwen2moe", {"tied": True}, "an output matrix in qwen2moe"),
         ("qwen2moe", {"head_size": 32}, "query heads together as wide as the model in qwen2moe"),
         ("qwen2moe", {"attention_bias": True, "kv_heads": 1}, None),

@@ -1,0 +1,50 @@
+"""EXAONE-4: norms after attention and feed-forward. Where some layers have a window, the others have no positions.
+
+Sources: transformers' `modeling_exaone4`; llama.cpp's `models/exaone4.cpp`.
+"""
+
+from __future__ import annotations
+
+from edgert_models.architecture import POST_NORM_NAMES, Architecture, post_norm_decoder
+from edgert_models.config import Config, decoder_sizes, windows
+from edgert_models.errors import UnsupportedError
+from edgert_models.graph import Graph, Plan
+from edgert_models.rope import Rope, RopeLayout
+from edgert_models.spec import ModelSpec
+
+_PERIOD = 4  # of the layers that see everything
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of Exaone4ForCausalLM; a window that no layer has is refused."""
+    sizes = {**decoder_sizes(c, RopeLayout.HALVES), "attention_bias": False, "output_bias": False}
+    if c.get("sliding_window"):
+        if c.get("layer_types") is None:
+            c.refuse_unless("sliding_window_pattern", ("LLLG", _PERIOD), default=_PERIOD)
+        sizes |= windows(c, period=_PERIOD)
+        if "window" not in sizes:
+            raise UnsupportedError("config.json: sliding_window without a layer of type sliding_attention")
+    return ModelSpec(architecture="exaone4", **sizes, qk_norm="head")
+
+
+def rope_of(spec: ModelSpec, layer: int) -> Rope | None:
+    """The rope of a layer."""
+    return spec.rope if not spec.window or spec.window_of(layer) else None
+
+
+def wire(g: Graph) -> Plan:
+    """The wiring of `post_norm_decoder`."""
+    return post_norm_decoder(g, rope_of)
+
+
+ARCHITECTURE = Architecture(
+    name="exaone4",
+    title="EXAONE-4",
+    hf_classes=("Exaone4ForCausalLM",),
+    config=config,
+    wire=wire,
+    names=POST_NORM_NAMES,
+    rope_layout=RopeLayout.HALVES,
+    qk_norm="head",
+    window_period=_PERIOD,
+)
