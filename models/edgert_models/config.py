@@ -7,6 +7,7 @@ from typing import Any
 
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout, rope_from_config
+from edgert_models.spec import MAX_LAYERS
 
 _REQUIRED = object()
 _WINDOWED, _FULL = "sliding_attention", "full_attention"
@@ -88,9 +89,9 @@ def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) 
 def windows(c: Config, *, period: int) -> dict[str, Any]:
     """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th."""
     layers = c.integer("num_hidden_layers")
-    usual = [_WINDOWED if (i + 1) % period else _FULL for i in range(layers)]
+    usual = [_WINDOWED if (i + 1) % period else _FULL for i in range(min(layers, MAX_LAYERS))]
     kinds = c.get("layer_types") or usual
-    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {_WINDOWED, _FULL}:
+    if not isinstance(kinds, list) or len(kinds) != min(layers, MAX_LAYERS) or not set(kinds) <= {_WINDOWED, _FULL}:
         raise UnsupportedError(f"config.json: layer_types must say {_WINDOWED} or {_FULL} of every layer, not {kinds}")
     if _WINDOWED not in kinds:
         return {}

@@ -8,7 +8,7 @@ from typing import Protocol
 from edgert_models.architecture import Architecture
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
-from edgert_models.spec import ModelSpec
+from edgert_models.spec import MAX_LAYERS, ModelSpec
 
 _PATTERN = "attention.sliding_window_pattern"
 
@@ -85,7 +85,7 @@ def spec_from_metadata(
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
     """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so."""
     period = architecture.window_period
-    usual = [(i + 1) % period != 0 for i in range(layers)] if period else []
+    usual = [(i + 1) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
     return tuple(metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=layers))
 
 

@@ -8,7 +8,7 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
 
 _LIMIT = 1 << 31
-_MAX_LAYERS = 4096
+MAX_LAYERS = 4096
 _MAX_EXPERTS = 65536
 
 
@@ -55,7 +55,7 @@ class ModelSpec:
         }
         for key, value in sizes.items():
             self._require(0 < value < _LIMIT, f"{key} is {value}")
-        self._require(0 < self.layers <= _MAX_LAYERS, f"layers is {self.layers}")
+        self._require(0 < self.layers <= MAX_LAYERS, f"layers is {self.layers}")
         self._require(self.heads % self.kv_heads == 0, f"{self.heads} heads do not divide by {self.kv_heads} kv heads")
         self._require(max(self.query_width, self.kv_width) < _LIMIT, "heads times head_size is out of range")
         self._require(

@@ -349,6 +349,7 @@ def test_rope_layouts() -> None:
         ("exaone4-windows", {"layer_types": ["full_attention"] * 4}, "sliding_window without a layer of type sliding"),
         ("hunyuan-dense", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not"),
         ("olmo3", {"layer_types": ["full_attention"]}, "layer_types must say sliding_attention or full_attention"),
+        ("olmo3", {"num_hidden_layers": 10**9}, "layers is 1000000000"),
         ("olmo3", {"layer_types": ["chunked_attention"] * 5}, "of every layer, not .'chunked_attention'"),
         (
             "olmo3-yarn",

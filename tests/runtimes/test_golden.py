@@ -7,7 +7,7 @@ from edgert_quant.convert import convert
 from edgert_runtimes.base import Backend
 
 from tests.support.backends import BACKENDS, open_backend
-from tests.support.golden import FOLDER, NAMES, expected, logits_of, relative_error
+from tests.support.golden import FOLDER, NAMES, expected, logits_in_steps, logits_of, relative_error
 
 TOLERANCES = {"f32": 1e-4, "q8_0": 1e-2}
 EIGHT_BITS = 2e-2  # where weights and inputs have eight bits each: other backends give those of Q8_0 sixteen
@@ -35,3 +35,14 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
     exact = recipe == "f32" and not (name == QUANTIZED and backend.name in ("cpu", "cuda"))
     quantized = EIGHT_BITS if backend.name == "cuda" else TOLERANCES["q8_0"]
     assert max(error, largest) <= (TOLERANCES["f32"] if exact else quantized)
+
+
+@pytest.mark.parametrize(
+    "name", ["exaone4-windows", "gpt-oss", "hunyuan-dense", "ministral", "olmo3", "olmo3-yarn", "smollm3"]
+)
+def test_logits_do_not_depend_on_the_steps(name: str, backend: Backend, converted: Path) -> None:
+    path = converted / f"{name}-f32.gguf"
+    if not path.exists():
+        convert(FOLDER / name, path, type="f32")
+    tokens, logits = expected(name)
+    assert max(relative_error(logits_in_steps(backend, path, tokens), logits)) <= TOLERANCES["f32"]

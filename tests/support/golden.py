@@ -36,6 +36,24 @@ def logits_of(backend: Backend, path: Path, tokens: NDArray[np.int64], **changes
             session.close()
 
 
+def logits_in_steps(backend: Backend, path: Path, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The same of two sequences: some of the first, its next token beside some of the second, then both in step."""
+    with GgufFile.open(path) as file:
+        spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
+        session = backend.load(build_plan(spec), GgufWeights(file), limits())
+        try:
+            first, second = [session.step(batch([(list(tokens[0, :7]), 0, [3])]))], []
+            for i in range(7, tokens.shape[1]):
+                start = 0 if i == 7 else i
+                new = [(list(tokens[0, i : i + 1]), i, [3]), (list(tokens[1, start : i + 1]), start, [1])]
+                rows = session.step(batch(new))
+                first.append(rows[:1])
+                second.append(rows[1:])
+        finally:
+            session.close()
+    return np.stack([np.concatenate(first), np.concatenate(second)])
+
+
 def relative_error(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, float]:
     """The norm of the difference over the norm of what is wanted, and the same of the largest absolute values."""
     difference = found.astype(np.float64) - wanted

@@ -136,8 +136,8 @@ class GgufMetadata(Mapping[str, object]):
         value = self[key]
         return value if isinstance(value, bool) else self._wrong_type(key, "a boolean")
 
-    def booleans(self, key: str, default: _T | _Required = REQUIRED, *, count: int) -> list[bool] | _T:
-        """An array of `count` BOOLs."""
+    def booleans(self, key: str, default: _T | _Required = REQUIRED, *, count: int | None = None) -> list[bool] | _T:
+        """An array of BOOLs, of `count` items where that is given."""
         if key not in self._entries:
             return self._default(key, default)
         if self._entries[key].item_type is not ValueType.BOOL:

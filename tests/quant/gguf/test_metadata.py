@@ -62,6 +62,7 @@ def test_values(metadata):
     assert metadata.number("integer") == 40.0
     assert metadata.number("float") == 0.25
     assert metadata.boolean("yes") is True
+    assert metadata.booleans("flags", count=2) == [False, True]
     assert metadata.strings("strings", count=2) == ["a", "b"]
     integers = metadata.integers("integers", minimum=-1, maximum=9)
     assert integers.dtype == np.int64
@@ -92,12 +93,14 @@ def test_a_single_integer_stands_for_one_per_layer(metadata):
 
 def test_defaults_are_returned_as_they_are(metadata):
     default = object()
-    for getter in ("string", "integer", "number", "boolean", "strings", "integers", "numbers"):
+    for getter in ("string", "integer", "number", "boolean", "booleans", "strings", "integers", "numbers"):
         assert getattr(metadata, getter)("none", default) is default
         assert getattr(metadata, getter)("none", None) is None
 
 
-@pytest.mark.parametrize("getter", ["string", "integer", "number", "boolean", "strings", "integers", "numbers"])
+@pytest.mark.parametrize(
+    "getter", ["string", "integer", "number", "boolean", "booleans", "strings", "integers", "numbers"]
+)
 def test_missing_keys_are_named(metadata, getter):
     with pytest.raises(FileFormatError) as caught:
         getattr(metadata, getter)("llama.block_count")
@@ -122,6 +125,9 @@ def test_missing_keys_are_named(metadata, getter):
         ("number", "float", {"minimum": 0.5}, "is 0.25, below 0.5"),
         ("boolean", "integer", {}, "is UINT32, not a boolean"),
         ("boolean", "flags", {}, "is an array of BOOL, not a boolean"),
+        ("booleans", "yes", {}, "is BOOL, not an array of booleans"),
+        ("booleans", "integers", {}, "is an array of INT32, not an array of booleans"),
+        ("booleans", "flags", {"count": 3}, "has 2 items, not 3"),
         ("strings", "text", {}, "is STRING, not an array of strings"),
         ("strings", "integers", {}, "is an array of INT32, not an array of strings"),
         ("strings", "strings", {"count": 3}, "has 2 items, not 3"),
