@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 from edgert.text.parsing.base import CallArguments, CallEnd, Calls, Format, Steps, each, tagged
 from edgert.text.parsing.parameters import escaped
@@ -59,42 +60,40 @@ def _string(text: Scanner) -> Pieces[None]:
 
 
 def _object(text: Scanner, depth: int) -> Pieces[None]:
-    yield from text.expect("{")
-    yield "{"
-    yield from text.skip_space()
-    separator = ""
-    while not (yield from text.accept("}")):
-        if separator:
-            yield from text.expect(",")
-            yield from text.skip_space()
-        yield separator
-        separator = ", "
-        if (yield from text.accept(_MARK)):
-            yield from _string(text)
-        else:
-            yield json.dumps((yield from text.run(_KEY)).strip(), ensure_ascii=False)
-        yield from text.expect(":")
-        yield ": "
-        yield from text.skip_space()
-        yield from _value(text, depth + 1)
-        yield from text.skip_space()
-    yield "}"
+    return _items(text, "{", "}", lambda: _pair(text, depth))
 
 
 def _array(text: Scanner, depth: int) -> Pieces[None]:
-    yield from text.expect("[")
-    yield "["
+    return _items(text, "[", "]", lambda: _value(text, depth + 1))
+
+
+def _pair(text: Scanner, depth: int) -> Pieces[None]:
+    """A key and its value."""
+    if (yield from text.accept(_MARK)):
+        yield from _string(text)
+    else:
+        yield json.dumps((yield from text.run(_KEY)).strip(), ensure_ascii=False)
+    yield from text.expect(":")
+    yield ": "
+    yield from text.skip_space()
+    yield from _value(text, depth + 1)
+
+
+def _items(text: Scanner, opening: str, closing: str, item: Callable[[], Pieces[None]]) -> Pieces[None]:
+    """Items with commas between them, in brackets."""
+    yield from text.expect(opening)
+    yield opening
     yield from text.skip_space()
     separator = ""
-    while not (yield from text.accept("]")):
+    while not (yield from text.accept(closing)):
         if separator:
             yield from text.expect(",")
             yield from text.skip_space()
         yield separator
         separator = ", "
-        yield from _value(text, depth + 1)
+        yield from item()
         yield from text.skip_space()
-    yield "]"
+    yield closing
 
 
 GEMMA_4 = Format("gemma-4", ((_OPEN, _MARK),), (_OPEN, _CLOSE, _MARK), tagged((_OPEN,), _section))
