@@ -9,8 +9,6 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.registry import build_plan
-from edgert_models.rope import Rope, RopeLayout
-from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Limits
 from edgert_runtimes.conformance.tiny import batch, limits, tiny_spec
@@ -21,23 +19,9 @@ from edgert_runtimes.cuda.session import graph_rows, tiles_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-A3B = ModelSpec(
-    architecture="qwen3moe",
-    vocabulary=151936,
-    context=32768,
-    width=2048,
-    layers=48,
-    heads=32,
-    kv_heads=4,
-    head_size=128,
-    norm_eps=1e-6,
-    feed_forward=6144,
-    qk_norm="head",
-    experts=128,
-    experts_used=8,
-    expert_feed_forward=768,
-    rope=Rope(dims=128, layout=RopeLayout.HALVES),
-)
+from benchmarks.synthetic import SHAPES
+
+A3B = SHAPES["qwen3"]
 """Qwen3-30B-A3B."""
 LIMITS = Limits(context=4096, rows=512, sequences=8, blocks=2048, kv_type="f16")
 INPUTS = dict.fromkeys(("tokens", "positions", "sequence", "slots", "tables", "pick", "tiles"), 1)
