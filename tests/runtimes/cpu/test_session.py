@@ -20,6 +20,7 @@ from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
+from tests.support.callers import results_from_threads
 from tests.support.packed import random_rows
 
 PLAN = build_plan(tiny_spec())
@@ -216,17 +217,8 @@ def test_experts_are_unique_and_in_range_for_equal_and_infinite_logits() -> None
 
 def test_calls_from_several_threads_wait_for_each_other(session: CpuSession) -> None:
     expected = session.step(one()).tobytes()
-    wrong = []
-
-    def repeat() -> None:
-        wrong.extend(1 for _ in range(50) if session.step(one()).tobytes() != expected)
-
-    callers = [threading.Thread(target=repeat) for _ in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not wrong
+    results = results_from_threads(lambda: session.step(one()).tobytes(), 50)
+    assert results == [expected] * 200
 
 
 def _step_in_child(session: CpuSession, queue: "multiprocessing.Queue[str]") -> None:

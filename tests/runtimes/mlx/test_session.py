@@ -1,6 +1,5 @@
 """Loading, limits, errors, reports and forecasts of a session on MLX."""
 
-import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,6 +13,7 @@ from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, ra
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
+from tests.support.callers import results_from_threads
 from tests.support.packed import random_rows
 
 mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
@@ -275,17 +275,8 @@ def test_equal_logits_choose_the_first_experts() -> None:
 
 def test_calls_from_several_threads_wait_for_each_other(session: MlxSession) -> None:
     expected = session.step(one()).tobytes()
-    wrong = []
-
-    def repeat() -> None:
-        wrong.extend(1 for _ in range(10) if session.step(one()).tobytes() != expected)
-
-    callers = [threading.Thread(target=repeat) for _ in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not wrong
+    results = results_from_threads(lambda: session.step(one()).tobytes(), 10)
+    assert results == [expected] * 40
 
 
 def test_an_interrupted_step_ends(session: MlxSession, monkeypatch: pytest.MonkeyPatch) -> None:
