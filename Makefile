@@ -1,5 +1,5 @@
 # Everything a contributor runs. With uv: prefix with `uv run`; without: inside the virtual environment of the README.
-.PHONY: check test bench demo build requirements
+.PHONY: check test bench docs demo build requirements
 
 check:
 	ruff check .
@@ -12,6 +12,9 @@ test:
 bench:
 	python -m benchmarks.matmul
 	edgert bench --json
+
+docs:
+	python -m tests.golden.page
 
 demo:
 	edgert convert models/demo/checkpoint edgert/demo/model.gguf --type q4_k_m --name edgert-demo

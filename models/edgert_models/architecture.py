@@ -32,7 +32,8 @@ class Architecture:
     inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
     files and its checkpoints order rotated pairs, what holds where a file does not say (`window_period`: every
     so-manieth layer sees more than the window, 0 for none), and the `quant_method` of checkpoints whose experts keep
-    their form in every mix.
+    their form in every mix. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is
+    refused, and where stock llama.cpp answers differently.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Architecture:
     yarn_truncate: bool = True
     window_period: int = 0
     quantized: tuple[str, ...] = ()
+    notes: str = ""
 
     def source(self, spec: ModelSpec, name: str) -> Source:
         """Where a checkpoint has the GGUF tensor `name`; KeyError if this architecture does not know it."""

@@ -27,6 +27,7 @@ from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
 from edgert_models.metadata import Metadata, spec_from_metadata
+from edgert_models.refused import NEEDS
 from edgert_models.spec import ModelSpec
 
 ARCHITECTURES: tuple[Architecture, ...] = tuple(
@@ -60,7 +61,9 @@ def architecture_of_config(config: Mapping[str, Any]) -> Architecture:
     if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
         raise UnsupportedError("config.json names no model class under 'architectures'")
     if classes[0] not in _BY_CLASS:
-        raise UnsupportedError(f"model class {classes[0]} is not supported; supported: {', '.join(sorted(_BY_CLASS))}")
+        reason = f": it needs {NEEDS[classes[0]]}" if classes[0] in NEEDS else ""
+        supported = ", ".join(sorted(_BY_CLASS))
+        raise UnsupportedError(f"model class {classes[0]} is not supported{reason}; supported: {supported}")
     return _BY_CLASS[classes[0]]
 
 

@@ -321,6 +321,11 @@ def test_rope_layouts() -> None:
             {"architectures": ["FalconForCausalLM"]},
             "model class FalconForCausalLM is not supported; supported: ",
         ),
+        (
+            "llama",
+            {"architectures": ["JetMoeForCausalLM"]},
+            "model class JetMoeForCausalLM is not supported: it needs experts of attention; supported: ",
+        ),
         ("llama", {"architectures": None}, "names no model class"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ("llama", {"hidden_size": None}, "hidden_size is missing"),

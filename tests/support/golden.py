@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parents[1] / "golden"
 NAMES = tuple(sorted(path.parent.name for path in FOLDER.glob("*/config.json")))
+REFUSED_BY: dict[str, tuple[str, ...]] = {}
+"""Backends that refuse a checkpoint at load, by its name: docs/models.md is made of it."""
 
 
 def expected(name: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -27,4 +27,5 @@ ARCHITECTURE = Architecture(
     names=COMMON_NAMES,
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
+    notes="Biases of everything with `use_bias`, which llama.cpp does not load in the feed-forward network.",
 )

@@ -47,4 +47,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     window_period=_PERIOD,
+    notes="Windows, and no rope in layers without one. llama.cpp knows windows only in models of 64 layers, and loads"
+    " neither a bias of the attention output nor heads that are together not as wide as the model.",
 )

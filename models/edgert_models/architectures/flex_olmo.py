@@ -31,4 +31,5 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     normalize_experts=False,
+    notes="The name in GGUF is ours: llama.cpp has no such architecture.",
 )

@@ -77,4 +77,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     yarn_truncate=False,
     quantized=("mxfp4",),
+    notes="Sinks, windows in every second layer, biases of all projections and experts, the clamped SwiGLU, and "
+    "experts in BF16 or MXFP4: these go into the file to the bit, whatever the mix, unless `--tensor` says "
+    "otherwise. Other `layer_types`, `swiglu_limit` or `swiglu_alpha`, and no biases, are refused.",
 )

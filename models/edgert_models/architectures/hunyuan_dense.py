@@ -53,4 +53,5 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    notes="The rope that `alpha` stretches is honoured. llama.cpp loads no bias of the attention output.",
 )

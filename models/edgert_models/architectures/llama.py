@@ -38,4 +38,6 @@ ARCHITECTURE = Architecture(
     # Mixtral's files carry this architecture's name too, so its experts are known here.
     names={**COMMON_NAMES, **expert_names("block_sparse_moe", gate="w1", up="w3", down="w2")},
     rope_layout=RopeLayout.INTERLEAVED,
+    notes="Sliding windows of Mistral, and of Ministral in the layers that `layer_types` names, are honoured; "
+    "llama.cpp attends to everything in both.",
 )

@@ -18,5 +18,9 @@ def config(c: Config) -> ModelSpec:
 
 
 ARCHITECTURE = replace(
-    llama.ARCHITECTURE, title="Mixtral (llama with experts)", hf_classes=("MixtralForCausalLM",), config=config
+    llama.ARCHITECTURE,
+    title="Mixtral (llama with experts)",
+    hf_classes=("MixtralForCausalLM",),
+    config=config,
+    notes="An expert a tensor, or all experts in one.",
 )

@@ -59,4 +59,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     window_period=PERIOD,
+    notes="Windows in the layers that `layer_types` names, and rope that is scaled only outside of them; scaled rope "
+    "within windows is refused. llama.cpp loads neither a bias of the attention output nor heads that are "
+    "together not as wide as the model.",
 )

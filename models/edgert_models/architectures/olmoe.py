@@ -32,4 +32,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     normalize_experts=False,
+    notes="`clip_qkv` is refused. llama.cpp never normalises the weights of experts (`norm_topk_prob`), and loads "
+    "neither grouped queries, nor heads that are together not as wide as the model, nor a bias of the attention"
+    " output.",
 )

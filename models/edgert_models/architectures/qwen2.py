@@ -23,4 +23,5 @@ ARCHITECTURE = Architecture(
     wire=pre_norm_decoder,
     names=COMMON_NAMES,
     rope_layout=RopeLayout.HALVES,
+    notes="Sliding windows are refused.",
 )

@@ -68,4 +68,8 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     normalize_experts=False,
+    notes="The shared expert's gate is a vector in F32; files that have it as a matrix of one row are read too. Dense"
+    " layers among the sparse ones (`mlp_only_layers`, `decoder_sparse_step`) and sliding windows are refused. "
+    "llama.cpp never normalises the weights of experts (`norm_topk_prob`), and does not load heads that are "
+    "together not as wide as the model.",
 )

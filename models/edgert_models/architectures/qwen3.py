@@ -23,4 +23,5 @@ ARCHITECTURE = Architecture(
     names=COMMON_NAMES,
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    notes="Sliding windows are refused. llama.cpp loads no bias of the attention output.",
 )

@@ -33,4 +33,7 @@ ARCHITECTURE = Architecture(
     names={**COMMON_NAMES, **expert_names("mlp")},
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    notes="Dense layers among the sparse ones (`mlp_only_layers`, `decoder_sparse_step`) and sliding windows are "
+    "refused. llama.cpp always normalises the weights of experts (`norm_topk_prob: false` is ignored), and "
+    "loads no bias of the attention output.",
 )

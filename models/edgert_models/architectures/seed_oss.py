@@ -37,4 +37,5 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names={**COMMON_NAMES, **stored(**{_FFN_NORM: "model.layers.{i}.post_attention_layernorm"})},
     rope_layout=RopeLayout.HALVES,
+    notes="llama.cpp loads no biases of the attention output and the feed-forward network.",
 )

@@ -48,4 +48,6 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names=COMMON_NAMES,
     rope_layout=RopeLayout.INTERLEAVED,
+    notes="No rope in every fourth layer; other `no_rope_layers` and sliding windows are refused. llama.cpp loads no "
+    "biases of the attention output and the feed-forward network.",
 )

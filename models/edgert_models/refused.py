@@ -1,0 +1,80 @@
+"""Classes of MoE models that are known and not supported, and why: for the error at a checkpoint, and docs/models.md.
+
+The list is that of the causal language models with experts in the newest `transformers`; `python -m tests.golden.moe`
+says what it lacks. What starts to work leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_LATENT = "latent attention (MLA)"
+_INDEXER = "attention to positions that an indexer chooses"
+_SIGMOID = "experts chosen by sigmoids and a bias"
+_SHARED = "a shared expert without a gate"
+_DELTA = "a gated delta net, whose state is no cache"
+_MAMBA = "Mamba layers, whose state is no cache"
+_CONVOLUTIONS = "short convolutions, whose state is no cache"
+_HYPER = "hyper-connections, which keep several values for each row"
+
+NEEDS: Mapping[str, str] = {
+    "AXK1ForCausalLM": _LATENT,
+    "AXK2ForCausalLM": f"{_LATENT}, {_INDEXER}, and norms with a gate",
+    "AfmoeForCausalLM": f"{_SIGMOID}, and attention whose result has a gate",
+    "AriaTextForCausalLM": _SHARED,
+    "BailingHybridForCausalLM": f"{_LATENT}, and {_DELTA}",
+    "BailingMoeForCausalLM": _SHARED,
+    "BailingMoeV2ForCausalLM": f"{_SIGMOID}, and {_SHARED}",
+    "BeamForCausalLM": f"{_SIGMOID}, queries scaled by a power of the position, and attention whose result has a gate",
+    "Cohere2MoeForCausalLM": "attention and experts side by side, after one layer norm",
+    "DbrxForCausalLM": "layer norms, and clipped queries, keys and values",
+    "DeepseekForCausalLM": f"dense layers before the sparse ones, and {_SHARED}",
+    "DeepseekV2ForCausalLM": _LATENT,
+    "DeepseekV3ForCausalLM": _LATENT,
+    "DeepseekV32ForCausalLM": f"{_LATENT}, and {_INDEXER}",
+    "DeepseekV4ForCausalLM": f"compressed keys and values, {_INDEXER}, and {_HYPER}",
+    "DogeForCausalLM": "experts that are single vectors, retrieved by product keys",
+    "Dots1ForCausalLM": f"{_SIGMOID}, and {_SHARED}",
+    "Dots3NoteForCausalLM": f"{_LATENT}, and {_INDEXER}",
+    "Ernie4_5_MoeForCausalLM": f"dense layers before the sparse ones, a bias for choosing experts, and {_SHARED}",
+    "ExaoneMoeForCausalLM": f"{_SIGMOID}, and {_SHARED}",
+    "FlintForCausalLM": f"experts chosen by sigmoids, and {_SHARED}",
+    "Gemma4ForCausalLM": "several sizes of heads in one model, and experts beside a dense feed-forward network",
+    "Gemma4ForConditionalGeneration": "pictures and sound, beside what Gemma4ForCausalLM needs",
+    "Glm4MoeForCausalLM": f"{_SIGMOID}, and {_SHARED}",
+    "Glm4MoeLiteForCausalLM": _LATENT,
+    "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
+    "GraniteMoeForCausalLM": "factors on embeddings, on what layers add, and on logits",
+    "GraniteMoeHybridForCausalLM": f"factors on what layers add, and {_MAMBA}",
+    "GraniteMoeSWAForCausalLM": "factors on embeddings, on what layers add, and on logits",
+    "GraniteMoeSharedForCausalLM": f"factors on embeddings, on what layers add, and on logits, and {_SHARED}",
+    "HYV3ForCausalLM": f"{_SIGMOID}, and {_SHARED}",
+    "HYV4ForCausalLM": f"{_LATENT}, {_INDEXER}, and {_HYPER}",
+    "HunYuanMoEV1ForCausalLM": _SHARED,
+    "Inkling2ForCausalLM": f"biases by relative position, clipped norms, and {_CONVOLUTIONS}",
+    "Inkling2LoopForCausalLM": f"layers that run several times, clipped norms, and {_CONVOLUTIONS}",
+    "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
+    "JambaForCausalLM": _MAMBA,
+    "JetMoeForCausalLM": "experts of attention",
+    "KimiLinearForCausalLM": f"{_LATENT}, and {_DELTA}",
+    "Kolibri1ForCausalLM": f"experts chosen by logits with a bias and weighted by sigmoids, and {_SHARED}",
+    "LagunaForCausalLM": f"{_SIGMOID}, {_SHARED}, numbers of heads that differ by layer, and softplus gates",
+    "LaraMiniForCausalLM": _DELTA,
+    "Lfm2MoeForCausalLM": _CONVOLUTIONS,
+    "Llama4ForCausalLM": "attention within chunks, and experts whose inputs are scaled",
+    "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
+    "MellumForCausalLM": "a rope of its own in layers with windows, beside experts",
+    "MiMoV2FlashForCausalLM": f"{_SIGMOID}, and numbers and sizes of heads that differ by layer",
+    "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
+    "MiniMaxM2ForCausalLM": _SIGMOID,
+    "MiniMaxM3VLForCausalLM": f"{_SIGMOID}, and {_INDEXER}",
+    "Mistral4ForCausalLM": _LATENT,
+    "NemotronHForCausalLM": f"{_MAMBA}, and experts without gates",
+    "PhimoeForCausalLM": "layer norms, and experts chosen by a sparse mixer",
+    "Qwen3NextForCausalLM": _DELTA,
+    "Qwen3_5MoeForCausalLM": _DELTA,
+    "Qwen4ExpForCausalLM": f"{_INDEXER}, embeddings of n-grams, and {_DELTA}",
+    "SolarOpenForCausalLM": f"{_SIGMOID}, and {_SHARED}",
+    "ZayaForCausalLM": "keys and values that are convolved, and a router of its own kind",
+}
+"""What edgert does not do yet, by the name of the class."""
