@@ -18,6 +18,8 @@ _FACTORIES = {
 # In order of preference; `reference` is for checking and has to be asked for. MLX is not even looked for where it has
 # no GPU: to import it takes a while.
 _AUTOMATIC = ("mlx", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
+# What says why a backend cannot run here without importing the backend, which takes longer than to load a small model.
+_ABSENCES = {"cuda": ("edgert_runtimes.cuda.probing", "no_driver")}
 # Backends that let another one compute experts which do not fit in their memory.
 _HELPED = {"cuda": "cpu"}
 
@@ -32,6 +34,9 @@ def get_backend(name: str = "auto") -> Backend:
     if name == "auto":
         reasons = {}
         for candidate in _AUTOMATIC:
+            if reason := _absence(candidate):
+                reasons[candidate] = reason
+                continue
             backend = _make(candidate)
             probe = backend.probe()
             if probe.available and (probe.gpu or candidate == "cpu"):
@@ -48,6 +53,14 @@ def get_backend(name: str = "auto") -> Backend:
 def probe_all() -> dict[str, Probe]:
     """What every backend says of this machine."""
     return {name: _make(name).probe() for name in _FACTORIES}
+
+
+def _absence(name: str) -> str:
+    """Why a backend cannot run here, or nothing where that takes a closer look."""
+    if name not in _ABSENCES:
+        return ""
+    module, function = _ABSENCES[name]
+    return str(getattr(import_module(module), function)())
 
 
 def _make(name: str) -> Backend:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 from edgert_models.errors import BackendError
@@ -19,21 +20,36 @@ LEAST = (7, 5)
 """The oldest compute capability that the compiler makes code for."""
 
 
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+def no_driver() -> str:
+    """That NVIDIA's driver is missing, or nothing; cheap."""
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return "NVIDIA's driver (libcuda) is not installed here"
+    return ""
+
+
 def probe() -> Probe:
     """See Backend."""
+    from importlib.metadata import PackageNotFoundError, version
+
     versions: dict[str, str] = {}
     for name in PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             return Probe(False, f'the package {name} is not installed: pip install "edgert[cuda]"')
+    if reason := no_driver():
+        return Probe(False, reason, versions)
     try:
         from edgert_runtimes.cuda.driver import facts_of
 
         facts = facts_of()
-    except (ImportError, RuntimeError, BackendError) as error:  # RuntimeError: there is no libcuda
-        reason = str(error) if isinstance(error, BackendError) else "NVIDIA's driver (libcuda) is not installed here"
-        return Probe(False, reason, versions)
+    except (ImportError, RuntimeError, BackendError) as error:  # RuntimeError: cuda.bindings cannot use the library
+        return Probe(False, str(error), versions)
     reason = unsuitable(facts)
     return Probe(not reason, reason, {**describe(facts), **versions}, gpu=not reason)
 
