@@ -1,15 +1,17 @@
 """Writes GGUF files of real models' shapes with random weights, for measuring speed.
 
-    python -m benchmarks.synthetic olmoe q4_k_m olmoe.gguf [--layers 8 | --bytes 3GiB]
+    python -m benchmarks.synthetic olmoe q4_k_m olmoe.gguf [--layers 8 | --bytes 3GiB] [--tokenizer OTHER.gguf]
 
 Every tensor has valid blocks: a pool of quantized Gaussian rows, drawn from over and over. Types without a quantizer
-have random codes, with scales that give the weights their usual size.
+have random codes, with scales that give the weights their usual size. With the tokenizer of another file, and with that
+one's vocabulary, servers take the model too.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from edgert_models.errors import EdgertError, UnsupportedError
@@ -20,13 +22,18 @@ from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.blocks.layout import LAYOUTS
-from edgert_quant.gguf import GgufWriter
+from edgert_quant.gguf import GgufFile, GgufWriter
+from edgert_quant.gguf.values import ValueType
 from edgert_quant.recipes import RECIPES, recipe_named
 
 from edgert.cli.options import byte_count
 
 POOL_ROWS = 512
 PIECE_ROWS = 1 << 14
+
+Tokenizer = Sequence[tuple[str, Any, ValueType]]
+"""Keys of metadata, with their values and these values' types."""
+NO_TOKENIZER: Tokenizer = [("tokenizer.ggml.model", "none", ValueType.STRING)]
 
 SHAPES = {
     # OLMoE-1B-7B: 6.9 G weights, 1.3 G active.
@@ -168,7 +175,14 @@ def within(spec: ModelSpec, choose: Choose, limit: int) -> ModelSpec:
     raise UnsupportedError(f"one layer takes {size(replace(spec, layers=1), choose)} bytes, more than {limit}")
 
 
-def write(spec: ModelSpec, type_name: str, path: Path, seed: int = 0) -> None:
+def tokenizer_of(path: Path) -> Tokenizer:
+    """The tokenizer of a GGUF file."""
+    with GgufFile.open(path) as file:
+        keys = [key for key in file.metadata if key.startswith("tokenizer.")]
+        return [(key, file.metadata[key], file.metadata.stored_type(key)) for key in keys]
+
+
+def write(spec: ModelSpec, type_name: str, path: Path, seed: int = 0, tokenizer: Tokenizer = NO_TOKENIZER) -> None:
     """Write the file."""
     rng = np.random.default_rng(seed)
     plan = build_plan(spec)
@@ -182,7 +196,8 @@ def write(spec: ModelSpec, type_name: str, path: Path, seed: int = 0) -> None:
         writer.add_metadata("general.quantization_version", 2)
         for key, value in metadata_from_spec(spec).items():
             writer.add_metadata(key, value)
-        writer.add_metadata("tokenizer.ggml.model", "none")
+        for key, value, kind in tokenizer:
+            writer.add_metadata(key, value, kind)
         for weight in plan.weights.values():
             writer.add_tensor(weight.name, types[weight.name], weight.shape)
         writer.begin()
@@ -206,14 +221,20 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--layers", type=int, help="fewer layers than the model has")
     parser.add_argument("--bytes", help="as many layers as this allows, such as 3GiB")
+    parser.add_argument("--tokenizer", type=Path, help="a GGUF file whose tokenizer and vocabulary the model gets")
     arguments = parser.parse_args()
     spec = SHAPES[arguments.shape]
     try:
+        tokenizer = NO_TOKENIZER
+        if arguments.tokenizer is not None:
+            tokenizer = tokenizer_of(arguments.tokenizer)
+            tokens = next(value for key, value, _ in tokenizer if key == "tokenizer.ggml.tokens")
+            spec = replace(spec, vocabulary=len(tokens))
         _, choose = choice(arguments.type)
         spec = replace(spec, layers=arguments.layers or spec.layers)
         if (limit := byte_count(arguments.bytes, "--bytes")) is not None:
             spec = within(spec, choose, limit)
-        write(spec, arguments.type, arguments.output)
+        write(spec, arguments.type, arguments.output, tokenizer=tokenizer)
     except EdgertError as error:
         parser.error(str(error))
     print(f"{arguments.output}: {spec.layers} layers, {arguments.output.stat().st_size} bytes")

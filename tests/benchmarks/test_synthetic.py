@@ -11,8 +11,9 @@ from edgert_quant.gguf import GgufFile
 
 from benchmarks import synthetic
 from benchmarks.synthetic import SHAPES, choice, random_rows, size, within, write
-from edgert import LLM
+from edgert import LLM, SamplingParams
 
+DEMO = Path(__file__).parents[2] / "edgert/demo/model.gguf"
 TYPES = ("q8_0", "q4_0", "q4_k_m", "q6_k", "iq4_xs", "mxfp4")
 SMALL = replace(
     SHAPES["qwen3"],
@@ -96,3 +97,13 @@ def test_unknown_types_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     with pytest.raises(SystemExit):
         synthetic.main()
     assert "type 'q9' is not one of f32, " in capsys.readouterr().err
+
+
+def test_another_files_tokenizer_comes_with_its_vocabulary(tmp_path: Path) -> None:
+    tokenizer = synthetic.tokenizer_of(DEMO)
+    tokens = next(value for key, value, _ in tokenizer if key == "tokenizer.ggml.tokens")
+    path = tmp_path / "model.gguf"
+    write(replace(SMALL, vocabulary=len(tokens)), "q8_0", path, tokenizer=tokenizer)
+    with LLM(path, backend="reference", context=32) as llm, LLM(DEMO, backend="reference", context=32) as demo:
+        assert llm.tokenize("12 plus 30") == demo.tokenize("12 plus 30")
+        assert llm.generate("12 plus", SamplingParams(max_tokens=2)).usage.completion_tokens == 2
