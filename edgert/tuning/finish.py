@@ -8,9 +8,11 @@ worse.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ from edgert_quant.blocks.layout import LAYOUTS
 from edgert_runtimes.layerwise import Floats, Layerwise
 from numpy.typing import NDArray
 
+from edgert.tuning.kept import Arrays, Kept
 from edgert.tuning.material import Material
 from edgert.tuning.packed import Bytes, Packed
+from edgert.tuning.sensitivity import Progress
 
 Floats32 = NDArray[np.float32]
 HALVES = ("d", "dmin", "m")
@@ -108,7 +112,8 @@ class Tuner:
         self._arrays: dict[str, Floats32] = {**scales, **self._floats}
         self._moments = {name: Moments(np.zeros_like(own), np.zeros_like(own)) for name, own in self._arrays.items()}
         self._gradients: dict[str, Floats32] = {}
-        self._count = 0
+        self.count = 0
+        """Steps done."""
 
     def wants(self, name: str) -> bool:
         """See `Sink`."""
@@ -128,10 +133,10 @@ class Tuner:
 
     def step(self, pace: float) -> None:
         """Move everything against its derivative, and put the bytes in place."""
-        self._count += 1
+        self.count += 1
         for name, gradient in self._gradients.items():
             rate = SCALE_RATE if name in self._scales else FLOAT_RATE
-            self._arrays[name] -= np.float32(pace * rate) * self._moments[name].step(gradient, self._count)
+            self._arrays[name] -= np.float32(pace * rate) * self._moments[name].step(gradient, self.count)
         self._gradients = {}
         self.install()
 
@@ -142,15 +147,28 @@ class Tuner:
         for name, values in self._floats.items():
             self.packed.put(name, BlockType.F32, values.reshape(-1, values.shape[-1]).view(np.uint8))
 
-    def snapshot(self) -> dict[str, Floats32]:
+    def snapshot(self) -> Arrays:
         """All parameters, to come back to."""
         return {name: array.copy() for name, array in self._arrays.items()}
 
-    def restore(self, kept: Mapping[str, Floats32]) -> None:
+    def restore(self, kept: Mapping[str, NDArray[Any]]) -> None:
         """Come back to a snapshot."""
         for name, array in self._arrays.items():
             array[...] = kept[name]
         self.install()
+
+    def state(self) -> Arrays:
+        """All that the next step depends on."""
+        moments = self._moments.items()
+        first, second = ({f"{part} {n}": getattr(m, part) for n, m in moments} for part in ("first", "second"))
+        return {**self._arrays, **first, **second, "count": np.array(self.count)}
+
+    def go_on(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Be as a tuner was when it gave its state."""
+        for name, moments in self._moments.items():
+            moments.first[...], moments.second[...] = state[f"first {name}"], state[f"second {name}"]
+        self.count = int(state["count"])
+        self.restore(state)
 
 
 def finish(
@@ -159,20 +177,27 @@ def finish(
     *,
     steps: int,
     check: int = 25,
-    progress: Callable[[str, int, int], None] | None = None,
+    work: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[float, float]:
     """Tune `packed` in place for at most so many steps of one batch each. The divergence on the held-out windows before
-    and after.
+    and after. With a `work` folder the state is kept there at every check, and a run that was stopped goes on from it.
     """
     tuner = Tuner(material, packed)
+    depends = (material.key, material.taught_by, steps, check, *_digests(packed))
+    store = None if work is None else Kept(work, "tuned", *depends)
     tuner.install()
     before = best = material.divergence(tuner.walk, material.held)
     kept, waited = tuner.snapshot(), 0
-    rng = np.random.default_rng(0)
-    order: list[int] = []
-    for count in range(1, steps + 1):
-        order = order or list(rng.permutation(len(material.fit)))
-        batch = material.fit[order.pop()]
+    if store and (state := store.get("state")):
+        tuner.go_on(state)
+        best, waited = float(state["divergence"]), int(state["waited"])
+        kept = {name: state[f"best {name}"] for name in kept}
+    order = _order(len(material.fit), steps)
+    for count in range(tuner.count + 1, steps + 1):
+        if waited == PATIENCE:
+            break
+        batch = material.fit[order[count - 1]]
         logits, marks = tuner.walk.forward(batch)
         tuner.walk.backward(batch, marks, material.targets(batch).slope(logits), tuner)
         tuner.step(min(1.0, count / WARM_UP) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * count / steps))))
@@ -183,7 +208,21 @@ def finish(
             waited = 0 if found < best else waited + 1
             if found < best:
                 best, kept = found, tuner.snapshot()
-            if waited == PATIENCE:
-                break
+            if store:
+                bests = {f"best {name}": array for name, array in kept.items()}
+                figures = {"divergence": np.array(best), "waited": np.array(waited)}
+                store.put("state", {**tuner.state(), **bests, **figures})
     tuner.restore(kept)
     return before, best
+
+
+def _order(batches: int, steps: int) -> list[int]:
+    """Which batch each step takes: all in one order at random, then all in another."""
+    rng = np.random.default_rng(0)
+    rounds = [rng.permutation(batches)[::-1] for _ in range(-(-steps // batches))]
+    return [int(batch) for batch in np.concatenate(rounds)[:steps]]
+
+
+def _digests(packed: Packed) -> list[str]:
+    """What tells the bytes of one model from those of another."""
+    return [f"{name} {hashlib.sha256(rows.data).hexdigest()}" for name, rows in sorted(packed.rows.items())]

@@ -18,7 +18,7 @@ from edgert_runtimes.layerwise import Layerwise, Sequences
 from edgert_runtimes.weights import GgufWeights, check_weights
 from numpy.typing import NDArray
 
-from edgert.calibration.model import walk_through
+from edgert.calibration.model import fingerprint, walk_through
 from edgert.calibration.sums import SquaredInputs
 from edgert.text.tokenizer import Tokenizer
 from edgert.tuning.targets import Targets
@@ -83,6 +83,14 @@ class Material:
         self.tokens = len(windows) * window
         self.fit, self.held = ([Sequences.of(group) for group in groups] for groups in (fit, held))
         self._targets: dict[int, Targets] = {}
+        self.taught_by = ""
+        """The fingerprint of a teacher, if there is one."""
+
+    @cached_property
+    def key(self) -> str:
+        """Tells model and text apart from others."""
+        model = fingerprint(self.model.plan, self.model.provider)
+        return f"{model} {self.text_sha256} {self.window} {self.tokens}"
 
     @cached_property
     def reference(self) -> Layerwise:
@@ -108,6 +116,7 @@ class Material:
             for i in range(0, teacher.plan.spec.vocabulary, 97)
         ):
             raise RequestError("the teacher has another vocabulary than the model", parameter="teacher")
+        self.taught_by = fingerprint(teacher.plan, teacher.provider)
         walk = teacher.walk()
         for batch in (*self.fit, *self.held):
             self._targets[id(batch)] = Targets.of(walk.logits(batch))

@@ -1,8 +1,8 @@
 """`convert`, with measurement: from a model and a calibration text to a quantized file.
 
 Steps: the source as it is (a checkpoint becomes a BF16 file in the work folder first) → importance → sensitivities
-→ allocation, checked on the true divergence → rounding, layer by layer → tuning of scales → the file. What was measured
-is kept in the work folder until the file is there, so that a stopped run goes on.
+→ allocation, checked on the true divergence → rounding, layer by layer → tuning of scales → the file. What was
+measured, rounded and tuned is kept in the work folder until the file is there, so that a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from edgert_quant.recipes import DEFAULT, NATIVE, RECIPES, recipe_named
 from edgert.calibration.model import Model as Opened
 from edgert.tuning.allocation import allocate, curve
 from edgert.tuning.finish import finish as tune
+from edgert.tuning.kept import Kept
 from edgert.tuning.material import WINDOW, Material, Model
 from edgert.tuning.packed import Packed, pack
 from edgert.tuning.rounding import Rounder
@@ -127,7 +128,9 @@ def convert(
         if options.steps:
             if options.teacher is not None:
                 material.learn(teacher)
-            found["before tuning"], found["tuned"] = tune(material, packed, steps=options.steps, progress=said)
+            found["before tuning"], found["tuned"] = tune(
+                material, packed, steps=options.steps, work=work, progress=said
+            )
         named = options.plan is None and options.budget is None and options.bits is None
         report = write(
             reference,
@@ -305,8 +308,16 @@ class _Job:
             packed = self._plain(types)
             found = {"rounded": self._divergence(packed)}
             if self._options.compensate:
+                kept = Kept(
+                    self._work, "rounded", self._material.key, *sorted(f"{n} {k.name}" for n, k in types.items())
+                )
                 better = Rounder.run(
-                    self._material, types, self.importance, threads=self._options.threads, progress=self._said
+                    self._material,
+                    types,
+                    self.importance,
+                    kept=kept,
+                    threads=self._options.threads,
+                    progress=self._said,
                 )
                 found["compensated"] = self._divergence(better)
                 if found["compensated"] < found["rounded"]:

@@ -19,6 +19,7 @@ from edgert_quant.imatrix import POOL_ROWS, Importance
 from edgert_runtimes.layerwise import Layerwise, Observer
 from numpy.typing import NDArray
 
+from edgert.tuning.kept import Kept
 from edgert.tuning.material import Material
 from edgert.tuning.packed import Bytes, Packed
 from edgert.tuning.sensitivity import Progress
@@ -41,6 +42,7 @@ class Rounder(Observer):
         types: Mapping[str, BlockType],
         importance: Importance,
         *,
+        kept: Kept | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -53,6 +55,7 @@ class Rounder(Observer):
         self._text, self._held = material.everything()
         self._types, self._importance, self._threads = types, importance, threads
         self._progress, self._total, self._done = progress, len(types), 0
+        self._kept, self._restored = kept, set[str]()
         self._experts: dict[str, dict[int, Bytes]] = {}
         self._inputs: _Inputs | None = None
         self._pool: _Inputs | None = None
@@ -60,7 +63,7 @@ class Rounder(Observer):
 
     @classmethod
     def run(cls, material: Material, types: Mapping[str, BlockType], importance: Importance, **options: Any) -> Packed:
-        """All matrices of `types`, rounded; `options` are those of the class."""
+        """All matrices of `types`, rounded; `options` are those of the class. What `kept` has is not rounded again."""
         rounder = cls(material, types, importance, **options)
         rounder._walk.observe(rounder._text, rounder)
         return rounder.packed
@@ -72,7 +75,8 @@ class Rounder(Observer):
         if isinstance(op, ops.Moe):
             self._moe, self._pool = op, _Inputs(inputs[0], self._held)
             for name in (op.gate, op.up, op.down):
-                self._experts[name] = {}
+                if self._waits(name):
+                    self._experts[name] = {}
 
     def matrix(self, name: str, x: Floats) -> None:
         """See `Observer`."""
@@ -85,6 +89,9 @@ class Rounder(Observer):
 
     def expert(self, name: str, expert: int, x: Floats, rows: NDArray[np.intp]) -> None:
         """See `Observer`."""
+        if name in self._restored:
+            count = self._walk.weights.weights[name].shape[1]
+            self._replace(name, expert, self.packed.rows[name][expert * count : (expert + 1) * count])
         if not self._waits(name):
             return
         assert self._moe is not None
@@ -100,8 +107,7 @@ class Rounder(Observer):
         weights = self._walk.weights.expert(name, expert)
         packed = self._best(name, expert, weights, seen, judge)
         self._experts[name][expert] = packed
-        restored = dequantize(packed, self._types[name]).reshape(weights.shape)
-        self._walk.weights.replaced_experts[name, expert] = restored
+        self._replace(name, expert, packed)
 
     def after(self, op: ops.Op) -> None:
         """See `Observer`."""
@@ -120,20 +126,38 @@ class Rounder(Observer):
         for i in range(count):
             if i not in found:
                 found[i] = self._plain(name, i, weights.expert(name, i))
-        self.packed.put(name, self._types[name], np.concatenate([found[i] for i in range(count)]))
-        self._tell()
+        self._pack(name, np.concatenate([found[i] for i in range(count)]))
 
     def _waits(self, name: str) -> bool:
         """Whether a weight is still to be rounded."""
-        return name in self._types and name not in self.packed.rows
+        if name not in self._types or name in self.packed.rows:
+            return False
+        found = self._kept.get(name) if self._kept else None
+        if found is None:
+            return True
+        self._restored.add(name)
+        if len(self._walk.weights.weights[name].shape) == 3:
+            self._pack(name, found["rows"])
+        else:
+            self._put(name, found["rows"])
+        return False
 
     def _put(self, name: str, rows: Bytes) -> None:
-        self.packed.put(name, self._types[name], rows)
+        """Take a matrix as rounded, and go on with what it is now."""
         shape = self._walk.weights.weights[name].shape
         self._walk.weights.replaced[name] = dequantize(rows, self._types[name]).reshape(shape)
-        self._tell()
+        self._pack(name, rows)
 
-    def _tell(self) -> None:
+    def _replace(self, name: str, expert: int, rows: Bytes) -> None:
+        """Go on with what an expert is now."""
+        shape = self._walk.weights.weights[name].shape[1:]
+        self._walk.weights.replaced_experts[name, expert] = dequantize(rows, self._types[name]).reshape(shape)
+
+    def _pack(self, name: str, rows: Bytes) -> None:
+        """Take a tensor as rounded."""
+        self.packed.put(name, self._types[name], rows)
+        if self._kept and name not in self._restored:
+            self._kept.put(name, {"rows": rows})
         self._done += 1
         if self._progress:
             self._progress("round", self._done, self._total)

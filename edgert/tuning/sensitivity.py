@@ -14,7 +14,6 @@ from edgert_quant.gguf.output import write_whole
 from edgert_quant.imatrix import Importance
 from edgert_runtimes.layerwise.run import State
 
-from edgert.calibration.model import fingerprint
 from edgert.tuning.material import BATCH, Material
 from edgert.tuning.packed import pack
 
@@ -58,13 +57,11 @@ class Sensitivities:
     def __init__(self, material: Material, importance: Importance, path: Path, *, threads: int | None = None) -> None:
         self._material, self._importance, self._path, self._threads = material, importance, path, threads
         self._batches = material.fit[: max(ROWS // (material.window * BATCH), 1)]
-        model = fingerprint(material.model.plan, material.model.provider)
-        self._key = f"{model} {material.text_sha256} {material.window} {material.tokens}"
         self._saved = time.monotonic()
         self._known: dict[str, tuple[float | None, float]] = {}
         if path.exists():
             document = json.loads(path.read_text())
-            self._known = {k: tuple(v) for k, v in document["found"].items()} if document["key"] == self._key else {}
+            self._known = {k: tuple(v) for k, v in document["found"].items()} if document["key"] == material.key else {}
 
     def measure(self, fixed: Mapping[str, BlockType], progress: Progress | None = None) -> Costs:
         """Of every tensor that is quantized; those of a fixed type in that alone."""
@@ -151,7 +148,7 @@ class Sensitivities:
         return divergence, error
 
     def _save(self) -> None:
-        write_whole(self._path, json.dumps({"key": self._key, "found": self._known}).encode())
+        write_whole(self._path, json.dumps({"key": self._material.key, "found": self._known}).encode())
         self._saved = time.monotonic()
 
 

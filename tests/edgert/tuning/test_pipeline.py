@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from edgert_models.errors import RequestError
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.gguf import GgufFile
 
-from edgert.tuning import sensitivity
+from edgert.tuning import pipeline, rounding, sensitivity
 from edgert.tuning.finish import Scales, Tuner, finish
+from edgert.tuning.kept import Kept
 from edgert.tuning.material import Material, Model
 from edgert.tuning.packed import Packed, pack
 from edgert.tuning.pipeline import Options, Tuned, convert
@@ -110,6 +113,61 @@ def test_a_stopped_run_goes_on_from_what_was_measured(source: Path, tmp_path: Pa
     after = json.loads((work / "sensitivities.json").read_text())["found"]
     assert all(after[key] == value for key, value in marked.items())  # what was there is not measured again
     assert len(after) > len(marked)
+
+
+@pytest.mark.parametrize(("stage", "after"), [("round", 4), ("finish", 5)])
+def test_a_run_stopped_while_rounding_or_tuning_ends_as_if_it_had_not(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, after: int
+) -> None:
+    output, whole, work = tmp_path / "model.gguf", tmp_path / "whole.gguf", tmp_path / "work"
+    monkeypatch.setattr(pipeline, "tune", functools.partial(finish, check=2))
+    asked = Options(calibration=TEXT, window=64, type="q3_k_m", steps=9, work=work)
+    rounded = list[str]()
+    choose = rounding.choose_shrink
+    monkeypatch.setattr(rounding, "choose_shrink", lambda w, *a, **b: rounded.append("") or choose(w, *a, **b))
+    convert(source, whole, replace(asked, work=tmp_path / "other"))
+    all_matrices = len(rounded)
+
+    class StoppedError(Exception):
+        pass
+
+    seen: list[tuple[str, int]] = []
+
+    def tell(name: str, done: int, total: int) -> None:
+        seen.append((name, done))
+        if stopping and (name, done) == (stage, after):
+            raise StoppedError
+
+    stopping = True
+    with pytest.raises(StoppedError):
+        convert(source, output, asked, progress=tell)
+    assert not output.exists()
+    stopping = False
+    seen.clear()
+    rounded.clear()
+    convert(source, output, asked, progress=tell)
+    assert output.read_bytes() == whole.read_bytes()
+    if stage == "finish":
+        assert not rounded
+        assert [done for name, done in seen if name == "finish"] == [5, 6, 7, 8, 9]  # from the last check on
+    else:
+        assert len(rounded) == all_matrices - (after - 1)  # the first was the embedding, of which rows are looked up
+    assert not work.exists()
+
+
+def test_damaged_and_foreign_work_is_done_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, "rounded", "model", "text")
+    assert kept.get("a") is None
+    kept.put("a", {"rows": np.arange(6, dtype=np.uint8).reshape(2, 3), "count": np.array(3)})
+    found = kept.get("a")
+    assert found is not None
+    assert found["rows"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert Kept(tmp_path, "rounded", "model", "other text").get("a") is None
+    (path,) = tmp_path.glob("rounded-*/a.npz")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:40] + b"x" * 30 + whole[70:]):
+        path.write_bytes(damaged)
+        assert kept.get("a") is None
 
 
 @pytest.mark.parametrize(
