@@ -52,7 +52,8 @@ _RECOMMENDED = {
 class LLM:
     """A model, ready to answer. Any thread may call it; requests that come together share its steps.
 
-    `model` is a GGUF file, a hub id in the local cache, or None for the bundled demo model. `backend` is "auto", "cpu",
+    `model` is a GGUF file, `org/name[:QUANTIZATION]` of the Hugging Face hub (fetched unless it is in the cache, see
+    `edgert.hub`), or None for the bundled demo model. `backend` is "auto", "cpu",
     "cuda", "mlx" or "reference". `threads` None: all cores. `context` is the most tokens of a prompt and its answer;
     None: 4096, or the model's if that is less. `memory` bounds the bytes taken beside the file's own pages (the cache
     shrinks to fit, down to one context), with "cuda" those of the GPU's memory, whose experts that do not fit stay in
@@ -60,7 +61,7 @@ class LLM:
     "q4_0", or "auto" for f32 where the weights are floats and f16 elsewhere. `seed` is for requests that name none.
     `sequences` is how many answers are computed at once, `rows` how many tokens go through the model in one step at
     most, `queue_limit` how many requests may wait (None: any number). `chat_template` is a Jinja file to use instead of
-    the model's own template. `progress(stage, done, total)` is told about compiling and loading.
+    the model's own template. `progress(stage, done, total)` is told about fetching, compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
     """
@@ -82,7 +83,7 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         self.seed = SamplingParams(seed=seed).seed  # checked
-        self.path = resolve_model(model)
+        self.path = resolve_model(model, progress=progress)
         runtime = get_backend(backend)
         file = GgufFile.open(self.path)
         try:

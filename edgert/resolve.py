@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from edgert_models.errors import RequestError
 from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
-DEFAULT_QUANTIZATION = "Q4_K_M"
-_LATER_SHARD = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+from edgert.hub.cached import cached_sets, names_in
+from edgert.hub.files import HubReference, checkpoint_files, choose, matching
+from edgert.hub.pull import Progress, pull
+from edgert.hub.remote import is_offline
 
 
-def resolve_model(reference: str | Path | None) -> Path:
+def resolve_model(reference: str | Path | None, *, download: bool = True, progress: Progress | None = None) -> Path:
     """The GGUF file that `reference` means; RequestError says why there is none.
 
     A path (or file:// address) to a GGUF, of a split one the first file; None for the bundled demo model; or a hub id
-    `org/name[:QUANTIZATION]` (also with hf:// before it), looked up in the Hugging Face cache on this machine. Nothing
-    is downloaded.
+    `org/name[:QUANTIZATION]` (also with hf:// before it), looked up in the Hugging Face cache on this machine, and
+    fetched where that has nothing of it, unless `download` is false or HF_HUB_OFFLINE is set (see `edgert.hub.pull`).
     """
     if reference is None:
         return _demo()
     text = str(reference)
     if text.startswith("file://"):
         return _file(Path(unquote(urlsplit(text).path)), text)
-    hub, _, quantization = text.removeprefix("hf://").partition(":")
-    is_hub_id = HUB_ID.fullmatch(hub) is not None
     if text.startswith("hf://"):
-        if not is_hub_id:
-            raise RequestError(f"'{text}' is not of the form hf://org/name", parameter="model")
-        return _cached(hub, quantization)
-    path = Path(text).expanduser()
-    if path.exists() or not is_hub_id or isinstance(reference, Path) or hub.endswith(".gguf"):
+        return _fetched(HubReference.parse(text), download, progress)
+    path, hub = Path(text).expanduser(), text.partition(":")[0]
+    if path.exists() or not HUB_ID.fullmatch(hub) or isinstance(reference, Path) or hub.endswith(".gguf"):
         return _file(path, text)
-    return _cached(hub, quantization)
+    return _fetched(HubReference.parse(text), download, progress)
 
 
 def _demo() -> Path:
@@ -56,25 +53,25 @@ def _file(path: Path, text: str) -> Path:
     return path
 
 
-def _cached(hub: str, quantization: str) -> Path:
-    """The model's file of the wanted quantization in the hub's cache."""
-    folder = snapshot(hub)
-    found = [] if folder is None else sorted(p for p in folder.rglob("*.gguf") if not _LATER_SHARD.search(p.name))
-    if not found:
-        if folder is not None and (folder / "config.json").exists():
-            reason = f"'{hub}' is a checkpoint without GGUF files; convert it first: edgert convert {hub} model.gguf"
-        else:
-            reason = (
-                f"'{hub}' is neither a file nor in the Hugging Face cache ({hub_cache()}); "
-                "this version does not download models"
-            )
-        raise RequestError(reason, parameter="model")
-    wanted = quantization or DEFAULT_QUANTIZATION
-    matching = [path for path in found if wanted.lower() in path.name.lower()]
-    if len(matching) == 1:
-        return matching[0]
-    if len(found) == 1 and not quantization:
-        return found[0]
-    names = ", ".join(path.name for path in found)
-    reason = "more than one file" if matching else "no file"
-    raise RequestError(f"'{hub}' has {reason} of {wanted}; there are: {names}", parameter="model")
+def _fetched(wanted: HubReference, download: bool, progress: Progress | None) -> Path:
+    """The model's file in the hub's cache, which it is fetched to where that is allowed."""
+    sets = cached_sets(wanted.repository)
+    if not matching(list(sets), wanted):
+        folder = snapshot(wanted.repository)
+        if not sets and folder is not None and checkpoint_files(names_in(folder)):
+            raise RequestError(_to_convert(wanted.repository), parameter="model")
+        if download and not is_offline():
+            path = pull(str(wanted), progress=progress).path
+            if path.is_dir():
+                raise RequestError(_to_convert(wanted.repository), parameter="model")
+            return path
+        if not sets:
+            why = "HF_HUB_OFFLINE forbids to fetch it" if is_offline() else f"edgert pull {wanted} fetches it"
+            reason = f"'{wanted}' is neither a file nor in the Hugging Face cache ({hub_cache()}); {why}"
+            raise RequestError(reason, parameter="model")
+    chosen = choose(list(sets), wanted)
+    return sets[chosen] / chosen.first
+
+
+def _to_convert(name: str) -> str:
+    return f"'{name}' is a checkpoint without GGUF files; convert it first: edgert convert {name} model.gguf"

@@ -16,6 +16,7 @@ from edgert.cli import (
     evaluate,
     generate,
     inspect,
+    library,
     serve,
     tokenize,
     verify,
@@ -49,6 +50,9 @@ def _root(
 app.command()(chat.chat)
 app.command()(generate.generate)
 app.command()(serve.serve)
+app.command()(library.pull)
+app.command("list")(library.list_models)
+app.command("rm")(library.remove)
 app.command()(convert.convert)
 app.command()(calibrate.calibrate)
 app.command()(evaluate.evaluate)

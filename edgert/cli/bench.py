@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgert.measure import Measurement, PhaseProfile, Trial
 
 
+@options.may_be_offline
 def bench(
     model: options.Model = None,
     prompt_tokens: Annotated[

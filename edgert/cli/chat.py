@@ -13,6 +13,7 @@ from edgert.cli import options
 from edgert.cli.sampling import changed, sampling_options
 
 
+@options.may_be_offline
 @sampling_options
 def chat(
     model: options.Model = None,

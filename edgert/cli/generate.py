@@ -27,6 +27,7 @@ def read_prompt(prompt: str | None) -> str:
         raise RequestError(f"the prompt on stdin is not UTF-8 (byte {error.start})", parameter="prompt") from None
 
 
+@options.may_be_offline
 @sampling_options
 def generate(
     model: options.RequiredModel,

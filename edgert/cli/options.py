@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from edgert_models.errors import RequestError
@@ -41,9 +44,18 @@ def counts(option: str, values: Sequence[str], least: int = 1) -> list[int]:
 
 
 Model = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="A GGUF file. Without it: the bundled demo model.")
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A GGUF file, or ORG/NAME[:QUANT] of the Hugging Face hub. Without it: the bundled demo model.",
+    ),
 ]
-RequiredModel = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file, or 'demo' for the bundled model.")]
+RequiredModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A GGUF file, ORG/NAME[:QUANT] of the Hugging Face hub, or 'demo' for the bundled model."
+    ),
+]
 Backend = Annotated[str, typer.Option(envvar="EDGERT_BACKEND", help="auto, cpu, cuda, mlx or reference.")]
 Threads = Annotated[int | None, typer.Option(envvar="EDGERT_THREADS", min=1, help="Threads; default: all cores.")]
 Context = Annotated[
@@ -61,7 +73,29 @@ MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", min=1, help
 Template = Annotated[
     Path | None, typer.Option("--chat-template", help="A Jinja file to use instead of the model's own template.")
 ]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", envvar=["EDGERT_OFFLINE", "HF_HUB_OFFLINE"], help="Never ask the Hugging Face hub."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def may_be_offline(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command that may fetch models the option --offline; huggingface_hub's variable passes it on."""
+    signature = inspect.signature(command, eval_str=True)
+    offline = inspect.Parameter("offline", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Offline)
+
+    @wraps(command)
+    def with_option(*, offline: bool, **given: Any) -> None:
+        if offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        command(**given)
+
+    parameters = [*signature.parameters.values(), offline]
+    # typer reads both.
+    with_option.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_option.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_option
 
 
 def open_model(

@@ -18,6 +18,8 @@ PATIENCE = 0.2
 
 _TITLES = {
     "compile": "Compiling kernels for this CPU (once)",
+    "download": "Fetching the model",
+    "verify": "Checking what was fetched",
     "load": "Loading the model",
     "measure": "Measuring",
     "self-test": "Comparing with the reference",

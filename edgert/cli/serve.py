@@ -10,6 +10,7 @@ import typer
 from edgert.cli import options
 
 
+@options.may_be_offline
 def serve(
     model: options.Model = None,
     host: Annotated[str, typer.Option(envvar="EDGERT_HOST", help="Address to listen on.")] = "127.0.0.1",

@@ -11,6 +11,7 @@ from edgert.cli import options
 from edgert.cli.generate import read_prompt
 
 
+@options.may_be_offline
 def tokenize(
     model: options.RequiredModel,
     text: Annotated[str | None, typer.Argument(help="The text; without it, or as '-': read from stdin.")] = None,

@@ -8,6 +8,7 @@
     │   └── MemoryBudgetError    the plan of memory does not fit: needed and available bytes
     ├── RequestError         what the caller passed is wrong: parameter and reason
     │   └── ContextLengthError   prompt and answer do not fit the context: tokens and limit
+    ├── HubError             a model could not be fetched: network, access, damaged on the way, no room
     ├── VerificationError    a model file is not what its receipt says: the figure or the weights
     ├── TemplateError        a chat template failed, or overran its limits
     ├── QueueFullError       as many requests as allowed are waiting already
@@ -93,6 +94,14 @@ class ContextLengthError(RequestError):
         self.tokens = tokens
         self.limit = limit
         super().__init__(message, parameter=parameter)
+
+
+class HubError(EdgertError):
+    """A model could not be fetched from the hub: it cannot be reached, lets nobody in, sent something damaged, or the
+    disk has no room. The message says which, and what would work.
+    """
+
+    exit_code = 74  # EX_IOERR
 
 
 class VerificationError(EdgertError):

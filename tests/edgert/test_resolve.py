@@ -23,6 +23,7 @@ def cache_model(cache: Path, hub: str, *files: str) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "hub"
 
@@ -94,7 +95,7 @@ def test_several_that_fit_are_told(cache: Path) -> None:
 
 
 def test_what_the_cache_does_not_have_is_not_downloaded(cache: Path) -> None:
-    refused("org/name", "'org/name' is neither a file nor in the Hugging Face cache .* does not download")
+    refused("org/name", r"'org/name' is neither a file nor in the Hugging Face cache \(.*\); HF_HUB_OFFLINE forbids")
     cache_model(cache, "org/plain", "config.json", "model.safetensors")
     refused("org/plain", "a checkpoint without GGUF files; convert it first: edgert convert org/plain")
     refused("hf://nothing", "not of the form hf://org/name")
