@@ -61,7 +61,10 @@ def _fetched(wanted: HubReference, download: bool, progress: Progress | None) ->
         if not sets and folder is not None and checkpoint_files(names_in(folder)):
             raise RequestError(_to_convert(wanted.repository), parameter="model")
         if download and not is_offline():
-            path = pull(str(wanted), progress=progress).path
+            try:
+                path = pull(str(wanted), progress=progress).path
+            except RequestError as error:
+                raise RequestError(f"there is no file '{wanted}', and {error}", parameter="model") from None
             if path.is_dir():
                 raise RequestError(_to_convert(wanted.repository), parameter="model")
             return path

@@ -34,6 +34,7 @@ def doctor(
     as_json: options.Json = False,
 ) -> None:
     """Report versions, backends, caches and memory; the exit code is 1 where auto finds no backend or a test fails."""
+    from edgert_quant.hub import hub_cache
     from edgert_quant.jit import cache_folder
     from edgert_runtimes.registry import probe_all
 
@@ -56,6 +57,7 @@ def doctor(
                 "memory_bytes": memory,
                 "packages": packages,
                 "kernel_cache": str(cache_folder()),
+                "model_cache": str(hub_cache()),
                 "backends": {
                     name: {"available": p.available, "reason": p.reason, **p.details} for name, p in probes.items()
                 },
@@ -68,6 +70,7 @@ def doctor(
             f"{os.cpu_count()} cores, {size(memory)} of memory",
             ", ".join(f"{name} {number}" for name, number in packages.items()),
             f"kernel cache: {cache_folder()}",
+            f"model cache: {hub_cache()}",
             *_about_backends(probes),
         )
         results = []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WINDOW = 512  # as in edgert.windows, which is imported with NumPy
 
 
+@options.may_be_offline
 def evaluate(
     model: options.RequiredModel,
     text: Annotated[

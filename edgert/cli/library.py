@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +35,7 @@ def pull(
         print_json({**asdict(found), "path": str(found.path)})
         return
     came = f"{size(found.downloaded)} fetched" if found.downloaded else "all of it was here"
-    out.print(f"{found.model}: {len(found.files)} files, {size(found.size)}, {came}", markup=False, soft_wrap=True)
+    out.print(f"{found.model}: {_files(found.files)}, {size(found.size)}, {came}", markup=False, soft_wrap=True)
     out.print(str(found.path), markup=False, soft_wrap=True)
     if found.path.is_dir():
         out.print(f"to run it: edgert convert {model} model.gguf", markup=False, soft_wrap=True)
@@ -70,6 +70,10 @@ def _bar(model: str, quiet: bool) -> Iterator[Progress]:
 _STAGES = {"download": "Fetching", "verify": "Checking"}
 
 
+def _files(names: Sequence[str]) -> str:
+    return "1 file" if len(names) == 1 else f"{len(names)} files"
+
+
 def list_models(as_json: options.Json = False) -> None:
     """List the models in the Hugging Face cache: their names, sizes, and whether edgert runs them."""
     from edgert.cli.console import out, print_json, size
@@ -86,7 +90,7 @@ def list_models(as_json: options.Json = False) -> None:
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "quantization", "size", "architecture", "runs"):
-        table.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
+        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=title != "runs")
     for one in found:
         table.add_row(one.name, one.quantization, size(one.size), one.architecture, one.problem or "yes")
     out.print(table, markup=False)
@@ -107,7 +111,7 @@ def remove(
             raise RequestError(f"rm asks before it deletes '{model}', and nobody is here; add --yes", parameter="yes")
         for name in removal.names:
             out.print(f"  {name}", markup=False, soft_wrap=True)
-        typer.confirm(f"Delete these {len(removal.names)} files of {model} ({size(removal.freed)})?", abort=True)
+        typer.confirm(f"Delete {_files(removal.names)} of {model} ({size(removal.freed)})?", abort=True)
     removal.execute()
     if as_json:
         print_json({"model": model, "files": removal.names, "freed": removal.freed})

@@ -75,7 +75,7 @@ Template = Annotated[
 ]
 Offline = Annotated[
     bool,
-    typer.Option("--offline", envvar=["EDGERT_OFFLINE", "HF_HUB_OFFLINE"], help="Never ask the Hugging Face hub."),
+    typer.Option("--offline", envvar="EDGERT_OFFLINE", help="Never ask the Hugging Face hub."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

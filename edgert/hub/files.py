@@ -29,7 +29,7 @@ class HubReference:
         """Reads `[hf://]org/name[:WANTED]`; RequestError for anything else."""
         repository, _, wanted = text.removeprefix("hf://").partition(":")
         if not HUB_ID.fullmatch(repository):
-            raise RequestError(f"'{text}' is not of the form hf://org/name", parameter="model")
+            raise RequestError(f"'{text}' is not of the form org/name[:QUANTIZATION]", parameter="model")
         return cls(repository, wanted)
 
     def __str__(self) -> str:

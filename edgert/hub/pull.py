@@ -19,7 +19,8 @@ from edgert_models.errors import HubError, RequestError
 from edgert_quant.files import human_bytes
 from edgert_quant.hub import hub_cache, repository_folder
 
-from edgert.hub.files import HubReference, checkpoint_files, choose, gguf_sets
+from edgert.hub.cached import cached_sets
+from edgert.hub.files import HubReference, checkpoint_files, choose, gguf_sets, matching
 from edgert.hub.remote import MAIN, Listing, RemoteFile, is_offline, listing, receive
 
 Progress = Callable[[str, int, int], None]
@@ -43,12 +44,14 @@ def pull(reference: str, *, revision: str | None = None, progress: Progress | No
 
     `reference` is `org/name[:QUANTIZATION]` (also with hf:// before it; default Q4_K_M, or the only one there is), or a
     file's name after the colon. A repository without GGUF files is fetched as a checkpoint, for `edgert convert`.
-    `revision` is a branch, a tag or a commit. Raises RequestError for what the hub does not have, HubError for what
-    goes wrong on the way; what has come so far is kept, and the next pull goes on.
+    `revision` is a branch, a tag or a commit. Where HF_HUB_OFFLINE is set, what the cache has is all there is.
+
+    Raises RequestError for what the hub does not have, HubError for what goes wrong on the way; what has come so far is
+    kept, and the next pull goes on.
     """
     wanted = HubReference.parse(reference)
     if is_offline():
-        raise HubError(f"'{wanted}' cannot be fetched: HF_HUB_OFFLINE forbids to ask the hub")
+        return _here(wanted)
     found = listing(wanted.repository, revision or MAIN)
     names = _chosen(found, wanted)
     files = [found.files[name] for name in names]
@@ -67,6 +70,18 @@ def pull(reference: str, *, revision: str | None = None, progress: Progress | No
         raise HubError(f"'{wanted}' cannot be kept in {folder}: {error.strerror}{full}") from error
     path = snapshot / names[0] if names[0].endswith(".gguf") else snapshot
     return Pulled(str(wanted), found.commit, path, names, sum(file.size for file in files), downloaded)
+
+
+def _here(wanted: HubReference) -> Pulled:
+    """What the cache has of it; HubError if that is nothing."""
+    sets = cached_sets(wanted.repository)
+    if not matching(list(sets), wanted):
+        reason = "it is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub"
+        raise HubError(f"'{wanted}' cannot be fetched: {reason}")
+    chosen = choose(list(sets), wanted)
+    folder = sets[chosen]
+    size = sum((folder / name).stat().st_size for name in chosen.files)
+    return Pulled(str(wanted), folder.name, folder / chosen.first, chosen.files, size, downloaded=0)
 
 
 def _chosen(found: Listing, wanted: HubReference) -> tuple[str, ...]:

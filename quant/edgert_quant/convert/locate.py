@@ -20,7 +20,7 @@ def locate(source: str | Path) -> Path:
         if folder is None:
             raise RequestError(
                 f"{source}: there is no such folder or file, "
-                f"and no such model in the Hugging Face cache at {hub_cache()}",
+                f"and no such model in the Hugging Face cache at {hub_cache()} (edgert pull)",
                 parameter="source",
             )
         return folder

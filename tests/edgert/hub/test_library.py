@@ -99,7 +99,7 @@ def test_commands(hub: Hub, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run("list").stdout == "no models; edgert pull ORG/NAME fetches one\n"
     pulled = run("pull", "lab/tiny")
     assert pulled.exit_code == 0
-    assert "lab/tiny: 1 files, " in pulled.stdout
+    assert "lab/tiny: 1 file, " in pulled.stdout
     assert json.loads(run("pull", "lab/tiny", "--json").stdout)["downloaded"] == 0
     assert json.loads(run("list", "--json").stdout)[0]["name"] == "lab/tiny:F32"
     assert "lab/tiny:F32" in run("list").stdout

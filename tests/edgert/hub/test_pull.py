@@ -85,11 +85,14 @@ def test_a_reference_opens_what_it_means(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert resolve_model("lab/m:m-Q8_0.gguf").read_bytes() == MODEL * 2
     with pytest.raises(RequestError, match=r"'lab/split' is neither a file nor .* edgert pull lab/split fetches it"):
         resolve_model("lab/split", download=False)
+    with pytest.raises(RequestError, match="there is no file 'lab/m:Q2_K', and 'lab/m' has no file of Q2_K; there are"):
+        resolve_model("lab/m:Q2_K")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert resolve_model("lab/m") == fetched
     with pytest.raises(RequestError, match="HF_HUB_OFFLINE forbids to fetch it"):
         resolve_model("lab/split")
-    fails("lab/split", HubError, "'lab/split' cannot be fetched: HF_HUB_OFFLINE forbids to ask the hub")
+    fails("lab/split", HubError, "'lab/split' cannot be fetched: it is not in the cache, and HF_HUB_OFFLINE")
+    assert pull("lab/m").path == fetched
 
 
 def test_all_shards_or_none(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
