@@ -18,6 +18,7 @@ from edgert_models import build_plan, spec_from_gguf
 from edgert_models.errors import MemoryBudgetError, RequestError, UnsupportedError
 from edgert_quant.gguf import GgufFile, GgufMetadata
 from edgert_runtimes.base import Limits, OpTime, Progress, Session
+from edgert_runtimes.experts import layer_of, mixtures_of
 from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
@@ -115,6 +116,7 @@ class LLM:
             known = self.spec.vocabulary
             if self._tokenizer is not None:
                 known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
+            self._mixtures = {layer_of(op): op.experts for op in mixtures_of(plan).values()}
             self.vocabulary = known  # token ids are below it
             self.context = limits[0].context
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
@@ -333,6 +335,15 @@ class LLM:
     def running(self) -> list[Running]:
         """The requests that the engine is at."""
         return self._engine.running()
+
+    def expert_load(self) -> dict[int, NDArray[np.int64]] | None:
+        """How many tokens each expert has had since the model was loaded, int64 [experts], by layer (layers without
+        experts are not there); None where the backend does not count them.
+        """
+        counts = self._engine.expert_load()
+        if counts is None:
+            return None
+        return {layer: row[:experts] for (layer, experts), row in zip(self._mixtures.items(), counts, strict=True)}
 
     @property
     def latencies(self) -> Latencies:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TypeVar
 
+import numpy as np
 from edgert_models.errors import BackendError, CancelledError, ContextLengthError, QueueFullError, RequestError
 from edgert_runtimes.base import OpTime, Session
+from edgert_runtimes.experts import CountingSession
+from numpy.typing import NDArray
 
 from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
@@ -185,6 +188,10 @@ class Engine:
             )
             for request in list(self._worker.scheduler.running)
         ]
+
+    def expert_load(self) -> NDArray[np.int64] | None:
+        """See CountingSession; None where the backend does not count. Cheap, from any thread."""
+        return self._session.expert_load() if isinstance(self._session, CountingSession) else None
 
     @property
     def latencies(self) -> Latencies:

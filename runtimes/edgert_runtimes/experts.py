@@ -1,5 +1,6 @@
-"""The contract between a backend that keeps only some experts of a mixture in its memory, and one that computes the
-others on the host. Backends do not know each other: the registry hands one to the other.
+"""Experts: what sessions tell of them, and the contract between a backend that keeps only some experts of a mixture in
+its memory, and one that computes the others on the host. Backends do not know each other: the registry hands one to
+the other.
 """
 
 from __future__ import annotations
@@ -7,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from edgert_models import ops
 from edgert_models.graph import Plan
+from numpy.typing import NDArray
 
 from edgert_runtimes.base import Float32, Int32, Progress, WeightProvider
 
@@ -55,6 +59,32 @@ class ExpertUse:
         """Share of hits; 1 where nothing was asked for."""
         asked = self.hits + self.fetched + self.on_host
         return self.hits / asked if asked else 1.0
+
+
+def expert_counts(plan: Plan) -> NDArray[np.int64]:
+    """Zeros [mixtures, experts] to count in: a row for each mixture of a plan, as wide as the largest."""
+    mixtures = mixtures_of(plan).values()
+    return np.zeros((len(mixtures), max((op.experts for op in mixtures), default=0)), np.int64)
+
+
+def mixtures_of(plan: Plan) -> dict[int, ops.Moe]:
+    """The mixtures of a plan by index."""
+    return {index: op for index, op in enumerate(plan.ops) if isinstance(op, ops.Moe)}
+
+
+def layer_of(op: ops.Moe) -> int:
+    """The layer that a mixture is in, by the names of its tensors (`blk.N.…`)."""
+    return int(op.gate.split(".")[1])
+
+
+@runtime_checkable
+class CountingSession(Protocol):
+    """A session that counts which experts its routers choose."""
+
+    def expert_load(self) -> NDArray[np.int64]:
+        """How many rows each expert has had since the session was made: [mixtures, experts], a copy. From any thread,
+        also during a step, whose counts may then be there in part.
+        """
 
 
 @runtime_checkable

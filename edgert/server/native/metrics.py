@@ -40,11 +40,22 @@ def exposition(llm: LLM, served: Served) -> str:
             "Blocks of the KV cache: held by requests, cached for later ones, free",
             [({"state": state}, float(count)) for state, count in blocks.items()],
         ),
+        _family("edgert_expert_tokens_total", "counter", "Tokens that each expert has had", _experts(llm)),
         _histogram("edgert_queue_seconds", "Time in the queue", latencies.queue),
         _histogram("edgert_time_to_first_token_seconds", "Time to the first token", latencies.first_token),
         _histogram("edgert_time_between_tokens_seconds", "Time from token to token", latencies.between_tokens),
     ]
     return "".join(parts)
+
+
+def _experts(llm: LLM) -> list[Sample]:
+    """None where the backend does not count them."""
+    load = llm.expert_load() or {}
+    return [
+        ({"layer": str(layer), "expert": str(expert)}, float(count))
+        for layer, counts in load.items()
+        for expert, count in enumerate(counts.tolist())
+    ]
 
 
 def _one(name: str, kind: str, told: str, value: float) -> str:

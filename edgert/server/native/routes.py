@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from edgert import LLM
 from edgert.server.counting import Served
 from edgert.server.documented import OpenAIError, errors_as
+from edgert.server.native.live import glance
 from edgert.server.native.metrics import exposition
 from edgert.server.native.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from edgert.server.strict import StrictRoute
@@ -20,7 +21,7 @@ _PROMETHEUS = "text/plain; version=0.0.4"
 
 
 def native_routes(llm: LLM, served: Served) -> APIRouter:
-    """/health, /metrics, /slots, /tokenize, /detokenize, /apply-template."""
+    """/health, /metrics, /slots, /live, /tokenize, /detokenize, /apply-template."""
     router = APIRouter(route_class=StrictRoute, tags=["native"], responses=errors_as(OpenAIError))
 
     @router.get("/health", summary="Whether the server answers, and what it is doing")
@@ -39,6 +40,10 @@ def native_routes(llm: LLM, served: Served) -> APIRouter:
             {"id": index, "n_ctx": llm.context, "is_processing": bool(slot), **slot}
             for index, slot in enumerate([*running, *idle])
         ]
+
+    @router.get("/live", summary="A glance at requests, cache, latencies and experts")
+    async def live() -> dict[str, Any]:
+        return glance(llm)
 
     @router.post("/tokenize", summary="The tokens of a text")
     async def tokenize(body: TokenizeRequest) -> dict[str, Any]:

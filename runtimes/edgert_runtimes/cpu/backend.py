@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from edgert_models import ops
@@ -21,6 +22,7 @@ from edgert_models.graph import Plan
 from edgert_quant import jit
 from edgert_quant.blocks import BlockType
 from edgert_quant.jit.helpers import prepare_together
+from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
 from edgert_runtimes.cpu import compiling
@@ -36,6 +38,7 @@ from edgert_runtimes.cpu.formats.isa import ISAS, VARIABLE, forced_isa, why_not
 from edgert_runtimes.cpu.kernels import checks, table
 from edgert_runtimes.cpu.lower import lower
 from edgert_runtimes.cpu.profile import Profile
+from edgert_runtimes.experts import expert_counts
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.limits import check_limits
 from edgert_runtimes.memory import allocate, available_memory, check_memory
@@ -146,7 +149,13 @@ class CpuSession:
         self._cache = allocate(program.cache_bytes + CACHE_SLACK)
         self._workspace = allocate(program.workspace_bytes)
         self._loaded = loaded
-        addresses = {"cache": self._cache.ctypes.data, "workspace": self._workspace.ctypes.data}
+        self._expert_load = expert_counts(plan)
+        areas: dict[str, NDArray[Any]] = {
+            "cache": self._cache,
+            "workspace": self._workspace,
+            "loads": self._expert_load,
+        }
+        addresses = {name: area.ctypes.data for name, area in areas.items()}
         targets = {plan.logits.id, plan.hidden.id}
         self._linked = linking.link(program, addresses, loaded, targets)
         self._executor = Executor(report.threads, self._linked.words, program.scratch_bytes)
@@ -157,7 +166,7 @@ class CpuSession:
         self._closed = False
         self._profile: Profile | None = None
         # Threads must be gone before the memory is: also when a session is forgotten, or the interpreter ends.
-        memory = (self._cache, self._workspace, self._inputs, self._linked, dict(loaded))
+        memory = (areas, self._inputs, self._linked, dict(loaded))
         self._finalizer = weakref.finalize(self, _stop, self._executor, memory)
 
     def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
@@ -212,6 +221,10 @@ class CpuSession:
             self._profile = Profile(self._plan, self._program, self._linked, self._loaded, self.limits) if on else None
             self._executor.state[table.PROFILE] = self._profile.times.ctypes.data if self._profile is not None else 0
         return found
+
+    def expert_load(self) -> NDArray[np.int64]:
+        """See CountingSession."""
+        return self._expert_load.copy()
 
     def close(self) -> None:
         """See Session. Waits for a step that runs."""

@@ -23,6 +23,7 @@ from edgert_runtimes.cpu.lower import Lowering
 from edgert_runtimes.cpu.program import Place, Program
 from edgert_runtimes.cpu.values import stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded
+from edgert_runtimes.experts import mixtures_of
 from edgert_runtimes.memory import allocate
 
 PAIRS = 512
@@ -33,7 +34,7 @@ def experts_plan(plan: Plan) -> tuple[Plan, dict[int, int]]:
     """The mixtures of a plan, each with inputs of its own and one expert a row; by index in `plan.ops`, where they are
     in it.
     """
-    found = {index: op for index, op in enumerate(plan.ops) if isinstance(op, ops.Moe)}
+    found = mixtures_of(plan)
     alone: list[ops.Op] = []
     for op in found.values():
         x, logits, out = (

@@ -26,6 +26,7 @@ from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
 from edgert_runtimes.cpu.values import Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
+from edgert_runtimes.experts import expert_counts, mixtures_of
 from edgert_runtimes.memory import aligned
 from edgert_runtimes.values import Span
 
@@ -198,7 +199,7 @@ class Lowering(Values):
 
     def _moe(self, op: ops.Moe) -> None:
         count = self.rows_of(op.out)
-        routing = self.routing(op)
+        routing = {**self.routing(op), route.LOAD: self._load_of(self.op)}
         self._scratch(2 * 4 * op.experts)
         logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
         logits[route.NORMALIZE] = int(op.normalize)
@@ -225,6 +226,11 @@ class Lowering(Values):
         ):
             routing[number] = self.take(size)
         return routing
+
+    def _load_of(self, index: int) -> Place:
+        """Where the rows of a mixture's experts are counted."""
+        row = list(mixtures_of(self.plan)).index(index)
+        return Place("loads", row * expert_counts(self.plan).strides[0])
 
     def expert_products(self, op: ops.Moe, routing: Mapping[int, Field]) -> Place:
         """The records that follow the choice of experts; where their results will be: float32 [pairs, stride]."""

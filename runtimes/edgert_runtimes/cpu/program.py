@@ -16,8 +16,8 @@ from edgert_runtimes.cpu.weights import Loaded
 
 @dataclass(frozen=True)
 class Place:
-    """An address that is known later: `area` is "workspace", "cache", "table" (the records), "weight" or "constant";
-    `name` picks the weight or the constant, `offset` counts bytes.
+    """An address that is known later: `area` is "workspace", "cache", "loads" (of experts), "table" (the records),
+    "weight" or "constant"; `name` picks the weight or the constant, `offset` counts bytes.
     """
 
     area: str

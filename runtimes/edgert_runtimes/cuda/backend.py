@@ -16,13 +16,13 @@ from edgert_runtimes.cuda.inputs import Inputs
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.lower import lower
 from edgert_runtimes.cuda.offload.host import HostWeights
-from edgert_runtimes.cuda.offload.pools import Pool, mixtures_of, plan_pools, tensors_of
+from edgert_runtimes.cuda.offload.pools import Pool, plan_pools, tensors_of
 from edgert_runtimes.cuda.offload.runner import Offload
 from edgert_runtimes.cuda.program import Memory, Program, Shape
 from edgert_runtimes.cuda.session import CudaSession
 from edgert_runtimes.cuda.warming import common_kernels
 from edgert_runtimes.cuda.weights import SLACK, Tensor, Uploader, plan_tensors, stored_bytes
-from edgert_runtimes.experts import ExpertBackend
+from edgert_runtimes.experts import ExpertBackend, mixtures_of
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.limits import check_limits
 from edgert_runtimes.memory import aligned, check_memory

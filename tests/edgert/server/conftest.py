@@ -39,10 +39,12 @@ def serve(llm: LLM, **options: str) -> Iterator[Served]:
     while not server.started:
         time.sleep(0.01)
     port = listener.getsockname()[1]
-    yield Served(llm, f"http://127.0.0.1:{port}", port)
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    try:
+        yield Served(llm, f"http://127.0.0.1:{port}", port)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
 
 
 @pytest.fixture(scope="session", params=["reference", *GPUS])

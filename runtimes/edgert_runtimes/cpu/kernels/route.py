@@ -33,6 +33,7 @@ NORMALIZE = OPERANDS + 12
 SORTED = OPERANDS + 13  # int32 [pairs], by expert, in the order of rows
 STARTS = OPERANDS + 14  # int32 [experts + 1]: where each expert's pairs start
 ACTIVE = OPERANDS + 15  # int32 [experts]: the experts that have pairs
+LOAD = OPERANDS + 39  # int64 [experts]: how many pairs each has had so far, counted by `sort_pairs`; or 0
 
 TAKEN = math.nan
 """Stands for the logit of an expert that is chosen already: it equals nothing, and `largest` passes over it."""
@@ -72,7 +73,7 @@ def sort_pairs(state: Any, record: Any) -> Any:
     """Fill SORTED, STARTS and ACTIVE by counting; the number of experts that have pairs."""
     experts, pairs = load_i64(record, EXPERTS), rows_of(state, record)
     ids, starts, order = load_i64(record, IDS), load_i64(record, STARTS), load_i64(record, SORTED)
-    active = load_i64(record, ACTIVE)
+    active, load = load_i64(record, ACTIVE), load_i64(record, LOAD)
     zero_bytes(starts, 4 * (experts + 1))
     for pair in range(pairs):
         expert = load_i32(ids, pair)
@@ -85,6 +86,8 @@ def sort_pairs(state: Any, record: Any) -> Any:
         if mine > 0:
             store_i32(active, count, expert)
             count += 1
+            if load != 0:
+                store_i64(load, expert, load_i64(load, expert) + mine)
     for pair in range(pairs):
         expert = load_i32(ids, pair)
         at = load_i32(starts, expert)

@@ -15,12 +15,8 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
 
 from edgert_runtimes.cuda.weights import Tensor
+from edgert_runtimes.experts import mixtures_of
 from edgert_runtimes.memory import check_memory
-
-
-def mixtures_of(plan: Plan) -> dict[int, ops.Moe]:
-    """The mixtures of a plan by index."""
-    return {index: op for index, op in enumerate(plan.ops) if isinstance(op, ops.Moe)}
 
 
 def tensors_of(op: ops.Moe) -> tuple[str, ...]:

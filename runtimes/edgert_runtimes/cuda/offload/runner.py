@@ -21,11 +21,11 @@ from edgert_runtimes.base import Float32, Int32, Limits
 from edgert_runtimes.cuda.device import Arrays, Device, Event, Queue
 from edgert_runtimes.cuda.offload.division import Rates, Task, divide
 from edgert_runtimes.cuda.offload.host import HostWeights
-from edgert_runtimes.cuda.offload.pools import Pool, mixtures_of, tensors_of
+from edgert_runtimes.cuda.offload.pools import Pool, tensors_of
 from edgert_runtimes.cuda.offload.slots import NONE, Slots
 from edgert_runtimes.cuda.program import Exchange
 from edgert_runtimes.cuda.weights import SLACK
-from edgert_runtimes.experts import ExpertUse, HostExperts
+from edgert_runtimes.experts import ExpertUse, HostExperts, mixtures_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.edgert.server.conftest import serve
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.edgert.server.conftest import Served
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -113,6 +117,41 @@ def test_metrics(served: Served) -> None:
     assert after["edgert_requests_running", ""] == 0
     buckets = [value for (name, _), value in after.items() if name == "edgert_queue_seconds_bucket"]
     assert buckets == sorted(buckets)
+
+
+def test_live(served: Served) -> None:
+    def ask(url: str) -> Any:
+        return httpx.get(f"{url}/live").json()
+
+    before = ask(served.url)
+    body = {"model": served.llm.name, "messages": MESSAGES, "max_tokens": 5, "logit_bias": {"60": 100}}
+    httpx.post(f"{served.url}/v1/chat/completions", json=body).raise_for_status()
+    after = ask(served.url)
+    assert after["seconds"] > before["seconds"]
+    assert after["generated_tokens"] - before["generated_tokens"] == 5
+    assert after["between_tokens_seconds"]["count"] - before["between_tokens_seconds"]["count"] == 4
+    assert (after["running"], after["answering"]) == (0, [])
+    assert after["model"] == served.llm.name
+    assert served.llm.expert_load() is None  # this backend does not count
+    assert after["experts"] is None
+
+
+def test_experts_are_counted(tiny_path: Path) -> None:
+    from edgert import LLM
+
+    with LLM(tiny_path, backend="cpu", context=128, threads=1) as llm:
+        for served in serve(llm):
+            body = {"model": llm.name, "messages": MESSAGES, "max_tokens": 5, "logit_bias": {"60": 100}}
+            httpx.post(f"{served.url}/v1/chat/completions", json=body).raise_for_status()
+            rows = len(llm.chat_tokens(MESSAGES)) + 4  # what the last token leads to is not computed
+            layers = httpx.get(f"{served.url}/live").json()["experts"]
+            assert [layer["layer"] for layer in layers] == list(range(llm.spec.layers))
+            assert [sum(layer["tokens"]) for layer in layers] == [rows * llm.spec.experts_used] * len(layers)
+            metrics = scrape(served)
+            for layer in layers:
+                for expert, count in enumerate(layer["tokens"]):
+                    labels = f'layer="{layer["layer"]}",expert="{expert}"'
+                    assert metrics["edgert_expert_tokens_total", labels] == count
 
 
 def test_metrics_need_the_key(served_with_key: Served) -> None:
