@@ -62,10 +62,10 @@ class Architecture:
             return replace(source, name=source.name.replace("{i}", layer))
         at_layer = tuple(text.replace("{i}", layer) for text in source.names)
         if isinstance(source, Experts):
-            return Experts(at_layer, tuple(t.replace("{i}", layer) for t in source.fused), source.part, source.parts)
+            return replace(source, names=at_layer, fused=tuple(t.replace("{i}", layer) for t in source.fused))
         if self.rope_layout is not self.checkpoint_layout and key.startswith(("attn_q.", "attn_k.")):
             return RotaryRows(at_layer, spec.heads if key.startswith("attn_q.") else spec.kv_heads)
-        return Stored(at_layer)
+        return replace(source, names=at_layer)
 
 
 def stored(**names: str) -> dict[str, Source]:
@@ -103,6 +103,14 @@ POST_NORM_NAMES: Mapping[str, Source] = {
         post_ffw_norm="model.layers.{i}.post_feedforward_layernorm",
     ),
 }
+
+
+def zero_centred(names: Mapping[str, Source]) -> dict[str, Source]:
+    """The same for checkpoints whose norms are stored as what they differ by from one; in GGUF they are whole."""
+    return {
+        name: replace(source, plus=1.0) if isinstance(source, Stored) and name.endswith("norm.weight") else source
+        for name, source in names.items()
+    }
 
 
 def expert_names(

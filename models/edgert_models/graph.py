@@ -91,6 +91,14 @@ class Graph:
         self._weight(weight, (x.width // groups,), Role.VECTOR)
         return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=self.spec.norm_eps, groups=groups)
 
+    def layer_norm(self, x: Value, name: str, *, bias: bool = False) -> Value:
+        """`name`.weight and, with `bias`, `name`.bias; see `ops.LayerNorm`. eps is the model's."""
+        weight, bias_name = f"{name}.weight", f"{name}.bias" if bias else None
+        for vector in (weight, bias_name):
+            if vector:
+                self._weight(vector, (x.width,), Role.VECTOR)
+        return self._add(ops.LayerNorm, x.width, x=x, weight=weight, eps=self.spec.norm_eps, bias=bias_name)
+
     def linear(self, x: Value, name: str, width: int, *, bias: bool = False, role: Role = Role.MATRIX) -> Value:
         """`name`.weight and, with `bias`, `name`.bias; the result has `width` columns."""
         weight, bias_name = f"{name}.weight", f"{name}.bias" if bias else None
@@ -108,6 +116,14 @@ class Graph:
     def add(self, a: Value, b: Value) -> Value:
         """a + b."""
         return self._add(ops.Add, a.width, a=a, b=b)
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """factor · x, which is x itself where the factor is 1."""
+        return x if factor == 1.0 else self._add(ops.Scale, x.width, x=x, factor=factor)
+
+    def soft_cap(self, x: Value, cap: float | None) -> Value:
+        """See `ops.SoftCap`; x itself where there is no cap."""
+        return self._add(ops.SoftCap, x.width, x=x, cap=cap) if cap else x
 
     def gated(self, gate: Value, up: Value, kind: str = "silu") -> Value:
         """See `ops.GatedActivation`."""
@@ -146,9 +162,10 @@ class Graph:
             heads=s.heads,
             kv_heads=s.kv_heads,
             head_size=s.head_size,
-            scale=s.head_size**-0.5,
+            scale=s.scales.attention or s.head_size**-0.5,
             window=window,
             sinks=sinks,
+            softcap=s.scales.attention_cap,
         )
 
     def moe(self, x: Value, logits: Value, prefix: str, *, kind: str = "silu", bias: bool = False) -> Value:

@@ -54,6 +54,19 @@ class RmsNorm(Op):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayerNorm(Op):
+    """out = (x − mean(x)) / sqrt(mean((x − mean(x))²) + eps) · weight + bias, row by row.
+
+    weight [width]; bias [width], or None for none.
+    """
+
+    x: Value
+    weight: str
+    eps: float
+    bias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Linear(Op):
     """out = x Wᵀ + bias; weight [out.width, x.width], or [x.width] where out.width is 1; bias [out.width] or None."""
 
@@ -71,10 +84,27 @@ class Add(Op):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Scale(Op):
+    """out = factor · x."""
+
+    x: Value
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftCap(Op):
+    """out = cap · tanh(x / cap)."""
+
+    x: Value
+    cap: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GatedActivation(Op):
     """out = the activation `kind` of gate z and up y:
 
     "silu": z / (1 + exp(−z)) · y;
+    "gelu": z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))) · y, GELU as its authors approximate it;
     "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it;
     "sigmoid": 1 / (1 + exp(−z)) · y, where gate has width 1 and holds for its whole row.
     """
@@ -109,7 +139,8 @@ class Attend(Op):
     out[r, head h] = Σ_p softmax_p(scale · q[r, h] · K[p, h·kv_heads/heads]) V[p, h·kv_heads/heads]
     over positions p of the row's own sequence: p ≤ position[r], and p > position[r] − window if there is a window.
     q [rows, heads · head_size]; k and v [rows, kv_heads · head_size]. `sinks` names a weight [heads], or is None: the
-    softmax of head h then has one more score, sinks[h], whose share goes nowhere.
+    softmax of head h then has one more score, sinks[h], whose share goes nowhere. With a `softcap`, scores s are
+    softcap · tanh(s / softcap) before the softmax.
     """
 
     q: Value
@@ -122,6 +153,7 @@ class Attend(Op):
     scale: float
     window: int | None = None
     sinks: str | None = None
+    softcap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor as it is, under the first of `names` that the checkpoint has."""
+    """One tensor, under the first of `names` that the checkpoint has: as it is, or with `plus` added to every element
+    (norms that are stored as what they differ by from one); or of `parts` equal stretches of its rows number `part`.
+    """
 
     names: tuple[str, ...]
+    part: int = 0
+    parts: int = 1
+    plus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgert_models.errors import UnsupportedError
@@ -10,6 +11,20 @@ from edgert_models.rope import Rope
 _LIMIT = 1 << 31
 MAX_LAYERS = 4096
 _MAX_EXPERTS = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """Factors on embeddings, on what a layer adds to its input, and on logits, which some families divide by it; that
+    on scores of attention (None: 1 / √head_size); caps of scores and logits (see `ops.SoftCap`), None for none.
+    """
+
+    embedding: float = 1.0
+    residual: float = 1.0
+    logits: float = 1.0
+    attention: float | None = None
+    attention_cap: float | None = None
+    logits_cap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,7 @@ class ModelSpec:
     attention_bias: bool = False
     output_bias: bool = False
     feed_forward_bias: bool = False
+    scales: Scales = Scales()
 
     def __post_init__(self) -> None:
         sizes = {
@@ -66,6 +82,8 @@ class ModelSpec:
         if self.rope.scaling == "yarn":
             self._require(0 < self.rope.original_context < _LIMIT, "yarn needs the original context length")
         self._require(0.0 <= self.norm_eps < 1.0, f"norm_eps is {self.norm_eps}")
+        for key, factor in vars(self.scales).items():
+            self._require(factor is None or 0.0 < abs(factor) < math.inf, f"the scale {key} is {factor}")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         if self.experts:

@@ -19,7 +19,7 @@ class Spans:
     """The spans of values, op after op: `op` is the index of the one that is lowered, `bytes_of` a value's size.
 
     `derived` are other forms of a value, by its id and a name, which go when it does. The plan's logits have no span
-    where `logits` is false: who lowers says where they go.
+    where `logits` is false, nor what they are in place of (`elsewhere`): who lowers says where they go.
     """
 
     def __init__(self, plan: Plan, bytes_of: Callable[[Value], int], *, logits: bool) -> None:
@@ -31,7 +31,7 @@ class Spans:
         self.temporary: list[Span] = []
         self.last_use = {value.id: i for i, op in enumerate(plan.ops) for value in op.inputs}
         self._bytes_of = bytes_of
-        self._elsewhere = None if logits else plan.logits.id
+        self.elsewhere = set[int]() if logits else {plan.logits.id, *_capped(plan)}
 
     def dies(self, value: Value) -> bool:
         """Whether nothing reads a value after this op."""
@@ -40,7 +40,7 @@ class Spans:
     def give(self, op: ops.Op, reuse: tuple[Value, ...] = ()) -> None:
         """Give the result a span: that of an input of the same size that nothing reads later, or a new one."""
         out = op.out
-        if out.id == self._elsewhere:
+        if out.id in self.elsewhere:
             return
         for value in reuse:
             alike = value.width == out.width and value.picked == out.picked
@@ -68,3 +68,10 @@ class Spans:
         span = self.arena.allocate(size)
         self.temporary.append(span)
         return span[0]
+
+
+def _capped(plan: Plan) -> set[int]:
+    """Logits before their soft cap, if they have one and nothing else reads them."""
+    found = {op.x.id for op in plan.ops if isinstance(op, ops.SoftCap) and op.out == plan.logits}
+    readers = [value.id for op in plan.ops for value in op.inputs]
+    return {key for key in found if readers.count(key) == 1 and key != plan.hidden.id}

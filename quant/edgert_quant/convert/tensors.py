@@ -86,11 +86,25 @@ class TensorRows(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRows(TensorRows):
-    """One tensor as it is."""
+    """One tensor as it is, from row `first` on."""
+
+    first: int = 0
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
-        return take(self.views[0], start, count)
+        return take(self.views[0], self.first + start, count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedRows(TensorRows):
+    """One tensor to whose every element `plus` is added."""
+
+    plus: float
+    whole: ClassVar[bool] = False
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`."""
+        return take(self.views[0], start, count) + np.float32(self.plus)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +230,13 @@ class Finder:
             experts, width = weight.shape
             vectors = (self._checked(weight, (source.name,), (experts, source.parts * width)),)
             return ExpertVectorRows(views=vectors, part=source.part, parts=source.parts)
+        if isinstance(source, Stored) and source.parts > 1:
+            rows, *width = weight.shape
+            whole = self._checked(weight, source.names, (source.parts * rows, *width))
+            return StoredRows(views=(whole,), first=source.part * rows)
         stored = (self._checked(weight, source.names, weight.shape),)
         if isinstance(source, Stored):
-            return StoredRows(views=stored)
+            return ShiftedRows(views=stored, plus=source.plus) if source.plus else StoredRows(views=stored)
         if len(weight.shape) == 1:
             return InterleavedVector(views=stored, head=weight.shape[0] // source.heads)
         return InterleavedRows(views=stored, row_group=weight.shape[0] // source.heads)

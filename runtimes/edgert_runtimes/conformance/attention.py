@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from edgert_models.graph import Graph
 from edgert_models.ops import Value
+from edgert_models.spec import Scales
 
 from edgert_runtimes.base import Batch
 from edgert_runtimes.conformance.cases import Case, one_sequence, tokens
@@ -51,6 +52,7 @@ def attention_cases() -> Iterator[Case]:
     yield from _heads()
     yield from _steps()
     yield from _sinks()
+    yield from _soft_caps()
     yield from _long_contexts()
 
 
@@ -93,6 +95,22 @@ def _sinks() -> Iterator[Case]:
             steps=[one_sequence(45)],
             spec={"heads": 6, "kv_heads": 2},
             values={"sinks": np.linspace(low, high, 6, dtype=np.float32)},
+        )
+
+
+def _soft_caps() -> Iterator[Case]:
+    """Of scores that they change much, in both ways of attending: of many rows and of one."""
+    first, second = range(16), range(16, 32)
+    steps = [batch([(tokens(45, 1), 0, first)]), batch([(tokens(1, 2), 45, first), (tokens(3, 3), 0, second)])]
+    for wire, kv_type, window in product((attention, attention_with_sinks), ("f32", "f16"), (None, 7)):
+        yield Case(
+            op="attend",
+            name=f"soft cap, {wire.__name__.replace('_', ' ')}, {kv_type} cache, window {window}",
+            wire=wire,
+            steps=steps,
+            bound=BOUNDS[kv_type],
+            spec={"window": window, "scales": Scales(attention=1.0, attention_cap=2.0)},
+            limits={"kv_type": kv_type},
         )
 
 

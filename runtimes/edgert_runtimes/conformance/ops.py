@@ -7,6 +7,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 from edgert_models.graph import Graph, Role
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
@@ -21,6 +22,8 @@ def op_cases() -> Iterator[Case]:
     """All of them."""
     yield from _embed()
     yield from _rms_norm()
+    yield from _layer_norm()
+    yield from _scales()
     yield from _linear()
     yield from _gates()
     yield from _rope()
@@ -59,6 +62,34 @@ def _rms_norm() -> Iterator[Case]:
     yield from (case(rows, *shape) for shape, rows in product(shapes, ROWS))
 
 
+def _layer_norm() -> Iterator[Case]:
+    def case(rows: int, width: int, bias: bool) -> Case:
+        """Of values far from zero, whose mean has to go."""
+        return Case(
+            op="layer_norm",
+            name=f"{rows} rows of {width}" + (" with bias" if bias else ""),
+            wire=lambda g, x: g.layer_norm(g.linear(x, "far", width, bias=True), "norm", bias=bias),
+            steps=[one_sequence(rows)],
+            values={"far.bias": np.linspace(5.0, 9.0, width, dtype=np.float32)},
+        )
+
+    yield from (case(rows, width, bias) for rows, width, bias in product(ROWS, (64, 20), (False, True)))
+    yield case(1, 1040, True)
+
+
+def _scales() -> Iterator[Case]:
+    for rows, width in product(ROWS, (64, 20)):
+        common: dict[str, Any] = {"steps": [one_sequence(rows)], "spec": {"width": width}}
+        yield Case(op="scale", name=f"{rows} rows of {width}", wire=lambda g, x: g.scale(x, -0.22), **common)
+        yield Case(op="soft_cap", name=f"{rows} rows of {width}", wire=lambda g, x: g.soft_cap(x, 1.5), **common)
+        yield Case(
+            op="soft_cap",
+            name=f"of a product, {rows} rows of {width}",
+            wire=lambda g, x: g.soft_cap(g.linear(x, "w", 96), 0.5),
+            **common,
+        )
+
+
 def _linear() -> Iterator[Case]:
     def case(kind: BlockType, rows: int, width: int, out: int, bias: bool = False, **spec: Any) -> Case:
         return Case(
@@ -90,7 +121,7 @@ def _gates() -> Iterator[Case]:
     def case(name: str, rows: int, wire: Wire) -> Case:
         return Case(op="gated", name=f"{name}, {rows} rows", wire=wire, steps=[one_sequence(rows)])
 
-    for rows, kind in product(ROWS, ("silu", "swiglu_oai")):
+    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai")):
         yield case(kind, rows, partial(gated, kind=kind))
     for rows, width in product(ROWS, (64, 20, 257)):
         yield case(f"sigmoid for whole rows of {width}", rows, partial(whole_rows, width=width))

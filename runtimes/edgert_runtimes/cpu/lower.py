@@ -61,8 +61,15 @@ class Lowering(Values):
                     norm: dict[int, Field] = {rows.GROUPS: op.groups, rows.EPS: float(op.eps)}
                     norm[rows.WEIGHT] = Place("weight", name=op.weight)
                     self._rows(rows.rms_norm, op, [op.x], norm)
+                case ops.LayerNorm():
+                    norm = {rows.EPS: float(op.eps), rows.WEIGHT: _vector(op.weight), rows.BIAS: _vector(op.bias)}
+                    self._rows(rows.layer_norm, op, [op.x], norm)
                 case ops.Add():
                     self._add(op)
+                case ops.Scale():
+                    self._rows(rows.scale, op, [op.x], {rows.FACTOR: float(op.factor)})
+                case ops.SoftCap():
+                    self._rows(rows.soft_cap, op, [op.x], {rows.FACTOR: float(op.cap)}, cost=op.out.width // 2)
                 case ops.GatedActivation():
                     kernel = gates.ROW_GATES.get(op.kind) or _activation(op.kind)
                     gate: dict[int, Field] = {rows.ACTIVATE: kernel}
@@ -337,6 +344,7 @@ class Lowering(Values):
             **common,
             **attention.merge_fields(op, self.limits),
             attend.SINKS: _vector(op.sinks),
+            attend.SOFT_CAP: float(op.softcap or 0),
             rows.OUT: self.place(op.out),
             rows.OUT_STRIDE: stride_of(op.out.width),
             attend.KEPT_PARTS: self.take(kept_bytes),

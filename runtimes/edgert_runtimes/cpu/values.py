@@ -31,7 +31,8 @@ class Values(Spans):
     def place(self, value: Value) -> ValuePlace:
         """Where a value is."""
         span = self.spans.get(value.id)
-        return ValuePlace(value.id, None if span is None else Place("workspace", span[0]))
+        moved = self.plan.logits.id if value.id in self.elsewhere else value.id
+        return ValuePlace(moved, None if span is None else Place("workspace", span[0]))
 
     def take(self, size: int) -> Place:
         """Memory that only this op uses."""

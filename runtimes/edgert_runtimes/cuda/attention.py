@@ -100,6 +100,7 @@ class AttentionLowering(Lowering):
                 "block_size": limits.block_size,
                 "window": op.window or 0,
                 "scale": op.scale,
+                "softcap": op.softcap or 0.0,
             }
             cost = Cost(attend=op)
             if s.tiles and tiled(op, kind):

@@ -12,12 +12,14 @@ import numpy as np
 from edgert_models import ops
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
+from edgert_models.ops import Value
 from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cuda.attention import AttentionLowering
 from edgert_runtimes.cuda.device import Cost, Launch
 from edgert_runtimes.cuda.kernels import catalogue
+from edgert_runtimes.cuda.kernels.kernel import Kernel
 from edgert_runtimes.cuda.mixture import MixtureLowering
 from edgert_runtimes.cuda.placing import codes_at
 from edgert_runtimes.cuda.program import Memory, Program, Shape
@@ -45,8 +47,14 @@ class _Lowering(MixtureLowering, AttentionLowering):
                     self._embed(op)
                 case ops.RmsNorm():
                     self._rms_norm(op)
+                case ops.LayerNorm():
+                    self._layer_norm(op)
                 case ops.Add():
                     self._add(op)
+                case ops.Scale():
+                    self._elements(op, op.x, catalogue.scale(), {"factor": op.factor})
+                case ops.SoftCap():
+                    self._elements(op, op.x, catalogue.soft_cap(), {"cap": op.cap})
                 case ops.GatedActivation():
                     self._gate(op)
                 case ops.Rope():
@@ -93,6 +101,29 @@ class _Lowering(MixtureLowering, AttentionLowering):
                 return [Launch(kernel, **common, groups=rows * op.groups, width=width // op.groups)]
             written = codes_at(codes, m)
             return [Launch(catalogue.rms_norm(), **common, **written, add=0, sum=0, rows=rows, width=width)]
+
+        self.emit(op, launches)
+
+    def _layer_norm(self, op: ops.LayerNorm) -> None:
+        width, x, picked = op.out.width, self.place(op.x), op.out.picked
+        self.give(op, (op.x,))
+        y, codes = self.place(op.out), self.new_codes(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            vectors = {"weight": m.weights[op.weight], "bias": m.weights[op.bias] if op.bias else 0}
+            common = {"x": m.workspace + x, "y": m.workspace + y, "eps": op.eps, "rows": s.count(picked)}
+            return [Launch(catalogue.layer_norm(), **common, **vectors, **codes_at(codes, m), width=width)]
+
+        self.emit(op, launches)
+
+    def _elements(self, op: ops.Op, value: Value, kernel: Kernel, numbers: Mapping[str, float]) -> None:
+        """An op that does each element of a value by itself."""
+        x, picked, width = self.place(value), op.out.picked, op.out.width
+        self.give(op, (value,))
+        y = self.place(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            return [Launch(kernel, x=m.workspace + x, y=m.workspace + y, **numbers, n=s.count(picked) * width)]
 
         self.emit(op, launches)
 

@@ -32,10 +32,16 @@ def run(
             return _embed(op, text, weights, given, sink)
         case ops.RmsNorm():
             return [_rms_norm(op, weights, sink, given, *inputs)]
+        case ops.LayerNorm():
+            return [_layer_norm(op, weights, sink, given, *inputs)]
         case ops.Linear():
             return [_linear(op, weights, sink, given, *inputs)]
         case ops.Add():
             return [given, given]
+        case ops.Scale():
+            return [given * given.dtype.type(op.factor)]
+        case ops.SoftCap():
+            return [given * _capped_slope(inputs[0], op.cap)]
         case ops.GatedActivation():
             return list(_gated(op.kind, given, *inputs))
         case ops.Rope():
@@ -74,6 +80,23 @@ def _rms_norm(op: ops.RmsNorm, weights: Floats, sink: Sink, given: Floats_, x: F
     return np.asarray((scale * (inner - normal * shared)).reshape(x.shape))
 
 
+def _layer_norm(op: ops.LayerNorm, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
+    centred, scale = f.layer_norm_parts(op, x)
+    normal = centred * scale
+    if sink.wants(op.weight):
+        sink.take(op.weight, np.einsum("rn,rn->n", given, normal))
+    if op.bias is not None and sink.wants(op.bias):
+        sink.take(op.bias, given.sum(axis=0))
+    inner = given * weights.whole(op.weight)
+    shared = np.mean(inner * normal, axis=1, keepdims=True)
+    return np.asarray(scale * (inner - inner.mean(axis=1, keepdims=True) - normal * shared))
+
+
+def _capped_slope(x: Floats_, cap: float) -> Floats_:
+    """Of cap · tanh(x / cap): 1 - tanh²(x / cap)."""
+    return np.asarray(1 - np.tanh(x / x.dtype.type(cap)) ** 2)
+
+
 def _linear(op: ops.Linear, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
     if sink.wants(op.weight):
         sink.take(op.weight, (given.T @ x).reshape(weights.weights[op.weight].shape))
@@ -87,6 +110,9 @@ def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Float
     if kind == "silu":
         s = f.sigmoid(gate)
         return given * up * (s * (1 + gate * (1 - s))), given * (gate * s)
+    if kind == "gelu":
+        s, slope = f.sigmoid(f.gelu_exponent(gate)), 2 * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * gate**2)
+        return given * up * (s + gate * s * (1 - s) * slope.astype(gate.dtype)), given * (gate * s)
     if kind == "swiglu_oai":
         a, b = np.minimum(gate, 7), np.clip(up, -7, 7)
         s = f.sigmoid(1.702 * a)
@@ -126,6 +152,8 @@ def _attend(
         by_sinks -= (mean * (1 - p.sum(axis=-1))).reshape(op.heads, length).sum(axis=-1)
         by_p -= mean[..., None]
         by_p *= p
+        if op.softcap is not None:
+            by_p *= _capped_slope(f.scores_of(op, q[rows], k[rows]), op.softcap)
         by_p *= scale
         turned = by_p.transpose(0, 2, 1)
         for target, part in zip(out, (by_p @ keys, turned @ queries, p.transpose(0, 2, 1) @ inner), strict=True):

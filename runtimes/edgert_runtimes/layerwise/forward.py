@@ -36,12 +36,20 @@ def activate(gate: Floats_, up: Floats_, kind: str) -> Floats_:
     """The activations that a gate and what it lets through can have."""
     if kind == "silu":
         return gate * sigmoid(gate) * up
+    if kind == "gelu":
+        return gate * sigmoid(gelu_exponent(gate)) * up
     if kind == "swiglu_oai":
         gate = np.minimum(gate, 7)
         return gate * sigmoid(1.702 * gate) * (1 + np.clip(up, -7, 7))
     if kind == "sigmoid":
         return sigmoid(gate) * up
     raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")
+
+
+def gelu_exponent(gate: Floats_) -> Floats_:
+    """GELU is x · sigmoid of this: 1 + tanh(t) = 2 sigmoid(2 t)."""
+    root = gate.dtype.type(2 * np.sqrt(2 / np.pi))
+    return np.asarray(root * (gate + gate.dtype.type(0.044715) * gate**3))
 
 
 def sigmoid(x: Floats_) -> Floats_:
@@ -75,6 +83,19 @@ def rms_parts(op: ops.RmsNorm, x: Floats_) -> tuple[Floats_, Floats_]:
     parts = x.reshape(len(x), op.groups, -1)
     mean = np.einsum("rgn,rgn->rg", parts, parts)[..., None] / parts.shape[-1]
     return parts, 1 / np.sqrt(mean + x.dtype.type(op.eps))
+
+
+def layer_norm(op: ops.LayerNorm, weights: Floats, x: Floats_) -> Floats_:
+    """Row by row."""
+    centred, scale = layer_norm_parts(op, x)
+    y = centred * scale * weights.whole(op.weight)
+    return np.asarray(y if op.bias is None else y + weights.whole(op.bias))
+
+
+def layer_norm_parts(op: ops.LayerNorm, x: Floats_) -> tuple[Floats_, Floats_]:
+    """Rows less their mean, and what each is divided by, inverted [rows, 1]."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    return centred, 1 / np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + x.dtype.type(op.eps))
 
 
 def linear(op: ops.Linear, weights: Floats, x: Floats_) -> Floats_:
@@ -115,6 +136,12 @@ def rotated(op: ops.Rope, cos: Floats_, sin: Floats_, x: Floats_) -> Floats_:
     return out.reshape(x.shape)
 
 
+def soft_cap(x: Floats_, cap: float) -> Floats_:
+    """cap · tanh(x / cap)."""
+    limit = x.dtype.type(cap)
+    return np.asarray(limit * np.tanh(x / limit))
+
+
 def by_head(x: Floats_, kv_heads: int, head_size: int) -> Floats_:
     """[length, heads · size] → [kv_heads, queries of it · length, size], where keys have one query."""
     parts = x.reshape(len(x), kv_heads, -1, head_size).transpose(1, 2, 0, 3)
@@ -127,11 +154,17 @@ def from_heads(x: Floats_, length: int) -> Floats_:
     return x.reshape(kv_heads, -1, length, head_size).transpose(2, 0, 1, 3).reshape(length, -1)
 
 
+def scores_of(op: ops.Attend, q: Floats_, k: Floats_) -> Floats_:
+    """Scores of each query and each key of one sequence, before caps: [kv_heads, queries of it · length, length]."""
+    scores = by_head(q, op.kv_heads, op.head_size) @ by_head(k, op.kv_heads, op.head_size).transpose(0, 2, 1)
+    return np.asarray(scores * scores.dtype.type(op.scale))
+
+
 def attention(op: ops.Attend, weights: Floats, q: Floats_, k: Floats_) -> Floats_:
     """What each query of one sequence takes of each key: [kv_heads, queries of it · length, length]."""
-    length = len(q)
-    scores = by_head(q, op.kv_heads, op.head_size) @ by_head(k, op.kv_heads, op.head_size).transpose(0, 2, 1)
-    scores *= scores.dtype.type(op.scale)
+    length, scores = len(q), scores_of(op, q, k)
+    if op.softcap is not None:
+        scores = soft_cap(scores, op.softcap)
     distance = np.arange(length)[:, None] - np.arange(length)
     hidden = distance < 0 if op.window is None else (distance < 0) | (distance >= op.window)
     view = scores.reshape(op.kv_heads, -1, length, length)
@@ -216,11 +249,17 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
             return weights.rows(op.weight, text.tokens)
         case ops.RmsNorm():
             return rms_norm(op, weights, *inputs)
+        case ops.LayerNorm():
+            return layer_norm(op, weights, *inputs)
         case ops.Linear():
             observer.matrix(op.weight, inputs[0])
             return linear(op, weights, *inputs)
         case ops.Add():
             return np.asarray(inputs[0] + inputs[1])
+        case ops.Scale():
+            return np.asarray(inputs[0] * inputs[0].dtype.type(op.factor))
+        case ops.SoftCap():
+            return soft_cap(inputs[0], op.cap)
         case ops.GatedActivation():
             return activate(inputs[0], inputs[1], op.kind)
         case ops.Rope():

@@ -15,7 +15,7 @@ from edgert_models.ops import Value
 from edgert_runtimes.mlx.matrices import HostRows
 from edgert_runtimes.mlx.ops.attention import attend
 from edgert_runtimes.mlx.ops.products import linear, moe
-from edgert_runtimes.mlx.ops.rows import add, embed, gated, pick_rows, rms_norm, rope
+from edgert_runtimes.mlx.ops.rows import add, embed, gated, layer_norm, pick_rows, rms_norm, rope, scale, soft_cap
 from edgert_runtimes.mlx.step import Function, Inputs, Step
 from edgert_runtimes.mlx.weights import Weights
 
@@ -131,10 +131,16 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return embed(op, weights)
         case ops.RmsNorm():
             return rms_norm(op, weights)
+        case ops.LayerNorm():
+            return layer_norm(op, weights)
         case ops.Linear():
             return linear(op, weights)
         case ops.Add():
             return add(op, weights)
+        case ops.Scale():
+            return scale(op, weights)
+        case ops.SoftCap():
+            return soft_cap(op, weights)
         case ops.GatedActivation():
             return gated(op, weights)
         case ops.Rope():

@@ -58,12 +58,19 @@ def activate(gate: Float64, up: Float64, kind: str) -> Float64:
     with np.errstate(over="ignore"):
         if kind == "silu":
             return up * (gate / (1.0 + np.exp(-gate)))
+        if kind == "gelu":
+            return up * (0.5 * gate * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (gate + 0.044715 * gate**3))))
         if kind == "swiglu_oai":
             gate = np.minimum(gate, 7.0)
             return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))
         if kind == "sigmoid":
             return up / (1.0 + np.exp(-gate))
     raise UnsupportedError(f"activation '{kind}' is not supported")
+
+
+def soft_cap(x: Float64, cap: float) -> Float64:
+    """What stays below a cap."""
+    return np.asarray(cap * np.tanh(x / cap))
 
 
 def softmax(x: Float64, sink: Float64 | None = None) -> Float64:
@@ -89,6 +96,13 @@ def rms_norm(op: ops.RmsNorm, weights: Weights, x: Float64) -> Float64:
     scale = 1.0 / np.sqrt((parts**2).mean(axis=-1, keepdims=True) + op.eps)
     scaled: Float64 = parts * scale * weights.vector(op.weight)
     return scaled.reshape(x.shape)
+
+
+def layer_norm(op: ops.LayerNorm, weights: Weights, x: Float64) -> Float64:
+    """Normalisation by mean and variance."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    y = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + op.eps) * weights.vector(op.weight)
+    return np.asarray(y if op.bias is None else y + weights.vector(op.bias))
 
 
 def linear(op: ops.Linear, weights: Weights, x: Float64) -> Float64:
@@ -129,7 +143,8 @@ def attend(op: ops.Attend, batch: Batch, weights: Weights, cache: Cache, q: Floa
         keys, values = cache.fetch(batch.tables[sequence], first, int(position) + 1)
         keys = keys.reshape(len(keys), op.kv_heads, op.head_size)
         values = values.reshape(len(values), op.kv_heads, op.head_size)
-        p = softmax(op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys), sinks)
+        scores = op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys)
+        p = softmax(scores if op.softcap is None else soft_cap(scores, op.softcap), sinks)
         out[row] = np.einsum("hgn,nhd->hgd", p, values).reshape(op.heads, op.head_size)
     return out.reshape(q.shape)
 
@@ -160,10 +175,16 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
             y = embed(op, batch, weights)
         case ops.RmsNorm():
             y = rms_norm(op, weights, *x)
+        case ops.LayerNorm():
+            y = layer_norm(op, weights, *x)
         case ops.Linear():
             y = linear(op, weights, *x)
         case ops.Add():
             y = x[0] + x[1]
+        case ops.Scale():
+            y = op.factor * x[0]
+        case ops.SoftCap():
+            y = soft_cap(x[0], op.cap)
         case ops.GatedActivation():
             y = activate(x[0], x[1], op.kind)
         case ops.Rope():

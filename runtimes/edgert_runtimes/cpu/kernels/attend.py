@@ -78,7 +78,7 @@ from edgert_runtimes.cpu.kernels.tiles import (
     TOKENS,
     VALUE_ENTRIES,
 )
-from edgert_runtimes.cpu.kernels.vectors import exp
+from edgert_runtimes.cpu.kernels.vectors import exp, soft_capped
 
 KEYS = OPERANDS + 7
 VALUES = OPERANDS + 8
@@ -95,6 +95,8 @@ WEIGH = OPERANDS + 28  # the kernels of `softmax`
 MERGE_PART = OPERANDS + 29
 FINISH_PART = OPERANDS + 30
 SINKS = OPERANDS + 31  # address of float32 [heads], or 0
+
+SOFT_CAP = OPERANDS + 38  # a float64, or 0
 
 WEIGHED_AHEAD = 4
 """Blocks of values that are fetched while scores become weights."""
@@ -206,11 +208,13 @@ def weigh(record: Any, scratch: Any, token: Any, heads: Any, begin: Any, end: An
     """Scores → weights, and parts without their outputs, of the tokens of one row. The first tokens fetch the first
     blocks of values.
     """
-    values = load_i64(scratch, VALUE_ENTRIES)
+    values, cap = load_i64(scratch, VALUE_ENTRIES), float32(load_f64(record, SOFT_CAP))
     for i in range(token, token + heads):
         block, size = load_i64(values, 2 * i), load_i64(record, BLOCK_BYTES) if i < WEIGHED_AHEAD else 0
         part = scratch + load_i64(record, PARTS) + 4 * i * load_i64(record, PART)
         scores = scratch + SCORES + 4 * (MARGIN + i * SCORE_STRIDE + begin)
+        if cap != 0:
+            soft_capped(scores, scores, end - begin, cap)
         call6(load_i64(record, WEIGH), scores, end - begin, part, vectors_of(record), block, size)
 
 

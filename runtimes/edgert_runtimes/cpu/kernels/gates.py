@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi, sqrt
 from typing import Any
 
 from edgert_quant.jit import Kernel, emit, ir_kernel
@@ -42,6 +43,18 @@ def silu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Val
     _gated(b, (out, gate, up), n, lambda z, y: b.fmul(_by_sigmoid(b, z, b.fneg(z)), y))
 
 
+@ir_kernel(name="gate.gelu", key=SOURCES)
+def gelu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "gelu": 1 + tanh(t) is 2 / (1 + e^(-2 t))."""
+
+    def activation(z: ir.Value, y: ir.Value) -> ir.Value:
+        cubed = b.fmul(b.fmul(z, z), b.fmul(z, emit.real(0.044715, z.type)))
+        exponent = b.fmul(b.fadd(z, cubed), emit.real(-2.0 * sqrt(2.0 / pi), z.type))
+        return b.fmul(_by_sigmoid(b, z, exponent), y)
+
+    _gated(b, (out, gate, up), n, activation)
+
+
 @ir_kernel(name="gate.swiglu_oai", key=SOURCES)
 def swiglu_oai(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
     """The kind "swiglu_oai"."""
@@ -74,7 +87,7 @@ def sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.
     for_each(b, n, run)
 
 
-ACTIVATIONS: dict[str, Kernel] = {"silu": silu, "swiglu_oai": swiglu_oai}
+ACTIVATIONS: dict[str, Kernel] = {"silu": silu, "gelu": gelu, "swiglu_oai": swiglu_oai}
 """By the name of the kind, where gates are as wide as what they let through."""
 ROW_GATES: dict[str, Kernel] = {"sigmoid": sigmoid}
 """By the name of the kind, where a gate holds for a row."""

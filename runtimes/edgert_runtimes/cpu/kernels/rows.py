@@ -32,6 +32,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
+from edgert_runtimes.cpu.kernels.vectors import add_to, soft_capped, total
 
 OUT = OPERANDS
 OUT_STRIDE = OPERANDS + 1
@@ -84,6 +85,54 @@ def rms_norm(state: int, record: int, chunk: int, thread: int) -> None:
             scale = float32(1.0 / sqrt(float64(dot_f32(x, x, width)) / width + eps))
             for i in range(width):
                 store_f32(out, i, load_f32(x, i) * scale * load_f32(weight, i))
+
+
+BIAS = OPERANDS + 8  # its address, or 0
+
+
+@kernel
+def layer_norm(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.LayerNorm`; both sums are float32 sums of fixed order."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    eps, weight, bias = load_f64(record, EPS), load_i64(record, WEIGHT), load_i64(record, BIAS)
+    width = load_i64(record, WIDTH)
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        mean = float32(float64(total(x, width)) / width)
+        for i in range(width):
+            store_f32(out, i, load_f32(x, i) - mean)
+        scale = float32(1.0 / sqrt(float64(dot_f32(out, out, width)) / width + eps))
+        for i in range(width):
+            store_f32(out, i, load_f32(out, i) * scale * load_f32(weight, i))
+        if bias != 0:
+            add_to(out, bias, width)
+
+
+FACTOR = OPERANDS + 8  # a float64
+
+
+@kernel
+def scale(state: int, record: int, chunk: int, thread: int) -> None:
+    """out = factor · x."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width, factor = load_i64(record, WIDTH), float32(load_f64(record, FACTOR))
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        for i in range(width):
+            store_f32(out, i, load_f32(x, i) * factor)
+
+
+@kernel
+def soft_cap(state: int, record: int, chunk: int, thread: int) -> None:
+    """out = factor · tanh(x / factor)."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width, cap = load_i64(record, WIDTH), float32(load_f64(record, FACTOR))
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        soft_capped(out, x, width, cap)
 
 
 @kernel

@@ -136,6 +136,17 @@ def exp(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return emit_exp(b, x)
 
 
+def emit_tanh(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """tanh of a float or a vector of them, with an absolute error of 1e-7: (1 - u) / (1 + u) with u = e^(-2|x|), and
+    the sign of x. NaN for NaN.
+    """
+    one = emit.real(1.0, x.type)
+    suffix = f"v{x.type.count}f32" if hasattr(x.type, "count") else "f32"
+    size = emit.call(b, f"llvm.fabs.{suffix}", x.type, [x])
+    u = emit_exp(b, b.fmul(size, emit.real(-2.0, x.type)))
+    return emit.call(b, f"llvm.copysign.{suffix}", x.type, [b.fdiv(b.fsub(one, u), b.fadd(one, u)), x])
+
+
 def for_each(b: ir.IRBuilder, n: ir.Value, run: Callable[[ir.Value, Any], None]) -> None:
     """run(index, type) for 16 elements at once, and then for one."""
     single, wide = vector_types()
@@ -154,6 +165,18 @@ def exponentials(b: ir.IRBuilder, x: ir.Value, n: ir.Value, shift: ir.Value) -> 
         place = b.add(x, offset)
         amount = shift if kind == shift.type else emit.splat(b, shift, LANES)
         emit.store(b, place, 0, emit_exp(b, b.fsub(emit.load(b, place, 0, kind, align=4), amount)), align=4)
+
+    for_each(b, n, run)
+
+
+@primitive("void(i64, i64, i64, f32)")
+def soft_capped(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value, cap: ir.Value) -> None:
+    """out[i] = cap · tanh(x[i] / cap) for n floats; out may be x."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        limit = cap if kind == cap.type else emit.splat(b, cap, LANES)
+        value = emit.load(b, b.add(x, offset), 0, kind, align=4)
+        emit.store(b, b.add(out, offset), 0, b.fmul(limit, emit_tanh(b, b.fdiv(value, limit))), align=4)
 
     for_each(b, n, run)
 

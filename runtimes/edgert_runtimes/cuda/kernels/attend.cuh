@@ -14,7 +14,7 @@ namespace kernels {
 template <class W, int D, int G, int HEADS>
 __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence,
                                        const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads,
-                                       int table_width, int block_size, int window, float scale, int splits) {
+                                       int table_width, int block_size, int window, float scale, float softcap, int splits) {
     constexpr int CHUNKS = D / 8, SHARES = 128 / CHUNKS, TILE = 32;
     static_assert(D % 8 == 0 && D <= 256 && G % HEADS == 0);
     __shared__ __align__(16) float queries[HEADS * D];
@@ -60,7 +60,7 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
         }
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
-            float score = lanes_sum<4>(scores[h]);
+            float score = capped(lanes_sum<4>(scores[h]), softcap);
             if (threadIdx.x % 4 == 0) weights[h * TILE + n] = inside ? score : -INFINITE;
         }
         __syncthreads();

@@ -44,7 +44,7 @@ __device__ __forceinline__ void mma_split(float (&d)[4], const unsigned (&a)[4],
 template <class W, int D, int G>
 __device__ __forceinline__ void attend_tile(const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence,
                                             const int *positions, const float *sinks, float *out, const int2 *tiles, int count,
-                                            int kv_heads, int table_width, int block_size, int window, float scale) {
+                                            int kv_heads, int table_width, int block_size, int window, float scale, float softcap) {
     constexpr bool TWO = !W::FLOAT;
     constexpr int TILE = TWO ? 32 : 64, KEY = D / 2 + 4, VALUE = TILE / 2 + 4, PARTS = TWO ? 2 : 1;  // strides in words
     static_assert(D % 16 == 0 && D <= 128 && G <= 64);
@@ -121,7 +121,8 @@ __device__ __forceinline__ void attend_tile(const float *q, const u8 *keys, cons
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int p = start + 8 * n + 2 * t + i % 2;
-                if (p > position[i / 2] || p < from[i / 2]) scores[n][i] = -INFINITE;
+                bool seen = p <= position[i / 2] && p >= from[i / 2];
+                scores[n][i] = seen ? capped(scores[n][i], softcap) : -INFINITE;
                 top[i / 2] = fmaxf(top[i / 2], scores[n][i]);
             }
         }

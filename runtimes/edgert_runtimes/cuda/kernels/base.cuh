@@ -109,6 +109,11 @@ template <int WARPS, class T> __device__ T block_sum(T x) {
 struct Silu {
     static __device__ __forceinline__ float of(float z, float y) { return z / (1.0f + expf(-z)) * y; }
 };
+struct Gelu {  // as tanh approximates it
+    static __device__ __forceinline__ float of(float z, float y) {
+        return 0.5f * z * (1.0f + tanhf(0.7978845608f * (z + 0.044715f * z * z * z))) * y;
+    }
+};
 struct SwigluOai {  // gpt-oss
     static __device__ __forceinline__ float of(float z, float y) {
         z = z > 7.0f ? 7.0f : z;  // a NaN stays one

@@ -31,6 +31,9 @@ struct Table {
     __device__ __forceinline__ i64 slot(int position) const { return (i64)blocks[position / size] * size + position % size; }
 };
 
+/* A score within its cap, if that is not 0. */
+__device__ __forceinline__ float capped(float score, float cap) { return cap != 0.0f ? cap * tanhf(score / cap) : score; }
+
 /* A softmax under way: the highest score so far, and the sum of e^(score - highest). */
 struct Softmax {
     float highest, sum;

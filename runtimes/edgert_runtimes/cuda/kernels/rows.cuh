@@ -33,6 +33,22 @@ __device__ __forceinline__ void rms_norm(const float *x, const float *add, float
     }
 }
 
+/* A block to a row: y = (x - mean) / sqrt(variance + eps) · weight + bias, of which bias may be null. Blocks of y as in `rms_norm`. */
+__device__ __forceinline__ void layer_norm(const float *x, const float *weight, const float *bias, float *y, s8 *codes, float4 *scales,
+                                           float eps, int rows, int width) {
+    i64 start = (i64)blockIdx.x * width;
+    float sum = 0, squares = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) sum += x[start + i];
+    float mean = block_sum<8>(sum) / (float)width;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) squares += (x[start + i] - mean) * (x[start + i] - mean);
+    float scale = 1.0f / sqrtf(block_sum<8>(squares) / (float)width + eps);
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        float value = (x[start + i] - mean) * scale * weight[i] + (bias ? bias[i] : 0.0f);
+        y[start + i] = value;
+        if (codes) write_block(value, codes, scales, (start + i) / 32);
+    }
+}
+
 /* A warp to a group of `width` elements; weight [width] serves all. y may be x. */
 __device__ __forceinline__ void rms_norm_groups(const float *x, const float *weight, float *y, float eps, i64 groups, int width) {
     i64 group = element() / 32;
@@ -75,6 +91,14 @@ __device__ __forceinline__ void rope(const float *x, const float2 *table, float 
 
 __device__ __forceinline__ void add(const float *a, const float *b, float *y, i64 n) {
     if (element() < n) y[element()] = a[element()] + b[element()];
+}
+
+__device__ __forceinline__ void scale(const float *x, float *y, float factor, i64 n) {
+    if (element() < n) y[element()] = factor * x[element()];
+}
+
+__device__ __forceinline__ void soft_cap(const float *x, float *y, float cap, i64 n) {
+    if (element() < n) y[element()] = cap * tanhf(x[element()] / cap);
 }
 
 /* y = F(gate, up), and its blocks unless codes is null; n is a multiple of 32 then. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 import mlx.core as mx
 import numpy as np
 from edgert_models import ops
@@ -10,6 +12,9 @@ from edgert_models.rope import RopeLayout
 
 from edgert_runtimes.mlx.step import Function, Step
 from edgert_runtimes.mlx.weights import Weights
+
+GELU = 2 * sqrt(2 / pi)
+"""GELU is x · sigmoid(GELU · (x + 0.044715 x³)): 1 + tanh(t) = 2 sigmoid(2 t)."""
 
 
 def embed(op: ops.Embed, weights: Weights) -> Function:
@@ -30,9 +35,25 @@ def rms_norm(op: ops.RmsNorm, weights: Weights) -> Function:
     return run
 
 
+def layer_norm(op: ops.LayerNorm, weights: Weights) -> Function:
+    """Normalisation by mean and variance."""
+    weight, bias = weights.vectors[op.weight], weights.vector(op.bias)
+    return lambda step, x: mx.fast.layer_norm(x, weight, bias, op.eps)
+
+
 def add(op: ops.Add, weights: Weights) -> Function:
     """a + b."""
     return lambda step, a, b: a + b
+
+
+def scale(op: ops.Scale, weights: Weights) -> Function:
+    """factor · x."""
+    return lambda step, x: op.factor * x
+
+
+def soft_cap(op: ops.SoftCap, weights: Weights) -> Function:
+    """cap · tanh(x / cap)."""
+    return lambda step, x: op.cap * mx.tanh(x / op.cap)
 
 
 def pick_rows(op: ops.PickRows, weights: Weights) -> Function:
@@ -50,6 +71,8 @@ def activate(kind: str) -> Function:
     """activation(gate, up), by name; UnsupportedError for one that does not exist."""
     if kind == "silu":
         return lambda gate, up: gate * mx.sigmoid(gate) * up
+    if kind == "gelu":
+        return lambda gate, up: gate * mx.sigmoid(GELU * (gate + 0.044715 * gate**3)) * up
     if kind == "swiglu_oai":
         return _swiglu_oai
     if kind == "sigmoid":

@@ -34,11 +34,14 @@ from edgert_runtimes.cuda.kernels.catalogue.rows import (
     angles,
     gate,
     gate_rows,
+    layer_norm,
     pick_rows,
     quantize,
     rms_norm,
     rms_norm_groups,
     rope,
+    scale,
+    soft_cap,
 )
 from edgert_runtimes.cuda.kernels.catalogue.sampling import argmax, sample
 from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS, BLOCKS, FLOATS, WEIGHTS, reads_codes
@@ -70,6 +73,7 @@ __all__ = [
     "gate_rows",
     "gemm",
     "heads_at_once",
+    "layer_norm",
     "linear",
     "most_tiles",
     "pick_rows",
@@ -80,6 +84,8 @@ __all__ = [
     "rope",
     "route",
     "sample",
+    "scale",
+    "soft_cap",
     "store",
     "tile_rows",
 ]

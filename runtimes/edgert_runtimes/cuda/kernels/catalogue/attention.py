@@ -43,7 +43,7 @@ def attend(kind: BlockType, head_size: int, group: int) -> Kernel:
     """Attention of few rows: a block takes a row, heads of one kv head's `group`, and one of `splits` of the positions.
 
     With one split, out [rows, heads · head_size] is written. With more, partial [rows · kv_heads · group, splits,
-    head_size + 2] is, and `attend_combine` makes out of it. `window` 0: none; `sinks` may be null.
+    head_size + 2] is, and `attend_combine` makes out of it. `window` and `softcap` 0: none; `sinks` may be null.
     """
     return Kernel(
         name=f"attend_{kind.name}_{head_size}_{group}",
@@ -51,7 +51,7 @@ def attend(kind: BlockType, head_size: int, group: int) -> Kernel:
         call=f"attend<{kind.name}, {head_size}, {group}, {heads_at_once(group)}>",
         signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
         "const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads, "
-        "int table_width, int block_size, int window, float scale, int splits",
+        "int table_width, int block_size, int window, float scale, float softcap, int splits",
         threads=128,
         blocks=lambda a: a["rows"] * a["kv_heads"] * (group // heads_at_once(group)) * a["splits"],
     )
@@ -82,7 +82,7 @@ def attend_tile(kind: BlockType, head_size: int, group: int) -> Kernel:
         call=f"attend_tile<{kind.name}, {head_size}, {group}>",
         signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
         "const int *positions, const float *sinks, float *out, const int2 *tiles, int count, int kv_heads, "
-        "int table_width, int block_size, int window, float scale",
+        "int table_width, int block_size, int window, float scale, float softcap",
         threads=128,
         blocks=lambda a: a["count"] * a["kv_heads"],
     )

@@ -33,6 +33,19 @@ def rms_norm() -> Kernel:
     )
 
 
+def layer_norm() -> Kernel:
+    """y = (x - mean) / sqrt(variance + eps) · weight + bias; bias may be null."""
+    return Kernel(
+        name="layer_norm",
+        header="rows.cuh",
+        call="layer_norm",
+        signature="const float *x, const float *weight, const float *bias, float *y, s8 *codes, float4 *scales, "
+        "float eps, int rows, int width",
+        threads=256,
+        blocks=lambda a: a["rows"],
+    )
+
+
 def rms_norm_groups() -> Kernel:
     """Each of `groups` (in all rows together) normalised by itself; weight [width] serves all."""
     return Kernel(
@@ -77,6 +90,30 @@ def add() -> Kernel:
         header="rows.cuh",
         call="add",
         signature="const float *a, const float *b, float *y, i64 n",
+        threads=256,
+        blocks=lambda a: ceil_div(a["n"], 256),
+    )
+
+
+def scale() -> Kernel:
+    """y = factor · x, n elements."""
+    return Kernel(
+        name="scale",
+        header="rows.cuh",
+        call="scale",
+        signature="const float *x, float *y, float factor, i64 n",
+        threads=256,
+        blocks=lambda a: ceil_div(a["n"], 256),
+    )
+
+
+def soft_cap() -> Kernel:
+    """y = cap · tanh(x / cap), n elements."""
+    return Kernel(
+        name="soft_cap",
+        header="rows.cuh",
+        call="soft_cap",
+        signature="const float *x, float *y, float cap, i64 n",
         threads=256,
         blocks=lambda a: ceil_div(a["n"], 256),
     )

@@ -15,7 +15,7 @@ BLOCKS = tuple(
 )
 WEIGHTS = FLOATS + BLOCKS
 """Types that matrices, experts and embeddings may have."""
-ACTIVATIONS = {"silu": "Silu", "swiglu_oai": "SwigluOai"}
+ACTIVATIONS = {"silu": "Silu", "gelu": "Gelu", "swiglu_oai": "SwigluOai"}
 """Gated activations, and their names in `base.cuh`."""
 OUTPUTS = 8
 """Outputs of a block of `linear` and `experts_down`: two a warp."""
