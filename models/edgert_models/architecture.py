@@ -31,7 +31,8 @@ class Architecture:
     `config` makes a ModelSpec of a config.json. `wire` builds the model. `names` maps GGUF names (after `blk.N.`
     inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
     files and its checkpoints order rotated pairs, what holds where a file does not say (`window_period`: every
-    so-manieth layer sees more than the window, 0 for none), and the `quant_method` of checkpoints whose experts keep
+    so-manieth layer sees more than the window, 0 for none; `layer_norm`, and `logits_divided`: by what GGUF calls
+    logit_scale, which other families multiply with), and the `quant_method` of checkpoints whose experts keep
     their form in every mix. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is
     refused, and where stock llama.cpp answers differently.
     """
@@ -49,6 +50,8 @@ class Architecture:
     yarn_truncate: bool = True
     window_period: int = 0
     quantized: tuple[str, ...] = ()
+    layer_norm: bool = False
+    logits_divided: bool = False
     notes: str = ""
 
     def source(self, spec: ModelSpec, name: str) -> Source:
@@ -159,14 +162,14 @@ def attention(
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
-def feed_forward(g: Graph, x: Value, block: str) -> Value:
+def feed_forward(g: Graph, x: Value, block: str, activation: str = "silu") -> Value:
     """A dense gated feed-forward network, or a mixture of them where the model has experts."""
     s = g.spec
     if s.experts:
         return g.moe(x, g.linear(x, f"{block}.ffn_gate_inp", s.experts, role=Role.ROUTER), block)
     gate = g.linear(x, f"{block}.ffn_gate", s.feed_forward, bias=s.feed_forward_bias)
     up = g.linear(x, f"{block}.ffn_up", s.feed_forward, bias=s.feed_forward_bias)
-    return g.linear(g.gated(gate, up), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
+    return g.linear(g.gated(gate, up, activation), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
 
 
 def gated_shared_expert(g: Graph, x: Value, block: str) -> Value:
@@ -187,34 +190,64 @@ def same_rope(spec: ModelSpec, layer: int) -> Rope:
     return spec.rope
 
 
+def embedded(g: Graph) -> Value:
+    """Where a decoder begins: embeddings, scaled where the model does so."""
+    return g.scale(g.embed(), g.spec.scales.embedding)
+
+
+def norm(g: Graph, x: Value, name: str) -> Value:
+    """The model's kind of norm: `name`.weight and, with biases, `name`.bias."""
+    return g.layer_norm(x, name, bias=g.spec.norm_bias) if g.spec.layer_norm else g.rms_norm(x, f"{name}.weight")
+
+
+def residual(g: Graph, x: Value, y: Value) -> Value:
+    """x with y added, scaled where the model does so."""
+    return g.add(x, g.scale(y, g.spec.scales.residual))
+
+
 def pre_norm_decoder(
     g: Graph, rope_of: RopeOf = same_rope, *, rope_first: bool = False, ffn_norm: str = "ffn_norm"
 ) -> Plan:
     """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
     s = g.spec
-    x = g.embed()
+    x = embedded(g)
     for i in range(s.layers):
         block, window, rope = f"blk.{i}", s.window_of(i), rope_of(s, i)
-        y = g.rms_norm(x, f"{block}.attn_norm.weight")
-        x = g.add(x, attention(g, y, block, window=window, rope=rope, rope_first=rope_first))
-        x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.{ffn_norm}.weight"), block))
+        y = attention(g, norm(g, x, f"{block}.attn_norm"), block, window=window, rope=rope, rope_first=rope_first)
+        x = residual(g, x, y)
+        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.{ffn_norm}"), block))
+    return predict(g, x)
+
+
+def sandwich_decoder(g: Graph, rope_of: RopeOf = same_rope, *, activation: str = "silu") -> Plan:
+    """The wiring of families with norms before and after: norm, attention, norm, add, norm, feed-forward, norm, add."""
+    s = g.spec
+    x = embedded(g)
+    for i in range(s.layers):
+        block = f"blk.{i}"
+        y = attention(g, norm(g, x, f"{block}.attn_norm"), block, window=s.window_of(i), rope=rope_of(s, i))
+        x = residual(g, x, norm(g, y, f"{block}.post_attention_norm"))
+        y = feed_forward(g, norm(g, x, f"{block}.ffn_norm"), block, activation)
+        x = residual(g, x, norm(g, y, f"{block}.post_ffw_norm"))
     return predict(g, x)
 
 
 def post_norm_decoder(g: Graph, rope_of: RopeOf = same_rope) -> Plan:
     """The wiring of families that normalise what a layer adds: attention, norm, add, feed-forward, norm, add."""
     s = g.spec
-    x = g.embed()
+    x = embedded(g)
     for i in range(s.layers):
         block = f"blk.{i}"
         y = attention(g, x, block, window=s.window_of(i), rope=rope_of(s, i))
-        x = g.add(x, g.rms_norm(y, f"{block}.post_attention_norm.weight"))
-        x = g.add(x, g.rms_norm(feed_forward(g, x, block), f"{block}.post_ffw_norm.weight"))
+        x = residual(g, x, norm(g, y, f"{block}.post_attention_norm"))
+        x = residual(g, x, norm(g, feed_forward(g, x, block), f"{block}.post_ffw_norm"))
     return predict(g, x)
 
 
 def predict(g: Graph, x: Value) -> Plan:
-    """The end of a decoder: the last norm, and logits."""
-    hidden = g.rms_norm(g.pick_rows(x), "output_norm.weight")
-    logits = g.linear(hidden, "token_embd" if g.spec.tied else "output", g.spec.vocabulary)
-    return g.plan(hidden, logits)
+    """The end of a decoder: the last norm, and logits, whose factor goes to the fewer elements before the product."""
+    s = g.spec
+    hidden = norm(g, g.pick_rows(x), "output_norm")
+    y = g.scale(hidden, (s.scales.logits or 1.0) / (s.scales.logits_divisor or 1.0))
+    logits = g.linear(y, "token_embd" if s.tied else "output", s.vocabulary, bias=s.logits_bias)
+    return g.plan(hidden, g.soft_cap(logits, s.scales.logits_cap))

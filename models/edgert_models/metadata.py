@@ -8,7 +8,7 @@ from typing import Protocol
 from edgert_models.architecture import Architecture
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
-from edgert_models.spec import MAX_LAYERS, ModelSpec
+from edgert_models.spec import MAX_LAYERS, ModelSpec, Scales
 
 _PATTERN = "attention.sliding_window_pattern"
 
@@ -63,7 +63,7 @@ def spec_from_metadata(
         kv_heads=metadata.integer(f"{name}.attention.head_count_kv", heads),
         head_size=head_size,
         rope=_rope(architecture, metadata, head_size, factors="rope_freqs.weight" in shapes),
-        norm_eps=metadata.number(f"{name}.attention.layer_norm_rms_epsilon"),
+        norm_eps=metadata.number(f"{name}.{_eps(architecture.layer_norm)}"),
         feed_forward=feed_forward,
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
@@ -79,7 +79,31 @@ def spec_from_metadata(
         attention_bias="blk.0.attn_q.bias" in shapes,
         output_bias="blk.0.attn_output.bias" in shapes,
         feed_forward_bias="blk.0.ffn_gate.bias" in shapes,
+        scales=_scales(architecture, metadata),
+        layer_norm=architecture.layer_norm,
+        norm_bias="output_norm.bias" in shapes,
+        logits_bias="output.bias" in shapes,
     )
+
+
+def _eps(layer_norm: bool) -> str:
+    return "attention.layer_norm_epsilon" if layer_norm else "attention.layer_norm_rms_epsilon"
+
+
+_SCALES = {
+    "embedding": "embedding_scale",
+    "residual": "residual_scale",
+    "attention": "attention.scale",
+    "attention_cap": "attn_logit_softcapping",
+    "logits_cap": "final_logit_softcapping",
+}
+
+
+def _scales(architecture: Architecture, metadata: Metadata) -> Scales:
+    """Of what the file says; 0 stands for none, as in llama.cpp."""
+    keys = {**_SCALES, "logits_divisor" if architecture.logits_divided else "logits": "logit_scale"}
+    found = {field: metadata.number(f"{architecture.name}.{key}", 0.0) for field, key in keys.items()}
+    return Scales(**{field: value for field, value in found.items() if value})
 
 
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
@@ -124,9 +148,14 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | 
         "attention.head_count_kv": spec.kv_heads,
         "attention.key_length": spec.head_size,
         "attention.value_length": spec.head_size,
-        "attention.layer_norm_rms_epsilon": spec.norm_eps,
+        _eps(spec.layer_norm): spec.norm_eps,
         "rope.dimension_count": rope.dims,
         "rope.freq_base": rope.base,
+    }
+    keys = {**_SCALES, "logits": "logit_scale", "logits_divisor": "logit_scale"}
+    plain = Scales()
+    entries |= {
+        keys[field]: value for field, value in vars(spec.scales).items() if value not in (None, getattr(plain, field))
     }
     if spec.window:
         entries["attention.sliding_window"] = spec.window

@@ -44,7 +44,6 @@ NEEDS: Mapping[str, str] = {
     "Glm4MoeForCausalLM": f"{_SIGMOID}, and {_SHARED}",
     "Glm4MoeLiteForCausalLM": _LATENT,
     "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "GraniteMoeForCausalLM": "factors on embeddings, on what layers add, and on logits",
     "GraniteMoeHybridForCausalLM": f"factors on what layers add, and {_MAMBA}",
     "GraniteMoeSWAForCausalLM": "factors on embeddings, on what layers add, and on logits",
     "GraniteMoeSharedForCausalLM": f"factors on embeddings, on what layers add, and on logits, and {_SHARED}",

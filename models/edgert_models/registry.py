@@ -11,6 +11,8 @@ from edgert_models.architectures import (
     exaone4,
     flex_olmo,
     gpt_oss,
+    granite,
+    granitemoe,
     hunyuan_dense,
     llama,
     mixtral,
@@ -48,6 +50,8 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         seed_oss,
         smollm3,
         gpt_oss,
+        granite,
+        granitemoe,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

@@ -15,13 +15,14 @@ _MAX_EXPERTS = 65536
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """Factors on embeddings, on what a layer adds to its input, and on logits, which some families divide by it; that
-    on scores of attention (None: 1 / √head_size); caps of scores and logits (see `ops.SoftCap`), None for none.
+    """Factors on embeddings, on what a layer adds to its input, and on scores of attention (None: 1 / √head_size); what
+    logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`). None for none.
     """
 
     embedding: float = 1.0
     residual: float = 1.0
-    logits: float = 1.0
+    logits: float | None = None
+    logits_divisor: float | None = None
     attention: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
@@ -36,7 +37,8 @@ class ModelSpec:
     `normalize_experts` scales the chosen experts' weights to sum to one. `qk_norm` is "head" (each head by itself),
     "all" (the whole width) or None. `window` lets a position see only that many positions, itself included. `tied`
     uses the token embedding as the output matrix. Raises UnsupportedError naming the figure if they do not fit
-    together. `windowed` says of every layer whether the window holds for it (empty: it holds for all).
+    together. `windowed` says of every layer whether the window holds for it (empty: it holds for all). `layer_norm`:
+    norms are `ops.LayerNorm`, with biases where `norm_bias`.
     """
 
     architecture: str
@@ -64,6 +66,9 @@ class ModelSpec:
     output_bias: bool = False
     feed_forward_bias: bool = False
     scales: Scales = Scales()
+    layer_norm: bool = False
+    norm_bias: bool = False
+    logits_bias: bool = False
 
     def __post_init__(self) -> None:
         sizes = {

@@ -73,6 +73,18 @@ def olmo3(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **DENSE, "num_hidden_layers": 5, "intermediate_size": 48, "sliding_window": 5, **changes}
 
 
+def granite(**changes: Any) -> dict[str, Any]:
+    """Factors that all matter."""
+    factors = {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.4,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 1.7,
+    }
+    return {**SMALL, **factors, "tie_word_embeddings": False, **changes}
+
+
+GRANITE_MOE = {"intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2}
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
@@ -143,6 +155,9 @@ GOLDENS = {
     "gpt-oss": Golden("GptOss", gpt_oss(**ALL_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-yarn": Golden("GptOss", gpt_oss(**SOME_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(**ALL_PAIRS), mxfp4=True, gains=GPT_OSS_GAINS),
+    "granite": Golden("Granite", granite(tie_word_embeddings=True, intermediate_size=96)),
+    "granitemoe": Golden("GraniteMoe", granite(**GRANITE_MOE)),
+    "granitemoe-fused": Golden("GraniteMoe", granite(**GRANITE_MOE, num_key_value_heads=4), fused=True),
     "llama": Golden("Llama", {**SMALL, **DENSE}, dtype=torch.float32),
     "llama-biased": Golden(
         "Llama",
@@ -194,7 +209,7 @@ GOLDENS = {
 }
 
 
-GAINS = {"q_proj": 1.2, "k_proj": 1.2, "o_proj": 0.2, "down_proj": 0.3, "mlp.gate.": 1.5, "mlp.router.": 1.5}
+GAINS = {"q_proj": 1.2, "k_proj": 1.2, "o_proj": 0.2, "down_proj": 0.3, "mlp.gate.": 1.5, "router.": 1.5}
 
 
 def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
@@ -263,7 +278,7 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
         used = model.config.num_experts_per_tok
         gaps.append(float((logits[:, used - 1] - logits[:, used]).min()))
 
-    routers = ("mlp.gate", "mlp.router")
+    routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router")
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]
     model(tokens, use_cache=False)
     for hook in hooks:

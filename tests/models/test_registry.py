@@ -8,7 +8,7 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope
+from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope, Scale
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 
@@ -105,6 +105,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "truncate": False,
         },
     },
+    "granite": {
+        "architectures": ["GraniteForCausalLM"],
+        **SIZES,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.015625,
+        "logits_scaling": 8.0,
+    },
+    "granitemoe": {"architectures": ["GraniteMoeForCausalLM"], **SIZES, **EXPERTS, "num_local_experts": 4},
     "linear": {
         "architectures": ["LlamaForCausalLM"],
         **SIZES,
@@ -175,6 +184,10 @@ def test_spec_survives_gguf(name: str) -> None:
         "window",
         "windowed",
         "tied",
+        "scales",
+        "layer_norm",
+        "norm_bias",
+        "logits_bias",
     ):
         assert getattr(again, field) == getattr(spec, field), field
 
@@ -302,6 +315,20 @@ def test_shared_expert_of_qwen2moe() -> None:
     assert again.shared_feed_forward == 48
 
 
+def test_scales_of_granite() -> None:
+    spec = spec_from_config(CONFIGS["granite"])
+    plan = build_plan(spec)
+    assert [op.factor for op in plan.ops if isinstance(op, Scale)] == [12.0, *[0.22] * 4, 1 / 8]
+    assert {op.scale for op in plan.ops if isinstance(op, Attend)} == {0.015625}
+    entries = metadata_from_spec(spec)
+    assert {key: entries[f"granite.{key}"] for key in ("embedding_scale", "residual_scale", "logit_scale")} == {
+        "embedding_scale": 12.0,
+        "residual_scale": 0.22,
+        "logit_scale": 8.0,
+    }
+    assert entries["granite.attention.scale"] == 0.015625
+
+
 def test_a_vector_may_be_stored_as_one_row() -> None:
     vector, matrix = Weight("v", (8,), Role.VECTOR), Weight("m", (2, 8), Role.MATRIX)
     assert [vector.stored_as(shape) for shape in ((8,), (1, 8), (8, 1), (1, 1, 8))] == [True, True, False, False]
@@ -337,6 +364,7 @@ def test_rope_layouts() -> None:
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
         ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
+        ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
         ("qwen3moe", {"mlp_only_layers": [0]}, r"mlp_only_layers=\[0\] is not supported"),
         ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),

@@ -231,8 +231,8 @@ class Finder:
             vectors = (self._checked(weight, (source.name,), (experts, source.parts * width)),)
             return ExpertVectorRows(views=vectors, part=source.part, parts=source.parts)
         if isinstance(source, Stored) and source.parts > 1:
-            rows, *width = weight.shape
-            whole = self._checked(weight, source.names, (source.parts * rows, *width))
+            rows = weight.shape[0]
+            whole = self._checked(weight, source.names, (source.parts * rows, *weight.shape[1:]))
             return StoredRows(views=(whole,), first=source.part * rows)
         stored = (self._checked(weight, source.names, weight.shape),)
         if isinstance(source, Stored):

@@ -59,7 +59,8 @@ def activate(gate: Float64, up: Float64, kind: str) -> Float64:
         if kind == "silu":
             return up * (gate / (1.0 + np.exp(-gate)))
         if kind == "gelu":
-            return up * (0.5 * gate * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (gate + 0.044715 * gate**3))))
+            inner = np.sqrt(2.0 / np.pi) * (gate + 0.044715 * gate**3)
+            return np.asarray(up * (0.5 * gate * (1.0 + np.tanh(inner))))
         if kind == "swiglu_oai":
             gate = np.minimum(gate, 7.0)
             return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))

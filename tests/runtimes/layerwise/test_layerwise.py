@@ -10,7 +10,7 @@ from edgert_models import ops
 from edgert_models.errors import BackendError
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_models.rope import Rope, RopeLayout
-from edgert_models.spec import ModelSpec
+from edgert_models.spec import ModelSpec, Scales
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile
@@ -32,6 +32,11 @@ SPECS = {
     },
     "tied": {"tied": True},
     "qwen2moe": {"architecture": "qwen2moe", "shared_feed_forward": 48, "attention_bias": True},
+    "granite": {
+        "architecture": "granite",
+        "experts": 0,
+        "scales": Scales(embedding=3.0, residual=0.5, attention=0.3, logits_divisor=2.0),
+    },
     "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }
 
