@@ -4,8 +4,28 @@ One thread for NumPy's matrix products: those of tests are small, and threads th
 five times as long where cores are shared.
 """
 
+from __future__ import annotations
+
 import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import builds
 
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    assert config.cache is not None
+    folder = os.environ.setdefault(builds.VARIABLE, str(config.cache.mkdir("builds")))
+    if not hasattr(config, "workerinput"):
+        builds.prune(Path(folder))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One for each core; none for single files, which are done before workers have started."""
+    chosen = [argument for argument in config.args if ".py" in argument]
+    return 0 if chosen else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
+
+from tests.support.builds import built
 
 SHIM = Path(__file__).with_name("shim")
 LINKED = ("-shared", "-Wl,-Bsymbolic")  # names of kernels must not be found in the C library
@@ -44,8 +44,7 @@ class HostKernels:
     ) -> None:
         if shutil.which("g++") is None:
             pytest.skip("g++ is not installed: CUDA kernels cannot be run on the host")
-        with tempfile.TemporaryDirectory() as name:
-            self._library = ctypes.CDLL(str(build_library(kernels, Path(name), change, extra)))
+        self._library = ctypes.CDLL(str(build_library(kernels, change, extra)))
 
     def launch(self, kernel: Kernel, **arguments: Any) -> None:
         """Run a kernel. Arrays stand for their addresses, None for null."""
@@ -67,34 +66,47 @@ class HostKernels:
 
 def build_library(
     kernels: Iterable[Kernel],
-    folder: Path,
     change: Callable[[str, str], str] = lambda name, text: text,
     extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """A library in which launch_NAME runs a kernel; see `shim/cuda.h`."""
     chosen = list(kernels)
-    for header, text in {**headers(), **extra}.items():
-        (folder / header).write_text(change(header, text))
     exports = "".join(f"SHIM_EXPORT({kernel.name})\n" for kernel in chosen)
-    (folder / "unit.cpp").write_text(f'#include "cuda.h"\n{source(chosen)}{exports}')
-    found = [f"-I{path}" for path in (shim_folder(), SHIM, folder)]
-    _compile(*found, *LINKED, str(folder / "unit.cpp"), "-o", str(folder / "unit.so"))
-    return folder / "unit.so"
+    texts = {name: change(name, text) for name, text in {**headers(), **extra}.items()}
+    texts["unit.cpp"] = f'#include "cuda.h"\n{source(chosen)}{exports}'
+
+    def make(folder: Path) -> None:
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+        found = [f"-I{path}" for path in (_shim(), SHIM, folder)]
+        _compile(*found, *LINKED, str(folder / "unit.cpp"), "-o", str(folder / "unit.so"))
+
+    inputs = [text for item in sorted(texts.items()) for text in item]
+    return built([*FLAGS, *LINKED, *_shim_texts(), *inputs], make) / "unit.so"
 
 
-def build_driver(folder: Path) -> Path:
+def build_driver() -> Path:
     """The tests' own libcuda.so.1; see `shim/libcuda.cpp`."""
-    _compile(*LINKED, str(SHIM / "libcuda.cpp"), "-o", str(folder / "libcuda.so.1"), "-ldl")
-    return folder / "libcuda.so.1"
+    program = SHIM / "libcuda.cpp"
+
+    def make(folder: Path) -> None:
+        _compile(*LINKED, str(program), "-o", str(folder / "libcuda.so.1"), "-ldl")
+
+    return built([*FLAGS, *LINKED, program.read_text()], make) / "libcuda.so.1"
+
+
+def _shim() -> Path:
+    """A folder with the shim compiled ahead: that, and the headers it includes, is most of the work."""
+
+    def make(folder: Path) -> None:  # -w: it warns of "#pragma once"
+        _compile("-w", "-x", "c++-header", str(SHIM / "cuda.h"), "-o", str(folder / "cuda.h.gch"))
+
+    return built([*FLAGS, *_shim_texts()], make)
 
 
 @cache
-def shim_folder() -> Path:
-    """A folder with the shim compiled ahead: that, and the headers it includes, is most of the work."""
-    folder = tempfile.mkdtemp(prefix="edgert-shim-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    _compile("-w", "-x", "c++-header", str(SHIM / "cuda.h"), "-o", f"{folder}/cuda.h.gch")  # it warns of "#pragma once"
-    return Path(folder)
+def _shim_texts() -> tuple[str, ...]:
+    return tuple((SHIM / name).read_text() for name in ("cuda.h", "fibers.h"))
 
 
 def _compile(*arguments: str) -> None:

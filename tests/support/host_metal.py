@@ -1,7 +1,6 @@
 """MLX's own Metal kernels, run on the host shim."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -15,8 +14,7 @@ from tests.support.metal import Program
 class HostMetal:
     """`mx.fast.metal_kernel` on the shim: kernels are compiled when they first run."""
 
-    def __init__(self, folders: Callable[[str], Path]) -> None:
-        self.folders = folders
+    def __init__(self) -> None:
         self.programs: dict[tuple[Kernel, tuple[tuple[str, int], ...], str], Program] = {}
 
     def metal_kernel(
@@ -40,7 +38,7 @@ class HostMetal:
             launch = Launch(kernel, tuple(integers), output_shapes[0], grid, threadgroup)
             key = (kernel, launch.template, number)
             if key not in self.programs:
-                self.programs[key] = Program([(launch, number)], self.folders(name))
+                self.programs[key] = Program([(launch, number)])
             given = [x.view(mx.uint16) if x.dtype == mx.bfloat16 else x for x in inputs]
             y = mx.array(self.programs[key].run(launch, number, [np.asarray(x) for x in given]))
             return [y.view(mx.bfloat16) if dtype == mx.bfloat16 else y]

@@ -13,6 +13,8 @@ import numpy as np
 from edgert_runtimes.mlx.metal.launches import Launch
 from edgert_runtimes.mlx.metal.sources import Kernel
 
+from tests.support.builds import built
+
 COMPILER = shutil.which("g++") if sys.platform == "linux" else None
 MISSING = "Metal kernels are compiled for the host by g++ on Linux"
 SHIM = Path(__file__).parent / "shim"
@@ -33,7 +35,7 @@ ATTRIBUTES = {
 class Program:
     """Kernels of one type (which share their header) with their template arguments, compiled together."""
 
-    def __init__(self, launches: Sequence[tuple[Launch, str]], folder: Path) -> None:
+    def __init__(self, launches: Sequence[tuple[Launch, str]]) -> None:
         """`launches`: each with the type of x and y, float32, float16 or bfloat16."""
         self._names: dict[tuple[Kernel, tuple[tuple[str, int], ...], str], str] = {}
         pieces = ['#include "metal.h"', launches[0][0].kernel.header]
@@ -42,13 +44,18 @@ class Program:
             if key not in self._names:
                 self._names[key] = f"run_{len(self._names)}"
                 pieces.append(_entry(self._names[key], launch, number))
-        source, library = folder / "kernels.cpp", folder / "kernels.so"
-        source.write_text("\n".join(pieces))
+        text = "\n".join(pieces)
         options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", f"-I{SHIM}"]
         strict = ["-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Werror"]
-        command = [str(COMPILER), *options, *strict, str(source), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+
+        def make(folder: Path) -> None:
+            (folder / "kernels.cpp").write_text(text)
+            command = [str(COMPILER), *options, *strict, str(folder / "kernels.cpp"), "-o", str(folder / "kernels.so")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+        shim = [(SHIM / name).read_text() for name in ("metal.h", "fibers.h")]
+        library = built([*options, *strict, *shim, text], make) / "kernels.so"
         self._library = ctypes.CDLL(str(library))
 
     def run(self, launch: Launch, number: str, inputs: Sequence[np.ndarray], order: int = 0) -> np.ndarray:

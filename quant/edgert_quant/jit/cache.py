@@ -11,15 +11,24 @@ import os
 import stat
 import sys
 import tempfile
+import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MAGIC = b"EDGERTJ1"
 HEADER_BYTES = len(MAGIC) + 32 + 8
 MAX_FILE_BYTES = 64 << 20
 KEPT_VERSIONS = 8
 """Object files kept of one kernel: other versions, other CPUs sharing the home folder."""
+PATIENCE = 120.0
+"""Seconds to wait for another process that compiles the same kernel; it may have been stopped."""
 
 
 class CacheWarning(RuntimeWarning):
@@ -83,6 +92,39 @@ def store(name: str, key: str, code: bytes) -> None:
         if temporary is not None:
             with suppress(OSError):
                 Path(temporary).unlink()
+
+
+@contextmanager
+def compiling(name: str) -> Iterator[None]:
+    """Nobody else compiles this kernel meanwhile: who had to wait finds it in the cache.
+
+    Where there are no locks (no folder, Windows, some network file systems), or the other takes too long, both compile:
+    a waste, and no harm.
+    """
+    descriptor = None
+    try:
+        with suppress(OSError, RuntimeError):
+            folder = cache_folder()
+            _make_folder(folder)
+            descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            _lock(descriptor)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    if fcntl is None:
+        return
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _wrap(key: str, code: bytes) -> bytes:

@@ -79,10 +79,13 @@ class Kernel:
         with self._lock:
             if self.load_cached():
                 return False
-            from edgert_quant.jit import compiler
+            with cache.compiling(self.name):
+                if self.load_cached():
+                    return False
+                from edgert_quant.jit import compiler
 
-            code = compiler.compile_kernel(self)
-            cache.store(self.name, self.cache_key(), code)
+                code = compiler.compile_kernel(self)
+                cache.store(self.name, self.cache_key(), code)
             self._use(code)
             return True
 

@@ -1,5 +1,6 @@
 """The cache of object files: what is trusted, what is rebuilt, and what a warm process does not import."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -185,6 +186,21 @@ def test_a_folder_that_others_can_write_is_not_used(project: Project) -> None:
     assert (value, compiled) == (42, True)
     assert errors.count("CacheWarning") == 1
     assert "is not a folder that only this user can write" in errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks")
+def test_two_processes_do_not_compile_the_same_kernel(project: Project) -> None:
+    """While another process compiles it, this one waits, and takes what the other has stored."""
+    project.run()
+    stored = project.file().rename(project.file().with_suffix(".away"))
+    with (stored.parent / "sample_module.advance.lock").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = project.start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(3)
+        stored.rename(stored.with_suffix(".o"))
+    out, errors = waiting.communicate(timeout=120)
+    assert (out.split(), errors) == (["42", "False"], "")
 
 
 def test_changed_sources_are_compiled_anew(project: Project) -> None:

@@ -11,12 +11,12 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.budget import environment
+from tests.support.builds import VARIABLE
 from tests.support.cuda_host import build_driver
 
 pytestmark = [
@@ -26,8 +26,7 @@ pytestmark = [
 ]
 
 PRELUDE = """
-import ctypes, gc, json, sys
-from pathlib import Path
+import ctypes, gc, json
 from edgert_runtimes.cuda import compiling
 from edgert_runtimes.cuda.driver import DriverDevice, facts_of
 from tests.support.cuda_host import build_library
@@ -35,11 +34,7 @@ from tests.support.cuda_host import build_library
 def images(kernels, architecture, progress=None):
     found = {}
     for kernel in kernels:
-        folder = Path(sys.argv[1]) / kernel.name
-        if not folder.exists():
-            folder.mkdir()
-            build_library([kernel], folder)
-        found[kernel.name] = f"{folder / 'unit.so'} {len(kernel.parameters)}".encode() + bytes(1)
+        found[kernel.name] = f"{build_library([kernel])} {len(kernel.parameters)}".encode() + bytes(1)
     return found, len(found)
 
 compiling.images = images
@@ -47,30 +42,25 @@ fake = ctypes.CDLL("libcuda.so.1")
 """
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_driver(tmp_path_factory.mktemp("driver")).parent
-
-
-def run(script: str, driver: Path, folder: Path) -> Any:
-    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, str(folder)]
+def run(script: str) -> Any:
+    command = [sys.executable, "-W", "error", "-c", PRELUDE + script]
     settings = {
         **environment(),
-        "LD_LIBRARY_PATH": str(driver),
-        "EDGERT_CACHE_DIR": os.environ.get("EDGERT_CACHE_DIR", ""),
+        "LD_LIBRARY_PATH": str(build_driver().parent),
+        **{name: os.environ[name] for name in ("EDGERT_CACHE_DIR", VARIABLE) if name in os.environ},
     }
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_facts_and_probe(driver: Path, tmp_path: Path) -> None:
+def test_facts_and_probe() -> None:
     script = """
 from edgert_runtimes.registry import get_backend, probe_all
 probe = probe_all()["cuda"]
 print(json.dumps([probe.available, probe.gpu, dict(probe.details), get_backend("auto").name, fake.fake_held()]))
 """
-    available, gpu, details, automatic, held = run(script, driver, tmp_path)
+    available, gpu, details, automatic, held = run(script)
     assert (available, gpu, automatic, held) == (True, True, "cuda", 0)
     assert details["gpu"] == "host"
     assert details["compute_capability"] == "8.9"
@@ -78,7 +68,7 @@ print(json.dumps([probe.available, probe.gpu, dict(probe.details), get_backend("
     assert details["memory"] == "8.0 GiB, of which 8.0 GiB are free"
 
 
-def test_memory_queues_graphs_and_events(driver: Path, tmp_path: Path) -> None:
+def test_memory_queues_graphs_and_events() -> None:
     script = """
 import numpy as np
 from edgert_models.errors import BackendError
@@ -123,7 +113,7 @@ device.close()
 device.close()
 print(json.dumps({**result, "held": fake.fake_held()}))
 """
-    assert run(script, driver, tmp_path) == {
+    assert run(script) == {
         "compiled": 1,
         "again": 0,
         "zero": True,
@@ -136,7 +126,7 @@ print(json.dumps({**result, "held": fake.fake_held()}))
     }
 
 
-def test_whole_sessions(driver: Path, tmp_path: Path) -> None:
+def test_whole_sessions() -> None:
     """A prompt and decoding, all experts on the GPU and some of them; ahead of the caller too."""
     script = """
 from edgert_models.registry import build_plan
@@ -170,7 +160,7 @@ del ours  # and the points it remembers
 gc.collect()
 print(json.dumps({"error": max(errors), "uses": uses, "held": fake.fake_held()}))
 """
-    found = run(script, driver, tmp_path)
+    found = run(script)
     assert found["error"] < 1e-9
     assert found["uses"] == [None, [True, True]]
     assert found["held"] == 0

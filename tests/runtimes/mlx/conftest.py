@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def host_metal(tmp_path_factory: pytest.TempPathFactory) -> "HostMetal":
+def host_metal() -> "HostMetal":
     from tests.support.host_metal import HostMetal
 
-    return HostMetal(tmp_path_factory.mktemp)
+    return HostMetal()
 
 
 @pytest.fixture

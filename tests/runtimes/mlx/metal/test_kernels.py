@@ -1,7 +1,6 @@
 """What the Metal kernels compute, on the host shim: every type against our dequantizers, in many shapes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,15 +32,14 @@ def kind(request: pytest.FixtureRequest) -> BlockType:
 
 
 @pytest.fixture(scope="module")
-def program(kind: BlockType, tmp_path_factory: pytest.TempPathFactory) -> Program:
+def program(kind: BlockType) -> Program:
     bodies = [
         launches.rows(kind, 1, 256),
         *(launches.few_rows(kind, columns, 1) for columns in (1, 3, 8)),
         launches.pairs(kind, 1, 1, 1),
         launches.pairs(kind, 64, 1, 1),
     ]
-    folder = tmp_path_factory.mktemp(kind.name)
-    return Program([(launch, number) for launch in bodies for number in numbers_of(kind)], folder)
+    return Program([(launch, number) for launch in bodies for number in numbers_of(kind)])
 
 
 def matrices(kind: BlockType, *shape: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +127,7 @@ def without(launch: Launch, text: str, number: int) -> Launch:
     return replace(launch, kernel=replace(launch.kernel, source=source))
 
 
-def test_removed_barriers_are_caught(tmp_path: Path) -> None:
+def test_removed_barriers_are_caught() -> None:
     """With any one missing, some order of threads gives a wrong result."""
     kind, count, experts = BlockType.Q6_K, 64, 3
     launch = launches.pairs(kind, count, experts, 66)
@@ -137,7 +135,7 @@ def test_removed_barriers_are_caught(tmp_path: Path) -> None:
     assert barriers == 4
     mutants = [without(launch, BARRIER, number) for number in range(barriers)]
     assert all(mutant.kernel.source.count(BARRIER) == barriers - 1 for mutant in mutants)
-    program = Program([(each, "float32") for each in (launch, *mutants)], tmp_path)
+    program = Program([(each, "float32") for each in (launch, *mutants)])
     blocks, weights = matrices(kind, experts, 66, 512)
     ids = sorted_ids(count, experts)
     given, x = inputs("float32", count, 512)
