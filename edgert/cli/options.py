@@ -67,11 +67,19 @@ Context = Annotated[
 Memory = Annotated[
     str | None, typer.Option(envvar="EDGERT_MEMORY", help="Most memory to take (with cuda: of the GPU), such as 4GiB.")
 ]
-KvType = Annotated[str, typer.Option("--kv-type", help="Type of the cache: auto, f32, f16, bf16, q8_0 or q4_0.")]
+KvType = Annotated[
+    str,
+    typer.Option("--kv-type", envvar="EDGERT_KV_TYPE", help="Type of the cache: auto, f32, f16, bf16, q8_0 or q4_0."),
+]
 Seed = Annotated[int | None, typer.Option(envvar="EDGERT_SEED", min=0, help="Seed; same seed, same answer.")]
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", min=1, help="Most tokens of an answer.")]
 Template = Annotated[
-    Path | None, typer.Option("--chat-template", help="A Jinja file to use instead of the model's own template.")
+    Path | None,
+    typer.Option(
+        "--chat-template",
+        envvar="EDGERT_CHAT_TEMPLATE",
+        help="A Jinja file to use instead of the model's own template.",
+    ),
 ]
 Offline = Annotated[
     bool,

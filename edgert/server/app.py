@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgert_models.errors import EdgertError
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,8 +20,8 @@ from edgert.server.ollama.routes import ollama_routes
 from edgert.server.openai.routes import openai_routes
 
 
-def create_app(llm: LLM, *, host: str = "127.0.0.1", api_key: str | None = None) -> FastAPI:
-    """An ASGI application that serves `llm`, guarded as one that listens on `host`."""
+def create_app(llm: LLM, *, check_host: bool = True, api_keys: Sequence[str] = ()) -> FastAPI:
+    """An ASGI application that serves `llm`, guarded as `Guard` says."""
     app = FastAPI(title="edgert", version=__version__, docs_url=None, redoc_url=None)
     served: Served = Served()
     for router in (native_routes(llm, served), openai_routes(llm), anthropic_routes(llm), ollama_routes(llm)):
@@ -28,7 +30,7 @@ def create_app(llm: LLM, *, host: str = "127.0.0.1", api_key: str | None = None)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     document(app, llm)
-    app.add_middleware(Guard, host=host, api_key=api_key)
+    app.add_middleware(Guard, check_host=check_host, api_keys=api_keys)
     app.add_middleware(Counting, served=served)
     return app
 

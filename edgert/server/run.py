@@ -1,68 +1,87 @@
-"""Listening: where, with which limits, and until when."""
+"""Serving until it is over."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import uvicorn
-from edgert_models.errors import BackendError, RequestError
+from edgert_models.errors import RequestError
+from starlette.types import ASGIApp
 
 from edgert import LLM
+from edgert.server.address import Address
 from edgert.server.app import create_app
-from edgert.server.guard import is_loopback
+from edgert.server.connection import RECEIVE_SECONDS, Connection
 
 _DRAIN_SECONDS = 10
 _MAX_HEADER = 32 << 10
+_OTHER_FILES = 256
+"""Descriptors that the process needs beside those of its connections."""
 
 
-def key_of(api_key: str | None, file: Path | None) -> str | None:
-    """The key that requests must carry: given, or the text of a file; RequestError where there are both, or none in
-    what should have it.
-    """
-    if file is not None:
-        if api_key is not None:
-            raise RequestError("--api-key and --api-key-file (or EDGERT_API_KEY) are both given", parameter="api_key")
-        try:
-            api_key = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"--api-key-file {file}: {error}", parameter="api_key_file") from None
-        if not api_key:
-            raise RequestError(f"--api-key-file {file} is empty", parameter="api_key_file")
-    if api_key is not None and not api_key.strip():
-        raise RequestError("--api-key is empty", parameter="api_key")
-    return api_key
-
-
-def check_address(host: str, api_key: str | None) -> None:
-    """Refuse to be reachable from other machines without a key."""
-    if api_key is None and not is_loopback(host):
-        raise RequestError(
-            f"--host {host} can be reached from other machines: give --api-key, --api-key-file or EDGERT_API_KEY too",
-            parameter="host",
-        )
-
-
-def run(llm: LLM, *, host: str, port: int, api_key: str | None = None) -> None:
+def run(llm: LLM, address: Address, *, api_keys: Sequence[str] = (), connections: int = 1024) -> None:
     """Serve until SIGINT or SIGTERM; requests under way then have ten seconds to end."""
-    check_address(host, api_key)
-    listener = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    print(f"{llm.name} at http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
+    address.check(api_keys)
+    _allow_files(connections + _OTHER_FILES)
+    listener = address.listen()
+    try:
+        print(f"{llm.name} at {address.url(listener)}" + ("" if address.path else "/v1"), flush=True)
+        app = create_app(llm, check_host=address.path is None and address.local, api_keys=api_keys)
+        server = make_server(app, address, connections)
+        with _surviving_sigterm(), asyncio.Runner(loop_factory=_Loop) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    finally:
+        address.leave()
+
+
+def make_server(app: ASGIApp, address: Address, connections: int) -> uvicorn.Server:
+    """Uvicorn's server, with limits on what clients may take."""
     config = uvicorn.Config(
-        create_app(llm, host=host, api_key=api_key),
-        log_level="warning",
+        app,
+        log_config=None,
         access_log=False,
         server_header=False,
-        http="h11",
+        http=Connection,
+        ws="none",
         h11_max_incomplete_event_size=_MAX_HEADER,
+        limit_concurrency=connections,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
     )
-    with _surviving_sigterm():
-        uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """With a deadline for TLS's handshake, which uvicorn leaves at a minute."""
+
+    async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:
+        """As asyncio's."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = RECEIVE_SECONDS
+        return await super().create_server(*arguments, **options)
+
+
+def _allow_files(count: int) -> None:
+    """Let the process open so many files, or refuse; the usual limit is 1,024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= count or soft == resource.RLIM_INFINITY:
+        return
+    if hard < count and hard != resource.RLIM_INFINITY:
+        most = hard - _OTHER_FILES
+        raise RequestError(
+            f"--connections: this system lets a process open {hard} files; give {most} or fewer",
+            parameter="connections",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 @contextmanager
@@ -75,19 +94,3 @@ def _surviving_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address; BackendError says why it cannot be."""
-    listener = None
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()  # who reads the address may connect at once, and waits until requests are taken
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise BackendError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
-    return listener

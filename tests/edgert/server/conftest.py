@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.backends import GPUS
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from edgert import LLM
     from tests.edgert.scripted import Say
 
@@ -25,26 +28,32 @@ class Served:
     port: int
 
 
-def serve(llm: LLM, **options: str) -> Iterator[Served]:
-    import uvicorn
+@contextmanager
+def running(app: ASGIApp, connections: int = 1024) -> Iterator[int]:
+    """The port at which an application is served, as `edgert serve` does."""
+    from edgert.server.address import Address
+    from edgert.server.run import make_server
 
-    from edgert.server.app import create_app
-    from edgert.server.run import listen
-
-    listener = listen("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(llm, **options), log_level="error", http="h11")
-    server = uvicorn.Server(config)
+    address = Address(port=0)
+    listener = address.listen()
+    server = make_server(app, address, connections)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    port = listener.getsockname()[1]
     try:
-        yield Served(llm, f"http://127.0.0.1:{port}", port)
+        yield listener.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+def serve(llm: LLM, **options: Any) -> Iterator[Served]:
+    from edgert.server.app import create_app
+
+    with running(create_app(llm, **options)) as port:
+        yield Served(llm, f"http://127.0.0.1:{port}", port)
 
 
 @pytest.fixture(scope="session", params=["reference", *GPUS])
@@ -68,7 +77,7 @@ def served(server_model: LLM) -> Iterator[Served]:
 
 @pytest.fixture
 def served_with_key(server_model: LLM) -> Iterator[Served]:
-    yield from serve(server_model, api_key="secret")
+    yield from serve(server_model, api_keys=["other", "secret"])
 
 
 @pytest.fixture

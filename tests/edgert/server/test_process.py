@@ -1,0 +1,73 @@
+"""`edgert serve` as a process: where it listens, what it logs, and what SIGTERM does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+TLS = Path(__file__).with_name("tls")
+
+
+@contextmanager
+def serving(path: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """The process, the model's name and the address that it prints."""
+    command = [sys.executable, "-m", "edgert", "serve", str(path), "--backend", "reference", "--port", "0", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, **environment}, **pipes) as server:  # type: ignore[call-overload]
+        try:
+            assert server.stdout is not None
+            name, url = server.stdout.readline().strip().split(" at ")
+            yield server, name, url
+        finally:
+            server.kill()
+
+
+def test_sigterm_drains(tiny_path: Path) -> None:
+    """The answers under way are finished, and then the process ends."""
+    with serving(tiny_path, EDGERT_CONTEXT="1024") as (server, name, url):
+        body = {"model": name, "prompt": "hello", "max_tokens": 400, "stream": True, "logit_bias": {"60": 100}}
+        with httpx.stream("POST", f"{url}/completions", json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("data: ")
+            server.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert '"finish_reason":"length"' in rest[-2]
+        assert server.wait(30) == 0
+
+
+def test_tls_with_keys_of_a_file(tiny_path: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("one\ntwo\n")
+    options = ["--tls-cert", str(TLS / "cert.pem"), "--tls-key", str(TLS / "key.pem"), "--api-key-file", str(keys)]
+    with serving(tiny_path, *options, EDGERT_LOG_FORMAT="json") as (server, _, url):
+        assert url.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=str(TLS / "cert.pem"))
+        with httpx.Client(verify=context) as client:
+            assert client.get(f"{url}/models").status_code == 401
+            assert client.get(f"{url}/models", headers={"X-API-Key": "two"}).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert [json.loads(line)["status"] for line in log.splitlines()] == [401, 200]
+
+
+def test_a_unix_socket(tiny_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "edgert.sock"
+    with serving(tiny_path, "--socket", str(path), "--log-level", "warning") as (server, name, url):
+        assert url == f"unix:{path}"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.get("http://any.name/v1/models").json()["data"][0]["id"] == name
+        server.send_signal(signal.SIGINT)
+        _, log = server.communicate(timeout=30)
+    assert (log, server.returncode) == ("", 130)
+    assert not path.exists()
