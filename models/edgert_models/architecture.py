@@ -24,17 +24,22 @@ from edgert_models.spec import ModelSpec
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
 
+def as_it_is(spec: ModelSpec) -> ModelSpec:
+    """Nothing is left unsaid."""
+    return spec
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One family: its GGUF name, the Hugging Face classes that convert to it, and how to read, wire and find it.
 
-    `config` makes a ModelSpec of a config.json. `wire` builds the model. `names` maps GGUF names (after `blk.N.`
-    inside a layer) to checkpoint names with {i} for the layer. The rest are the family's conventions: how its GGUF
-    files and its checkpoints order rotated pairs, what holds where a file does not say (`window_period`: every
-    so-manieth layer sees more than the window, 0 for none; `layer_norm`, and `logits_divided`: by what GGUF calls
-    logit_scale, which other families multiply with), and the `quant_method` of checkpoints whose experts keep
-    their form in every mix. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is
-    refused, and where stock llama.cpp answers differently.
+    `config` makes a ModelSpec of a config.json, `settle` of what a GGUF file says one with what it leaves unsaid.
+    `wire` builds the model. `names` maps GGUF names (after `blk.N.` inside a layer) to checkpoint names with {i} for
+    the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
+    holds where a file does not say (`window_period`: every so-manieth layer sees more than the window, 0 for none;
+    `activation`, `layer_norm`, and `logits_divided`: by what GGUF calls logit_scale, which other families multiply
+    with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `notes` are sentences for
+    docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers differently.
     """
 
     name: str
@@ -50,8 +55,10 @@ class Architecture:
     yarn_truncate: bool = True
     window_period: int = 0
     quantized: tuple[str, ...] = ()
+    activation: str = "silu"
     layer_norm: bool = False
     logits_divided: bool = False
+    settle: Callable[[ModelSpec], ModelSpec] = as_it_is
     notes: str = ""
 
     def source(self, spec: ModelSpec, name: str) -> Source:
@@ -162,14 +169,14 @@ def attention(
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
-def feed_forward(g: Graph, x: Value, block: str, activation: str = "silu") -> Value:
+def feed_forward(g: Graph, x: Value, block: str) -> Value:
     """A dense gated feed-forward network, or a mixture of them where the model has experts."""
     s = g.spec
     if s.experts:
         return g.moe(x, g.linear(x, f"{block}.ffn_gate_inp", s.experts, role=Role.ROUTER), block)
     gate = g.linear(x, f"{block}.ffn_gate", s.feed_forward, bias=s.feed_forward_bias)
     up = g.linear(x, f"{block}.ffn_up", s.feed_forward, bias=s.feed_forward_bias)
-    return g.linear(g.gated(gate, up, activation), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
+    return g.linear(g.gated(gate, up, s.activation), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
 
 
 def gated_shared_expert(g: Graph, x: Value, block: str) -> Value:
@@ -183,11 +190,6 @@ def gated_shared_expert(g: Graph, x: Value, block: str) -> Value:
 
 RopeOf = Callable[[ModelSpec, int], Rope | None]
 """How positions rotate queries and keys in a layer; None: not at all."""
-
-
-def same_rope(spec: ModelSpec, layer: int) -> Rope:
-    """The model's rope, in every layer."""
-    return spec.rope
 
 
 def embedded(g: Graph) -> Value:
@@ -206,7 +208,7 @@ def residual(g: Graph, x: Value, y: Value) -> Value:
 
 
 def pre_norm_decoder(
-    g: Graph, rope_of: RopeOf = same_rope, *, rope_first: bool = False, ffn_norm: str = "ffn_norm"
+    g: Graph, rope_of: RopeOf = ModelSpec.rope_of, *, rope_first: bool = False, ffn_norm: str = "ffn_norm"
 ) -> Plan:
     """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
     s = g.spec
@@ -219,7 +221,7 @@ def pre_norm_decoder(
     return predict(g, x)
 
 
-def sandwich_decoder(g: Graph, rope_of: RopeOf = same_rope, *, activation: str = "silu") -> Plan:
+def sandwich_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     """The wiring of families with norms before and after: norm, attention, norm, add, norm, feed-forward, norm, add."""
     s = g.spec
     x = embedded(g)
@@ -227,12 +229,12 @@ def sandwich_decoder(g: Graph, rope_of: RopeOf = same_rope, *, activation: str =
         block = f"blk.{i}"
         y = attention(g, norm(g, x, f"{block}.attn_norm"), block, window=s.window_of(i), rope=rope_of(s, i))
         x = residual(g, x, norm(g, y, f"{block}.post_attention_norm"))
-        y = feed_forward(g, norm(g, x, f"{block}.ffn_norm"), block, activation)
+        y = feed_forward(g, norm(g, x, f"{block}.ffn_norm"), block)
         x = residual(g, x, norm(g, y, f"{block}.post_ffw_norm"))
     return predict(g, x)
 
 
-def post_norm_decoder(g: Graph, rope_of: RopeOf = same_rope) -> Plan:
+def post_norm_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     """The wiring of families that normalise what a layer adds: attention, norm, add, feed-forward, norm, add."""
     s = g.spec
     x = embedded(g)

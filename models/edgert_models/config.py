@@ -10,6 +10,7 @@ from edgert_models.rope import RopeLayout, rope_from_config
 from edgert_models.spec import MAX_LAYERS
 
 _REQUIRED = object()
+_ACTIVATIONS = {"silu": ("silu", "swish"), "gelu": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")}
 _WINDOWED, _FULL = "sliding_attention", "full_attention"
 
 
@@ -18,7 +19,6 @@ class Config(Mapping[str, Any]):
 
     def __init__(self, entries: Mapping[str, Any]) -> None:
         self._entries = entries
-        self.refuse_unless("hidden_act", ("silu", "swish"), default="silu")
 
     def __getitem__(self, key: str) -> Any:
         return self._entries[key]
@@ -56,6 +56,11 @@ class Config(Mapping[str, Any]):
         if value not in allowed:
             raise UnsupportedError(f"config.json: {key}={value!r} is not supported; supported: {allowed[0]!r}")
 
+    def refuse_other_activations(self, activation: str) -> None:
+        """Raise UnsupportedError if the activation of the feed-forward network is not `activation`, as ops name it."""
+        for key in ("hidden_act", "hidden_activation"):
+            self.refuse_unless(key, _ACTIVATIONS[activation], default=_ACTIVATIONS[activation][0])
+
     def _first(self, keys: tuple[str, ...], default: Any) -> Any:
         for key in keys:
             if self._entries.get(key) is not None:
@@ -68,6 +73,7 @@ class Config(Mapping[str, Any]):
 def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) -> dict[str, Any]:
     """The ModelSpec fields that decoders of all families name alike in their configs."""
     heads = c.integer("num_attention_heads")
+    full, within = _ropes(c)
     head_size = c.integer("head_dim", default=c.integer("hidden_size") // max(heads, 1))
     return {
         "vocabulary": c.integer("vocab_size"),
@@ -77,13 +83,23 @@ def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) 
         "heads": heads,
         "kv_heads": c.integer("num_key_value_heads", default=heads),
         "head_size": head_size,
-        "rope": rope_from_config(c, head_size=head_size, layout=layout, yarn_truncate=yarn_truncate),
+        "rope": rope_from_config(full, head_size=head_size, layout=layout, yarn_truncate=yarn_truncate),
+        "window_rope": within and rope_from_config(within, head_size=head_size, layout=layout),
         "norm_eps": c.number("rms_norm_eps", default=1e-6),
         "feed_forward": c.integer("intermediate_size", default=0),
         "tied": c.boolean("tie_word_embeddings"),
         "attention_bias": c.boolean("attention_bias"),
         "output_bias": c.boolean("attention_bias"),
     }
+
+
+def _ropes(c: Config) -> tuple[Config, Config | None]:
+    """The configs of rope, and of rope in layers with a window, where those have parameters of their own."""
+    given = c.get("rope_parameters")
+    if not isinstance(given, Mapping) or not isinstance(given.get(_FULL), Mapping):
+        return c, None
+    full, within = (Config({**c, "rope_parameters": given.get(kind) or {}}) for kind in (_FULL, _WINDOWED))
+    return full, within
 
 
 def windows(c: Config, *, period: int) -> dict[str, Any]:

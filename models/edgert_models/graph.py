@@ -168,8 +168,10 @@ class Graph:
             softcap=s.scales.attention_cap,
         )
 
-    def moe(self, x: Value, logits: Value, prefix: str, *, kind: str = "silu", bias: bool = False) -> Value:
-        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias."""
+    def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
+        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias. The activation is the model's
+        or `kind`.
+        """
         s = self.spec
         gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))
         biases: dict[str, Any] = {
@@ -193,7 +195,7 @@ class Graph:
             used=s.experts_used,
             hidden=s.expert_feed_forward,
             normalize=s.normalize_experts,
-            kind=kind,
+            kind=kind or s.activation,
             **biases,
         )
 

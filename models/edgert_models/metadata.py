@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from edgert_models.architecture import Architecture
@@ -10,6 +11,7 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
 from edgert_models.spec import MAX_LAYERS, ModelSpec, Scales
 
+_WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
 
 
@@ -52,7 +54,7 @@ def spec_from_metadata(
     feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
     layers = metadata.integer(f"{name}.block_count")
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
-    return ModelSpec(
+    spec = ModelSpec(
         architecture=name,
         name=metadata.string("general.name", ""),
         vocabulary=shapes["token_embd.weight"][0],
@@ -83,7 +85,10 @@ def spec_from_metadata(
         layer_norm=architecture.layer_norm,
         norm_bias="output_norm.bias" in shapes,
         logits_bias="output.bias" in shapes,
+        activation=architecture.activation,
+        window_rope=_window_rope(architecture, metadata, head_size) if window else None,
     )
+    return architecture.settle(spec)
 
 
 def _eps(layer_norm: bool) -> str:
@@ -135,6 +140,14 @@ def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, fac
     )
 
 
+def _window_rope(architecture: Architecture, metadata: Metadata, head_size: int) -> Rope | None:
+    """That of layers with a window, if the file has a base for it; they keep within what the model was trained on."""
+    key = f"{architecture.name}.{_WINDOW_BASE}"
+    if key not in metadata:
+        return None
+    return replace(_rope(architecture, metadata, head_size, factors=False).unscaled(), base=metadata.number(key))
+
+
 def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | list[bool]]:
     """The architecture's key/values of a GGUF file; what llama.cpp's loader needs, and what ours reads back."""
     name, rope = spec.architecture, spec.rope
@@ -159,6 +172,8 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | 
     }
     if spec.window:
         entries["attention.sliding_window"] = spec.window
+    if spec.window_rope:
+        entries[_WINDOW_BASE] = spec.window_rope.base
     if spec.windowed:
         entries[_PATTERN] = list(spec.windowed)
     if spec.experts:

@@ -10,6 +10,9 @@ from edgert_models.architectures import (
     ernie4_5,
     exaone4,
     flex_olmo,
+    gemma,
+    gemma2,
+    gemma3,
     gpt_oss,
     granite,
     granitemoe,
@@ -50,6 +53,9 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         seed_oss,
         smollm3,
         gpt_oss,
+        gemma,
+        gemma2,
+        gemma3,
         granite,
         granitemoe,
     )
@@ -82,7 +88,9 @@ def architecture_named(name: str) -> Architecture:
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     """The ModelSpec of a Hugging Face config.json."""
-    return architecture_of_config(config).config(Config(config))
+    architecture, c = architecture_of_config(config), Config(config)
+    c.refuse_other_activations(architecture.activation)
+    return architecture.config(c)
 
 
 def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:

@@ -38,7 +38,8 @@ class ModelSpec:
     "all" (the whole width) or None. `window` lets a position see only that many positions, itself included. `tied`
     uses the token embedding as the output matrix. Raises UnsupportedError naming the figure if they do not fit
     together. `windowed` says of every layer whether the window holds for it (empty: it holds for all). `layer_norm`:
-    norms are `ops.LayerNorm`, with biases where `norm_bias`.
+    norms are `ops.LayerNorm`, with biases where `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`),
+    `window_rope` the rope of layers with a window, where it is another one.
     """
 
     architecture: str
@@ -65,7 +66,9 @@ class ModelSpec:
     attention_bias: bool = False
     output_bias: bool = False
     feed_forward_bias: bool = False
+    activation: str = "silu"
     scales: Scales = Scales()
+    window_rope: Rope | None = None
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
@@ -112,6 +115,10 @@ class ModelSpec:
     def window_of(self, layer: int) -> int | None:
         """The window of a layer, None if it sees everything."""
         return self.window if not self.windowed or self.windowed[layer] else None
+
+    def rope_of(self, layer: int) -> Rope:
+        """The rope of a layer."""
+        return self.window_rope if self.window_rope and self.window_of(layer) else self.rope
 
     def _require(self, condition: bool, reason: str) -> None:
         if not condition:

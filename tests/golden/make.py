@@ -38,13 +38,17 @@ EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "tie_word_embeddings": Fa
 
 @dataclass(frozen=True)
 class Golden:
-    """One checkpoint: model class, what its config overrides, and how it is stored."""
+    """One checkpoint: model class (`text`: the part of it that is for text), what its config overrides, how it is
+    stored; `zero_centred`: norms are what they differ by from one.
+    """
 
     family: str
     config: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype = torch.bfloat16
     fused: bool = False
     mxfp4: bool = False
+    zero_centred: bool = False
+    text: bool = False
     gains: dict[str, float] = field(default_factory=dict)
     shard_size: str | None = None
 
@@ -71,6 +75,30 @@ def gpt_oss(**scaling: Any) -> dict[str, Any]:
 def olmo3(**changes: Any) -> dict[str, Any]:
     """Layers with a window that is shorter than the sequences, and one without."""
     return {**SMALL, **DENSE, "num_hidden_layers": 5, "intermediate_size": 48, "sliding_window": 5, **changes}
+
+
+def gemma(**changes: Any) -> dict[str, Any]:
+    """Heads that are together wider than the model."""
+    return {**SMALL, "intermediate_size": 80, "head_dim": 32, **changes}
+
+
+GEMMA2 = {
+    "sliding_window": 5,
+    "query_pre_attn_scalar": 32,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 30.0,
+}
+GEMMA3 = {
+    "sliding_window": 5,
+    "query_pre_attn_scalar": 32,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1000.0},
+    },
+}
+# Embeddings are scaled by 8.
+GEMMA_GAINS = {"post_attention_layernorm": 1.2, "post_feedforward_layernorm": 1.2}
+GEMMA3_LAYERS = ["full_attention", "sliding_attention"]
 
 
 def granite(**changes: Any) -> dict[str, Any]:
@@ -155,6 +183,11 @@ GOLDENS = {
     "gpt-oss": Golden("GptOss", gpt_oss(**ALL_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-yarn": Golden("GptOss", gpt_oss(**SOME_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(**ALL_PAIRS), mxfp4=True, gains=GPT_OSS_GAINS),
+    "gemma": Golden("Gemma", gemma(), zero_centred=True),
+    "gemma2": Golden("Gemma2", gemma(**GEMMA2), zero_centred=True, gains=GEMMA_GAINS),
+    "gemma3": Golden(
+        "Gemma3", gemma(**GEMMA3, layer_types=GEMMA3_LAYERS), text=True, zero_centred=True, gains=GEMMA_GAINS
+    ),
     "granite": Golden("Granite", granite(tie_word_embeddings=True, intermediate_size=96)),
     "granitemoe": Golden("GraniteMoe", granite(**GRANITE_MOE)),
     "granitemoe-fused": Golden("GraniteMoe", granite(**GRANITE_MOE, num_key_value_heads=4), fused=True),
@@ -222,7 +255,7 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
         noise = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim == 1 or name.endswith("_bias"):
             gain = next((gain for part, gain in golden.gains.items() if part in name), 1.0)
-            value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0))
+            value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0)) - float(golden.zero_centred)
         elif "embed_tokens" in name:
             value = noise
         else:
@@ -289,7 +322,8 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
 @torch.no_grad()
 def make(name: str, golden: Golden) -> None:
     """Write one folder."""
-    config = getattr(transformers, f"{golden.family}Config")(**golden.config)
+    kind = "TextConfig" if golden.text else "Config"
+    config = getattr(transformers, f"{golden.family}{kind}")(**golden.config)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{golden.family}ForCausalLM")(config).float().eval()
     for seed in range(10_000):

@@ -2,13 +2,14 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope, Scale
+from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope, Scale, SoftCap
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 
@@ -105,6 +106,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "truncate": False,
         },
     },
+    "gemma": {"architectures": ["GemmaForCausalLM"], **SIZES, "head_dim": 32, "hidden_act": "gelu_pytorch_tanh"},
+    "gemma2": {
+        "architectures": ["Gemma2ForCausalLM"],
+        **SIZES,
+        "num_hidden_layers": 3,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 144,
+        "sliding_window": 16,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma3": {
+        "architectures": ["Gemma3ForCausalLM"],
+        **SIZES,
+        "num_hidden_layers": 7,
+        "head_dim": 16,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": 16,
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
     "granite": {
         "architectures": ["GraniteForCausalLM"],
         **SIZES,
@@ -171,6 +194,9 @@ def test_spec_survives_gguf(name: str) -> None:
         assert again.rope.frequencies() == spec.rope.frequencies()
     else:
         assert again.rope.frequencies() == pytest.approx(spec.rope.frequencies())
+    assert (again.window_rope is None) == (spec.window_rope is None)
+    if spec.window_rope and again.window_rope:
+        assert again.window_rope.frequencies() == pytest.approx(spec.window_rope.frequencies())
     assert again.rope.magnitude() == pytest.approx(spec.rope.magnitude())
     assert build_plan(again).weights == build_plan(spec).weights
     for field in (
@@ -188,6 +214,7 @@ def test_spec_survives_gguf(name: str) -> None:
         "layer_norm",
         "norm_bias",
         "logits_bias",
+        "activation",
     ):
         assert getattr(again, field) == getattr(spec, field), field
 
@@ -315,6 +342,33 @@ def test_shared_expert_of_qwen2moe() -> None:
     assert again.shared_feed_forward == 48
 
 
+def test_gemma_2_has_caps_and_windows_in_turns() -> None:
+    spec = spec_from_config(CONFIGS["gemma2"])
+    plan = build_plan(spec)
+    attends = [op for op in plan.ops if isinstance(op, Attend)]
+    assert [(op.window, op.scale, op.softcap) for op in attends] == [(w, 1 / 12, 50.0) for w in (16, None, 16)]
+    assert [op.factor for op in plan.ops if isinstance(op, Scale)] == [8.0]
+    assert {op.kind for op in plan.ops if isinstance(op, GatedActivation)} == {"gelu"}
+    assert plan.ops[-1] == SoftCap(out=plan.logits, x=plan.values[-2], cap=30.0)
+    assert spec.tied
+
+
+@pytest.mark.parametrize(("name", "layers"), [("gemma2", 46), ("gemma3", 62)])
+def test_scores_of_the_largest_gemmas_in_a_file_that_does_not_say(name: str, layers: int) -> None:
+    spec = replace(spec_from_config(CONFIGS[name]), layers=layers, heads=8, windowed=())
+    entries = Entries({"general.architecture": name, **metadata_from_spec(spec)})
+    del entries[f"{name}.attention.scale"]
+    shapes = {"token_embd.weight": (96, 64)}
+    assert spec_from_gguf(entries, shapes).scales.attention == 8**-0.5
+    assert spec_from_gguf(Entries({**entries, f"{name}.block_count": 26}), shapes).scales.attention is None
+
+
+def test_gemma_3_has_another_rope_within_windows() -> None:
+    ropes = [op for op in build_plan(spec_from_config(CONFIGS["gemma3"])).ops if isinstance(op, Rope)][::2]
+    within, full = 1e4 ** (-2 / 16), 1e6 ** (-2 / 16) / 8
+    assert [op.frequencies[1] for op in ropes] == pytest.approx([*[within] * 5, full, within])
+
+
 def test_scales_of_granite() -> None:
     spec = spec_from_config(CONFIGS["granite"])
     plan = build_plan(spec)
@@ -364,6 +418,9 @@ def test_rope_layouts() -> None:
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
         ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
+        ("gemma", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; supported: 'gelu_pytorch_tanh'"),
+        ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
         ("qwen3moe", {"mlp_only_layers": [0]}, r"mlp_only_layers=\[0\] is not supported"),
         ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
@@ -415,6 +472,6 @@ def test_refusals_name_the_cause(base: str, change: dict[str, Any], message: str
 
 
 def test_unknown_gguf_architecture() -> None:
-    message = "model architecture 'mamba' is not supported; supported: ernie4_5, exaone4, flexolmo, gpt-oss, "
+    message = r"model architecture 'mamba' is not supported; supported: .*ernie4_5, .*gemma2, .*gpt-oss, "
     with pytest.raises(UnsupportedError, match=message):
         spec_from_gguf(Entries({"general.architecture": "mamba"}), {})

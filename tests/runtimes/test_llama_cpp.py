@@ -32,6 +32,7 @@ DIFFERENT = {
     "qwen3moe-plain-weights",
 }  # the converter warns of these
 NOT_LOADED = {"ernie4.5-biased", "flex-olmo"}  # of these too
+GELU = {"gemma", "gemma2", "gemma3"}  # which llama.cpp looks up in a table of halves
 KEPT = {"gpt-oss-mxfp4"}  # experts that stay in their type in every mix
 WIDE: dict[str, dict[str, Any]] = {
     "llama": {"feed_forward": 512, "tied": True},
@@ -112,6 +113,8 @@ def test_golden_checkpoints_in_llama_cpp(name: str, recipe: str, tolerance: floa
     convert(FOLDER / name, tmp_path / "model.gguf", type=recipe)
     if name in KEPT:
         tolerance = 1.5e-2
+    if name in GELU:
+        tolerance = max(tolerance, 5e-4)
     check_greedy(tmp_path / "model.gguf", expected(name)[0][0, :6].tolist(), 10, tolerance)
 
 

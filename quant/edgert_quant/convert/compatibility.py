@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+from edgert_models.registry import architecture_named
 from edgert_models.spec import ModelSpec
 
 _OWN_OUTPUT = ("gpt-oss", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("exaone4", "gpt-oss", "olmo2")  # what it reads windows of
+_SOME_WINDOWS = ("exaone4", "gemma2", "gemma3", "gpt-oss", "olmo2")  # what it reads windows of
 _UNKNOWN = ("flexolmo",)
-_NO_OUTPUT_BIAS = ("exaone4", "hunyuan-dense", "olmo2", "olmoe", "qwen3", "qwen3moe", "seed_oss", "smollm3")
+_READS_SCALE = ("granite", "granitemoe")  # of scores
+_ALWAYS_TIED = ("gemma", "gemma2")
+_NO_OUTPUT_BIAS = (
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "exaone4",
+    "hunyuan-dense",
+    "olmo2",
+    "olmoe",
+    "qwen3",
+    "qwen3moe",
+    "seed_oss",
+    "smollm3",
+)
 _NO_FEED_FORWARD_BIAS = ("ernie4_5", "seed_oss", "smollm3")
 
 
 def wants_own_output(spec: ModelSpec) -> bool:
     """Whether llama.cpp loads this model only with an output matrix beside the embedding that it is tied to."""
     return spec.tied and spec.architecture in _OWN_OUTPUT
+
+
+def score_scale(spec: ModelSpec) -> float:
+    """What scores of attention are multiplied with."""
+    return spec.scales.attention or spec.head_size**-0.5
 
 
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
@@ -45,7 +66,16 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         found.append(
             "llama.cpp knows windows of exaone4 only in models of 64 layers: in this one it sees and rotates everything"
         )
+    unsaid = replace(spec, scales=replace(spec.scales, attention=None))
+    theirs_scale, scale = score_scale(architecture_named(spec.architecture).settle(unsaid)), score_scale(spec)
+    if spec.architecture not in _READS_SCALE and not math.isclose(theirs_scale, scale, rel_tol=1e-6):
+        found.append(
+            f"llama.cpp scales scores of attention by {theirs_scale:.4g} in {spec.architecture}, this model does by "
+            f"{scale:.4g}"
+        )
     reasons = []
+    if spec.architecture in _ALWAYS_TIED and not spec.tied:
+        reasons.append(f"it knows no output matrix in {spec.architecture}")
     if spec.architecture in _UNKNOWN:
         reasons.append(f"it does not know the architecture {spec.architecture}")
     if spec.feed_forward_bias and spec.architecture in _NO_FEED_FORWARD_BIAS:

@@ -32,6 +32,14 @@ SPECS = {
     },
     "tied": {"tied": True},
     "qwen2moe": {"architecture": "qwen2moe", "shared_feed_forward": 48, "attention_bias": True},
+    "gemma2": {
+        "architecture": "gemma2",
+        "experts": 0,
+        "window": 3,
+        "windowed": (True, False),
+        "activation": "gelu",
+        "scales": Scales(embedding=2.0, attention_cap=1.5, logits_cap=3.0),
+    },
     "granite": {
         "architecture": "granite",
         "experts": 0,
