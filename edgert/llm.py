@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
@@ -129,6 +129,7 @@ class LLM:
                 defaults=defaults,
                 seed=seed,
                 queue_limit=queue_limit,
+                reopen=partial(runtime.load, plan, weights, session.limits),
             )
         except BaseException:
             file.close()
@@ -331,6 +332,11 @@ class LLM:
     def statistics(self) -> Statistics:
         """What the engine is doing and has done."""
         return self._engine.statistics()
+
+    @property
+    def available(self) -> bool:
+        """Whether requests are taken now: not once closed, and not while an engine that failed is started again."""
+        return self._engine.available
 
     def running(self) -> list[Running]:
         """The requests that the engine is at."""

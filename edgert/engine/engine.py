@@ -41,6 +41,7 @@ class Statistics:
     generated_tokens: int
     steps: int
     preemptions: int
+    restarts: int  # of the engine, after it had failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,9 @@ class Engine:
     Any thread may call; results come as events to a callback on the engine's thread. Token ids are below
     `vocabulary`; where the logits have more columns, these are padding that is never chosen. `end_ids` are the model's
     own end tokens, `defaults` its recommended sampling (see `FALLBACKS`), `seed` is for requests that name none.
-    `queue_limit` bounds the requests that wait. An engine that is dropped without `close` closes itself.
+    `queue_limit` bounds the requests that wait. `reopen` gives another session like the first: an engine that has it
+    and fails ends its requests with EngineError, and goes on with a new session. An engine that is dropped without
+    `close` closes itself.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Engine:
         defaults: Mapping[str, float] = FALLBACKS,
         seed: int | None = None,
         queue_limit: int | None = None,
+        reopen: Callable[[], Session] | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._end_ids = frozenset(token for token in end_ids if token < vocabulary)
@@ -80,8 +84,7 @@ class Engine:
         self._queue_limit = queue_limit
         self._context = session.limits.context
         self._process = os.getpid()
-        self._session = session
-        self._worker = Worker(session, vocabulary)
+        self._worker = Worker(session, vocabulary, reopen)
         self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
         self._thread.start()
         # Not a method of self, which would keep self alive; runs at exit too.
@@ -149,13 +152,13 @@ class Engine:
             return loan.result.result()  # type: ignore[no-any-return]
         except BaseException:
             while not loan.result.done():  # an interrupt came from the keyboard; the work may be between two steps
-                self._session.interrupt()
+                self._worker.session.interrupt()
                 time.sleep(0.01)
             raise
 
     def profile(self, on: bool) -> list[OpTime]:
         """See Session."""
-        return self._session.profile(on)
+        return self._worker.session.profile(on)
 
     def statistics(self) -> Statistics:
         """A glance at the engine; cheap, from any thread."""
@@ -173,7 +176,13 @@ class Engine:
             generated_tokens=worker.generated_tokens,
             steps=worker.steps,
             preemptions=worker.scheduler.preemptions,
+            restarts=worker.restarts,
         )
+
+    @property
+    def available(self) -> bool:
+        """Whether requests are taken now: not once closed, and not while a failed session is replaced."""
+        return self._worker.available
 
     def running(self) -> list[Running]:
         """What the engine is at, in order of admission; cheap, from any thread."""
@@ -191,7 +200,7 @@ class Engine:
 
     def expert_load(self) -> NDArray[np.int64] | None:
         """See CountingSession; None where the backend does not count. Cheap, from any thread."""
-        return self._session.expert_load() if isinstance(self._session, CountingSession) else None
+        return self._worker.session.expert_load() if isinstance(self._worker.session, CountingSession) else None
 
     @property
     def latencies(self) -> Latencies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from edgert_models.errors import BackendError, CancelledError, EdgertError, RequestError
+from edgert_models.errors import BackendError, CancelledError, EdgertError, EngineError, RequestError
 from edgert_runtimes.base import AheadSession, Draw, Session
 from numpy.typing import NDArray
 
@@ -24,6 +25,9 @@ from edgert.engine.scheduler import Part, Scheduler
 
 _log = logging.getLogger("edgert.engine")
 _EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
+_FAILED_STEPS = 3  # in a row, after which the session is replaced
+_PAUSE = 60.0  # seconds between two sessions that are replaced so
+_LONGEST_DELAY = 10.0  # seconds between two attempts to open a session
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,21 +40,27 @@ class Loan:
 
 
 class Worker:
-    """Everything that the engine's thread touches. Only `submit`, `cancel`, `stop` and the counts are for others."""
+    """Everything that the engine's thread touches. Only `submit`, `cancel`, `stop` and the counts are for others.
 
-    def __init__(self, session: Session, vocabulary: int) -> None:
-        self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // vocabulary))
-        self.waiting = self.requests = self.steps = 0
+    `reopen` gives another session in place of one that has failed, after it has been closed.
+    """
+
+    def __init__(self, session: Session, vocabulary: int, reopen: Callable[[], Session] | None = None) -> None:
+        self._vocabulary = vocabulary
+        self._adopt(session)
+        self.waiting = self.requests = self.steps = self.restarts = 0
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
         self.latencies = Latencies()
-        self._session = session
-        self._ahead = session if isinstance(session, AheadSession) else None
-        self._vocabulary = vocabulary
-        self._block_size = session.limits.block_size
+        self._reopen = reopen
+        self._failed_steps = 0  # in a row
+        self._reopened_at = -math.inf  # because of them
         # (request, False): serve it; (request, True): cancel it; a loan: do its work; None: stop.
         self._inbox: SimpleQueue[tuple[Request, bool] | Loan | None] = SimpleQueue()
-        self._lock = threading.Lock()  # of `waiting` and `_stopped`, so that nothing enters the inbox after the None
+        # Of `waiting`, `_stopped` and `_down`, so that nothing enters the inbox after the None.
+        self._lock = threading.Lock()
         self._stopped: EdgertError | None = None
+        self._down: EngineError | None = None  # while there is no session
+        self._stopping = threading.Event()
         self._alone: Request | None = None  # the request that has the running step to itself
 
     def submit(self, request: Request, queue_limit: int | None) -> bool:
@@ -73,7 +83,7 @@ class Worker:
         """End a request before the next step, which comes at once where the running one is only for it."""
         self._inbox.put((request, True))
         if self._alone is request:
-            self._session.interrupt()
+            self.session.interrupt()
 
     def stop(self, error: EdgertError) -> None:
         """End everything with `error`, and then the thread."""
@@ -81,19 +91,61 @@ class Worker:
             if self._stopped is None:
                 self._stopped = error
                 self._inbox.put(None)
+                self._stopping.set()
+
+    @property
+    def available(self) -> bool:
+        """Whether requests are taken now."""
+        return self._stopped is None and self._down is None
 
     def run(self) -> None:
         """The thread."""
+        try:
+            while self._serve():
+                pass
+        finally:
+            self._end_all(self._why_stopped)
+            self.session.close()
+
+    def _serve(self) -> bool:
+        """Work until stopped or failed; whether there is a new session to go on with."""
         try:
             while self._receive():
                 self._advance()
         except Exception as error:
             # Not a failed step (those end their requests only): the bookkeeping itself cannot be trusted any more.
-            _log.exception("the engine stopped")
-            self.stop(BackendError(f"the engine stopped: {type(error).__name__}: {error}"))
-        finally:
-            self._end_all()
-            self._session.close()
+            _log.exception("the engine failed")
+            return self._restart(f"{type(error).__name__}: {error}")
+        return False
+
+    def _restart(self, reason: str) -> bool:
+        """Close the session and open another, as often as it takes; false once stopped. Requests end meanwhile."""
+        if self._reopen is None:
+            self.stop(BackendError(f"the engine stopped: {reason}"))
+            return False
+        with self._lock:
+            self._down = EngineError(f"the engine failed ({reason}) and is started again; try again")
+        self._end_all(self._why_down)
+        delay = 0.0
+        while not self._stopping.wait(delay):
+            delay = min(max(1.0, 2 * delay), _LONGEST_DELAY)
+            try:
+                self.session.close()
+                self._adopt(self._reopen())
+            except Exception:
+                _log.exception("the engine cannot be started again; that is tried once more in %g s", delay)
+                continue
+            self.restarts += 1
+            with self._lock:
+                self._down = None
+            return True
+        return False
+
+    def _adopt(self, session: Session) -> None:
+        self.session = session
+        self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // self._vocabulary))
+        self._ahead = session if isinstance(session, AheadSession) else None
+        self._block_size = session.limits.block_size
 
     def _receive(self) -> bool:
         """Take in what has come, waiting for it when there is nothing to do; false once stopped."""
@@ -122,7 +174,7 @@ class Worker:
                 reason = f"{loan.blocks} blocks of the cache are wanted, {pool.available} of {pool.size} are free"
                 raise RequestError(reason, parameter="blocks")
             pool.grow(table, loan.blocks)
-            result = loan.work(self._session, tuple(table.blocks))
+            result = loan.work(self.session, tuple(table.blocks))
         except BaseException as error:
             loan.result.set_exception(error)
         else:
@@ -142,10 +194,11 @@ class Worker:
                     self.latencies.note_start(request)
         try:
             if step.copies:
-                self._session.copy_blocks(step.copies)
+                self.session.copy_blocks(step.copies)
         except Exception as error:
             for part in step.parts:
                 self._end(part.request, Failed(_typed(error)))
+            self._note_failure(error)
             return
         self._compute(step.parts)
 
@@ -163,9 +216,11 @@ class Worker:
                     self._compute([part])
                 return
             self._end(parts[0].request, Failed(_typed(error)))
+            self._note_failure(error)
             return
         finally:
             self._alone = None
+        self._failed_steps = 0
         self.steps += 1
         self.scheduler.pace(sum(part.count for part in parts), time.monotonic() - begin)
         row = 0
@@ -178,6 +233,16 @@ class Worker:
                 self._choose(request, out[row])
                 row += 1
 
+    def _note_failure(self, error: Exception) -> None:
+        """A step has failed whoever had it. Several in a row are the session's fault: a device that was lost fails
+        everything from then on. To try another costs little, but is not to be had by whoever makes steps fail.
+        """
+        self._failed_steps += 1
+        now = time.monotonic()
+        if self._failed_steps >= _FAILED_STEPS and self._reopen is not None and now - self._reopened_at > _PAUSE:
+            self._failed_steps, self._reopened_at = 0, now
+            raise error
+
     def _step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
         """Run the session; where it can work ahead, and everyone goes on for all one can tell, say what comes next."""
         batch = make_batch(parts, self._block_size)
@@ -186,7 +251,7 @@ class Worker:
             following = following_batch(batch, parts, self._block_size) if len(draws) == len(parts) else None
             if following is not None:
                 return self._ahead.step_ahead(batch, draws, following)
-        return self._session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN)
+        return self.session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN)
 
     def _choose(self, request: Request, logits: NDArray[np.float32]) -> None:
         assert request.sampler is not None
@@ -236,7 +301,7 @@ class Worker:
         if event is not None:
             self._emit(request, event)
 
-    def _end_all(self) -> None:
+    def _end_all(self, why: Callable[[], EdgertError]) -> None:
         """End what runs, what waits, and what is still in the inbox: nothing enters it any more."""
         requests = [*self.scheduler.running, *self.scheduler.waiting]
         while True:
@@ -245,16 +310,26 @@ class Worker:
             except Empty:
                 break
             if isinstance(item, Loan):
-                item.result.set_exception(self._why_stopped())
+                item.result.set_exception(why())
             elif item is not None and not item[1]:
                 requests.append(item[0])
         for request in requests:
+            if request.ended:
+                continue
             request.ended = True
-            self._emit(request, Failed(self._why_stopped()))
+            if request.started_at is None:
+                self._leave_queue(request)
+            self._emit(request, Failed(why()))
 
     def _check_running(self) -> None:
         if self._stopped is not None:
             raise self._why_stopped()
+        if self._down is not None:
+            raise self._why_down()
+
+    def _why_down(self) -> EngineError:
+        assert self._down is not None
+        return EngineError(*self._down.args)
 
     def _why_stopped(self) -> EdgertError:
         """A fresh copy of the error: one that is raised twice would collect tracebacks."""

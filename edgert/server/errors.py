@@ -10,6 +10,7 @@ from edgert_models.errors import (
     CancelledError,
     ContextLengthError,
     EdgertError,
+    EngineError,
     QueueFullError,
     RequestError,
     TemplateError,
@@ -97,6 +98,8 @@ def problem_of(error: EdgertError) -> Problem:
             return Problem(429, message, code="queue_full")
         case ClientGoneError():
             return Problem(499, message)  # nginx's number; nobody reads the answer, but the metrics count it
+        case EngineError():
+            return Problem(503, message, code="engine_failed")
         case CancelledError():
             return Problem(503, message, code="cancelled")
         case _:

@@ -5,7 +5,8 @@
     ├── UnsupportedError     well formed, but edgert does not do it: an architecture, a type, an option
     ├── ConversionError      a checkpoint cannot be converted: missing tensor, NaN weight, full disk, tokenizer mismatch
     ├── BackendError         a backend cannot run here, or failed while running
-    │   └── MemoryBudgetError    the plan of memory does not fit: needed and available bytes
+    │   ├── MemoryBudgetError    the plan of memory does not fit: needed and available bytes
+    │   └── EngineError          the engine failed under a request, and is started again
     ├── RequestError         what the caller passed is wrong: parameter and reason
     │   └── ContextLengthError   prompt and answer do not fit the context: tokens and limit
     ├── HubError             a model could not be fetched: network, access, damaged on the way, no room
@@ -75,6 +76,12 @@ class MemoryBudgetError(BackendError):
         self.needed = needed
         self.available = available
         super().__init__(message)
+
+
+class EngineError(BackendError):
+    """The engine failed under a request, through no fault of the request; it is started again: try again later."""
+
+    exit_code = 75  # EX_TEMPFAIL
 
 
 class RequestError(EdgertError):

@@ -34,6 +34,7 @@ def exposition(llm: LLM, served: Served) -> str:
         _one("edgert_generated_tokens_total", "counter", "Tokens generated", now.generated_tokens),
         _one("edgert_steps_total", "counter", "Steps of the model", now.steps),
         _one("edgert_preemptions_total", "counter", "Requests put back for want of blocks", now.preemptions),
+        _one("edgert_engine_restarts_total", "counter", "Engines that failed and were started again", now.restarts),
         _family(
             "edgert_kv_blocks",
             "gauge",

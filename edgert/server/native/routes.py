@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -25,8 +25,11 @@ def native_routes(llm: LLM, served: Served) -> APIRouter:
     router = APIRouter(route_class=StrictRoute, tags=["native"], responses=errors_as(OpenAIError))
 
     @router.get("/health", summary="Whether the server answers, and what it is doing")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "model": llm.name, **asdict(llm.statistics())}
+    async def health(response: Response) -> dict[str, Any]:
+        if not llm.available:
+            response.status_code = 503
+        status = "ok" if llm.available else "restarting"
+        return {"status": status, "model": llm.name, **asdict(llm.statistics())}
 
     @router.get("/metrics", summary="Counts and times for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:

@@ -1,10 +1,13 @@
 import gc
+import threading
+import time
 import weakref
 
 import numpy as np
 import pytest
-from edgert_models.errors import BackendError, CancelledError
+from edgert_models.errors import BackendError, CancelledError, EngineError
 
+from edgert.engine import worker
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Failed
 from tests.edgert.engine.fake import (
@@ -85,7 +88,99 @@ def test_a_broken_scheduler_closes_the_engine_with_its_reason(caplog: pytest.Log
         start(engine, [1])
     engine.close()
     assert session.closed == 1
-    assert "the engine stopped" in caplog.text
+    assert "the engine failed" in caplog.text
+
+
+def test_a_broken_engine_is_mended() -> None:
+    """Who was there when it broke is told so; it goes on with another session, and loses no block."""
+    first, second = FakeSession(limits(sequences=1)), FakeSession(limits(sequences=1))
+    opened = threading.Event()
+
+    def reopen() -> FakeSession:
+        assert first.closed == 1
+        assert opened.wait(20)
+        return second
+
+    engine = make_engine(first, reopen=reopen)
+    first.gate.clear()
+    there = [start(engine, [n], max_tokens=40)[1] for n in range(3)]  # one runs, two wait
+    assert first.entered.wait(20)
+    engine._worker.scheduler.plan = lambda: 1 / 0  # type: ignore[assignment, misc]
+    first.gate.set()
+    for each in there:
+        with pytest.raises(
+            EngineError, match=r"the engine failed \(ZeroDivisionError: division by zero\) and is started"
+        ):
+            each.tokens()
+    assert not engine.available
+    with pytest.raises(EngineError, match="try again"):
+        start(engine, [1])
+    with pytest.raises(EngineError, match="try again"):
+        engine.borrow(1, print)
+    opened.set()
+    deadline = time.monotonic() + 20
+    while not engine.available:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert start(engine, [7], max_tokens=4, temperature=0)[1].tokens() == expected([7], greedy, 4)
+    statistics = engine.statistics()
+    assert (statistics.restarts, statistics.waiting, statistics.running, statistics.blocks_held) == (1, 0, 0, 0)
+    engine.close()
+    assert (first.closed, second.closed) == (1, 1)
+
+
+def test_a_session_that_cannot_be_opened_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker, "_LONGEST_DELAY", 0.01)
+    attempts = iter([BackendError("no memory"), OSError("gone"), FakeSession(limits())])
+
+    def reopen() -> FakeSession:
+        found = next(attempts)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    engine = make_engine(FakeSession(limits()), reopen=reopen)
+    engine._worker.scheduler.plan = lambda: 1 / 0  # type: ignore[assignment, misc]
+    with pytest.raises(EngineError):
+        start(engine, [1])[1].tokens()
+    while not engine.available:
+        time.sleep(0.001)
+    assert start(engine, [7], max_tokens=4, temperature=0)[1].tokens() == expected([7], greedy, 4)
+    assert caplog.text.count("the engine cannot be started again; that is tried once more") == 2
+    engine.close()
+
+
+def test_an_engine_that_cannot_be_mended_can_be_closed() -> None:
+    engine = make_engine(FakeSession(limits()), reopen=lambda: 1 / 0)
+    engine._worker.scheduler.plan = lambda: 1 / 0  # type: ignore[assignment, misc]
+    with pytest.raises(EngineError):
+        start(engine, [1])[1].tokens()
+    engine.close()
+    with pytest.raises(CancelledError, match="the model was closed"):
+        start(engine, [1])
+
+
+def test_a_session_whose_every_step_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = [FakeSession(limits(), poison=49) for _ in range(2)]
+    engine = make_engine(sessions[0], reopen=lambda: sessions[1])
+    for _ in range(2):
+        with pytest.raises(BackendError, match="the router gave NaN"):
+            start(engine, [49])[1].tokens()
+        start(engine, [1], max_tokens=1)[1].tokens()  # that worked: it was not the session
+    for _ in range(3):
+        with pytest.raises(BackendError, match="the router gave NaN"):
+            start(engine, [49])[1].tokens()
+    while not (engine.statistics().restarts and engine.available):
+        time.sleep(0.001)
+    for _ in range(9):  # who makes steps fail gets no more sessions of it
+        with pytest.raises(BackendError, match="the router gave NaN"):
+            start(engine, [49])[1].tokens()
+    assert engine.statistics().restarts == 1
+    monkeypatch.setattr(sessions[1], "poison", None)
+    assert len(start(engine, [49], max_tokens=3)[1].tokens()) == 3
+    engine.close()
 
 
 def test_an_event_handler_that_raises_cancels_its_request(caplog: pytest.LogCaptureFixture) -> None:
