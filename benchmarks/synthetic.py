@@ -19,6 +19,7 @@ from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import build_plan
 from edgert_models.rope import Rope, RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.blocks.layout import LAYOUTS
@@ -51,7 +52,7 @@ SHAPES = {
         experts=64,
         experts_used=8,
         expert_feed_forward=1024,
-        normalize_experts=False,
+        router=Router(normalize=False),
         qk_norm="all",
     ),
     # Qwen3-30B-A3B, whose 48 layers are too many for a small machine: see --layers.

@@ -10,6 +10,7 @@ from edgert_models.config import Config
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
+from edgert_models.router import SOFTMAX, Router
 from edgert_models.sources import (
     Experts,
     ExpertVectors,
@@ -36,10 +37,11 @@ class Architecture:
     `config` makes a ModelSpec of a config.json, `settle` of what a GGUF file says one with what it leaves unsaid.
     `wire` builds the model. `names` maps GGUF names (after `blk.N.` inside a layer) to checkpoint names with {i} for
     the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
-    holds where a file does not say (`window_period`: every so-manieth layer sees more than the window, 0 for none;
-    `activation`, `layer_norm`, and `logits_divided`: by what GGUF calls logit_scale, which other families multiply
-    with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `notes` are sentences for
-    docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers differently.
+    holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0 for
+    none; `activation`, `layer_norm`, and `logits_divided`: by what GGUF calls logit_scale, which other families
+    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `notes` are
+    sentences for docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers
+    differently.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Architecture:
     rope_layout: RopeLayout
     checkpoint_layout: RopeLayout = RopeLayout.HALVES
     qk_norm: str | None = None
-    normalize_experts: bool = True
+    router: Router = SOFTMAX
     yarn_truncate: bool = True
     window_period: int = 0
     quantized: tuple[str, ...] = ()
@@ -136,10 +138,17 @@ def expert_names(
 
     return {
         "ffn_gate_inp.weight": Stored(tuple(f"{layer}.{module}.gate.weight" for module in modules)),
+        "exp_probs_b.bias": Stored(tuple(f"{layer}.{module}.gate.e_score_correction_bias" for module in modules)),
         "ffn_gate_exps.weight": experts(gate, "gate_up_proj", 0, 2),
         "ffn_up_exps.weight": experts(up, "gate_up_proj", 1, 2),
         "ffn_down_exps.weight": experts(down, "down_proj", 0, 1),
     }
+
+
+def shared_expert_names(module: str = "mlp.shared_experts") -> dict[str, Source]:
+    """Shared experts, which are one network in the `module` of a layer."""
+    parts = ("gate", "up", "down")
+    return stored(**{f"ffn_{part}_shexp": f"model.layers.{{i}}.{module}.{part}_proj" for part in parts})
 
 
 def attention(
@@ -169,23 +178,24 @@ def attention(
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
-def feed_forward(g: Graph, x: Value, block: str) -> Value:
-    """A dense gated feed-forward network, or a mixture of them where the model has experts."""
-    s = g.spec
-    if s.experts:
-        return g.moe(x, g.linear(x, f"{block}.ffn_gate_inp", s.experts, role=Role.ROUTER), block)
+def feed_forward(g: Graph, x: Value, layer: int) -> Value:
+    """A dense gated feed-forward network, or a mixture of them where the layer has experts, and shared experts."""
+    s, block = g.spec, f"blk.{layer}"
+    if s.has_experts(layer):
+        routed = g.moe(x, g.linear(x, f"{block}.ffn_gate_inp", s.experts, role=Role.ROUTER), block)
+        return g.add(routed, shared_experts(g, x, block)) if s.shared_feed_forward else routed
     gate = g.linear(x, f"{block}.ffn_gate", s.feed_forward, bias=s.feed_forward_bias)
     up = g.linear(x, f"{block}.ffn_up", s.feed_forward, bias=s.feed_forward_bias)
     return g.linear(g.gated(gate, up, s.activation), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
 
 
-def gated_shared_expert(g: Graph, x: Value, block: str) -> Value:
-    """A feed-forward network that every row goes through, as much of it as a gate lets through."""
+def shared_experts(g: Graph, x: Value, block: str) -> Value:
+    """A feed-forward network that every row goes through; as much of it as a gate lets through, if there is one."""
     s = g.spec
     gate = g.linear(x, f"{block}.ffn_gate_shexp", s.shared_feed_forward)
     up = g.linear(x, f"{block}.ffn_up_shexp", s.shared_feed_forward)
-    y = g.linear(g.gated(gate, up), f"{block}.ffn_down_shexp", s.width)
-    return g.gated(g.dot(x, f"{block}.ffn_gate_inp_shexp.weight"), y, "sigmoid")
+    y = g.linear(g.gated(gate, up, s.activation), f"{block}.ffn_down_shexp", s.width)
+    return g.gated(g.dot(x, f"{block}.ffn_gate_inp_shexp.weight"), y, "sigmoid") if s.shared_gate else y
 
 
 RopeOf = Callable[[ModelSpec, int], Rope | None]
@@ -217,7 +227,7 @@ def pre_norm_decoder(
         block, window, rope = f"blk.{i}", s.window_of(i), rope_of(s, i)
         y = attention(g, norm(g, x, f"{block}.attn_norm"), block, window=window, rope=rope, rope_first=rope_first)
         x = residual(g, x, y)
-        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.{ffn_norm}"), block))
+        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.{ffn_norm}"), i))
     return predict(g, x)
 
 
@@ -229,7 +239,7 @@ def sandwich_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
         block = f"blk.{i}"
         y = attention(g, norm(g, x, f"{block}.attn_norm"), block, window=s.window_of(i), rope=rope_of(s, i))
         x = residual(g, x, norm(g, y, f"{block}.post_attention_norm"))
-        y = feed_forward(g, norm(g, x, f"{block}.ffn_norm"), block)
+        y = feed_forward(g, norm(g, x, f"{block}.ffn_norm"), i)
         x = residual(g, x, norm(g, y, f"{block}.post_ffw_norm"))
     return predict(g, x)
 
@@ -242,7 +252,7 @@ def post_norm_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
         block = f"blk.{i}"
         y = attention(g, x, block, window=s.window_of(i), rope=rope_of(s, i))
         x = residual(g, x, norm(g, y, f"{block}.post_attention_norm"))
-        x = residual(g, x, norm(g, feed_forward(g, x, block), f"{block}.post_ffw_norm"))
+        x = residual(g, x, norm(g, feed_forward(g, x, i), f"{block}.post_ffw_norm"))
     return predict(g, x)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout, rope_from_config
+from edgert_models.router import Router
 from edgert_models.spec import MAX_LAYERS
 
 _REQUIRED = object()
@@ -104,21 +105,42 @@ def _ropes(c: Config) -> tuple[Config, Config | None]:
 
 def windows(c: Config, *, period: int) -> dict[str, Any]:
     """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th."""
-    layers = c.integer("num_hidden_layers")
-    usual = [_WINDOWED if (i + 1) % period else _FULL for i in range(min(layers, MAX_LAYERS))]
+    layers = layer_count(c)
+    usual = [_WINDOWED if (i + 1) % period else _FULL for i in range(layers)]
     kinds = c.get("layer_types") or usual
-    if not isinstance(kinds, list) or len(kinds) != min(layers, MAX_LAYERS) or not set(kinds) <= {_WINDOWED, _FULL}:
+    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {_WINDOWED, _FULL}:
         raise UnsupportedError(f"config.json: layer_types must say {_WINDOWED} or {_FULL} of every layer, not {kinds}")
     if _WINDOWED not in kinds:
         return {}
     return {"window": c.integer("sliding_window"), "windowed": tuple(kind == _WINDOWED for kind in kinds)}
 
 
-def expert_sizes(c: Config, feed_forward: str, *, normalize: bool) -> dict[str, Any]:
+def layer_count(c: Config) -> int:
+    """`num_hidden_layers`, or as many as may be: what says something of every layer is never longer."""
+    return min(c.integer("num_hidden_layers"), MAX_LAYERS)
+
+
+def sparse_layers(flags: Iterable[bool]) -> dict[str, Any]:
+    """The ModelSpec field that says which layers have experts."""
+    sparse = tuple(flags)
+    return {} if all(sparse) else {"sparse": sparse}
+
+
+def qwen_sparse_layers(c: Config) -> dict[str, Any]:
+    """The same by `decoder_sparse_step`, every so-manieth layer, and `mlp_only_layers`, which have no experts."""
+    step, dense = c.integer("decoder_sparse_step", default=1), c.get("mlp_only_layers") or []
+    if step < 1:
+        raise UnsupportedError(f"config.json: decoder_sparse_step={step} is not supported; supported: 1 and more")
+    if not isinstance(dense, list):
+        raise UnsupportedError(f"config.json: mlp_only_layers must be a list, not {dense!r}")
+    return sparse_layers((i + 1) % step == 0 and i not in dense for i in range(layer_count(c)))
+
+
+def expert_sizes(c: Config, feed_forward: str, router: Router) -> dict[str, Any]:
     """The ModelSpec fields of experts; `feed_forward` is the config's name for an expert's width."""
     return {
-        "experts": c.integer("num_experts", "num_local_experts"),
+        "experts": c.integer("num_experts", "num_local_experts", "n_routed_experts"),
         "experts_used": c.integer("num_experts_per_tok"),
         "expert_feed_forward": c.integer(feed_forward),
-        "normalize_experts": normalize,
+        "router": router,
     }

@@ -169,10 +169,13 @@ class Graph:
         )
 
     def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
-        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias. The activation is the model's
-        or `kind`.
+        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router. The
+        activation is the model's or `kind`.
         """
         s = self.spec
+        selection_bias = f"{prefix}.exp_probs_b.bias" if s.router.bias else None
+        if selection_bias:
+            self._weight(selection_bias, (s.experts,), Role.VECTOR)
         gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))
         biases: dict[str, Any] = {
             f"{part}_bias": f"{prefix}.ffn_{part}_exps.bias" for part in ("gate", "up", "down") if bias
@@ -194,7 +197,8 @@ class Graph:
             experts=s.experts,
             used=s.experts_used,
             hidden=s.expert_feed_forward,
-            normalize=s.normalize_experts,
+            router=s.router,
+            selection_bias=selection_bias,
             kind=kind or s.activation,
             **biases,
         )

@@ -9,10 +9,14 @@ from typing import Protocol
 from edgert_models.architecture import Architecture
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
+from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, ModelSpec, Scales
 
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
+_GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
+"""What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
+_SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 
 
 class Metadata(Protocol):
@@ -70,10 +74,10 @@ def spec_from_metadata(
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
         expert_feed_forward=metadata.integer(f"{name}.expert_feed_forward_length", feed_forward) if experts else 0,
-        shared_feed_forward=metadata.integer(
-            f"{name}.expert_shared_feed_forward_length", shapes.get("blk.0.ffn_up_shexp.weight", (0,))[0]
-        ),
-        normalize_experts=metadata.boolean(f"{name}.expert_weights_norm", architecture.normalize_experts),
+        shared_feed_forward=_first(shapes, layers, "ffn_up_shexp.weight")[0],
+        shared_gate=_first(shapes, layers, "ffn_gate_inp_shexp.weight") != (0,),
+        sparse=_sparse(shapes, layers) if experts else (),
+        router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
         qk_norm=architecture.qk_norm,
         window=window or None,
         windowed=_windowed(architecture, metadata, layers) if window else (),
@@ -109,6 +113,65 @@ def _scales(architecture: Architecture, metadata: Metadata) -> Scales:
     keys = {**_SCALES, "logits_divisor" if architecture.logits_divided else "logits": "logit_scale"}
     found = {field: metadata.number(f"{architecture.name}.{key}", 0.0) for field, key in keys.items()}
     return Scales(**{field: value for field, value in found.items() if value})
+
+
+def _first(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> tuple[int, ...]:
+    """The shape of a tensor in the first layer that has it, (0,) if none has."""
+    found = (shapes.get(f"blk.{i}.{name}") for i in range(min(layers, MAX_LAYERS)))
+    return next((shape for shape in found if shape), (0,))
+
+
+def _sparse(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[bool, ...]:
+    """Of each layer whether it has experts: those have that have a router. Nothing where all have."""
+    flags = tuple(f"blk.{i}.ffn_gate_inp.weight" in shapes for i in range(min(layers, MAX_LAYERS)))
+    return () if all(flags) else flags
+
+
+def _router(
+    architecture: Architecture, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]], layers: int
+) -> Router:
+    """The family's router, with what the file says of it."""
+    name, usual = architecture.name, architecture.router
+    number = metadata.integer(f"{name}.expert_gating_func", 0)
+    if number and number not in _GATING:
+        raise UnsupportedError(
+            f"{name}.expert_gating_func is {number}; supported: 1 (softmax), 2 (sigmoid), 3 (softmax of the chosen)"
+        )
+    bias = _first(shapes, layers, "exp_probs_b.bias") != (0,)
+    if bias and number == _SOFTMAX_OF_CHOSEN:
+        raise UnsupportedError(
+            f"{name}: a softmax of the chosen (expert_gating_func 3) with exp_probs_b is not supported"
+        )
+    groups = metadata.integer(f"{name}.expert_group_count", 1) or 1
+    return replace(
+        usual,
+        scoring=_GATING.get(number, usual.scoring),
+        normalize=metadata.boolean(f"{name}.expert_weights_norm", usual.normalize) or number == _SOFTMAX_OF_CHOSEN,
+        scale=metadata.number(f"{name}.expert_weights_scale", usual.scale) or 1.0,
+        bias=bias,
+        groups=groups,
+        groups_used=metadata.integer(f"{name}.expert_group_used_count", groups) or groups,
+    )
+
+
+def _router_entries(spec: ModelSpec) -> dict[str, int | float | str | bool | list[bool]]:
+    """Keys of the router, of shared experts and of dense layers, where they are more than a softmax says."""
+    router = spec.router
+    entries: dict[str, int | float | str | bool | list[bool]] = {"expert_weights_norm": router.normalize}
+    shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
+    if spec.shared_gate or rest:
+        entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
+    if not spec.shared_gate and (shared or rest):
+        entries["expert_shared_count"] = 1 if rest else shared
+    if spec.leading_dense:
+        entries["leading_dense_block_count"] = spec.leading_dense
+    if replace(router, normalize=True) != SOFTMAX or "expert_shared_count" in entries:
+        entries["expert_gating_func"] = next(key for key, value in _GATING.items() if value == router.scoring)
+        entries["expert_weights_scale"] = router.scale
+    if router.groups > 1:
+        entries["expert_group_count"] = router.groups
+        entries["expert_group_used_count"] = router.groups_used
+    return entries
 
 
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
@@ -180,9 +243,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | 
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used
         entries["expert_feed_forward_length"] = spec.expert_feed_forward
-        entries["expert_weights_norm"] = spec.normalize_experts
-    if spec.shared_feed_forward:
-        entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
+        entries |= _router_entries(spec)
     if rope.scaling != "none":
         entries["rope.scaling.type"] = rope.scaling
         entries["rope.scaling.factor"] = rope.factor

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgert_models.rope import RopeLayout
+from edgert_models.router import SOFTMAX, Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +159,12 @@ class Attend(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moe(Op):
-    """A mixture of gated feed-forward networks. For each row: p = softmax(logits) over all experts; choose the `used`
-    largest (the lower index wins a tie); w = their p, divided by their sum if `normalize`;
-    out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation. With `normalize`,
-    w is the softmax of the chosen logits alone.
+    """A mixture of gated feed-forward networks. For each row `router` chooses `used` experts e and their weights w_e;
+    out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation.
 
     logits [rows, experts]; gate and up [experts, hidden, x.width]; down [experts, out.width, hidden]. Each of the
     products may have a bias: names of weights [experts, hidden], the same, and [experts, out.width], or None.
+    `selection_bias` names the router's vector b [experts], or is None where `router.bias` is false.
     """
 
     x: Value
@@ -175,7 +175,8 @@ class Moe(Op):
     experts: int
     used: int
     hidden: int
-    normalize: bool = True
+    router: Router = SOFTMAX
+    selection_bias: str | None = None
     kind: str = "silu"
     gate_bias: str | None = None
     up_bias: str | None = None

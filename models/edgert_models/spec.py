@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
+from edgert_models.router import SOFTMAX, Router
 
 _LIMIT = 1 << 31
 MAX_LAYERS = 4096
@@ -33,13 +34,13 @@ class ModelSpec:
     """One model's sizes: elements, heads, layers or experts. `architecture` is GGUF's general.architecture.
 
     `feed_forward` is the width of a dense feed-forward network, `expert_feed_forward` of one expert,
-    `shared_feed_forward` of the shared expert beside those (0: there is none).
-    `normalize_experts` scales the chosen experts' weights to sum to one. `qk_norm` is "head" (each head by itself),
-    "all" (the whole width) or None. `window` lets a position see only that many positions, itself included. `tied`
-    uses the token embedding as the output matrix. Raises UnsupportedError naming the figure if they do not fit
-    together. `windowed` says of every layer whether the window holds for it (empty: it holds for all). `layer_norm`:
-    norms are `ops.LayerNorm`, with biases where `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`),
-    `window_rope` the rope of layers with a window, where it is another one.
+    `shared_feed_forward` of all shared experts beside those (0: there are none), which a `shared_gate` lets through.
+    `sparse` says of every layer whether it has experts (empty: all have, if any). `router` says how they are chosen.
+    `qk_norm` is "head" (each head by itself), "all" (the whole width) or None. `window` lets a position see only that
+    many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
+    `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
+    `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
+    window, where it is another one. Raises UnsupportedError naming the figure if they do not fit together.
     """
 
     architecture: str
@@ -58,7 +59,9 @@ class ModelSpec:
     experts_used: int = 0
     expert_feed_forward: int = 0
     shared_feed_forward: int = 0
-    normalize_experts: bool = True
+    shared_gate: bool = False
+    sparse: tuple[bool, ...] = ()
+    router: Router = SOFTMAX
     qk_norm: str | None = None
     window: int | None = None
     windowed: tuple[bool, ...] = ()
@@ -99,7 +102,10 @@ class ModelSpec:
             self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")
             self._require(0 < self.expert_feed_forward < _LIMIT, f"expert_feed_forward is {self.expert_feed_forward}")
             self._require(0 <= self.shared_feed_forward < _LIMIT, f"shared_feed_forward is {self.shared_feed_forward}")
-        else:
+            fault = self.router.fault(self.experts, self.experts_used)
+            self._require(not fault, fault)
+        self._require(len(self.sparse) in (0, self.layers), f"{len(self.sparse)} layers with or without experts")
+        if not all(self.has_experts(layer) for layer in range(self.layers)):
             self._require(0 < self.feed_forward < _LIMIT, f"feed_forward is {self.feed_forward}")
 
     @property
@@ -111,6 +117,15 @@ class ModelSpec:
     def kv_width(self) -> int:
         """Elements of all key (or value) heads of one position."""
         return self.kv_heads * self.head_size
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer is a mixture of experts, or dense."""
+        return self.experts > 0 and (not self.sparse or self.sparse[layer])
+
+    @property
+    def leading_dense(self) -> int:
+        """Dense layers before the first with experts."""
+        return next((i for i in range(self.layers) if self.has_experts(i)), self.layers)
 
     def window_of(self, layer: int) -> int | None:
         """The window of a layer, None if it sees everything."""

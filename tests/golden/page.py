@@ -16,6 +16,7 @@ from edgert_models.architecture import Architecture
 from edgert_models.graph import Plan
 from edgert_models.refused import NEEDS
 from edgert_models.registry import ARCHITECTURES, build_plan, spec_from_config
+from edgert_models.router import Router
 from edgert_runtimes.registry import backend_names
 
 from tests.support.golden import FOLDER, NAMES, REFUSED_BY
@@ -87,13 +88,25 @@ def needs(plan: Plan) -> set[str]:
     """The ops of a plan that are not common, and common ones that do more than the usual: with what."""
     found = set()
     for op in plan.ops:
-        more = [
-            str(value) if field.name == "kind" else ("not " if value is False else "") + field.name.replace("_", " ")
-            for field in fields(op)
-            if field.default is not MISSING and (value := getattr(op, field.name)) != field.default
-        ]
+        more = changed(op)
         if more or not isinstance(op, COMMON):
             found.add(type(op).__name__ + (f" ({', '.join(more)})" if more else ""))
+    return found
+
+
+def changed(x: ops.Op | Router) -> list[str]:
+    """What fields of an op, or of its router, say that is not the usual."""
+    found = []
+    for field in fields(x):
+        value = getattr(x, field.name)
+        if field.default is MISSING or value == field.default:
+            continue
+        if isinstance(value, Router):
+            found += changed(value)
+        elif field.name in ("kind", "scoring"):
+            found.append(str(value))
+        else:
+            found.append(("not " if value is False else "") + field.name.replace("_", " "))
     return found
 
 

@@ -12,6 +12,7 @@ from edgert_models.metadata import metadata_from_spec
 from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope, Scale, SoftCap
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
+from edgert_models.router import SOFTMAX, Router
 
 SIZES = {
     "vocab_size": 96,
@@ -205,7 +206,9 @@ def test_spec_survives_gguf(name: str) -> None:
         "head_size",
         "experts",
         "experts_used",
-        "normalize_experts",
+        "router",
+        "sparse",
+        "shared_gate",
         "shared_feed_forward",
         "window",
         "windowed",
@@ -333,7 +336,7 @@ def test_shared_expert_of_qwen2moe() -> None:
     assert [(op.gate.width, op.up.width, op.out.width) for op in gates] == [(1, 64, 64)] * 2
     assert shapes["blk.0.attn_k.bias"] == (32,)
     assert "blk.0.attn_output.bias" not in shapes
-    assert not spec.normalize_experts
+    assert not spec.router.normalize
     entries = metadata_from_spec(spec)
     assert entries["qwen2moe.expert_shared_feed_forward_length"] == 48
     assert entries["qwen2moe.feed_forward_length"] == 96
@@ -383,6 +386,69 @@ def test_scales_of_granite() -> None:
     assert entries["granite.attention.scale"] == 0.015625
 
 
+def test_dense_layers_among_sparse_ones() -> None:
+    config = {**CONFIGS["qwen2moe"], "num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [3]}
+    spec = spec_from_config(config)
+    assert spec.sparse == (False, True, False, False, False, True)
+    plan = build_plan(spec)
+    assert plan.weights["blk.3.ffn_up.weight"].shape == (96, 64)
+    assert "blk.3.ffn_up_shexp.weight" not in plan.weights
+    shapes = {name: weight.shape for name, weight in plan.weights.items()}
+    entries = metadata_from_spec(spec)
+    assert entries["qwen2moe.leading_dense_block_count"] == 1
+    again = spec_from_gguf(Entries({"general.architecture": "qwen2moe", **entries}), shapes)
+    assert replace(again, rope=spec.rope) == spec
+    assert spec_from_config({**config, "decoder_sparse_step": 1, "mlp_only_layers": []}).sparse == ()
+
+
+def test_routers_in_gguf() -> None:
+    """What llama.cpp's converters write of a router; a count of one group, or none, leaves out none."""
+    spec = replace(spec_from_config(CONFIGS["qwen3moe"]), experts=16)
+    router = Router(scoring="sigmoid", normalize=False, scale=2.5, bias=True, groups=4, groups_used=2)
+    ours = replace(spec, router=router, shared_feed_forward=64)
+    shapes = {name: weight.shape for name, weight in build_plan(ours).weights.items()}
+    assert shapes["blk.1.exp_probs_b.bias"] == (16,)
+    entries = Entries({"general.architecture": "qwen3moe", **metadata_from_spec(ours)})
+    written = {
+        "expert_gating_func": 2,
+        "expert_weights_scale": 2.5,
+        "expert_weights_norm": False,
+        "expert_group_count": 4,
+        "expert_group_used_count": 2,
+        "expert_shared_count": 2,
+    }
+    assert {key: entries[f"qwen3moe.{key}"] for key in written} == written
+    assert replace(spec_from_gguf(entries, shapes), rope=spec.rope) == ours
+    plain = Entries({"general.architecture": "qwen3moe", **metadata_from_spec(spec)})
+    assert not set(written) & {key.removeprefix("qwen3moe.") for key in plain} - {"expert_weights_norm"}
+    shapes = {name: weight.shape for name, weight in build_plan(spec).weights.items()}
+    of_chosen = Entries({**plain, "qwen3moe.expert_gating_func": 3, "qwen3moe.expert_weights_norm": False})
+    of_chosen |= {"qwen3moe.expert_group_count": 0, "qwen3moe.expert_weights_scale": 0.0}
+    assert spec_from_gguf(Entries(of_chosen), shapes).router == SOFTMAX
+    with pytest.raises(UnsupportedError, match=r"expert_gating_func is 4; supported: 1 \(softmax\), 2 \(sigmoid\), 3"):
+        spec_from_gguf(Entries({**plain, "qwen3moe.expert_gating_func": 4}), shapes)
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (Router(scoring="tanh"), "the router's scoring is 'tanh'; supported: softmax, sigmoid"),
+        (Router(scale=0.0), "the router's scale is 0.0 and its epsilon 0.0"),
+        (Router(scale=math.nan), "the router's scale is nan"),
+        (Router(epsilon=-1.0), "its epsilon -1.0"),
+        (Router(groups=3), "1 groups used of 3 with 16 experts"),
+        (Router(groups=4, groups_used=5), "5 groups used of 4 with 16 experts"),
+        (Router(groups=0, groups_used=0), "0 groups used of 0"),
+        (Router(groups=16, groups_used=2), "2 experts used of 2 groups of 1, ranked by their best 2"),
+        (Router(groups=16, groups_used=1, group_best=1), "2 experts used of 1 groups of 1, ranked by their best 1"),
+    ],
+)
+def test_routers_that_cannot_be(router: Router, message: str) -> None:
+    spec = replace(spec_from_config(CONFIGS["qwen3moe"]), experts=16)
+    with pytest.raises(UnsupportedError, match=f"model of architecture 'qwen3moe' is out of range: .*{message}"):
+        replace(spec, router=router)
+
+
 def test_a_vector_may_be_stored_as_one_row() -> None:
     vector, matrix = Weight("v", (8,), Role.VECTOR), Weight("m", (2, 8), Role.MATRIX)
     assert [vector.stored_as(shape) for shape in ((8,), (1, 8), (8, 1), (1, 1, 8))] == [True, True, False, False]
@@ -422,12 +488,10 @@ def test_rope_layouts() -> None:
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
-        ("qwen3moe", {"mlp_only_layers": [0]}, r"mlp_only_layers=\[0\] is not supported"),
-        ("qwen3moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
+        ("qwen3moe", {"mlp_only_layers": 1}, "mlp_only_layers must be a list, not 1"),
+        ("qwen3moe", {"decoder_sparse_step": 0}, "decoder_sparse_step=0 is not supported; supported: 1 and more"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
         ("olmoe", {"clip_qkv": 8.0}, "clip_qkv=8.0 is not supported"),
-        ("qwen2moe", {"mlp_only_layers": [1]}, r"mlp_only_layers=\[1\] is not supported"),
-        ("qwen2moe", {"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported"),
         ("qwen2moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is missing"),
         ("qwen2moe", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),

@@ -11,6 +11,7 @@ from edgert_models.graph import Role
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import build_plan
 from edgert_models.rope import Rope, RopeLayout
+from edgert_models.router import Router
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufWriter
 from edgert_runtimes.conformance.tiny import random_weights, tiny_spec
@@ -44,12 +45,12 @@ WIDE: dict[str, dict[str, Any]] = {
         "feed_forward": 0,
     },
     "qwen3moe": {"experts": 6, "expert_feed_forward": 256, "layers": 3},
-    "olmoe": {"kv_heads": 4, "expert_feed_forward": 256, "normalize_experts": False},
+    "olmoe": {"kv_heads": 4, "expert_feed_forward": 256, "router": Router(normalize=False)},
     "qwen2moe": {
         "experts": 6,
         "expert_feed_forward": 256,
         "shared_feed_forward": 512,
-        "normalize_experts": False,
+        "router": Router(normalize=False),
         "attention_bias": True,
         "layers": 3,
     },

@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgert_models.architecture import POST_NORM_NAMES, Architecture, expert_names, post_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.rope import RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
 
 
@@ -16,7 +17,7 @@ def config(c: Config) -> ModelSpec:
     return ModelSpec(
         architecture="flexolmo",
         **decoder_sizes(Config({"rope_theta": 500000.0, **c}), RopeLayout.HALVES),
-        **expert_sizes(c, "intermediate_size", normalize=c.boolean("norm_topk_prob")),
+        **expert_sizes(c, "intermediate_size", Router(normalize=c.boolean("norm_topk_prob"))),
         qk_norm="all",
     )
 
@@ -30,6 +31,6 @@ ARCHITECTURE = Architecture(
     names={**POST_NORM_NAMES, **expert_names("mlp")},
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
-    normalize_experts=False,
+    router=Router(normalize=False),
     notes="The name in GGUF is ours: llama.cpp has no such architecture.",
 )

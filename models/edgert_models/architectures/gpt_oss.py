@@ -11,6 +11,7 @@ from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.rope import RopeLayout
+from edgert_models.router import SOFTMAX
 from edgert_models.sources import ExpertVectors, Stored, TransposedExperts
 from edgert_models.spec import ModelSpec
 
@@ -30,7 +31,7 @@ def config(c: Config) -> ModelSpec:
     spec = ModelSpec(
         architecture="gpt-oss",
         **{**decoder_sizes(c, RopeLayout.HALVES, yarn_truncate=False), "attention_bias": True, "output_bias": True},
-        **expert_sizes(c, "intermediate_size", normalize=True),
+        **expert_sizes(c, "intermediate_size", SOFTMAX),
         window=c.integer("sliding_window"),
     )
     kinds = ["sliding_attention" if has_window(i) else "full_attention" for i in range(spec.layers)]

@@ -10,6 +10,7 @@ from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_deco
 from edgert_models.architectures.granite import scales
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.rope import RopeLayout
+from edgert_models.router import SOFTMAX
 from edgert_models.sources import Experts, Source, Stored
 from edgert_models.spec import ModelSpec
 
@@ -21,7 +22,7 @@ def config(c: Config) -> ModelSpec:
     return ModelSpec(
         architecture="granitemoe",
         **decoder_sizes(c, RopeLayout.INTERLEAVED),
-        **expert_sizes(c, "intermediate_size", normalize=True),
+        **expert_sizes(c, "intermediate_size", SOFTMAX),
         scales=scales(c),
     )
 

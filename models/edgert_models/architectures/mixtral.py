@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from edgert_models.architectures import llama
 from edgert_models.config import Config, expert_sizes
+from edgert_models.router import SOFTMAX
 from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of MixtralForCausalLM."""
-    return replace(llama.config(c), **expert_sizes(c, "intermediate_size", normalize=True))
+    return replace(llama.config(c), **expert_sizes(c, "intermediate_size", SOFTMAX))
 
 
 ARCHITECTURE = replace(

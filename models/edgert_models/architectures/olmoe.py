@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.rope import RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
 
 
@@ -17,7 +18,7 @@ def config(c: Config) -> ModelSpec:
     return ModelSpec(
         architecture="olmoe",
         **decoder_sizes(c, RopeLayout.HALVES),
-        **expert_sizes(c, "intermediate_size", normalize=c.boolean("norm_topk_prob")),
+        **expert_sizes(c, "intermediate_size", Router(normalize=c.boolean("norm_topk_prob"))),
         qk_norm="all",
     )
 
@@ -31,7 +32,7 @@ ARCHITECTURE = Architecture(
     names={**COMMON_NAMES, **expert_names("mlp")},
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
-    normalize_experts=False,
+    router=Router(normalize=False),
     notes="`clip_qkv` is refused. llama.cpp never normalises the weights of experts (`norm_topk_prob`), and loads "
     "neither grouped queries, nor heads that are together not as wide as the model, nor a bias of the attention"
     " output.",

@@ -9,45 +9,29 @@ from __future__ import annotations
 from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
-    attention,
     expert_names,
-    feed_forward,
-    gated_shared_expert,
-    predict,
+    pre_norm_decoder,
+    shared_expert_names,
     stored,
 )
-from edgert_models.config import Config, decoder_sizes, expert_sizes
-from edgert_models.graph import Graph, Plan
+from edgert_models.config import Config, decoder_sizes, expert_sizes, qwen_sparse_layers
 from edgert_models.rope import RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
-
-_MLP = "model.layers.{i}.mlp"
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Qwen2MoeForCausalLM; dense layers among the sparse ones and sliding windows are refused."""
-    c.refuse_unless("decoder_sparse_step", (1,), default=1)
-    c.refuse_unless("mlp_only_layers", ([],), default=[])
+    """ModelSpec of Qwen2MoeForCausalLM; sliding windows are refused."""
     c.refuse_unless("use_sliding_window", (False,), default=False)
     biases = {"attention_bias": c.boolean("qkv_bias", True), "output_bias": False}
     return ModelSpec(
         architecture="qwen2moe",
         **{**decoder_sizes(c, RopeLayout.HALVES), **biases},
-        **expert_sizes(c, "moe_intermediate_size", normalize=c.boolean("norm_topk_prob")),
+        **expert_sizes(c, "moe_intermediate_size", Router(normalize=c.boolean("norm_topk_prob"))),
+        **qwen_sparse_layers(c),
         shared_feed_forward=c.integer("shared_expert_intermediate_size"),
+        shared_gate=True,
     )
-
-
-def wire(g: Graph) -> Plan:
-    """The wiring of `pre_norm_decoder`, with a shared expert."""
-    x = g.embed()
-    for i in range(g.spec.layers):
-        block = f"blk.{i}"
-        y = g.rms_norm(x, f"{block}.attn_norm.weight")
-        x = g.add(x, attention(g, y, block, window=None, rope=g.spec.rope))
-        y = g.rms_norm(x, f"{block}.ffn_norm.weight")
-        x = g.add(x, g.add(feed_forward(g, y, block), gated_shared_expert(g, y, block)))
-    return predict(g, x)
 
 
 ARCHITECTURE = Architecture(
@@ -55,21 +39,17 @@ ARCHITECTURE = Architecture(
     title="Qwen1.5-MoE, Qwen2-MoE",
     hf_classes=("Qwen2MoeForCausalLM",),
     config=config,
-    wire=wire,
+    wire=pre_norm_decoder,
     names={
         **COMMON_NAMES,
         **expert_names("mlp"),
-        **stored(
-            ffn_gate_shexp=f"{_MLP}.shared_expert.gate_proj",
-            ffn_up_shexp=f"{_MLP}.shared_expert.up_proj",
-            ffn_down_shexp=f"{_MLP}.shared_expert.down_proj",
-            ffn_gate_inp_shexp=f"{_MLP}.shared_expert_gate",
-        ),
+        **shared_expert_names("mlp.shared_expert"),
+        **stored(ffn_gate_inp_shexp="model.layers.{i}.mlp.shared_expert_gate"),
     },
     rope_layout=RopeLayout.HALVES,
-    normalize_experts=False,
-    notes="The shared expert's gate is a vector in F32; files that have it as a matrix of one row are read too. Dense"
-    " layers among the sparse ones (`mlp_only_layers`, `decoder_sparse_step`) and sliding windows are refused. "
-    "llama.cpp never normalises the weights of experts (`norm_topk_prob`), and does not load heads that are "
-    "together not as wide as the model.",
+    router=Router(normalize=False),
+    notes="The shared expert's gate is a vector in F32; files that have it as a matrix of one row are read too. "
+    "Dense layers (`mlp_only_layers`, `decoder_sparse_step`) are honoured, sliding windows refused. llama.cpp never "
+    "normalises the weights of experts (`norm_topk_prob`), and loads neither dense layers nor heads that are together "
+    "not as wide as the model.",
 )

@@ -1,4 +1,4 @@
-"""Qwen3-MoE: grouped queries, each head of queries and keys normalised, experts in every layer.
+"""Qwen3-MoE: grouped queries, each head of queries and keys normalised, experts in every layer or in some.
 
 Source: transformers' `modeling_qwen3_moe`.
 """
@@ -6,20 +6,20 @@ Source: transformers' `modeling_qwen3_moe`.
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
-from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.config import Config, decoder_sizes, expert_sizes, qwen_sparse_layers
 from edgert_models.rope import RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Qwen3MoeForCausalLM; dense layers among the sparse ones are refused."""
-    c.refuse_unless("decoder_sparse_step", (1,), default=1)
-    c.refuse_unless("mlp_only_layers", ([],), default=[])
+    """ModelSpec of Qwen3MoeForCausalLM; sliding windows are refused."""
     c.refuse_unless("use_sliding_window", (False,), default=False)
     return ModelSpec(
         architecture="qwen3moe",
         **decoder_sizes(c, RopeLayout.HALVES),
-        **expert_sizes(c, "moe_intermediate_size", normalize=c.boolean("norm_topk_prob")),
+        **expert_sizes(c, "moe_intermediate_size", Router(normalize=c.boolean("norm_topk_prob"))),
+        **qwen_sparse_layers(c),
         qk_norm="head",
     )
 
@@ -33,7 +33,7 @@ ARCHITECTURE = Architecture(
     names={**COMMON_NAMES, **expert_names("mlp")},
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
-    notes="Dense layers among the sparse ones (`mlp_only_layers`, `decoder_sparse_step`) and sliding windows are "
-    "refused. llama.cpp always normalises the weights of experts (`norm_topk_prob: false` is ignored), and "
-    "loads no bias of the attention output.",
+    notes="Dense layers (`mlp_only_layers`, `decoder_sparse_step`) are honoured, sliding windows refused. llama.cpp "
+    "always normalises the weights of experts (`norm_topk_prob: false` is ignored), and loads neither dense layers nor "
+    "a bias of the attention output.",
 )

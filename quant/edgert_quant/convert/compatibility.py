@@ -42,11 +42,11 @@ def score_scale(spec: ModelSpec) -> float:
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
     """A sentence for each thing that llama.cpp would compute differently, or not load."""
     found = []
-    if spec.architecture == "qwen3moe" and not spec.normalize_experts:
+    if spec.architecture == "qwen3moe" and not spec.router.normalize:
         found.append(
             "llama.cpp scales the weights of the chosen experts to sum to one in qwen3moe; this model does not"
         )
-    if spec.architecture in ("olmoe", "qwen2moe") and spec.normalize_experts:
+    if spec.architecture in ("olmoe", "qwen2moe") and spec.router.normalize:
         found.append(
             "llama.cpp does not scale the weights of the chosen experts to sum to one in "
             f"{spec.architecture}; this model does"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 from edgert_models.graph import Graph, Role
 from edgert_models.ops import Value
+from edgert_models.router import Router
 from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.conformance.cases import QUANTIZED, Case, one_sequence
@@ -19,6 +21,7 @@ from edgert_runtimes.conformance.types import COMMON, OTHERS, ROWS, bound_of, on
 def moe_cases() -> Iterator[Case]:
     """All of them."""
     yield from _alone()
+    yield from _routers()
     yield from _beside_a_shared_expert()
 
 
@@ -40,7 +43,7 @@ def _alone() -> Iterator[Case]:
             wire=moe,
             steps=[one_sequence(rows)],
             bound=bound_of(kind),
-            spec={"width": 256, "expert_feed_forward": 256, "normalize_experts": normalize},
+            spec={"width": 256, "expert_feed_forward": 256, "router": Router(normalize=normalize)},
             type_of=only(Role.EXPERTS, kind),
         )
 
@@ -72,6 +75,49 @@ def _alone() -> Iterator[Case]:
     for experts, used in ((1, 1), (5, 5), (64, 8), (128, 6)):
         spec = {"experts": experts, "experts_used": used, "expert_feed_forward": 24}
         yield Case(op="moe", name=f"{used} of {experts} experts", wire=moe, steps=[one_sequence(12)], spec=spec)
+
+
+def _routers() -> Iterator[Case]:
+    """Every way to choose and to weigh; also rows all of whose logits are the same."""
+
+    def wire(g: Graph, x: Value, tied: bool) -> Value:
+        logits = g.linear(x, "router", g.spec.experts, role=Role.ROUTER)
+        return g.moe(x, g.rms_norm(logits, "zeros.weight") if tied else logits, "blk.0")
+
+    grouped: dict[str, Any] = {"groups": 8, "groups_used": 3}
+    routers = {
+        "sigmoid": Router(scoring="sigmoid", normalize=False),
+        "sigmoid, normalised": Router(scoring="sigmoid", epsilon=0.25, scale=2.5),
+        "sigmoid with a bias": Router(scoring="sigmoid", epsilon=1e-20, bias=True),
+        "softmax with an epsilon": Router(epsilon=0.25),
+        "softmax, scaled": Router(normalize=False, scale=16.0),
+        "softmax with a bias": Router(epsilon=1e-12, bias=True),
+        "softmax, groups by their best": Router(normalize=False, group_best=1, **grouped),
+        "softmax, groups by their best two": Router(**grouped),
+        "sigmoid, groups": Router(scoring="sigmoid", **grouped),
+        "sigmoid with a bias, groups": Router(scoring="sigmoid", epsilon=1e-20, scale=2.5, bias=True, **grouped),
+        "softmax with a bias, groups by their best": Router(bias=True, group_best=1, **grouped),
+    }
+
+    def case(name: str, router: Router, experts: int, rows: int, tied: bool = False) -> Case:
+        values = {"zeros.weight": np.zeros(experts, np.float32)} if tied else {}
+        if router.bias:
+            bias = np.random.default_rng(experts).uniform(-0.3, 0.3, experts)
+            values["blk.0.exp_probs_b.bias"] = bias.astype(np.float32)
+        return Case(
+            op="moe",
+            name=f"router: {name}, {experts} experts, {rows} rows" + (", all logits equal" if tied else ""),
+            wire=partial(wire, tied=tied),
+            steps=[one_sequence(rows)],
+            spec={"experts": experts, "experts_used": 6, "expert_feed_forward": 24, "router": router},
+            values=values,
+        )
+
+    for name, router in routers.items():
+        yield case(name, router, 40, 33)
+    for name in ("sigmoid with a bias, groups", "softmax, groups by their best"):
+        yield case(name, routers[name], 168, 1)
+        yield case(name, routers[name], 40, 2, tied=True)
 
 
 def _beside_a_shared_expert() -> Iterator[Case]:

@@ -30,7 +30,7 @@ def tiny_spec(architecture: str = "qwen3moe", **changes: Any) -> ModelSpec:
         "qk_norm": {"qwen3moe": "head", "olmoe": "all"}.get(architecture),
     }
     if architecture != "llama":
-        sizes.update(experts=8, experts_used=2, expert_feed_forward=32)
+        sizes.update(experts=8, experts_used=2, expert_feed_forward=32, shared_gate=architecture == "qwen2moe")
     sizes.update(changes)
     sizes.setdefault("rope", Rope(dims=sizes["head_size"], layout=layout))
     return ModelSpec(**sizes)

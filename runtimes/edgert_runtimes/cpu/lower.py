@@ -207,10 +207,20 @@ class Lowering(Values):
     def _moe(self, op: ops.Moe) -> None:
         count = self.rows_of(op.out)
         routing = {**self.routing(op), route.LOAD: self._load_of(self.op)}
-        self._scratch(2 * 4 * op.experts)
-        logits: dict[int, Field] = {rows.X: self.place(op.logits), rows.X_STRIDE: stride_of(op.logits.width)}
-        logits[route.NORMALIZE] = int(op.normalize)
-        self._emit(route.route, count, {**routing, **logits}, cost=op.experts * (op.used + 16) // 8)
+        self._scratch(4 * (2 * op.experts + op.router.groups))
+        router: dict[int, Field] = {
+            rows.X: self.place(op.logits),
+            rows.X_STRIDE: stride_of(op.logits.width),
+            route.SIGMOID: int(op.router.scoring == "sigmoid"),
+            route.NORMALIZE: int(op.router.normalize),
+            route.EPSILON: op.router.epsilon,
+            route.SCALE: op.router.scale,
+            route.BIAS: _vector(op.selection_bias),
+            route.GROUPS: op.router.groups,
+            route.GROUPS_USED: op.router.groups_used,
+            route.GROUP_BEST: op.router.group_best,
+        }
+        self._emit(route.route, count, {**routing, **router}, cost=op.experts * (op.used + 16) // 8)
         y = self.expert_products(op, routing)
         sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
         if self._only_added(op.out):

@@ -87,13 +87,27 @@ class MixtureLowering(Lowering):
             self._add_sums(op, exchange, places.out)
 
     def _route(self, op: ops.Moe, ids: int, shares: int) -> None:
-        logits, failed, sizes = self.place(op.logits), self.program.failed + 4 * self.op, (op.experts, op.used)
+        logits, failed, router = self.place(op.logits), self.program.failed + 4 * self.op, op.router
+        if router.limited and router.groups > catalogue.MOST_GROUPS:
+            raise UnsupportedError(
+                f"{op.gate}: {router.groups} groups of experts are not supported by the cuda backend"
+            )
+        rule: dict[str, int | float] = {
+            "sigmoid": int(router.scoring == "sigmoid"),
+            "normalize": int(router.normalize),
+            "groups": router.groups,
+            "groups_used": router.groups_used,
+            "group_best": router.group_best,
+            "epsilon": router.epsilon,
+            "scale": router.scale,
+        }
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             w = m.workspace
             results = {"ids": w + ids, "shares": w + shares, "failed": w + failed}
-            counts = {"experts": sizes[0], "used": sizes[1], "normalize": int(op.normalize)}
-            return [Launch(catalogue.route(), logits=w + logits, **results, rows=s.rows, **counts)]
+            bias = m.weights[op.selection_bias] if op.selection_bias else 0
+            sizes = {"rows": s.rows, "experts": op.experts, "used": op.used}
+            return [Launch(catalogue.route(), logits=w + logits, **results, bias=bias, **sizes, **rule)]
 
         self.emit(op, launches)
 

@@ -164,7 +164,7 @@ def _attend(
 
 
 def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, logits: Floats_) -> list[Floats_]:
-    routing = f.route(op, logits)
+    routing = f.route(op, weights, logits)
     by_x, by_share = np.zeros_like(x), np.zeros_like(routing.share)
     for expert, rows, rank in routing.parts():
         inward, outward = x[rows], given[rows]
@@ -187,15 +187,21 @@ def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, l
             if bias is not None and sink.wants(bias):
                 sink.take(bias, by_y.sum(axis=0), expert)
         by_x[rows] += by_gate @ gate_w + by_up @ up_w
+    if op.selection_bias is not None and sink.wants(op.selection_bias):  # a choice does not change by little
+        sink.take(op.selection_bias, np.zeros(op.experts, x.dtype))
     return [by_x, _routing_back(op, routing, by_share)]
 
 
 def _routing_back(op: ops.Moe, routing: f.Routing, by_share: Floats_) -> Floats_:
     """By the logits, from the derivative by the shares of the chosen; the choice itself has none."""
-    chosen_p = np.take_along_axis(routing.p, routing.chosen, axis=1)
-    if op.normalize:
-        total = chosen_p.sum(axis=1, keepdims=True)
-        by_share = (by_share - (by_share * routing.share).sum(axis=1, keepdims=True)) / total
-    by_p = np.zeros_like(routing.p)
-    np.put_along_axis(by_p, routing.chosen, by_share, axis=1)
-    return np.asarray(routing.p * (by_p - (by_p * routing.p).sum(axis=1, keepdims=True)))
+    router, scores = op.router, routing.scores
+    by_chosen = by_share * by_share.dtype.type(router.scale)
+    if router.normalize:
+        total = np.take_along_axis(scores, routing.chosen, axis=1).sum(axis=1, keepdims=True)
+        mean = (by_share * routing.share).sum(axis=1, keepdims=True)
+        by_chosen = (by_chosen - mean) / (total + by_share.dtype.type(router.epsilon))
+    by_scores = np.zeros_like(scores)
+    np.put_along_axis(by_scores, routing.chosen, by_chosen, axis=1)
+    if router.scoring == "sigmoid":
+        return np.asarray(by_scores * scores * (1 - scores))
+    return np.asarray(scores * (by_scores - (by_scores * scores).sum(axis=1, keepdims=True)))

@@ -189,11 +189,13 @@ def each_sequence(text: Sequences) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Routing:
-    """Where rows go: the experts `chosen` by each [rows, used], their `share` [rows, used], all p [rows, experts]."""
+    """Where rows go: the experts `chosen` by each [rows, used], their `share` [rows, used], and the `scores`
+    [rows, experts] of all.
+    """
 
     chosen: NDArray[np.intp]
     share: Floats_
-    p: Floats_
+    scores: Floats_
 
     def parts(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
         """Each expert that some row chose: its index, the rows, and which of their choices it was."""
@@ -205,16 +207,30 @@ class Routing:
             yield int(flat[order[start]]), rows, rank
 
 
-def route(op: ops.Moe, logits: Floats_) -> Routing:
-    """The largest probabilities of each row."""
-    if np.isnan(logits).any():
+def route(op: ops.Moe, weights: Floats, logits: Floats_) -> Routing:
+    """The best experts of each row."""
+    router = op.router
+    scores = softmax(logits) if router.scoring == "softmax" else sigmoid(logits)
+    choice = logits if op.selection_bias is None else scores + weights.whole(op.selection_bias)
+    if np.isnan(choice).any():
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
-    p = softmax(logits)
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, : op.used]
-    share = np.take_along_axis(p, chosen, axis=1)
-    if op.normalize:
-        share = share / share.sum(axis=1, keepdims=True)
-    return Routing(chosen, share, p)
+    if router.limited:
+        groups = (scores if op.selection_bias is None else choice).reshape(len(logits), router.groups, -1)
+        group_scores = np.sort(groups, axis=-1)[..., -router.group_best :].sum(axis=-1)
+        kept = np.zeros(group_scores.shape, bool)
+        np.put_along_axis(kept, _largest(group_scores, router.groups_used), True, axis=1)
+        choice = np.where(np.repeat(kept, groups.shape[-1], axis=1), choice, -np.inf)
+    chosen = _largest(choice, op.used)
+    share = np.take_along_axis(scores, chosen, axis=1)
+    if router.normalize:
+        share /= share.sum(axis=1, keepdims=True) + share.dtype.type(router.epsilon)
+    share *= share.dtype.type(router.scale)
+    return Routing(chosen, share, scores)
+
+
+def _largest(x: Floats_, count: int) -> NDArray[np.intp]:
+    """Indices of the `count` largest of each row, the lower index first among equals."""
+    return np.argsort(-x, axis=1, kind="stable")[:, :count]
 
 
 def of_expert(weights: Floats, x: Floats_, name: str, bias: str | None, expert: int) -> Floats_:
@@ -227,7 +243,7 @@ def of_expert(weights: Floats, x: Floats_, name: str, bias: str | None, expert: 
 
 def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Floats_) -> Floats_:
     """Expert by expert, so that the weights of one at a time are in memory."""
-    routing = route(op, logits)
+    routing = route(op, weights, logits)
     out = np.zeros((len(x), op.out.width), x.dtype)
     for expert, rows, rank in routing.parts():
         inward = x[rows]

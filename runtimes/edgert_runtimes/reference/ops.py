@@ -150,14 +150,34 @@ def attend(op: ops.Attend, batch: Batch, weights: Weights, cache: Cache, q: Floa
     return out.reshape(q.shape)
 
 
+def best(scores: Float64, count: int) -> NDArray[np.intp]:
+    """Indices of the `count` largest along the last axis, the lower index first among equals."""
+    return np.argsort(-scores, axis=-1, kind="stable")[..., :count]
+
+
+def route(op: ops.Moe, weights: Weights, logits: Float64) -> tuple[NDArray[np.intp], Float64]:
+    """The experts that each row chooses [rows, used], and their weights."""
+    router = op.router
+    scores = softmax(logits) if router.scoring == "softmax" else activate(logits, np.ones_like(logits), "sigmoid")
+    choice = logits if op.selection_bias is None else scores + weights.vector(op.selection_bias)
+    if np.isnan(choice).any():
+        raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
+    if router.limited:
+        groups = (scores if op.selection_bias is None else choice).reshape(len(logits), router.groups, -1)
+        group_scores = np.take_along_axis(groups, best(groups, router.group_best), axis=-1).sum(axis=-1)
+        left_out = np.ones(group_scores.shape, bool)
+        np.put_along_axis(left_out, best(group_scores, router.groups_used), False, axis=1)
+        choice = np.where(np.repeat(left_out, groups.shape[-1], axis=1), -np.inf, choice)
+    chosen = best(choice, op.used)
+    share = np.take_along_axis(scores, chosen, axis=1)
+    if router.normalize:
+        share = share / (share.sum(axis=1, keepdims=True) + router.epsilon)
+    return chosen, router.scale * share
+
+
 def moe(op: ops.Moe, weights: Weights, x: Float64, logits: Float64) -> Float64:
     """Route each row to its experts and add up what they give."""
-    if np.isnan(logits).any():
-        raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, : op.used]
-    share = np.take_along_axis(softmax(logits), chosen, axis=1)
-    if op.normalize:
-        share = share / share.sum(axis=1, keepdims=True)
+    chosen, share = route(op, weights, logits)
     out = np.zeros((len(x), op.out.width))
     for expert in np.unique(chosen):
         rows, rank = np.nonzero(chosen == expert)

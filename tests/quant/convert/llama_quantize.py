@@ -20,6 +20,7 @@ from edgert_models.graph import Role
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import build_plan
 from edgert_models.rope import Rope, RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType
 from edgert_quant.gguf import GgufWriter
@@ -62,7 +63,8 @@ MODELS = {
         shared_feed_forward=512,
         feed_forward=1024,
         attention_bias=True,
-        normalize_experts=False,
+        shared_gate=True,
+        router=Router(normalize=False),
         layers=26,
     ),
     "olmoe": replace(_EXPERTS, architecture="olmoe", experts=8, kv_heads=4, qk_norm="all", layers=8),

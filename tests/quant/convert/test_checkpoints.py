@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from edgert_models.errors import ConversionError, RequestError, UnsupportedError
 from edgert_models.registry import build_plan, spec_from_config, spec_from_gguf
+from edgert_models.router import Router
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert import convert, pipeline
 from edgert_quant.convert.compatibility import llama_cpp_differences
@@ -40,7 +41,7 @@ def test_specification_survives(name: str, tmp_path: Path) -> None:
         assert next(iter(file.tensors)) == "token_embd.weight"
         assert again.rope.frequencies() == pytest.approx(spec.rope.frequencies(), rel=1e-6)
         assert again.norm_eps == pytest.approx(spec.norm_eps, rel=1e-6)
-        for field in ("heads", "kv_heads", "head_size", "window", "tied", "normalize_experts", "experts", "qk_norm"):
+        for field in ("heads", "kv_heads", "head_size", "window", "tied", "router", "experts", "qk_norm"):
             assert getattr(again, field) == getattr(spec, field), field
 
 
@@ -240,9 +241,8 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_files_that_llama_cpp_does_not_load(architecture: str, changes: dict[str, Any], reason: str | None) -> None:
-    spec = tiny_spec(
-        architecture, **{"kv_heads": 4, "normalize_experts": architecture not in ("olmoe", "qwen2moe"), **changes}
-    )
+    router = Router(normalize=architecture not in ("olmoe", "qwen2moe"))
+    spec = tiny_spec(architecture, **{"kv_heads": 4, "router": router, **changes})
     found = llama_cpp_differences(spec)
     assert len(found) == (reason is not None)
     assert reason is None or (found[0].startswith("llama.cpp will not load the file: it ") and reason in found[0])

@@ -10,6 +10,7 @@ from edgert_models import ops
 from edgert_models.errors import BackendError
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_models.rope import Rope, RopeLayout
+from edgert_models.router import Router
 from edgert_models.spec import ModelSpec, Scales
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
@@ -24,7 +25,7 @@ TEXTS = ([5, 9, 1, 44, 3, 80, 2], [7, 7, 13], [90, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 SPECS = {
     "qwen3moe": {},
     "olmoe": {},
-    "mixtral-like": {"architecture": "qwen3moe", "normalize_experts": False},
+    "mixtral-like": {"architecture": "qwen3moe", "router": Router(normalize=False)},
     "window": {"architecture": "llama", "window": 3},
     "yarn": {
         "architecture": "llama",
@@ -44,6 +45,16 @@ SPECS = {
         "architecture": "granite",
         "experts": 0,
         "scales": Scales(embedding=3.0, residual=0.5, attention=0.3, logits_divisor=2.0),
+    },
+    "router": {
+        "experts_used": 4,
+        "router": Router(scoring="sigmoid", epsilon=0.3, scale=2.5, bias=True, groups=4, groups_used=3),
+        "sparse": (False, True),
+        "shared_feed_forward": 48,
+    },
+    "groups": {
+        "shared_feed_forward": 64,
+        "router": Router(normalize=False, scale=3.0, group_best=1, groups=4, groups_used=2),
     },
     "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }

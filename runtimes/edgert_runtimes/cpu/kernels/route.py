@@ -12,6 +12,7 @@ from edgert_quant.jit import device, kernel
 from edgert_quant.jit.primitives import (
     copy_bytes,
     load_f32,
+    load_f64,
     load_i32,
     load_i64,
     store_f32,
@@ -23,29 +24,38 @@ from numpy import float32
 
 from edgert_runtimes.cpu.kernels.rows import X_STRIDE, X
 from edgert_runtimes.cpu.kernels.table import CHUNKS, OP, OPERANDS, STATUS, rows_of, scratch_of, share
-from edgert_runtimes.cpu.kernels.vectors import exponentials, first_equal, largest, total
+from edgert_runtimes.cpu.kernels.vectors import add_to, divide_by, exponentials, first_equal, largest, sigmoids, total
 
 EXPERTS = OPERANDS + 8
 USED = OPERANDS + 9
 IDS = OPERANDS + 10  # int32 [rows, used]
 SHARES = OPERANDS + 11  # float32 [rows, used]
-NORMALIZE = OPERANDS + 12
-SORTED = OPERANDS + 13  # int32 [pairs], by expert, in the order of rows
-STARTS = OPERANDS + 14  # int32 [experts + 1]: where each expert's pairs start
-ACTIVE = OPERANDS + 15  # int32 [experts]: the experts that have pairs
+SORTED = OPERANDS + 12  # int32 [pairs], by expert, in the order of rows
+STARTS = OPERANDS + 13  # int32 [experts + 1]: where each expert's pairs start
+ACTIVE = OPERANDS + 14  # int32 [experts]: the experts that have pairs
 LOAD = OPERANDS + 39  # int64 [experts]: how many pairs each has had so far, counted by `sort_pairs`; or 0
+# What `edgert_models.router.Router` says; SIGMOID, NORMALIZE: 0 or 1. Of `route` alone.
+SIGMOID = OPERANDS + 16
+NORMALIZE = OPERANDS + 17
+EPSILON = OPERANDS + 18  # a float64
+SCALE = OPERANDS + 19  # a float64
+BIAS = OPERANDS + 20  # address of floats [experts], or 0
+GROUPS = OPERANDS + 21
+GROUPS_USED = OPERANDS + 22
+GROUP_BEST = OPERANDS + 23
 
 TAKEN = math.nan
-"""Stands for the logit of an expert that is chosen already: it equals nothing, and `largest` passes over it."""
+"""Stands for what is chosen already, or not to be chosen: it equals nothing, and `largest` passes over it."""
 
 
 @kernel
 def route(state: int, record: int, chunk: int, thread: int) -> None:
-    """The `used` largest logits of every row (X), the lower index first among equals: in range for any input, and
-    unique for numbers. A row with a NaN, or an infinity that makes one, sets STATUS.
+    """The `used` best experts of every row of logits (X), the lower index first among equals: in range for any input,
+    and unique for numbers. A row with a NaN, or an infinity that makes one, sets STATUS.
     """
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     experts, used, normalize = load_i64(record, EXPERTS), load_i64(record, USED), load_i64(record, NORMALIZE)
+    epsilon, scale = float32(load_f64(record, EPSILON)), float32(load_f64(record, SCALE))
     left = scratch_of(state, thread)
     odds = left + 4 * experts
     for row in range(first, end):
@@ -53,19 +63,64 @@ def route(state: int, record: int, chunk: int, thread: int) -> None:
         ids, shares = load_i64(record, IDS) + 4 * row * used, load_i64(record, SHARES) + 4 * row * used
         copy_bytes(left, logits, 4 * experts)
         copy_bytes(odds, logits, 4 * experts)
-        exponentials(odds, experts, largest(logits, experts))
-        everything = total(odds, experts)
-        if not everything < float32(1e30):
+        everything = score(record, odds, experts)
+        check = everything
+        if load_i64(record, SIGMOID) != 0:
+            everything = float32(1.0)
+        if load_i64(record, BIAS) != 0:
+            divide_by(odds, experts, everything)
+            everything = float32(1.0)
+            copy_bytes(left, odds, 4 * experts)
+            add_to(left, load_i64(record, BIAS), experts)
+            check = total(left, experts)
+        if not check < float32(1e30):
             store_i64(state, STATUS, load_i64(record, OP) + 1)
+        if load_i64(record, GROUPS_USED) < load_i64(record, GROUPS):
+            keep_groups(record, left, odds, experts)
         chosen = float32(0.0)
         for rank in range(used):
             best = min(first_equal(left, experts, largest(left, experts)), experts - 1)
             store_f32(left, best, float32(TAKEN))
             store_i32(ids, rank, best)
             chosen += load_f32(odds, best)
-        divisor = chosen if normalize != 0 else everything
+        divisor = chosen + epsilon * everything if normalize != 0 else everything
         for rank in range(used):
-            store_f32(shares, rank, load_f32(odds, load_i32(ids, rank)) / divisor)
+            store_f32(shares, rank, scale * (load_f32(odds, load_i32(ids, rank)) / divisor))
+
+
+@device
+def score(record: Any, odds: Any, experts: Any) -> Any:
+    """Logits become their sigmoids, or e^ of what they are less than the largest; the sum of these."""
+    if load_i64(record, SIGMOID) != 0:
+        sigmoids(odds, experts)
+    else:
+        exponentials(odds, experts, largest(odds, experts))
+    return total(odds, experts)
+
+
+@device
+def keep_groups(record: Any, left: Any, odds: Any, experts: Any) -> Any:
+    """TAKEN for all experts in `left` but those of the best groups, which are ranked by `left` if there is a BIAS."""
+    groups, group_best = load_i64(record, GROUPS), load_i64(record, GROUP_BEST)
+    size, ranks = experts // groups, odds + 4 * experts
+    ranked = left if load_i64(record, BIAS) != 0 else odds
+    for group in range(groups):
+        part = ranked + 4 * size * group
+        best = largest(part, size)
+        if group_best > 1:
+            place = min(first_equal(part, size, best), size - 1)
+            held = load_f32(part, place)
+            store_f32(part, place, float32(TAKEN))
+            best += largest(part, size)
+            store_f32(part, place, held)
+        store_f32(ranks, group, best)
+    for _ in range(load_i64(record, GROUPS_USED)):
+        store_f32(ranks, min(first_equal(ranks, groups, largest(ranks, groups)), groups - 1), float32(TAKEN))
+    for group in range(groups):
+        rank = load_f32(ranks, group)
+        if rank == rank:
+            for i in range(size):
+                store_f32(left + 4 * size * group, i, float32(TAKEN))
 
 
 @device

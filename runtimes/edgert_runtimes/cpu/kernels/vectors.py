@@ -181,6 +181,30 @@ def soft_capped(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value, cap: i
     for_each(b, n, run)
 
 
+@primitive("void(i64, i64)")
+def sigmoids(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> None:
+    """x[i] = 1 / (1 + e^-x[i]) for n floats."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        place, one = b.add(x, offset), emit.real(1.0, kind)
+        inverse = b.fadd(one, emit_exp(b, b.fneg(emit.load(b, place, 0, kind, align=4))))
+        emit.store(b, place, 0, b.fdiv(one, inverse), align=4)
+
+    for_each(b, n, run)
+
+
+@primitive("void(i64, i64, f32)")
+def divide_by(b: ir.IRBuilder, x: ir.Value, n: ir.Value, divisor: ir.Value) -> None:
+    """x[i] /= divisor for n floats."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        place = b.add(x, offset)
+        amount = divisor if kind == divisor.type else emit.splat(b, divisor, LANES)
+        emit.store(b, place, 0, b.fdiv(emit.load(b, place, 0, kind, align=4), amount), align=4)
+
+    for_each(b, n, run)
+
+
 @primitive("void(i64, i64, i64)")
 def add_to(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value) -> None:
     """out[i] += x[i] for n floats."""

@@ -4,49 +4,100 @@
 
 namespace kernels {
 
-/* A warp to a row: the `used` largest of logits [rows, experts], the lower index first among equals, and their shares: the softmax over
-   all experts, or over the chosen ones if normalize. A NaN counts as minus infinity, and sets *failed to 1. */
+/* A value and where it is; of two the larger one is better, then that with the lower index. An index of `none` is no value. */
+struct Ranked {
+    float value;
+    int index;
+};
+__device__ __forceinline__ bool better(Ranked a, Ranked b, int none) {
+    return a.index != none && (b.index == none || a.value > b.value || (a.value == b.value && a.index < b.index));
+}
+__device__ __forceinline__ Ranked lanes_best(Ranked x, int none) {
+    for (int mask = 16; mask; mask /= 2) {
+        Ranked other = {__shfl_xor_sync(EVERYONE, x.value, mask), __shfl_xor_sync(EVERYONE, x.index, mask)};
+        if (better(other, x, none)) x = other;
+    }
+    return x;
+}
+
+/* The best of values value(first) to value(end - 1) that come after `last` in the order; end if there is none. */
+template <class Values> __device__ __forceinline__ Ranked best_after(Ranked last, int first, int end, Values value) {
+    Ranked best = {-INFINITE, end};
+    for (int e = first + lane_id(); e < end; e += 32) {
+        Ranked x = {value(e), e};
+        bool after = x.value < last.value || (x.value == last.value && e > last.index);
+        if (after && better(x, best, end)) best = x;
+    }
+    return lanes_best(best, end);
+}
+
+/* A warp to a row of logits [rows, experts]: the `used` best experts, the lower index first among equals, and their weights, as
+   edgert_models.router.Router says; bias may be null, and there are at most 32 groups. A NaN counts as minus infinity, and sets
+   *failed to 1. */
 __device__ __forceinline__ void route(const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used,
-                                      int normalize) {
+                                      const float *bias, int sigmoid, int normalize, int groups, int groups_used, int group_best,
+                                      float epsilon, float scale) {
     i64 row = (i64)blockIdx.x * (blockDim.x / 32) + warp_id();
     if (row >= rows) return;
     logits += row * experts, ids += row * used, shares += row * used;
-    float last = INFINITE, highest = 0, total = 0;
-    int last_id = -1;
+    auto logit = [&](int e) {
+        float z = logits[e];
+        if (z != z) {
+            *failed = 1;
+            z = -INFINITE;
+        }
+        return z;
+    };
+    float largest = -INFINITE, sum = 1;
+    for (int e = lane_id(); e < experts; e += 32) largest = fmaxf(largest, logit(e));
+    largest = lanes_max(largest);
+    bool limited = groups_used < groups, plain = !sigmoid && normalize && epsilon == 0 && !bias && !limited;
+    auto score = [&](int e) {
+        float z = logit(e);
+        if (sigmoid) return 1.0f / (1.0f + expf(-z));
+        return (z == largest ? 1.0f : expf(z - largest)) / sum;  // the largest may be infinite
+    };
+    if (!sigmoid && !plain) {
+        float total = 0;
+        for (int e = lane_id(); e < experts; e += 32) total += score(e);
+        sum = lanes_sum(total);
+    }
+    unsigned kept = EVERYONE;
+    if (limited) {
+        auto ranked = [&](int e) { return score(e) + (bias ? bias[e] : 0.0f); };
+        int size = experts / groups;
+        Ranked mine = {0, groups};  // the group of this lane
+        for (int group = 0; group < groups; group++) {
+            Ranked best = best_after({INFINITE, -1}, group * size, (group + 1) * size, ranked);
+            float total = best.value;
+            if (group_best > 1) total += best_after(best, group * size, (group + 1) * size, ranked).value;
+            if (lane_id() == group) mine = {total, group};
+        }
+        kept = 0;
+        for (int i = 0; i < groups_used; i++) {
+            int group = lanes_best(mine, groups).index;
+            kept |= 1u << group;
+            if (lane_id() == group) mine.index = groups;
+        }
+    }
+    auto choice = [&](int e) {
+        if (limited && !(kept >> (e / (experts / groups)) & 1)) return -INFINITE;
+        return bias ? score(e) + bias[e] : logit(e);
+    };
+    Ranked last = {INFINITE, -1};
+    float total = 0;
     for (int rank = 0; rank < used; rank++) {
-        /* The best of those that come after the last one in the order (larger, then lower index). */
-        float best = -INFINITE;
-        int id = experts;
-        for (int e = lane_id(); e < experts; e += 32) {
-            float z = logits[e];
-            if (z != z) {
-                *failed = 1;
-                z = -INFINITE;
-            }
-            bool after = z < last || (z == last && e > last_id);
-            if (after && (id == experts || z > best)) best = z, id = e;
-        }
-        for (int mask = 16; mask; mask /= 2) {
-            float z = __shfl_xor_sync(EVERYONE, best, mask);
-            int e = __shfl_xor_sync(EVERYONE, id, mask);
-            if (e < experts && (id == experts || z > best || (z == best && e < id))) best = z, id = e;
-        }
-        if (rank == 0) highest = best;
-        float weight = best == highest ? 1.0f : expf(best - highest);  // infinities too
+        last = best_after(last, 0, experts, choice);
+        float weight = score(last.index);
         total += weight;
         if (lane_id() == 0) {
-            ids[rank] = id;
+            ids[rank] = last.index;
             shares[rank] = weight;
         }
-        last = best, last_id = id;
-    }
-    if (!normalize) {
-        total = 0;
-        for (int e = lane_id(); e < experts; e += 32) total += expf(logits[e] - highest);
-        total = lanes_sum(total);
     }
     __syncwarp();
-    for (int rank = lane_id(); rank < used; rank += 32) shares[rank] /= total;
+    float divisor = normalize ? total + epsilon : 1.0f;
+    for (int rank = lane_id(); rank < used; rank += 32) shares[rank] = scale * (shares[rank] / divisor);
 }
 
 /* A block to an expert: how many of ids [pairs] are it. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 from edgert_models import ops
 
@@ -22,9 +24,41 @@ def linear(op: ops.Linear, weights: Weights) -> Function:
     return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
 
 
+def route(op: ops.Moe, weights: Weights) -> Callable[[mx.array], tuple[mx.array, mx.array]]:
+    """logits [rows, experts] → the chosen experts and their weights, both [rows, used]. Of equals the first wins: the
+    sort is stable.
+    """
+    router, bias = op.router, weights.vector(op.selection_bias)
+
+    def best_groups(ranked: mx.array) -> mx.array:
+        """Whether each expert [rows, experts] is in one of the groups that may be chosen from."""
+        groups = ranked.reshape(len(ranked), router.groups, -1)
+        scores = mx.sort(groups, axis=-1)[..., -router.group_best :].sum(axis=-1)
+        places = mx.argsort(mx.argsort(-scores, axis=-1), axis=-1)
+        return mx.repeat(places < router.groups_used, groups.shape[-1], axis=-1)
+
+    def run(logits: mx.array) -> tuple[mx.array, mx.array]:
+        softmax = router.scoring == "softmax"
+        if softmax and router.normalize and not router.epsilon and bias is None and not router.limited:
+            chosen = mx.argsort(-logits, axis=-1)[:, : op.used]
+            return chosen, router.scale * mx.softmax(mx.take_along_axis(logits, chosen, axis=-1), axis=-1)
+        exact = logits.astype(mx.float32)
+        scores = mx.softmax(exact, axis=-1) if softmax else mx.sigmoid(exact)
+        choice = logits if bias is None else scores + bias
+        if router.limited:
+            choice = mx.where(best_groups(scores if bias is None else choice), choice, -mx.inf)
+        chosen = mx.argsort(-choice, axis=-1)[:, : op.used]
+        share = mx.take_along_axis(scores, chosen, axis=-1)
+        if router.normalize:
+            share = share / (share.sum(axis=-1, keepdims=True) + router.epsilon)
+        return chosen, (router.scale * share).astype(logits.dtype)
+
+    return run
+
+
 def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
-    """Route each row to its experts and add up what they give. Of equal logits the first wins: the sort is stable. One
-    of the inward products is computed on the stream `beside`.
+    """Route each row to its experts and add up what they give. One of the inward products is computed on the stream
+    `beside`.
     """
     matrices = [weights.matrices[name] for name in (op.gate, op.up, op.down)]
     biases = [weights.vector(name) for name in (op.gate_bias, op.up_bias, op.down_bias)]
@@ -44,13 +78,11 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
             up = product(1, x)
         return product(2, activation(gate, up))
 
+    routed = route(op, weights)
+
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
         step.peaks.append(logits.max(keepdims=True))
-        chosen = mx.argsort(-logits, axis=-1)[:, : op.used]
-        if op.normalize:
-            share = mx.softmax(mx.take_along_axis(logits, chosen, axis=-1), axis=-1)
-        else:
-            share = mx.take_along_axis(mx.softmax(logits, axis=-1), chosen, axis=-1)
+        chosen, share = routed(logits)
         if chosen.size < SORTED:
             y = experts(x, chosen, ascending=False)
         else:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from edgert_models import ops
+from edgert_models.router import SOFTMAX, Router
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.reference.ops import Weights, moe
+from edgert_runtimes.reference.ops import route as reference_route
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_blocks import Activations, q8, random_rows, unpacked, weights
@@ -36,7 +38,7 @@ def host() -> HostKernels:
 
 
 def route(
-    host: HostKernels, logits: np.ndarray, used: int, normalize: bool = True
+    host: HostKernels, logits: np.ndarray, used: int, router: Router = SOFTMAX
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     rows, experts = logits.shape
     ids, shares = np.empty((rows, used), np.int32), np.empty((rows, used), np.float32)
@@ -50,7 +52,14 @@ def route(
         rows=rows,
         experts=experts,
         used=used,
-        normalize=int(normalize),
+        bias=0,
+        sigmoid=int(router.scoring == "sigmoid"),
+        normalize=int(router.normalize),
+        groups=router.groups,
+        groups_used=router.groups_used,
+        group_best=router.group_best,
+        epsilon=router.epsilon,
+        scale=router.scale,
     )
     return ids, shares, bool(failed[0])
 
@@ -61,7 +70,7 @@ def test_route(host: HostKernels, experts: int, used: int, normalize: bool) -> N
     logits = np.random.default_rng(experts).standard_normal((9, experts), dtype=np.float32)
     logits[1:4] = np.round(logits[1:4])  # many ties
     logits[4] = 0
-    ids, shares, failed = route(host, logits, used, normalize)
+    ids, shares, failed = route(host, logits, used, Router(normalize=normalize))
     assert not failed
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, :used]
     assert np.array_equal(ids, chosen)
@@ -88,6 +97,20 @@ def test_route_tells_of_nan(host: HostKernels) -> None:
     assert failed
     assert ids.min() >= 0
     assert ids.max() < 40
+
+
+def test_route_among_groups(host: HostKernels) -> None:
+    """32 groups of two, as many as a warp ranks; most rows have ties between groups and in them."""
+    logits = np.round(np.random.default_rng(1).standard_normal((9, 64))).astype(np.float32)
+    logits[8] = 0
+    router = Router(scoring="sigmoid", normalize=False, scale=2.0, groups=32, groups_used=5)
+    ids, shares, failed = route(host, logits, 7, router)
+    values = {"out": ops.Value(2, 8), "x": ops.Value(0, 8), "logits": ops.Value(1, 64)}
+    op = ops.Moe(**values, gate="gate", up="up", down="down", experts=64, used=7, hidden=8, router=router)
+    chosen, expected = reference_route(op, Weights(MemoryWeights({})), logits.astype(np.float64))
+    assert not failed
+    assert np.array_equal(ids, chosen)
+    assert normalized_error(shares, expected) < 1e-12
 
 
 @dataclass

@@ -19,6 +19,7 @@ from edgert_runtimes.cuda.kernels.catalogue.attention import (
     tile_rows,
 )
 from edgert_runtimes.cuda.kernels.catalogue.experts import (
+    MOST_GROUPS,
     combine,
     expert_counts,
     expert_order,
@@ -52,6 +53,7 @@ __all__ = [
     "COLUMNS",
     "FLOATS",
     "KV_TYPES",
+    "MOST_GROUPS",
     "QUERIES",
     "WEIGHTS",
     "add",

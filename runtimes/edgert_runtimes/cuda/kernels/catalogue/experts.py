@@ -7,17 +7,22 @@ from edgert_quant.blocks import BlockType
 from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS, INPUTS, OUTPUTS, TILE_OUT, TILE_ROWS
 from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
 
+MOST_GROUPS = 32
+"""Groups of experts that `route` can rank: one a lane."""
 EXPERT_ROWS = 32  # of a block of `experts_up`: a block of quantized activations
 
 
 def route() -> Kernel:
-    """ids and shares [rows, used] of the experts that each row's logits choose; sets *failed to 1 if one is NaN."""
+    """ids and shares [rows, used] of the experts that each row's logits choose; sets *failed to 1 if one is NaN. What
+    follows is a Router, with `bias` [experts] or null.
+    """
     return Kernel(
         name="route",
         header="route.cuh",
         call="route",
         signature="const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used, "
-        "int normalize",
+        "const float *bias, int sigmoid, int normalize, int groups, int groups_used, int group_best, float epsilon, "
+        "float scale",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"], 8),
     )
