@@ -169,8 +169,8 @@ class Graph:
         )
 
     def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
-        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router. The
-        activation is the model's or `kind`.
+        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router.
+        The activation is the model's or `kind`.
         """
         s = self.spec
         selection_bias = f"{prefix}.exp_probs_b.bias" if s.router.bias else None

@@ -137,6 +137,9 @@ GOLDENS = {
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
     "qwen3moe-fused": Golden("Qwen3Moe", qwen3moe(tie_word_embeddings=True), fused=True),
     "qwen3moe-sharded": Golden("Qwen3Moe", qwen3moe(moe_intermediate_size=16), shard_size="60KB"),
+    "qwen3moe-dense-layers": Golden(
+        "Qwen3Moe", qwen3moe(num_hidden_layers=3, decoder_sparse_step=2, intermediate_size=48)
+    ),
     "olmo2": Golden("Olmo2", {**SMALL, **DENSE}, gains=POST_NORM),
     "olmo3": Golden("Olmo3", olmo3(), gains=POST_NORM),
     "olmo3-yarn": Golden(
@@ -162,6 +165,7 @@ GOLDENS = {
     "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),
     "qwen2moe": Golden("Qwen2Moe", qwen2moe()),
     "qwen2moe-fused": Golden("Qwen2Moe", qwen2moe(norm_topk_prob=True), fused=True),
+    "qwen2moe-dense-layers": Golden("Qwen2Moe", qwen2moe(mlp_only_layers=[0], intermediate_size=64)),
     "olmoe": Golden(
         "Olmoe",
         {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 32, "norm_topk_prob": False},

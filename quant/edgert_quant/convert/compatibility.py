@@ -12,6 +12,7 @@ _OWN_OUTPUT = ("gpt-oss", "olmo2", "olmoe", "qwen2moe")
 _SOME_WINDOWS = ("exaone4", "gemma2", "gemma3", "gpt-oss", "olmo2")  # what it reads windows of
 _UNKNOWN = ("flexolmo",)
 _READS_SCALE = ("granite", "granitemoe")  # of scores
+_ALL_SPARSE = ("qwen2moe", "qwen3moe")
 _ALWAYS_TIED = ("gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "gemma",
@@ -82,6 +83,8 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it knows no biases of the feed-forward network in {spec.architecture}")
     if wants_own_output(spec):
         reasons.append(f"it wants an output matrix in {spec.architecture}")
+    if not all(spec.sparse) and spec.architecture in _ALL_SPARSE:
+        reasons.append(f"it wants experts in every layer of {spec.architecture}")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
     if spec.architecture in ("exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:
