@@ -16,6 +16,7 @@ from tests.support import builds
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+os.environ["EDGERT_CONFIG"] = ""  # not what the user has configured
 
 
 def pytest_configure(config: pytest.Config) -> None:

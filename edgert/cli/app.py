@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from edgert import __version__
 from edgert.cli import (
@@ -22,6 +23,7 @@ from edgert.cli import (
     verify,
     warmup,
 )
+from edgert.cli.configuration import configuration_file, read_configuration
 
 app = typer.Typer(
     name="edgert",
@@ -40,11 +42,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Run Mixture-of-Experts language models on the machine at hand."""
+    path = configuration_file()
+    if path is not None:
+        assert isinstance(context.command, TyperGroup)
+        context.default_map = read_configuration(path, context.command.commands)
 
 
 app.command()(chat.chat)
