@@ -244,6 +244,18 @@ def sandwich_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     return predict(g, x)
 
 
+def parallel_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
+    """The wiring of families whose attention and feed-forward read the same: norm, both of them, add, add."""
+    s = g.spec
+    x = embedded(g)
+    for i in range(s.layers):
+        block = f"blk.{i}"
+        y = norm(g, x, f"{block}.attn_norm")
+        x = residual(g, x, attention(g, y, block, window=s.window_of(i), rope=rope_of(s, i)))
+        x = residual(g, x, feed_forward(g, y, block))
+    return predict(g, x)
+
+
 def post_norm_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     """The wiring of families that normalise what a layer adds: attention, norm, add, feed-forward, norm, add."""
     s = g.spec

@@ -7,6 +7,8 @@ from typing import Any
 
 from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
+    cohere,
+    cohere2,
     ernie4_5,
     exaone4,
     flex_olmo,
@@ -40,6 +42,8 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
     for module in (
         llama,
         mixtral,
+        cohere,
+        cohere2,
         ernie4_5,
         exaone4,
         flex_olmo,

@@ -77,6 +77,10 @@ def olmo3(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **DENSE, "num_hidden_layers": 5, "intermediate_size": 48, "sliding_window": 5, **changes}
 
 
+def cohere(**changes: Any) -> dict[str, Any]:
+    return {**SMALL, "intermediate_size": 96, "layer_norm_eps": 1e-3, "logit_scale": 0.3, **changes}
+
+
 def gemma(**changes: Any) -> dict[str, Any]:
     """Heads that are together wider than the model."""
     return {**SMALL, "intermediate_size": 80, "head_dim": 32, **changes}
@@ -187,6 +191,8 @@ GOLDENS = {
     "gpt-oss": Golden("GptOss", gpt_oss(**ALL_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-yarn": Golden("GptOss", gpt_oss(**SOME_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(**ALL_PAIRS), mxfp4=True, gains=GPT_OSS_GAINS),
+    "command-r": Golden("Cohere", cohere(rope_theta=100.0)),
+    "cohere2": Golden("Cohere2", cohere(sliding_window=5, layer_types=["full_attention", "sliding_attention"])),
     "gemma": Golden("Gemma", gemma(), zero_centred=True),
     "gemma2": Golden("Gemma2", gemma(**GEMMA2), zero_centred=True, gains=GEMMA_GAINS),
     "gemma3": Golden(

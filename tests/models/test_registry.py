@@ -9,7 +9,7 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation, RmsNorm, Rope, Scale, SoftCap
+from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, RmsNorm, Rope, Scale, SoftCap
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX, Router
@@ -107,6 +107,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "truncate": False,
         },
     },
+    "command-r": {"architectures": ["CohereForCausalLM"], **SIZES, "layer_norm_eps": 1e-4, "logit_scale": 0.8},
+    "cohere2": {"architectures": ["Cohere2ForCausalLM"], **SIZES, "num_hidden_layers": 4, "sliding_window": 16},
     "gemma": {"architectures": ["GemmaForCausalLM"], **SIZES, "head_dim": 32, "hidden_act": "gelu_pytorch_tanh"},
     "gemma2": {
         "architectures": ["Gemma2ForCausalLM"],
@@ -284,6 +286,7 @@ def test_windows_of_ministral() -> None:
         ("smollm3", [True, True, True, False]),
         ("exaone4", [True, True]),
         ("exaone4-windows", [True, True, True, False]),
+        ("cohere2", [True, True, True, False]),
         ("olmo3-yarn", [True, True]),
     ],
 )
@@ -370,6 +373,17 @@ def test_gemma_3_has_another_rope_within_windows() -> None:
     ropes = [op for op in build_plan(spec_from_config(CONFIGS["gemma3"])).ops if isinstance(op, Rope)][::2]
     within, full = 1e4 ** (-2 / 16), 1e6 ** (-2 / 16) / 8
     assert [op.frequencies[1] for op in ropes] == pytest.approx([*[within] * 5, full, within])
+
+
+def test_command_r_reads_one_norm_twice() -> None:
+    spec = spec_from_config(CONFIGS["command-r"])
+    plan = build_plan(spec)
+    first = next(op for op in plan.ops if isinstance(op, LayerNorm))
+    assert (first.eps, first.bias) == (1e-4, None)
+    readers = [op.weight for op in plan.ops if isinstance(op, Linear) and op.x == first.out]
+    assert readers == [f"blk.0.{part}.weight" for part in ("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up")]
+    assert [op.factor for op in plan.ops if isinstance(op, Scale)] == [0.8]
+    assert metadata_from_spec(spec)["command-r.attention.layer_norm_epsilon"] == 1e-4
 
 
 def test_scales_of_granite() -> None:
@@ -484,6 +498,7 @@ def test_rope_layouts() -> None:
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
         ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
+        ("command-r", {"use_qk_norm": True}, "use_qk_norm=True is not supported"),
         ("gemma", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; supported: 'gelu_pytorch_tanh'"),
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),

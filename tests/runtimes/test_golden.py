@@ -44,7 +44,18 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
 
 @pytest.mark.parametrize(
     "name",
-    ["exaone4-windows", "gemma2", "gemma3", "gpt-oss", "hunyuan-dense", "ministral", "olmo3", "olmo3-yarn", "smollm3"],
+    [
+        "cohere2",
+        "exaone4-windows",
+        "gemma2",
+        "gemma3",
+        "gpt-oss",
+        "hunyuan-dense",
+        "ministral",
+        "olmo3",
+        "olmo3-yarn",
+        "smollm3",
+    ],
 )
 def test_logits_do_not_depend_on_the_steps(name: str, backend: Backend, converted: Path) -> None:
     path = converted / f"{name}-f32.gguf"

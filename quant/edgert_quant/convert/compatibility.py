@@ -9,12 +9,14 @@ from edgert_models.registry import architecture_named
 from edgert_models.spec import ModelSpec
 
 _OWN_OUTPUT = ("gpt-oss", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("exaone4", "gemma2", "gemma3", "gpt-oss", "olmo2")  # what it reads windows of
+_SOME_WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3", "gpt-oss", "olmo2")  # what it reads windows of
 _UNKNOWN = ("flexolmo",)
 _READS_SCALE = ("granite", "granitemoe")  # of scores
 _ALL_SPARSE = ("qwen2moe", "qwen3moe")
-_ALWAYS_TIED = ("gemma", "gemma2")
+_ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
+    "cohere2",
+    "command-r",
     "gemma",
     "gemma2",
     "gemma3",
@@ -87,7 +89,7 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants experts in every layer of {spec.architecture}")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
-    if spec.architecture in ("exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:
+    if spec.architecture in ("cohere2", "exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:
         reasons.append(f"it wants query heads together as wide as the model in {spec.architecture}")
     if spec.output_bias and spec.architecture in _NO_OUTPUT_BIAS:
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")

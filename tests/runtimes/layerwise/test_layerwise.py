@@ -33,6 +33,7 @@ SPECS = {
     },
     "tied": {"tied": True},
     "qwen2moe": {"architecture": "qwen2moe", "shared_feed_forward": 48, "attention_bias": True},
+    "command-r": {"architecture": "command-r", "experts": 0, "layer_norm": True, "scales": Scales(logits=0.5)},
     "gemma2": {
         "architecture": "gemma2",
         "experts": 0,
