@@ -252,7 +252,7 @@ def parallel_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
         block = f"blk.{i}"
         y = norm(g, x, f"{block}.attn_norm")
         x = residual(g, x, attention(g, y, block, window=s.window_of(i), rope=rope_of(s, i)))
-        x = residual(g, x, feed_forward(g, y, block))
+        x = residual(g, x, feed_forward(g, y, i))
     return predict(g, x)
 
 

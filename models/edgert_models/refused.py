@@ -46,7 +46,6 @@ NEEDS: Mapping[str, str] = {
     "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
     "GraniteMoeHybridForCausalLM": f"factors on what layers add, and {_MAMBA}",
     "GraniteMoeSWAForCausalLM": "factors on embeddings, on what layers add, and on logits",
-    "GraniteMoeSharedForCausalLM": f"factors on embeddings, on what layers add, and on logits, and {_SHARED}",
     "HYV3ForCausalLM": f"{_SIGMOID}, and {_SHARED}",
     "HYV4ForCausalLM": f"{_LATENT}, {_INDEXER}, and {_HYPER}",
     "HunYuanMoEV1ForCausalLM": _SHARED,

@@ -200,6 +200,7 @@ GOLDENS = {
     ),
     "granite": Golden("Granite", granite(tie_word_embeddings=True, intermediate_size=96)),
     "granitemoe": Golden("GraniteMoe", granite(**GRANITE_MOE)),
+    "granitemoe-shared": Golden("GraniteMoeShared", granite(**GRANITE_MOE, shared_intermediate_size=48)),
     "granitemoe-fused": Golden("GraniteMoe", granite(**GRANITE_MOE, num_key_value_heads=4), fused=True),
     "llama": Golden("Llama", {**SMALL, **DENSE}, dtype=torch.float32),
     "llama-biased": Golden(

@@ -140,6 +140,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "logits_scaling": 8.0,
     },
     "granitemoe": {"architectures": ["GraniteMoeForCausalLM"], **SIZES, **EXPERTS, "num_local_experts": 4},
+    "granitemoe-shared": {
+        "architectures": ["GraniteMoeSharedForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_local_experts": 4,
+        "shared_intermediate_size": 48,
+    },
     "linear": {
         "architectures": ["LlamaForCausalLM"],
         **SIZES,

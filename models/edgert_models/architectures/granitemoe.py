@@ -1,4 +1,4 @@
-"""Granite-MoE: Granite with experts in every layer.
+"""Granite-MoE: Granite with experts in every layer, and maybe with a shared one beside them.
 
 Checkpoints have the experts' gates and ups in one tensor, those of earlier transformers under other names. Sources:
 transformers' `modeling_granitemoe`; llama.cpp's `conversion/granite.py` and `models/granite-moe.cpp`.
@@ -14,15 +14,17 @@ from edgert_models.router import SOFTMAX
 from edgert_models.sources import Experts, Source, Stored
 from edgert_models.spec import ModelSpec
 
+_SHARED = "model.layers.{i}.shared_mlp"
 _BLOCK = "model.layers.{i}.block_sparse_moe"
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of GraniteMoeForCausalLM."""
+    """ModelSpec of GraniteMoeForCausalLM or GraniteMoeSharedForCausalLM."""
     return ModelSpec(
         architecture="granitemoe",
         **decoder_sizes(c, RopeLayout.INTERLEAVED),
         **expert_sizes(c, "intermediate_size", SOFTMAX),
+        shared_feed_forward=c.integer("shared_intermediate_size", default=0),
         scales=scales(c),
     )
 
@@ -34,7 +36,7 @@ def _experts(new: str, old: str, part: int, parts: int) -> Source:
 ARCHITECTURE = Architecture(
     name="granitemoe",
     title="Granite-MoE",
-    hf_classes=("GraniteMoeForCausalLM",),
+    hf_classes=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
     config=config,
     wire=pre_norm_decoder,
     names={
@@ -43,6 +45,9 @@ ARCHITECTURE = Architecture(
         "ffn_gate_exps.weight": _experts("gate_up_proj", "input_linear", 0, 2),
         "ffn_up_exps.weight": _experts("gate_up_proj", "input_linear", 1, 2),
         "ffn_down_exps.weight": _experts("down_proj", "output_linear", 0, 1),
+        "ffn_gate_shexp.weight": Stored((f"{_SHARED}.input_linear.weight",), 0, 2),
+        "ffn_up_shexp.weight": Stored((f"{_SHARED}.input_linear.weight",), 1, 2),
+        "ffn_down_shexp.weight": Stored((f"{_SHARED}.output_linear.weight",)),
     },
     rope_layout=RopeLayout.INTERLEAVED,
     logits_divided=True,
