@@ -49,6 +49,12 @@ class GgufSet:
         return self.files[0]
 
     @property
+    def stem(self) -> str:
+        """Its name without the ending, and without the shard's number."""
+        match = _SHARD.fullmatch(self.first)
+        return match["stem"] if match else self.first.removesuffix(".gguf")
+
+    @property
     def tag(self) -> str:
         """The quantization that its name tells, else the name."""
         found = _TAG.findall(self.first.rpartition("/")[2]) or _TAG.findall(self.first)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgert_models import spec_from_gguf
 from edgert_models.errors import EdgertError, HubError, RequestError
 from edgert_models.registry import spec_from_config
 from edgert_quant.checkpoint.documents import read_json
-from edgert_quant.gguf import GgufFile
 from edgert_quant.hub import HUB_ID, hub_cache, repository_folder, snapshots
 
+from edgert.description import describe
 from edgert.hub.cached import cached_sets, names_in
 from edgert.hub.files import GgufSet, HubReference, checkpoint_files, choose
 
@@ -56,23 +55,15 @@ def list_models() -> list[CachedModel]:
 
 def _gguf(repository: str, one: GgufSet, folder: Path, others: list[GgufSet]) -> CachedModel:
     path = folder / one.first
-    architecture, problem = "?", ""
-    if one.missing:
-        problem = f"{one.missing} of {len(one.files) + one.missing} shards are missing"
-    else:
-        try:
-            with GgufFile.open(path) as file:
-                architecture = file.metadata.string("general.architecture", "?")
-                spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
-        except EdgertError as error:
-            problem = str(error)
+    said = describe(path)
+    lacks = f"{one.missing} of {len(one.files) + one.missing} shards are missing"
     return CachedModel(
         name=f"{repository}:{_shortest(one, others)}",
         quantization=one.tag if one.tag != one.first else "?",
         size=sum((folder / name).stat().st_size for name in one.files),
-        architecture=architecture,
-        problem=problem,
-        modified=path.stat().st_mtime,
+        architecture=said.architecture,
+        problem=lacks if one.missing else said.problem,
+        modified=said.modified,
         path=path,
     )
 

@@ -15,21 +15,25 @@ from edgert.server.counting import Counting, Served
 from edgert.server.documented import document
 from edgert.server.errors import Problem, problem_of, problem_response
 from edgert.server.guard import Guard
+from edgert.server.models.fleet import Fleet
+from edgert.server.models.leases import Leases
 from edgert.server.native.routes import native_routes
 from edgert.server.ollama.routes import ollama_routes
 from edgert.server.openai.routes import openai_routes
 
 
-def create_app(llm: LLM, *, check_host: bool = True, api_keys: Sequence[str] = ()) -> FastAPI:
-    """An ASGI application that serves `llm`, guarded as `Guard` says."""
+def create_app(models: LLM | Fleet, *, check_host: bool = True, api_keys: Sequence[str] = ()) -> FastAPI:
+    """An ASGI application that serves a model, or a fleet of them, guarded as `Guard` says."""
+    fleet = Fleet.of(models) if isinstance(models, LLM) else models
     app = FastAPI(title="edgert", version=__version__, docs_url=None, redoc_url=None)
     served: Served = Served()
-    for router in (native_routes(llm, served), openai_routes(llm), anthropic_routes(llm), ollama_routes(llm)):
+    for router in (native_routes(fleet, served), openai_routes(fleet), anthropic_routes(fleet), ollama_routes(fleet)):
         app.include_router(router)
     app.add_exception_handler(EdgertError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    document(app, llm)
+    document(app, fleet)
+    app.add_middleware(Leases)
     app.add_middleware(Guard, check_host=check_host, api_keys=api_keys)
     app.add_middleware(Counting, served=served)
     return app

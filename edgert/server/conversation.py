@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from edgert import LLM
 from edgert.chat import ChatPrompt
-from edgert.server.errors import Json, UnknownModelError
+from edgert.server.errors import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +35,6 @@ async def prompt_of(llm: LLM, conversation: Conversation) -> ChatPrompt:
         parallel_tool_calls=conversation.parallel,
         chat_template_kwargs=conversation.variables,
     )
-
-
-def check_model(llm: LLM, name: str) -> None:
-    """UnknownModelError unless it is the one that is served."""
-    if name != llm.name:
-        raise UnknownModelError(name, llm.name)
 
 
 def check_free_choice(tool_choice: object, free: Sequence[object]) -> None:

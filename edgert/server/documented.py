@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from edgert import LLM
+from edgert.server.models.fleet import Fleet
 from edgert.server.strict import TOKEN_ID
 
 Responses = dict[int | str, dict[str, Any]]
@@ -64,8 +64,8 @@ def streamed(media_type: str) -> Responses:
 WHOLE: Responses = {200: {"description": "The answer", "content": {"application/json": _OBJECT}}}
 
 
-def document(app: FastAPI, llm: LLM) -> None:
-    """Let an application's document say what only this model tells: which token ids there are.
+def document(app: FastAPI, fleet: Fleet) -> None:
+    """Let an application's document say what only the model tells, where there is one: which token ids there are.
 
     FastAPI keeps bounds as floats, in which 2^64 is written with digits that are not its own: they are made whole.
     """
@@ -73,16 +73,17 @@ def document(app: FastAPI, llm: LLM) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:  # `made` keeps what it makes there
-            app.openapi_schema = _exact(made(), llm.vocabulary)
+            app.openapi_schema = _exact(made(), fleet.vocabulary)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _exact(part: Any, vocabulary: int) -> Any:
+def _exact(part: Any, vocabulary: int | None) -> Any:
     if isinstance(part, list):
         return [_exact(item, vocabulary) for item in part]
     if isinstance(part, dict):
         found = {key: _exact(value, vocabulary) for key, value in part.items() if key != TOKEN_ID}
-        return {**found, "maximum": vocabulary - 1} if TOKEN_ID in part else found
+        bounded = TOKEN_ID in part and vocabulary is not None
+        return {**found, "maximum": vocabulary - 1} if bounded else found  # type: ignore[operator]
     return int(part) if isinstance(part, float) and part.is_integer() else part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,13 @@ Json = dict[str, Any]
 
 
 class UnknownModelError(RequestError):
-    """The request names a model that this server does not have."""
+    """The request names a model that this server does not have; `served` are those that it has."""
 
-    def __init__(self, name: str, served: str) -> None:
-        super().__init__(f"the model {name!r} does not exist; this server has {served!r}", parameter="model")
+    def __init__(self, name: str, served: Iterable[str]) -> None:
+        names = [repr(one) for one in served]
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        has = ", ".join(names[:10]) + more if names else "none"
+        super().__init__(f"the model {name!r} does not exist; this server has {has}", parameter="model")
 
 
 class ClientGoneError(EdgertError):

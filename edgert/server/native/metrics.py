@@ -9,58 +9,90 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from edgert import LLM
+from edgert.engine.engine import Statistics
 from edgert.engine.latency import Histogram
 from edgert.server.counting import Served
+from edgert.server.models.fleet import Fleet
 
 Sample = tuple[Mapping[str, str], float]
 
 
-def exposition(llm: LLM, served: Served) -> str:
-    """Everything there is to watch."""
-    now, latencies = llm.statistics(), llm.latencies
-    free = now.blocks - now.blocks_held - now.blocks_cached
-    blocks = {"held": now.blocks_held, "cached": now.blocks_cached, "free": free}
+_COUNTS = (
+    ("edgert_requests_running", "gauge", "Requests that are computed", "running"),
+    ("edgert_requests_waiting", "gauge", "Requests in the queue", "waiting"),
+    ("edgert_requests_total", "counter", "Requests that have left the queue", "requests"),
+    ("edgert_prompt_tokens_total", "counter", "Tokens of prompts", "prompt_tokens"),
+    ("edgert_cached_tokens_total", "counter", "Prompt tokens found in the prefix cache", "cached_tokens"),
+    ("edgert_generated_tokens_total", "counter", "Tokens generated", "generated_tokens"),
+    ("edgert_steps_total", "counter", "Steps of the model", "steps"),
+    ("edgert_preemptions_total", "counter", "Requests put back for want of blocks", "preemptions"),
+    ("edgert_engine_restarts_total", "counter", "Engines that failed and were started again", "restarts"),
+)
+"""Families with a sample for each model that is loaded: of what, and the field of its statistics."""
+_TIMES = (
+    ("edgert_queue_seconds", "Time in the queue", "queue"),
+    ("edgert_time_to_first_token_seconds", "Time to the first token", "first_token"),
+    ("edgert_time_between_tokens_seconds", "Time from token to token", "between_tokens"),
+)
+
+
+def exposition(fleet: Fleet, served: Served) -> str:
+    """Everything there is to watch; what is a model's has its name as a label, and begins anew when it is loaded."""
+    llms = fleet.loaded()
+    now = {name: llm.statistics() for name, llm in llms.items()}
+    states = fleet.states()
     responses = [
         ({"method": method, "route": route, "status": str(status)}, float(count))
         for (method, route, status), count in sorted(served.items())
     ]
+    waiting = sum(model.waiters for model in states)
     parts = [
         _family("edgert_http_responses_total", "counter", "Responses, by route and status", responses),
-        _one("edgert_requests_running", "gauge", "Requests that are computed", now.running),
-        _one("edgert_requests_waiting", "gauge", "Requests in the queue", now.waiting),
-        _one("edgert_requests_total", "counter", "Requests that have left the queue", now.requests),
-        _one("edgert_prompt_tokens_total", "counter", "Tokens of prompts", now.prompt_tokens),
-        _one("edgert_cached_tokens_total", "counter", "Prompt tokens found in the prefix cache", now.cached_tokens),
-        _one("edgert_generated_tokens_total", "counter", "Tokens generated", now.generated_tokens),
-        _one("edgert_steps_total", "counter", "Steps of the model", now.steps),
-        _one("edgert_preemptions_total", "counter", "Requests put back for want of blocks", now.preemptions),
-        _one("edgert_engine_restarts_total", "counter", "Engines that failed and were started again", now.restarts),
+        _family("edgert_model_waiters", "gauge", "Requests that wait for a model to load", [({}, float(waiting))]),
+        _by_model("edgert_model_loads_total", "counter", "Loads", {model.entry.name: model.loads for model in states}),
+        _by_model(
+            "edgert_model_bytes", "gauge", "Weights, cache and workspace", {m.entry.name: m.bytes for m in states}
+        ),
+        *(
+            _by_model(name, kind, told, {model: getattr(figures, field) for model, figures in now.items()})
+            for name, kind, told, field in _COUNTS
+        ),
         _family(
             "edgert_kv_blocks",
             "gauge",
             "Blocks of the KV cache: held by requests, cached for later ones, free",
-            [({"state": state}, float(count)) for state, count in blocks.items()],
+            [
+                ({"model": model, "state": state}, float(count))
+                for model, figures in now.items()
+                for state, count in _blocks(figures).items()
+            ],
         ),
-        _family("edgert_expert_tokens_total", "counter", "Tokens that each expert has had", _experts(llm)),
-        _histogram("edgert_queue_seconds", "Time in the queue", latencies.queue),
-        _histogram("edgert_time_to_first_token_seconds", "Time to the first token", latencies.first_token),
-        _histogram("edgert_time_between_tokens_seconds", "Time from token to token", latencies.between_tokens),
+        *(
+            _histograms(name, told, {model: getattr(llm.latencies, field) for model, llm in llms.items()})
+            for name, told, field in _TIMES
+        ),
+        _family("edgert_expert_tokens_total", "counter", "Tokens that each expert has had", _experts(llms)),
     ]
     return "".join(parts)
 
 
-def _experts(llm: LLM) -> list[Sample]:
-    """None where the backend does not count them."""
-    load = llm.expert_load() or {}
+def _experts(llms: Mapping[str, LLM]) -> list[Sample]:
+    """None of a model whose backend does not count them."""
     return [
-        ({"layer": str(layer), "expert": str(expert)}, float(count))
-        for layer, counts in load.items()
+        ({"model": model, "layer": str(layer), "expert": str(expert)}, float(count))
+        for model, llm in llms.items()
+        for layer, counts in (llm.expert_load() or {}).items()
         for expert, count in enumerate(counts.tolist())
     ]
 
 
-def _one(name: str, kind: str, told: str, value: float) -> str:
-    return _family(name, kind, told, [({}, value)])
+def _blocks(now: Statistics) -> dict[str, int]:
+    free = now.blocks - now.blocks_held - now.blocks_cached
+    return {"held": now.blocks_held, "cached": now.blocks_cached, "free": free}
+
+
+def _by_model(name: str, kind: str, told: str, values: Mapping[str, float]) -> str:
+    return _family(name, kind, told, [({"model": model}, float(value)) for model, value in values.items()])
 
 
 def _family(name: str, kind: str, told: str, samples: Iterable[Sample]) -> str:
@@ -68,13 +100,15 @@ def _family(name: str, kind: str, told: str, samples: Iterable[Sample]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _histogram(name: str, told: str, histogram: Histogram) -> str:
+def _histograms(name: str, told: str, histograms: Mapping[str, Histogram]) -> str:
     """Buckets count what is at most their bound, so each has all before it too."""
-    totals = list(accumulate(list(histogram.counts)))
-    bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
     lines = [f"# HELP {name} {told}", f"# TYPE {name} histogram"]
-    lines += [_line(f"{name}_bucket", {"le": bound}, total) for bound, total in zip(bounds, totals, strict=True)]
-    lines += [_line(f"{name}_sum", {}, histogram.sum), _line(f"{name}_count", {}, totals[-1])]
+    for model, histogram in histograms.items():
+        totals = list(accumulate(list(histogram.counts)))
+        bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+        own = {"model": model}
+        lines += [_line(f"{name}_bucket", {**own, "le": le}, total) for le, total in zip(bounds, totals, strict=True)]
+        lines += [_line(f"{name}_sum", own, histogram.sum), _line(f"{name}_count", own, totals[-1])]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -9,7 +9,13 @@ from edgert.server.openai.requests import ChatTemplateFields
 from edgert.server.strict import Strict, TokenId
 
 
-class TokenizeRequest(Strict):
+class OfModel(Strict):
+    """What may name a model, and else means the first."""
+
+    model: str | None = None
+
+
+class TokenizeRequest(OfModel):
     """POST /tokenize."""
 
     content: str
@@ -25,13 +31,13 @@ class TokenizeRequest(Strict):
         return [{"id": token, "piece": _piece(llm.tokenizer.token_bytes(token))} for token in ids]
 
 
-class DetokenizeRequest(Strict):
+class DetokenizeRequest(OfModel):
     """POST /detokenize."""
 
     tokens: list[TokenId]
 
 
-class TemplateRequest(ChatTemplateFields):
+class TemplateRequest(ChatTemplateFields, OfModel):
     """POST /apply-template."""
 
     add_generation_prompt: bool = True

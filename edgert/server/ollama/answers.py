@@ -21,7 +21,7 @@ from edgert.server.openai.chat import logprobs
 from edgert.server.stream import OLLAMA, events, whole
 from edgert.server.vectors import embed_each
 
-__all__ = ["EmbedRequest", "GenerateRequest", "OllamaChatRequest", "chat", "embed", "generate"]
+__all__ = ["EmbedRequest", "GenerateRequest", "OllamaChatRequest", "chat", "embed", "generate", "unloaded"]
 
 Say = Callable[[str, str, list[ToolCall]], Json]
 """What an answer says (text, reasoning, calls), as fields of a route's response."""
@@ -104,8 +104,17 @@ async def _answer(
     return events(stream, [], each, OLLAMA)
 
 
+def unloaded(name: str, said: Json) -> Response:
+    """What is said to one who only wanted a model to go."""
+    return JSONResponse({**_named(name), **said, "done": True, "done_reason": "unload"})
+
+
 def _head(llm: LLM) -> Json:
-    return {"model": llm.name, "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    return _named(llm.name)
+
+
+def _named(name: str) -> Json:
+    return {"model": name, "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
 
 
 def _call(index: int, call: ToolCall) -> Json:

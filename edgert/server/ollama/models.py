@@ -1,86 +1,93 @@
-"""What Ollama's protocol tells of a model: /api/tags, /api/ps, /api/show."""
+"""What Ollama's protocol tells of models: /api/tags, /api/ps, /api/show."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from edgert_models.errors import EdgertError, RequestError
+from edgert_quant.gguf import GgufFile
 
-from edgert import LLM
-from edgert.server.errors import Json, UnknownModelError
+from edgert.chat import Chat
+from edgert.description import Description
+from edgert.server.errors import Json
+from edgert.server.models.catalogue import Entry
+from edgert.server.models.fleet import Loaded
+from edgert.text import Tokenizer
 from edgert.text.template import TEMPLATE_KEY
 
 
-def check_model(llm: LLM, name: str) -> None:
-    """UnknownModelError unless it is the one that is served; Ollama's clients may add `:latest`."""
-    if name.removesuffix(":latest") != llm.name and name != llm.name:
-        raise UnknownModelError(name, llm.name)
+def tag(entry: Entry) -> Json:
+    """A model, as a file."""
+    said = entry.description()
+    return {**_named(entry), "modified_at": _moment(said.modified), "size": said.size, "details": _details(said)}
 
 
-def tags(llm: LLM) -> Json:
-    """The model, as a file."""
-    return {"models": [{**_named(llm), "modified_at": _modified(llm), "size": _size(llm), "details": details(llm)}]}
-
-
-def running(llm: LLM) -> Json:
-    """The model, as what is loaded. It stays until the server ends, so nothing tells when it expires."""
-    on_device = 0 if llm.report.backend in ("cpu", "reference") else llm.report.weight_bytes
-    loaded = {"size": llm.report.weight_bytes + llm.report.cache_bytes, "size_vram": on_device}
-    return {"models": [{**_named(llm), **loaded, "details": details(llm), "context_length": llm.context}]}
-
-
-def show(llm: LLM, *, verbose: bool) -> Json:
-    """Everything that the file says of itself; lists are null unless `verbose`."""
-    info = {key: _plain(llm.metadata[key]) for key in llm.metadata if verbose or llm.metadata.count(key) == 1}
-    info |= {key: None for key in llm.metadata if key not in info}
-    template = llm.metadata.string(TEMPLATE_KEY, "")
+def running(model: Loaded) -> Json:
+    """A model, as what is loaded; where nothing tells when it expires, it stays."""
+    assert model.llm is not None
+    report = model.llm.report
+    on_device = 0 if report.backend in ("cpu", "reference") else report.weight_bytes
     return {
-        "modified_at": _modified(llm),
-        "details": details(llm),
-        "model_info": {**info, "general.parameter_count": llm.parameters},
-        "template": template,
-        "capabilities": capabilities(llm),
+        **_named(model.entry),
+        "size": report.weight_bytes + report.cache_bytes,
+        "size_vram": on_device,
+        "details": _details(model.entry.description()),
+        "context_length": model.llm.context,
+        **({} if model.until is None else {"expires_at": _moment(model.until)}),
     }
 
 
-def details(llm: LLM) -> Json:
-    """Family, size and type; the type is that of most bytes."""
-    architecture = llm.spec.architecture
-    bytes_of: Counter[str] = Counter()
-    for weight in llm.report.weights:
-        bytes_of[weight.type.name] += weight.bytes
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": architecture,
-        "families": [architecture],
-        "parameter_size": _short(llm.parameters),
-        "quantization_level": max(bytes_of, key=bytes_of.__getitem__, default=""),
-    }
+def show(entry: Entry, *, verbose: bool) -> Json:
+    """Everything that a model's file says of itself; lists are null unless `verbose`."""
+    said = entry.description()
+    if said.problem:
+        raise RequestError(said.problem, parameter="model")
+    with GgufFile.open(entry.path) as file:
+        metadata = file.metadata
+        info = {key: _plain(metadata[key]) for key in metadata if verbose or metadata.count(key) == 1}
+        info |= {key: None for key in metadata if key not in info}
+        return {
+            "modified_at": _moment(said.modified),
+            "details": _details(said),
+            "model_info": {**info, "general.parameter_count": said.parameters},
+            "template": metadata.string(TEMPLATE_KEY, ""),
+            "capabilities": _capabilities(file),
+        }
 
 
-def capabilities(llm: LLM) -> list[str]:
+def _capabilities(file: GgufFile) -> list[str]:
     """What the model can be asked for."""
     found = ["completion", "embedding"]
-    if llm.calls_tools:
-        found.append("tools")
-    if llm.reasons:
-        found.append("thinking")
+    try:
+        chat = Chat.from_gguf(file.metadata, Tokenizer.from_gguf(file.metadata), None)
+    except EdgertError:  # no tokenizer, or one that is not supported: to be heard when it is used
+        return found
+    if chat is not None:
+        found += ["tools"] * (chat.dialect.calls is not None) + ["thinking"] * chat.reasons
+        chat.template.close()
     return found
 
 
-def _named(llm: LLM) -> Json:
-    return {"name": llm.name, "model": llm.name}
+def _details(said: Description) -> Json:
+    """Family, size and type; the type is that of most bytes."""
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": said.architecture,
+        "families": [said.architecture],
+        "parameter_size": _short(said.parameters),
+        "quantization_level": said.type,
+    }
 
 
-def _size(llm: LLM) -> int:
-    return llm.path.stat().st_size
+def _named(entry: Entry) -> Json:
+    return {"name": entry.name, "model": entry.name}
 
 
-def _modified(llm: LLM) -> str:
-    return datetime.fromtimestamp(llm.path.stat().st_mtime, UTC).isoformat().replace("+00:00", "Z")
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _plain(value: object) -> Any:

@@ -15,6 +15,8 @@ from pydantic import Field
 from edgert import LLM, SamplingParams
 from edgert.server.conversation import Conversation, function_call
 from edgert.server.errors import Json
+from edgert.server.models.durations import LONGEST, PATTERN, seconds
+from edgert.server.models.fleet import UNCHANGED, Keep
 from edgert.server.openai.requests import Tool
 from edgert.server.strict import WHOLE, Count, Natural, Penalty, Probability, Stop, Stops, Strict, Temperature
 
@@ -73,10 +75,19 @@ class Options(ContextOption):
 
 
 class Named(Strict):
-    """A model; it stays loaded as long as the server runs, whatever `keep_alive` says."""
+    """A model, and how long it stays loaded when it has answered: seconds or a span, 0 not at all, below 0 for ever."""
 
     model: str
-    keep_alive: str | float | None = None
+    keep_alive: Annotated[str, Field(max_length=LONGEST, pattern=PATTERN)] | float | None = None
+
+    def keep(self) -> Keep:
+        """The same for the fleet."""
+        return UNCHANGED if self.keep_alive is None else seconds(self.keep_alive, "keep_alive")
+
+    @property
+    def dismisses(self) -> bool:
+        """Whether the model is to go at once."""
+        return self.keep_alive is not None and self.keep() == 0
 
 
 class Asking(Named):

@@ -97,7 +97,9 @@ def test_metrics(served: Served) -> None:
     assert httpx.get(f"{served.url}/nowhere/{time.time()}").status_code == 404
     after = scrape(served)
 
-    def more(name: str, labels: str = "") -> float:
+    own = f'model="{served.llm.name}"'
+
+    def more(name: str, labels: str = own) -> float:
         return after[name, labels] - before.get((name, labels), 0.0)
 
     route = 'method="POST",route="/v1/chat/completions"'
@@ -111,10 +113,10 @@ def test_metrics(served: Served) -> None:
     assert more("edgert_queue_seconds_count") == 1
     assert more("edgert_time_between_tokens_seconds_count") == 4
     assert more("edgert_time_between_tokens_seconds_sum") > 0
-    assert more("edgert_time_between_tokens_seconds_bucket", 'le="+Inf"') == 4
-    blocks = [after["edgert_kv_blocks", f'state="{state}"'] for state in ("held", "cached", "free")]
+    assert more("edgert_time_between_tokens_seconds_bucket", f'{own},le="+Inf"') == 4
+    blocks = [after["edgert_kv_blocks", f'{own},state="{state}"'] for state in ("held", "cached", "free")]
     assert sum(blocks) == served.llm.statistics().blocks
-    assert after["edgert_requests_running", ""] == 0
+    assert after["edgert_requests_running", own] == 0
     buckets = [value for (name, _), value in after.items() if name == "edgert_queue_seconds_bucket"]
     assert buckets == sorted(buckets)
 

@@ -1,0 +1,98 @@
+"""Which models a server has: files that were named, those of a folder, those of the Hugging Face cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgert_models.errors import RequestError
+from edgert_quant.hub import HUB_ID
+
+from edgert.description import Description, describe
+from edgert.hub.cached import names_in
+from edgert.hub.files import gguf_sets
+from edgert.hub.library import list_models
+from edgert.hub.pull import Progress
+from edgert.resolve import resolve_model
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model that can be asked for: `name`, its file (of a split one the first), and what else it is called."""
+
+    name: str
+    path: Path
+    aliases: frozenset[str] = frozenset()
+
+    def description(self) -> Description:
+        """What its file says."""
+        return describe(self.path)
+
+
+def named(references: Sequence[str | None], progress: Progress | None = None) -> list[Entry]:
+    """Entries for what was named: `[NAME=]MODEL`, MODEL as everywhere, None the bundled demo. Without NAME a hub id is
+    called as it is written, a file as it calls itself, or by its file's name where several call themselves the same.
+
+    RequestError where a model is not there, or two have one name.
+    """
+    entries = [_named(reference, progress) for reference in references]
+    for name in {entry.name for entry in entries}:
+        same = [entry for entry in entries if entry.name == name]
+        if len(same) > 1:
+            entries = [replace(one, name=one.path.stem) if one in same else one for one in entries]
+    check_names(entries)
+    return entries
+
+
+def _named(reference: str | None, progress: Progress | None) -> Entry:
+    name, equals, rest = (reference or "").partition("=")
+    if equals and "/" not in name and name and not Path(reference or "").exists():
+        return Entry(name, resolve_model(rest, progress=progress))
+    path = resolve_model(None if reference in (None, "demo") else reference, progress=progress)
+    own = describe(path).name
+    hub = (reference or "").removeprefix("hf://")
+    if HUB_ID.fullmatch(hub.partition(":")[0]) and not Path(hub).exists() and not hub.endswith(".gguf"):
+        return Entry(hub, path, frozenset({own}))
+    return Entry(own, path)
+
+
+def check_names(entries: Iterable[Entry]) -> None:
+    """RequestError where two have one name."""
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        if (other := seen.setdefault(entry.name, entry)) is not entry:
+            reason = f"{other.path} and {entry.path} are both called '{entry.name}'; write NAME=MODEL"
+            raise RequestError(reason, parameter="model")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """`fixed` entries, those of `folder`, and with `cache` those of the Hugging Face cache, as they are now."""
+
+    fixed: tuple[Entry, ...] = ()
+    folder: Path | None = None
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.folder is not None and not self.folder.is_dir():
+            raise RequestError(f"--models-dir {self.folder}: there is no such folder", parameter="models_dir")
+
+    def entries(self) -> dict[str, Entry]:
+        """All of them by name; a name that is there already is not taken again. Files that do not run are left out."""
+        found = {entry.name: entry for entry in self.fixed}
+        for entry in (*self._in_folder(), *self._in_cache()):
+            found.setdefault(entry.name, entry)
+        return found
+
+    def _in_folder(self) -> Iterable[Entry]:
+        if self.folder is None:
+            return
+        for one in gguf_sets(names_in(self.folder)):
+            path = self.folder / one.first
+            if not one.missing and not describe(path).problem:
+                yield Entry(one.stem, path)
+
+    def _in_cache(self) -> Iterable[Entry]:
+        if self.cache:
+            yield from (Entry(model.name, model.path) for model in list_models() if not model.problem)
