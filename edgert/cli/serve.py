@@ -1,4 +1,4 @@
-"""`edgert serve [MODEL]`: the local REST server."""
+"""`edgert serve [MODEL…]`: the local REST server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 @options.may_be_offline
 def serve(
-    model: options.Model = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAME=]MODEL]...",
+            help="GGUF files, or ORG/NAME[:QUANT] of the Hugging Face hub; the first is loaded now, others when they "
+            "are asked for. Without any: the bundled demo model, and what edgert list has.",
+        ),
+    ] = None,
+    models_dir: Annotated[
+        Path | None, typer.Option(envvar="EDGERT_MODELS_DIR", help="A folder whose GGUF files can be asked for.")
+    ] = None,
     host: Annotated[str, typer.Option(envvar="EDGERT_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="EDGERT_PORT", min=0, max=65535, help="0 takes a free port.")] = 8080,
     socket: Annotated[
@@ -37,6 +47,10 @@ def serve(
     queue: Annotated[
         int, typer.Option(envvar="EDGERT_QUEUE", min=1, help="Requests that may wait; more are told to come back.")
     ] = 64,
+    idle_timeout: Annotated[
+        str | None,
+        typer.Option(envvar="EDGERT_IDLE_TIMEOUT", help="Unload a model that nobody used for so long, such as 10m."),
+    ] = None,
     connections: Annotated[
         int, typer.Option(envvar="EDGERT_CONNECTIONS", min=1, max=65536, help="Connections at once; more get 503.")
     ] = 1024,
@@ -50,28 +64,43 @@ def serve(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     context: options.Context = None,
-    memory: options.Memory = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGERT_MEMORY",
+            help="Most memory to take, such as 4GiB: of one model beside its weights, of several with them.",
+        ),
+    ] = None,
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
 ) -> None:
-    """Serve a model over HTTP, in the protocols of OpenAI, Anthropic and Ollama."""
+    """Serve models over HTTP, in the protocols of OpenAI, Anthropic and Ollama."""
+    from edgert.cli.progress import loading
     from edgert.server.address import Address, keys_of
     from edgert.server.logs import set_up_logging
+    from edgert.server.models.durations import seconds
+    from edgert.server.models.opening import open_fleet
     from edgert.server.run import run
 
     keys = keys_of(api_key or [], api_key_file)
     address = Address(host=host, port=port, path=socket, certificate=tls_cert, key=tls_key)
     address.check(keys)
     set_up_logging(log_format, log_level)
-    with options.open_model(
-        model,
-        backend=backend,
-        threads=threads,
-        context=context,
-        memory=memory,
-        kv_type=kv_type,
-        seed=seed,
-        queue_limit=queue,
-        chat_template=chat_template,
-    ) as llm:
-        run(llm, address, api_keys=keys, connections=connections)
+    settings = {
+        "backend": backend,
+        "threads": threads,
+        "context": context,
+        "kv_type": kv_type,
+        "seed": seed,
+        "queue_limit": queue,
+        "chat_template": chat_template,
+    }
+    keep = None if idle_timeout is None else seconds(idle_timeout, "--idle-timeout")
+    with loading() as progress:
+        fleet = open_fleet(
+            models or [], models_dir, settings, memory=options.byte_count(memory), keep=keep, progress=progress
+        )
+    try:
+        run(fleet, address, api_keys=keys, connections=connections)
+    finally:
+        fleet.close()

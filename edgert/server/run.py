@@ -12,10 +12,10 @@ import uvicorn
 from edgert_models.errors import RequestError
 from starlette.types import ASGIApp
 
-from edgert import LLM
 from edgert.server.address import Address
 from edgert.server.app import create_app
 from edgert.server.connection import RECEIVE_SECONDS, Connection
+from edgert.server.models.fleet import Fleet
 
 _DRAIN_SECONDS = 10
 _MAX_HEADER = 32 << 10
@@ -23,19 +23,26 @@ _OTHER_FILES = 256
 """Descriptors that the process needs beside those of its connections."""
 
 
-def run(llm: LLM, address: Address, *, api_keys: Sequence[str] = (), connections: int = 1024) -> None:
+def run(fleet: Fleet, address: Address, *, api_keys: Sequence[str] = (), connections: int = 1024) -> None:
     """Serve until SIGINT or SIGTERM; requests under way then have ten seconds to end."""
     address.check(api_keys)
     _allow_files(connections + _OTHER_FILES)
     listener = address.listen()
     try:
-        print(f"{llm.name} at {address.url(listener)}" + ("" if address.path else "/v1"), flush=True)
-        app = create_app(llm, check_host=address.path is None and address.local, api_keys=api_keys)
+        print(f"{_names(fleet)} at {address.url(listener)}" + ("" if address.path else "/v1"), flush=True)
+        app = create_app(fleet, check_host=address.path is None and address.local, api_keys=api_keys)
         server = make_server(app, address, connections)
         with _surviving_sigterm(), asyncio.Runner(loop_factory=_Loop) as runner:
             runner.run(server.serve(sockets=[listener]))
     finally:
         address.leave()
+
+
+def _names(fleet: Fleet) -> str:
+    """What is served, in a few words."""
+    names = list(dict.fromkeys([*fleet.loaded(), *fleet.catalogue.entries()]))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def make_server(app: ASGIApp, address: Address, connections: int) -> uvicorn.Server:

@@ -1,27 +1,67 @@
-"""Opening models side by side in one budget of memory."""
+"""Opening models, alone or side by side in one budget of memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from edgert_models.errors import MemoryBudgetError
+from edgert_models.errors import MemoryBudgetError, RequestError
 from edgert_quant.files import human_bytes
+from edgert_runtimes.base import Progress
 from edgert_runtimes.memory import available_memory
+from edgert_runtimes.registry import get_backend
 
 from edgert import LLM
-from edgert.server.models.catalogue import Entry
-from edgert.server.models.fleet import OpenModel
+from edgert.server.models.catalogue import Catalogue, Entry, named
+from edgert.server.models.fleet import Fleet, OpenModel
 
 SHARE = 3 << 29
 """Bytes of cache and workspace that a model takes where it can do with them: others need some too."""
 
 MAPPING = ("cpu", "reference")
-"""Backends whose weights stay in the file; what they call memory is without them."""
+"""Backends whose weights stay in the file; what LLM calls memory is without them."""
 
 
-def opener(options: Mapping[str, Any], backend: str) -> OpenModel:
-    """Opens models with these options of LLM, on that backend."""
+def open_fleet(
+    models: Sequence[str],
+    folder: Path | None,
+    options: Mapping[str, Any],
+    *,
+    memory: int | None = None,
+    keep: float | None = None,
+    progress: Progress | None = None,
+) -> Fleet:
+    """The fleet of these models and those of `folder`, or without any the demo and what the Hugging Face cache has.
+
+    The first of `models` (see `named`) is loaded. `options` are those of LLM. `memory` is what LLM calls so where there
+    is one model, and else what all may take together, weights included. For `keep` see Fleet.
+    """
+    everything = not models and folder is None
+    wanted = named(models or ([None] if everything else []), progress)
+    backend = get_backend(options["backend"]).name
+    if several := len(wanted) != 1 or folder is not None or everything:
+        if options["chat_template"] is not None:
+            reason = "--chat-template is for one model; several are served here"
+            raise RequestError(reason, parameter="chat_template")
+        memory = _default_memory(backend) if memory is None else memory
+
+    def opener(**more: Any) -> OpenModel:
+        own = {**options, **more}
+        return _beside(own, backend) if several else lambda entry, _: LLM(entry.path, memory=memory, **own)
+
+    catalogue = Catalogue(tuple(wanted), folder=folder, cache=everything)
+    if not catalogue.entries():
+        raise RequestError(f"--models-dir {folder} has no model that runs", parameter="models_dir")
+    limit = options["queue_limit"]
+    fleet = Fleet(catalogue, opener(), memory=memory if several else None, keep=keep, queue_limit=limit)
+    if wanted:
+        fleet.preload(wanted[0], opener(progress=progress))
+    return fleet
+
+
+def _beside(options: Mapping[str, Any], backend: str) -> OpenModel:
+    """Opens models with these options of LLM, on that backend, each in what the others leave."""
 
     def open_model(entry: Entry, memory: int | None) -> LLM:
         if memory is None or backend not in MAPPING:
@@ -41,7 +81,7 @@ def opener(options: Mapping[str, Any], backend: str) -> OpenModel:
     return open_model
 
 
-def default_memory(backend: str) -> int | None:
+def _default_memory(backend: str) -> int | None:
     """What models may take together where nothing is said: four fifths of the memory that is free. On a GPU as much as
     there is.
     """
