@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,14 @@ from edgert.resolve import resolve_model
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model that can be asked for: `name`, its file (of a split one the first), and what else it is called."""
+    """A model that can be asked for: its file (of a split one the first), what it is called (by itself, if `own`), and
+    what else.
+    """
 
     name: str
     path: Path
     aliases: frozenset[str] = frozenset()
+    own: bool = False
 
     def description(self) -> Description:
         """What its file says."""
@@ -37,10 +41,8 @@ def named(references: Sequence[str | None], progress: Progress | None = None) ->
     RequestError where a model is not there, or two have one name.
     """
     entries = [_named(reference, progress) for reference in references]
-    for name in {entry.name for entry in entries}:
-        same = [entry for entry in entries if entry.name == name]
-        if len(same) > 1:
-            entries = [replace(one, name=one.path.stem) if one in same else one for one in entries]
+    own = Counter(entry.name for entry in entries if entry.own)
+    entries = [replace(one, name=one.path.stem) if one.own and own[one.name] > 1 else one for one in entries]
     check_names(entries)
     return entries
 
@@ -50,11 +52,11 @@ def _named(reference: str | None, progress: Progress | None) -> Entry:
     if equals and "/" not in name and name and not Path(reference or "").exists():
         return Entry(name, resolve_model(rest, progress=progress))
     path = resolve_model(None if reference in (None, "demo") else reference, progress=progress)
-    own = describe(path).name
+    called = describe(path).name
     hub = (reference or "").removeprefix("hf://")
     if HUB_ID.fullmatch(hub.partition(":")[0]) and not Path(hub).exists() and not hub.endswith(".gguf"):
-        return Entry(hub, path, frozenset({own}))
-    return Entry(own, path)
+        return Entry(hub, path, frozenset({called}))
+    return Entry(called, path, own=True)
 
 
 def check_names(entries: Iterable[Entry]) -> None:
@@ -77,6 +79,11 @@ class Catalogue:
     def __post_init__(self) -> None:
         if self.folder is not None and not self.folder.is_dir():
             raise RequestError(f"--models-dir {self.folder}: there is no such folder", parameter="models_dir")
+
+    @property
+    def changes(self) -> bool:
+        """Whether what there is may change, so that it has to be looked for."""
+        return self.cache or self.folder is not None
 
     def entries(self) -> dict[str, Entry]:
         """All of them by name; a name that is there already is not taken again. Files that do not run are left out."""

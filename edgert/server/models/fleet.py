@@ -64,7 +64,8 @@ class Loaded:
         if self.llm is None:
             return 0
         report = self.llm.report
-        return report.weight_bytes + report.cache_bytes + report.workspace_bytes
+        weights = report.weight_bytes or self.entry.description().size  # those that read them as they go tell of none
+        return weights + report.cache_bytes + report.workspace_bytes
 
 
 class Fleet:
@@ -110,7 +111,7 @@ class Fleet:
     @property
     def vocabulary(self) -> int | None:
         """Token ids are below it, where that is so for all models: there is just one, and it is loaded."""
-        one = len(self.catalogue.fixed) == 1 and not (self.catalogue.folder or self.catalogue.cache)
+        one = len(self.catalogue.fixed) == 1 and not self.catalogue.changes
         llms = self.loaded()
         return next(iter(llms.values())).vocabulary if one and llms else None
 
@@ -124,7 +125,8 @@ class Fleet:
 
     async def entries(self) -> dict[str, Entry]:
         """Every model that can be asked for, by name."""
-        return await run_in_threadpool(self.catalogue.entries)
+        catalogue = self.catalogue
+        return await run_in_threadpool(catalogue.entries) if catalogue.changes else catalogue.entries()
 
     async def find(self, name: str | None) -> Entry:
         """The entry that a request means; None is the first, of those that are loaded where there are such.
