@@ -195,7 +195,7 @@ def test_errors_on_the_way(
 ) -> None:
     served, say = scripted
     say("x")
-    session = served.llm._engine._session
+    session = served.llm._engine._worker.session
     monkeypatch.setattr(session, "script", ())  # the next step fails
     with (
         pytest.raises(anthropic.APIStatusError, match="the step failed"),

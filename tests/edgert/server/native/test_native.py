@@ -152,7 +152,7 @@ def test_experts_are_counted(tiny_path: Path) -> None:
             metrics = scrape(served)
             for layer in layers:
                 for expert, count in enumerate(layer["tokens"]):
-                    labels = f'layer="{layer["layer"]}",expert="{expert}"'
+                    labels = f'model="{llm.name}",layer="{layer["layer"]}",expert="{expert}"'
                     assert metrics["edgert_expert_tokens_total", labels] == count
 
 

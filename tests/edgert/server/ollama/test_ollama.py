@@ -203,7 +203,7 @@ def test_errors_are_the_clients_own(
     assert caught.value.status_code == 404
     speaking, say = scripted
     say("x")
-    monkeypatch.setattr(speaking.llm._engine._session, "script", ())  # the next step fails
+    monkeypatch.setattr(speaking.llm._engine._worker.session, "script", ())  # the next step fails
     body = {"model": speaking.llm.name, "messages": ASK}
     lines = httpx.post(f"{speaking.url}/api/chat", json=body).text.splitlines()
     assert "the step failed" in json.loads(lines[-1])["error"]

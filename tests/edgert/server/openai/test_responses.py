@@ -121,7 +121,7 @@ def test_errors_on_the_way(
 ) -> None:
     served, say = scripted
     say("x")
-    monkeypatch.setattr(served.llm._engine._session, "script", ())  # the next step fails
+    monkeypatch.setattr(served.llm._engine._worker.session, "script", ())  # the next step fails
     seen = list(client.responses.create(model=served.llm.name, input="x", stream=True))
     assert seen[-1].type == "error"
     assert "the step failed" in seen[-1].message
