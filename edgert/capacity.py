@@ -14,6 +14,8 @@ DEFAULT_CONTEXT = 4096
 DEFAULT_ROWS = 512  # a piece of a prompt: large enough for matrix kernels, short enough to stop between two
 DEFAULT_SEQUENCES = 8
 POOL_BYTES = 1 << 30  # the cache's size where no `memory` is given and one context does not need more
+CHECKPOINT_BYTES = 1 << 28  # of recurrent states that are kept for prefixes
+MOST_CHECKPOINTS = 64
 _FLOATS = (BlockType.F32, BlockType.F16, BlockType.BF16)
 
 
@@ -56,6 +58,9 @@ def choose_limits(
     check_kv_type(kv_type, plan)
     block_size = Limits.block_size
     least = -(-context // block_size)
+    state_bytes = 4 * sum(state.size for state in plan.states)
+    # Two for each sequence; beside them checkpoints, as many as are cheap.
+    states = 2 * sequences + max(1, min(MOST_CHECKPOINTS, CHECKPOINT_BYTES // state_bytes)) if state_bytes else 0
     block_bytes = block_size * sum(2 * KV_TYPES[kv_type].row_bytes(cache.width) for cache in plan.caches)
     blocks = least * sequences
     if memory is None:
@@ -74,6 +79,7 @@ def choose_limits(
             kv_type=kv_type,
             threads=threads,
             memory=memory,
+            states=states,
         )
         for size in sizes
     ]

@@ -32,6 +32,7 @@ from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
 from edgert.engine.sampling import Breakers
+from edgert.engine.worker import Room
 from edgert.pooling import pooling_of
 from edgert.reader import Reader
 from edgert.resolve import resolve_model
@@ -366,8 +367,8 @@ class LLM:
         finally:
             times += self._engine.profile(False)
 
-    def borrow(self, blocks: int, work: Callable[[Session, Sequence[int]], T]) -> T:
-        """Let `work(session, blocks)` use the runtime's session directly, with so many blocks of the cache, on the
+    def borrow(self, blocks: int, work: Callable[[Session, Room], T]) -> T:
+        """Let `work(session, room)` use the runtime's session directly, with so many blocks of the cache, on the
         engine's thread; what it returns or raises. For measuring: see `edgert.measure`.
         """
         return self._engine.borrow(blocks, work)

@@ -27,6 +27,8 @@ from edgert.engine.blocks import Table
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Kind, Request
 from edgert.engine.scheduler import Part
+from edgert.engine.states import States
+from edgert.engine.worker import Room
 from edgert.llm import LLM
 
 T = TypeVar("T")
@@ -192,22 +194,31 @@ def _on_session(llm: LLM, trial: Trial, work: Callable[[Session, Callable[[], fl
     """What `work(session, run)` returns, on the engine's thread; `run()` makes a run and tells its seconds."""
     blocks = -(-trial.context // llm.limits.block_size)
 
-    def lent(session: Session, given: Sequence[int]) -> T:
-        tables = [list(given[i * blocks : (i + 1) * blocks]) for i in range(trial.batch)]
-        return work(session, _SessionRun(session, trial, tables, llm.vocabulary))
+    def lent(session: Session, room: Room) -> T:
+        if session.limits.states and len(room.states) < 2 * trial.batch:
+            raise RequestError(f"{trial.name} needs slots of states that requests have now; try again later")
+        tables = [list(room.blocks[i * blocks : (i + 1) * blocks]) for i in range(trial.batch)]
+        return work(session, _SessionRun(session, trial, tables, room.states, llm.vocabulary))
 
     return llm.borrow(blocks * trial.batch, lent)
 
 
 class _SessionRun:
-    """Runs of a trial on a session that it has for itself; what lies before them is computed once."""
+    """Runs of a trial on a session that it has for itself; what lies before them is computed once. Of each sequence's
+    two slots of states the first keeps those before the run.
+    """
 
-    def __init__(self, session: Session, trial: Trial, tables: Sequence[list[int]], vocabulary: int) -> None:
+    def __init__(
+        self, session: Session, trial: Trial, tables: Sequence[list[int]], states: Sequence[int], vocabulary: int
+    ) -> None:
         self._session = session
         self._trial = trial
         self._vocabulary = vocabulary
         self._random = np.random.default_rng(0)
         self._requests = [Request(Kind.GENERATE, [], 0, _ignore, _ignore) for _ in tables]
+        self._states = list(zip(states[::2], states[1::2], strict=False))
+        for request, (slot, _) in zip(self._requests, self._states, strict=False):
+            request.states = States(now=slot, next=slot)
         for request, blocks in zip(self._requests, tables, strict=True):
             request.table = Table(blocks)
             request.tokens = self._tokens(trial.depth)
@@ -223,6 +234,8 @@ class _SessionRun:
         for request in self._requests:
             del request.tokens[self._trial.depth :]
             request.computed = self._trial.depth
+        for request, (before, after) in zip(self._requests, self._states, strict=False):
+            request.states = States(now=before, next=after)
         new = [self._tokens(count) for _ in self._requests]
         start = time.perf_counter()
         if self._trial.phase is Phase.PREFILL:
@@ -244,6 +257,7 @@ class _SessionRun:
         self._session.step(make_batch(parts, self._session.limits.block_size))
         for part in parts:
             part.request.computed += part.count
+            part.request.states.now = part.request.states.next
 
     def _tokens(self, count: int) -> list[int]:
         return [int(token) for token in self._random.integers(0, self._vocabulary, count)]

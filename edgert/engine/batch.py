@@ -44,12 +44,13 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
         tables=_tables([part.request.table.blocks for part in parts], lengths, block_size),
         lengths=np.array(lengths, dtype=np.int32),
         pick=np.array(pick, dtype=np.int32),
+        **_states([(part.request.states.now, part.request.states.next) for part in parts]),
     )
 
 
 def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Batch | None:
     """The batch after one in which every part is a single row, if all go on; None where one needs another block first.
-    Its tokens are not known yet.
+    Its tokens are not known yet. Where a model has recurrent states, all have slots for it.
     """
     tables = [part.request.table.blocks for part in parts]
     lengths = (batch.lengths + 1).tolist()
@@ -62,7 +63,16 @@ def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Bat
         slots=np.array([blocks[p // block_size] * block_size + p % block_size for blocks, p in last], dtype=np.int32),
         tables=_tables(tables, lengths, block_size),
         lengths=batch.lengths + 1,
+        **_states([(part.request.states.next, part.request.states.ahead) for part in parts]),
     )
+
+
+def _states(slots: Sequence[tuple[int | None, int | None]]) -> dict[str, NDArray[np.int32]]:
+    """The slots of states to read and to write, for models that have any. Who begins reads none."""
+    if any(after is None for _, after in slots):
+        return {}
+    moves = np.array([(after if before is None else before, after) for before, after in slots], dtype=np.int32)
+    return {"state_from": moves[:, 0], "state_to": moves[:, 1]}
 
 
 def _tables(tables: Sequence[Sequence[int]], lengths: Sequence[int], block_size: int) -> NDArray[np.int32]:

@@ -10,7 +10,7 @@ released goes first. A table is released from its end, so a block never goes bef
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 ROOT = 0
@@ -71,6 +71,22 @@ class BlockPool:
         """The cached full blocks that `tokens` begins with, as a table that is not held yet, and how many of them are
         idle now. At least one token stays uncovered: somebody wants its logits.
         """
+        table = self._match(tokens)
+        return table, self._idle_of(table)
+
+    def match_until(self, tokens: Sequence[int], serves: Callable[[int], bool]) -> tuple[Table, int, int]:
+        """The same up to the last block whose serial `serves`, and how many there would be without that."""
+        table = self._match(tokens)
+        found = len(table.blocks)
+        while table.blocks and not serves(self._entries[table.blocks[-1]].serial):
+            table.chain = self._entries[table.blocks.pop()].chain
+            table.published -= 1
+        return table, self._idle_of(table), found
+
+    def _idle_of(self, table: Table) -> int:
+        return sum(1 for block in table.blocks if not self._holders[block])
+
+    def _match(self, tokens: Sequence[int]) -> Table:
         table = Table()
         while (table.published + 1) * self.block_size < len(tokens):
             block = self._found.get(self.next_key(table, tokens))
@@ -79,23 +95,24 @@ class BlockPool:
             table.blocks.append(block)
             table.published += 1
             table.chain = self._entries[block].serial
-        return table, sum(1 for block in table.blocks if not self._holders[block])
+        return table
 
     def next_key(self, table: Table, tokens: Sequence[int]) -> tuple[int, tuple[int, ...]]:
         """What the block after the published ones will be found by."""
         start = table.published * self.block_size
         return table.chain, tuple(tokens[start : start + self.block_size])
 
-    def open(self, table: Table, tokens: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
+    def open(self, table: Table, tokens: Sequence[int], *, whole: bool = False) -> tuple[int, list[tuple[int, int]]]:
         """Hold a matched table and give it room for all `tokens` (the caller has checked that there is room).
 
         Returns how many positions are computed already, and the block copies (source, target) that make it true:
-        where a cached block agrees with part of the next tokens only, a copy of it is extended.
+        where a cached block agrees with part of the next tokens only, a copy of it is extended, unless only `whole`
+        blocks serve.
         """
         for block in table.blocks:
             self._hold(block)
         done = table.published * self.block_size
-        tail = self._tails.get(table.chain)
+        tail = None if whole else self._tails.get(table.chain)
         rest = tokens[done : min(len(tokens) - 1, done + self.block_size)]
         shared = 0 if tail is None else _common(self._entries[tail].tokens, rest)
         # Blocks needed may evict the tail: its content stays until the step that follows the copy.

@@ -21,7 +21,7 @@ from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Breakers, Sampler
-from edgert.engine.worker import Loan, Worker
+from edgert.engine.worker import Loan, Room, Worker
 
 T = TypeVar("T")
 
@@ -139,9 +139,9 @@ class Engine:
             raise ContextLengthError(reason, tokens=len(ids), limit=self._context, parameter="prompt")
         return self._start(self._request(Kind.HIDDEN if hidden else Kind.LOGITS, ids, on_event))
 
-    def borrow(self, blocks: int, work: Callable[[Session, Sequence[int]], T]) -> T:
-        """What `work(session, blocks)` returns or raises. It runs on the engine's thread, between two steps, so that it
-        may call the session; of the cache only the blocks it is given are its own, and only until it returns.
+    def borrow(self, blocks: int, work: Callable[[Session, Room], T]) -> T:
+        """What `work(session, room)` returns or raises. It runs on the engine's thread, between two steps, so that it
+        may call the session; of its memory only the room it is given is its own, and only until it returns.
 
         Requests wait meanwhile. RequestError where fewer blocks are free.
         """

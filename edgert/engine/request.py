@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgert.engine.blocks import Table
 from edgert.engine.sampling import Sampler, TokenLogprob
+from edgert.engine.states import States
 
 
 class Kind(Enum):
@@ -79,6 +80,8 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     limit: int = 0  # tokens, prompt included, at which it ends
     table: Table = field(default_factory=Table)
+    states: States = field(default_factory=States)
+    border: int = 0  # a position up to which others have had the same tokens
     computed: int = 0  # positions whose keys and values are in the cache
     rows: NDArray[np.float32] | None = None
     ended: bool = False

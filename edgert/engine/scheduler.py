@@ -9,6 +9,7 @@ request goes back to the head of the queue, and is computed again later (mostly 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgert_models.errors import RequestError
@@ -16,8 +17,10 @@ from edgert_runtimes.base import Limits
 
 from edgert.engine.blocks import BlockPool, Table
 from edgert.engine.request import Kind, Request
+from edgert.engine.states import StatePool
 
 _FEWEST_ROWS = 16
+_SLOTS_AHEAD = 3  # of states, for each request of a step that another one follows before it is planned
 
 
 class Pace:
@@ -65,7 +68,8 @@ class Step:
 class Scheduler:
     """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation.
 
-    RequestError if the limits cannot work: fewer rows than sequences, or a pool that does not hold one context.
+    RequestError if the limits cannot work: fewer rows than sequences, a pool that does not hold one context, or slots
+    of states, but fewer than two for each sequence.
     """
 
     def __init__(self, limits: Limits, evaluation_rows: int) -> None:
@@ -74,9 +78,13 @@ class Scheduler:
         if limits.blocks < limits.table_width:
             reason = f"a context of {limits.context} needs {limits.table_width} blocks, not {limits.blocks}"
             raise RequestError(reason)
+        if 0 < limits.states < 2 * limits.sequences:
+            reason = f"{limits.sequences} sequences need {2 * limits.sequences} slots of states, not {limits.states}"
+            raise RequestError(reason)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of admission
         self.pool = BlockPool(limits.blocks, limits.block_size)
+        self.states = StatePool(limits.states)
         self.preemptions = 0
         # Prompts take large pieces while nobody decodes; who decodes is not to wait long for the next token.
         fewest = min(limits.rows, max(_FEWEST_ROWS, limits.sequences))
@@ -105,7 +113,7 @@ class Scheduler:
         self._evaluate = not self._evaluate
         if evaluation is not None and (self._evaluate or not generating):
             step.parts.append(Part(evaluation, min(evaluation.remaining, step.rows, self._evaluation_rows)))
-            return step
+            return self._with_states(step)
         for request in generating:  # the newest, which may be preempted meanwhile, is last
             if request.table.blocks and request.remaining == 1 and self._make_room(request):
                 self._take(step, request)
@@ -114,7 +122,20 @@ class Scheduler:
                 self._take(step, request)
         while self.waiting and len(self.running) < self._sequences and self._admit(step, self.waiting[0]):
             self.running.append(self.waiting.popleft())
-        return step if step.parts else self.plan()
+        if not step.parts:
+            return self.plan()
+        return self._with_states(step)
+
+    def _with_states(self, step: Step) -> Step:
+        for part in step.parts:
+            self.states.prepare(part.request.states)
+        return step
+
+    def look_ahead(self, parts: Sequence[Part]) -> bool:
+        """Whether a step can follow this one before anything else is planned: all have slots for their states then."""
+        if self.states.size and len(parts) * _SLOTS_AHEAD > self.states.size:
+            return False
+        return all(self.states.look_ahead(part.request.states) for part in parts)
 
     def pace(self, rows: int, seconds: float) -> None:
         """The last step that was planned computed so many rows in so long."""
@@ -124,8 +145,13 @@ class Scheduler:
         """A part has been computed."""
         request = part.request
         request.computed += part.count
+        if self.states.size:
+            self.states.advance(request.states)
         if request.kind is Kind.GENERATE:
             self.pool.publish(request.table, request.tokens, request.computed)
+            if self.states.size and request.computed % self.pool.block_size == 0:
+                answer = request.computed > request.prompt_tokens
+                self.states.keep(request.states, request.table.chain, answer=answer)
 
     def remove(self, request: Request) -> None:
         """Forget a request wherever it is, and free its blocks; what is computed of it stays findable."""
@@ -137,7 +163,7 @@ class Scheduler:
 
     def _take(self, step: Step, request: Request) -> None:
         """Add what still fits of a request; a piece that is not the last ends with a block where it can."""
-        count = min(request.remaining, step.rows)
+        count = min(request.remaining, step.rows, self._until_checkpoint(request))
         if count < request.remaining:
             if count < self.pool.block_size and step.filling:
                 return  # crumbs would only spoil the next piece
@@ -153,13 +179,25 @@ class Scheduler:
         step.parts.append(Part(request, count))
         step.rows -= count
 
+    def _until_checkpoint(self, request: Request) -> int:
+        """Rows until states shall be kept: after the last block of a prompt, and where others went on differently."""
+        if not self.states.size or request.remaining == 1:
+            return request.remaining
+        last = (len(request.tokens) - 1) // self.pool.block_size * self.pool.block_size
+        borders = (border - request.computed for border in (request.border, last))
+        return min((rows for rows in borders if rows > 0), default=request.remaining)
+
     def _admit(self, step: Step, request: Request) -> bool:
         """Let the first of the queue in if there is room for it; it is counted as running by the caller."""
         if step.rows == 0 or (step.filling and step.rows < self.pool.block_size):
             return False
         table, idle = Table(), 0
         if request.kind is Kind.GENERATE:
-            table, idle = self.pool.match(request.tokens)
+            if self.states.size:
+                table, idle, found = self.pool.match_until(request.tokens, self.states.has)
+                request.border = found * self.pool.block_size
+            else:
+                table, idle = self.pool.match(request.tokens)
             if self.pool.next_key(table, request.tokens) in step.coming:
                 return False
         needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)
@@ -168,7 +206,9 @@ class Scheduler:
             return False
         request.table = table
         if request.kind is Kind.GENERATE:
-            request.computed, copies = self.pool.open(table, request.tokens)
+            if table.published and self.states.size:
+                self.states.begin(request.states, table.chain)
+            request.computed, copies = self.pool.open(table, request.tokens, whole=bool(self.states.size))
             step.copies += copies
             self._take(step, request)
         else:
@@ -189,6 +229,9 @@ class Scheduler:
         return True
 
     def _release(self, request: Request) -> None:
+        self.states.release(request.states)
         keep = request.computed if request.kind is Kind.GENERATE else 0
+        if self.states.size:
+            keep -= keep % self.pool.block_size  # what is in part of a block cannot be continued
         self.pool.close(request.table, request.tokens, keep)
         request.table, request.computed = Table(), 0

@@ -30,12 +30,20 @@ _PAUSE = 60.0  # seconds between two sessions that are replaced so
 _LONGEST_DELAY = 10.0  # seconds between two attempts to open a session
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a borrower of the session may write: blocks of its cache, and slots of recurrent states where it has any."""
+
+    blocks: Sequence[int]
+    states: Sequence[int]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Loan:
     """The session and `blocks` blocks of its cache, lent to `work` between two steps."""
 
     blocks: int
-    work: Callable[[Session, Sequence[int]], Any]
+    work: Callable[[Session, Room], Any]
     result: Future[Any] = field(default_factory=Future)
 
 
@@ -168,19 +176,21 @@ class Worker:
             wait = not self.scheduler.busy
 
     def _lend(self, loan: Loan) -> None:
-        pool, table = self.scheduler.pool, Table()
+        pool, table, states = self.scheduler.pool, Table(), list[int]()
         try:
             if loan.blocks > pool.available:
                 reason = f"{loan.blocks} blocks of the cache are wanted, {pool.available} of {pool.size} are free"
                 raise RequestError(reason, parameter="blocks")
             pool.grow(table, loan.blocks)
-            result = loan.work(self.session, tuple(table.blocks))
+            states = self.scheduler.states.lend() if loan.blocks else states
+            result = loan.work(self.session, Room(tuple(table.blocks), tuple(states)))
         except BaseException as error:
             loan.result.set_exception(error)
         else:
             loan.result.set_result(result)
         finally:
             pool.close(table, (), 0)
+            self.scheduler.states.give_back(states)
 
     def _advance(self) -> None:
         step = self.scheduler.plan()
@@ -248,7 +258,8 @@ class Worker:
         batch = make_batch(parts, self._block_size)
         if self._ahead is not None and len(parts) == len(self.scheduler.running) and not self.scheduler.waiting:
             draws = [draw for part in parts if (draw := _forecast(part)) is not None]
-            following = following_batch(batch, parts, self._block_size) if len(draws) == len(parts) else None
+            foreseen = len(draws) == len(parts) and self.scheduler.look_ahead(parts)
+            following = following_batch(batch, parts, self._block_size) if foreseen else None
             if following is not None:
                 return self._ahead.step_ahead(batch, draws, following)
         return self.session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN)

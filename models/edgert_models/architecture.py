@@ -268,10 +268,10 @@ def post_norm_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     return predict(g, x)
 
 
-def predict(g: Graph, x: Value) -> Plan:
+def predict(g: Graph, x: Value, name: str = "output_norm") -> Plan:
     """The end of a decoder: the last norm, and logits, whose factor goes to the fewer elements before the product."""
     s = g.spec
-    hidden = norm(g, g.pick_rows(x), "output_norm")
+    hidden = norm(g, g.pick_rows(x), name)
     y = g.scale(hidden, (s.scales.logits or 1.0) / (s.scales.logits_divisor or 1.0))
     logits = g.linear(y, "token_embd" if s.tied else "output", s.vocabulary, bias=s.logits_bias)
     return g.plan(hidden, g.soft_cap(logits, s.scales.logits_cap))

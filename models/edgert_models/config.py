@@ -136,6 +136,14 @@ def qwen_sparse_layers(c: Config) -> dict[str, Any]:
     return sparse_layers((i + 1) % step == 0 and i not in dense for i in range(layer_count(c)))
 
 
+def recurrent_layers(c: Config, recurrent: str) -> tuple[bool, ...]:
+    """Of every layer, whether `layer_types` calls it `recurrent`; any other must be one of full attention."""
+    kinds = c.get("layer_types")
+    if not isinstance(kinds, list) or not set(kinds) <= {recurrent, _FULL}:
+        raise UnsupportedError(f"config.json: layer_types must say {recurrent} or {_FULL} of every layer, not {kinds}")
+    return tuple(kind == recurrent for kind in kinds)
+
+
 def expert_sizes(c: Config, feed_forward: str, router: Router) -> dict[str, Any]:
     """The ModelSpec fields of experts; `feed_forward` is the config's name for an expert's width."""
     return {

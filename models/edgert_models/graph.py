@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,7 @@ class Role(Enum):
     MATRIX = "matrix"  # [out, in]
     EXPERTS = "experts"  # [experts, out, in]
     ROUTER = "router"  # [experts, in]; kept in F32, routing flips on small errors
-    VECTOR = "vector"  # [n] (or [experts, n]): norms, biases, sinks, frequency factors; always F32
+    VECTOR = "vector"  # [n] (or [experts, n], [n, kernel]): norms, biases, sinks, frequency factors, …; always F32
 
     @property
     def stays_float(self) -> bool:
@@ -38,10 +39,11 @@ class Weight:
     role: Role
 
     def stored_as(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape is the weight: a vector may be a matrix of one row in other
-        programs' files.
+        """Whether a tensor of this shape is the weight: a vector may be a matrix of one row in other programs' files,
+        and vectors of several numbers may have a dimension of 1 before these, as convolutions have in checkpoints.
         """
-        return shape == self.shape or (len(self.shape) == 1 and shape == (1, *self.shape))
+        *outer, last = self.shape
+        return shape == self.shape or (self.role is Role.VECTOR and shape == (*outer, 1, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,18 @@ class Cache:
         return self.kv_heads * self.head_size
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one op keeps of a sequence from step to step, whatever its length: float32 of this shape, at first zeros."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return prod(self.shape)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A model as a list of ops. `hidden` is the last normalised value of the picked rows, `logits` follows from it."""
@@ -69,6 +83,7 @@ class Plan:
     caches: tuple[Cache, ...]
     hidden: Value
     logits: Value
+    states: tuple[State, ...] = ()
 
 
 class Graph:
@@ -80,6 +95,7 @@ class Graph:
         self._values: list[Value] = []
         self._weights: dict[str, Weight] = {}
         self._caches: list[Cache] = []
+        self._states: list[State] = []
 
     def embed(self, weight: str = "token_embd.weight") -> Value:
         """Token embeddings."""
@@ -129,6 +145,10 @@ class Graph:
         """See `ops.GatedActivation`."""
         return self._add(ops.GatedActivation, up.width, gate=gate, up=up, kind=kind)
 
+    def slice(self, x: Value, start: int, width: int, *, groups: int = 1) -> Value:
+        """`width` elements of each of `groups` parts; see `ops.Slice`."""
+        return self._add(ops.Slice, groups * width, x=x, start=start, groups=groups)
+
     def rope(self, x: Value, heads: int, rope: Rope) -> Value:
         """Rotate `heads` heads."""
         factors = "rope_freqs.weight" if rope.factors else None
@@ -167,6 +187,15 @@ class Graph:
             sinks=sinks,
             softcap=s.scales.attention_cap,
         )
+
+    def short_conv(self, x: Value, name: str, kernel: int, *, bias: bool = False, silu: bool = False) -> Value:
+        """A convolution over rows with a state of its own: `name`.weight and, with `bias`, `name`.bias."""
+        weight, bias_name = f"{name}.weight", f"{name}.bias" if bias else None
+        self._weight(weight, (x.width, kernel), Role.VECTOR)
+        if bias_name:
+            self._weight(bias_name, (x.width,), Role.VECTOR)
+        fields: dict[str, Any] = {"weight": weight, "bias": bias_name, "kernel": kernel, "silu": silu}
+        return self._add(ops.ShortConv, x.width, x=x, state=self._state(kernel - 1, x.width), **fields)
 
     def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
         """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router.
@@ -209,8 +238,21 @@ class Graph:
 
     def plan(self, hidden: Value, logits: Value) -> Plan:
         """The finished plan."""
-        weights = MappingProxyType(dict(self._weights))
-        return Plan(self.spec, tuple(self._ops), tuple(self._values), weights, tuple(self._caches), hidden, logits)
+        return Plan(
+            self.spec,
+            tuple(self._ops),
+            tuple(self._values),
+            MappingProxyType(dict(self._weights)),
+            tuple(self._caches),
+            hidden,
+            logits,
+            tuple(self._states),
+        )
+
+    def _state(self, *shape: int) -> int:
+        """The number of a new state."""
+        self._states.append(State(shape))
+        return len(self._states) - 1
 
     def _weight(self, name: str, shape: tuple[int, ...], role: Role) -> None:
         weight = Weight(name, shape, role)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -10,13 +10,15 @@ from edgert_models.architecture import Architecture
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
 from edgert_models.router import SOFTMAX, Router
-from edgert_models.spec import MAX_LAYERS, ModelSpec, Scales
+from edgert_models.spec import MAX_LAYERS, ModelSpec, Recurrence, Scales
 
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
+Value = int | float | str | bool | list[bool] | list[int]
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
 """What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
 _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
+_SHORT_CONV = "shortconv.l_cache"
 
 
 class Metadata(Protocol):
@@ -33,6 +35,9 @@ class Metadata(Protocol):
     def number(self, key: str, default: float = ...) -> float:
         """The integer or float under `key`, as a float."""
 
+    def integers(self, key: str, default: list[int] = ..., *, count: int) -> Iterable[int]:
+        """The array of `count` integers under `key`; a single one stands for as many equal ones."""
+
     def boolean(self, key: str, default: bool = ...) -> bool:
         """The boolean under `key`."""
 
@@ -46,6 +51,7 @@ def spec_from_metadata(
     """The ModelSpec of a GGUF file, from its metadata and the shapes (outermost first) of its tensors."""
     name = architecture.name
     width = metadata.integer(f"{name}.embedding_length")
+    layers = metadata.integer(f"{name}.block_count")
     heads = metadata.integer(f"{name}.attention.head_count")
     if heads <= 0:
         raise UnsupportedError(f"{name}.attention.head_count is {heads}")
@@ -56,7 +62,7 @@ def spec_from_metadata(
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
     feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
-    layers = metadata.integer(f"{name}.block_count")
+    kv_heads = _kv_heads(metadata, name, heads, layers)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
     spec = ModelSpec(
         architecture=name,
@@ -66,7 +72,7 @@ def spec_from_metadata(
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=metadata.integer(f"{name}.attention.head_count_kv", heads),
+        kv_heads=max(kv_heads),
         head_size=head_size,
         rope=_rope(architecture, metadata, head_size, factors="rope_freqs.weight" in shapes),
         norm_eps=metadata.number(f"{name}.{_eps(architecture.layer_norm)}"),
@@ -91,6 +97,7 @@ def spec_from_metadata(
         logits_bias="output.bias" in shapes,
         activation=architecture.activation,
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
+        recurrence=_recurrence(metadata, name, kv_heads),
     )
     return architecture.settle(spec)
 
@@ -154,10 +161,10 @@ def _router(
     )
 
 
-def _router_entries(spec: ModelSpec) -> dict[str, int | float | str | bool | list[bool]]:
+def _router_entries(spec: ModelSpec) -> dict[str, Value]:
     """Keys of the router, of shared experts and of dense layers, where they are more than a softmax says."""
     router = spec.router
-    entries: dict[str, int | float | str | bool | list[bool]] = {"expert_weights_norm": router.normalize}
+    entries: dict[str, Value] = {"expert_weights_norm": router.normalize}
     shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
     if spec.shared_gate or rest:
         entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
@@ -172,6 +179,24 @@ def _router_entries(spec: ModelSpec) -> dict[str, int | float | str | bool | lis
         entries["expert_group_count"] = router.groups
         entries["expert_group_used_count"] = router.groups_used
     return entries
+
+
+def _kv_heads(metadata: Metadata, name: str, heads: int, layers: int) -> list[int]:
+    """Heads of keys in each layer: 0 where it does not attend, as many as in all others elsewhere."""
+    key = f"{name}.attention.head_count_kv"
+    if not 0 < layers <= MAX_LAYERS:
+        raise UnsupportedError(f"{name}.block_count is {layers}")
+    found = [int(count) for count in metadata.integers(key, [heads] * layers, count=layers)]
+    if len({count for count in found if count}) != 1:
+        raise UnsupportedError(f"{key}: layers that attend must have equally many heads, these have {found}")
+    return found
+
+
+def _recurrence(metadata: Metadata, name: str, kv_heads: list[int]) -> Recurrence | None:
+    kernel = f"{name}.{_SHORT_CONV}"
+    if kernel not in metadata:
+        return None
+    return Recurrence(layers=tuple(not count for count in kv_heads), kernel=metadata.integer(kernel))
 
 
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
@@ -211,10 +236,10 @@ def _window_rope(architecture: Architecture, metadata: Metadata, head_size: int)
     return replace(_rope(architecture, metadata, head_size, factors=False).unscaled(), base=metadata.number(key))
 
 
-def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | list[bool]]:
+def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
     """The architecture's key/values of a GGUF file; what llama.cpp's loader needs, and what ours reads back."""
     name, rope = spec.architecture, spec.rope
-    entries: dict[str, int | float | str | bool | list[bool]] = {
+    entries: dict[str, Value] = {
         "vocab_size": spec.vocabulary,
         "context_length": spec.context,
         "embedding_length": spec.width,
@@ -239,6 +264,9 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, int | float | str | bool | 
         entries[_WINDOW_BASE] = spec.window_rope.base
     if spec.windowed:
         entries[_PATTERN] = list(spec.windowed)
+    if spec.recurrence:
+        entries[_SHORT_CONV] = spec.recurrence.kernel
+        entries["attention.head_count_kv"] = [0 if recurs else spec.kv_heads for recurs in spec.recurrence.layers]
     if spec.experts:
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used

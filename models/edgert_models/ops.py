@@ -107,12 +107,22 @@ class GatedActivation(Op):
     "silu": z / (1 + exp(−z)) · y;
     "gelu": z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))) · y, GELU as its authors approximate it;
     "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it;
-    "sigmoid": 1 / (1 + exp(−z)) · y, where gate has width 1 and holds for its whole row.
+    "sigmoid": 1 / (1 + exp(−z)) · y, where a gate of width 1 holds for its whole row;
+    "bilinear": z · y.
     """
 
     gate: Value
     up: Value
     kind: str = "silu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice(Op):
+    """Of each of `groups` equal parts of a row the elements from `start` on: out.width / groups of them."""
+
+    x: Value
+    start: int
+    groups: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +165,23 @@ class Attend(Op):
     window: int | None = None
     sinks: str | None = None
     softcap: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShortConv(Op):
+    """A causal convolution over the rows of a sequence, of each channel by itself, with a state, which is no value:
+
+    out[p, c] = f(bias[c] + Σ_j weight[c, j] · x[p − kernel + 1 + j, c]) over j < kernel, at positions p of the row's
+    own sequence, where x is 0 before position 0. State number `state` of the plan keeps the last kernel − 1 rows of x.
+    weight [x.width, kernel]; bias [x.width] or None; f is the identity, or z / (1 + exp(−z)) where `silu`.
+    """
+
+    x: Value
+    weight: str
+    state: int
+    kernel: int
+    bias: str | None = None
+    silu: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

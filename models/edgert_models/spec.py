@@ -12,6 +12,18 @@ from edgert_models.router import SOFTMAX, Router
 _LIMIT = 1 << 31
 MAX_LAYERS = 4096
 _MAX_EXPERTS = 65536
+_MAX_KERNEL = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrence:
+    """What layers with a state of fixed size have in place of attention. `layers` says of every layer whether it is one
+    of these; `period`: every so-manieth is not, or 0 for no such rule. `kernel` rows go through the convolution.
+    """
+
+    layers: tuple[bool, ...]
+    kernel: int
+    period: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,8 @@ class ModelSpec:
     many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
-    window, where it is another one. Raises UnsupportedError naming the figure if they do not fit together.
+    window, where it is another one. `recurrence` is that of models whose layers do not all attend. Raises
+    UnsupportedError naming the figure if they do not fit together.
     """
 
     architecture: str
@@ -75,6 +88,7 @@ class ModelSpec:
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
+    recurrence: Recurrence | None = None
 
     def __post_init__(self) -> None:
         sizes = {
@@ -97,6 +111,10 @@ class ModelSpec:
             self._require(factor is None or 0.0 < abs(factor) < math.inf, f"the scale {key} is {factor}")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
+        if self.recurrence:
+            count, kernel = len(self.recurrence.layers), self.recurrence.kernel
+            self._require(count == self.layers, f"{count} layers with or without a state")
+            self._require(1 < kernel <= _MAX_KERNEL, f"a convolution of {kernel} rows")
         if self.experts:
             self._require(self.experts <= _MAX_EXPERTS, f"experts is {self.experts}")
             self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")
@@ -134,6 +152,10 @@ class ModelSpec:
     def rope_of(self, layer: int) -> Rope:
         """The rope of a layer."""
         return self.window_rope if self.window_rope and self.window_of(layer) else self.rope
+
+    def recurs(self, layer: int) -> bool:
+        """Whether a layer has a state in place of attention."""
+        return self.recurrence is not None and self.recurrence.layers[layer]
 
     def _require(self, condition: bool, reason: str) -> None:
         if not condition:

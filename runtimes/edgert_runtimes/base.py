@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+NO_STATES: Int32 = np.empty(0, np.int32)
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): stages are "compile" (kernels) and "load" (bytes)."""
 
@@ -23,7 +24,8 @@ class Limits:
 
     `rows` a step at most, of at most `sequences` sequences, each of at most `context` positions. The cache is a pool of
     `blocks` blocks of `block_size` positions. `kv_type` is a name of `kv_types.KV_TYPES`. `threads` None: all cores.
-    `memory` None or the most bytes the session may take.
+    `memory` None or the most bytes the session may take. `states` slots keep what models with recurrent states remember
+    of a sequence: two for each that runs, so that a step reads one and writes the other.
     """
 
     context: int
@@ -34,6 +36,7 @@ class Limits:
     kv_type: str = "f16"
     threads: int | None = None
     memory: int | None = None
+    states: int = 0
 
     @property
     def table_width(self) -> int:
@@ -49,6 +52,12 @@ class Batch:
     sequence s in order of position, `lengths[s]` counts its positions once the step is done. `pick` names the rows
     whose result is wanted. Rows of one sequence come in order of position; what a row attends to is in the cache or in
     the batch.
+
+    For models with recurrent states, rows of one sequence follow one another, and position by position. Sequence s then
+    continues from the states in slot `state_from[s]`, or from zeros where its first row is at position 0, and what they
+    are after its last row goes to slot `state_to[s]`. Several sequences may continue from one slot, but none from one
+    that is written for another. Where the two slots differ, a step that failed can be asked for again. For other models
+    both are empty.
     """
 
     tokens: Int32  # [rows]
@@ -58,6 +67,8 @@ class Batch:
     tables: Int32  # [sequences, at most Limits.table_width]
     lengths: Int32  # [sequences]
     pick: Int32  # [picked]
+    state_from: Int32 = field(default_factory=lambda: NO_STATES)  # [sequences]
+    state_to: Int32 = field(default_factory=lambda: NO_STATES)  # [sequences]
 
 
 @dataclass(frozen=True, slots=True)

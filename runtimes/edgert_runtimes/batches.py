@@ -1,10 +1,13 @@
-"""Whether a batch stays within a session's limits, for backends whose kernels do not look themselves."""
+"""Whether a batch stays within a session's limits, for backends whose kernels do not look themselves; and the runs of
+its rows that recurrent states go through.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 from edgert_models.errors import RequestError
 
-from edgert_runtimes.base import Batch, Limits
+from edgert_runtimes.base import Batch, Int32, Limits
 
 
 def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
@@ -39,6 +42,35 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
         blocks = batch.tables[index, : position // limits.block_size + 1].tolist()
         if not _within(blocks, limits.blocks):
             raise RequestError(f"tables[{index}] is out of range: {blocks}", parameter="tables")
+
+
+def runs_of(batch: Batch, limits: Limits) -> Int32:
+    """The rows of each sequence of a batch: int32 [sequences, 4] of (first row, rows, slot read, slot written). The
+    slot read is -1 where states begin as zeros. RequestError where rows are not in runs, or slots not as they must be.
+    """
+    count, rows = len(batch.tables), len(batch.tokens)
+    for name in ("state_from", "state_to"):
+        array = getattr(batch, name)
+        if array.shape != (count,):
+            reason = f"{name} has shape {array.shape}, the batch has {count} sequences, and the model recurrent states"
+            raise RequestError(reason, parameter=name)
+        _check_range(name, array.tolist(), limits.states)
+    sequence, positions = batch.sequence, batch.positions
+    same = sequence[1:] == sequence[:-1]
+    starts = np.concatenate([[0], np.flatnonzero(~same) + 1]) if rows else np.empty(0, np.int64)
+    if len(np.unique(sequence)) != len(starts) or not (np.diff(positions)[same] == 1).all():
+        raise RequestError("rows of one sequence must follow one another where a model has recurrent states")
+    runs = np.zeros((count, 4), np.int32)
+    owners = sequence[starts]
+    runs[owners, 0] = starts
+    runs[owners, 1] = np.diff([*starts, rows])
+    runs[owners, 2] = np.where(positions[starts] == 0, -1, batch.state_from[owners])
+    runs[owners, 3] = batch.state_to[owners]
+    moves = runs[owners, 2:].tolist()
+    touched = [*(target for _, target in moves), *{source for source, target in moves if source not in (-1, target)}]
+    if len(set(touched)) < len(touched):
+        raise RequestError("a slot of states is written for two sequences, or read for another", parameter="state_to")
+    return runs
 
 
 def _check_range(name: str, values: list[int], size: int) -> None:

@@ -117,6 +117,16 @@ def granite(**changes: Any) -> dict[str, Any]:
 
 
 GRANITE_MOE = {"intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2}
+
+
+def lfm2(**changes: Any) -> dict[str, Any]:
+    """Short convolutions before and after attention; feed-forward networks of the width that the config says."""
+    own = {"block_auto_adjust_ff_dim": False, "block_multiple_of": 16, "norm_eps": 1e-5, "tie_word_embeddings": True}
+    kinds = ["conv", "full_attention", "conv"]
+    changes = {"layer_types": kinds, **changes}
+    return {**SMALL, "intermediate_size": 96, **own, "num_hidden_layers": len(changes["layer_types"]), **changes}
+
+
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
@@ -132,6 +142,7 @@ OLMO3 = {
         "attention_factor": 1.3,
     },
 }
+LFM2_GAINS = {"w2": 0.3, "out_proj": 0.2, "embedding_norm": 1.0}
 NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
 # Norms after attention and feed-forward say how much a layer adds.
 POST_NORM = {"post_attention_layernorm": 0.15, "post_feedforward_layernorm": 0.15}
@@ -164,6 +175,12 @@ GOLDENS = {
     "ernie4.5-biased": Golden("Ernie4_5", {**SMALL, **DENSE, "head_dim": 16, "use_bias": True}),
     "hunyuan-dense": Golden(
         "HunYuanDenseV1", {**SMALL, **DENSE, "head_dim": 32, **rope("dynamic", alpha=50.0, factor=1.0)}
+    ),
+    "lfm2": Golden("Lfm2", lfm2(), gains=LFM2_GAINS),
+    "lfm2-adjusted": Golden(
+        "Lfm2",
+        lfm2(conv_L_cache=4, layer_types=["full_attention", "conv"], block_auto_adjust_ff_dim=True),
+        gains=LFM2_GAINS,
     ),
     "qwen3": Golden("Qwen3", {**SMALL, **DENSE, "head_dim": 32}),
     "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),

@@ -38,6 +38,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "mixtral": {"architectures": ["MixtralForCausalLM"], **SIZES, **EXPERTS, "num_local_experts": 4},
     "olmoe": {"architectures": ["OlmoeForCausalLM"], **SIZES, **EXPERTS, "num_experts": 4, "clip_qkv": None},
+    "lfm2": {
+        "architectures": ["Lfm2ForCausalLM"],
+        **SIZES,
+        "layer_types": ["conv", "full_attention"],
+        "norm_eps": 1e-5,
+    },
     "qwen3moe": {
         "architectures": ["Qwen3MoeForCausalLM"],
         **SIZES,
@@ -188,6 +194,11 @@ class Entries(dict[str, Any]):
 
     string = integer = number = boolean = _get
 
+    def integers(self, key: str, default: list[int], *, count: int) -> list[int]:
+        found = self.get(key, default)
+        assert isinstance(found, int) or len(found) == count
+        return [found] * count if isinstance(found, int) else found
+
     def booleans(self, key: str, default: list[bool], *, count: int) -> list[bool]:
         found: list[bool] = self.get(key, default)
         assert key not in self or len(found) == count
@@ -227,6 +238,7 @@ def test_spec_survives_gguf(name: str) -> None:
         "norm_bias",
         "logits_bias",
         "activation",
+        "recurrence",
     ):
         assert getattr(again, field) == getattr(spec, field), field
 
@@ -472,7 +484,9 @@ def test_routers_that_cannot_be(router: Router, message: str) -> None:
 
 def test_a_vector_may_be_stored_as_one_row() -> None:
     vector, matrix = Weight("v", (8,), Role.VECTOR), Weight("m", (2, 8), Role.MATRIX)
+    taps = Weight("t", (8, 3), Role.VECTOR)
     assert [vector.stored_as(shape) for shape in ((8,), (1, 8), (8, 1), (1, 1, 8))] == [True, True, False, False]
+    assert [taps.stored_as(shape) for shape in ((8, 3), (8, 1, 3), (1, 8, 3), (24,))] == [True, True, False, False]
     assert [matrix.stored_as(shape) for shape in ((2, 8), (1, 2, 8), (16,))] == [True, False, False]
 
 
@@ -521,6 +535,10 @@ def test_rope_layouts() -> None:
         ("smollm3", {"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ("smollm3", {"no_rope_layer_interval": 2}, "no_rope_layer_interval=2 is not supported; supported: 4"),
         ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, "no_rope_layers must be every 4th layer"),
+        ("lfm2", {"conv_bias": True}, "conv_bias=True is not supported; supported: False"),
+        ("lfm2", {"layer_types": ["conv", "mamba"]}, "layer_types must say conv or full_attention of every layer, not"),
+        ("lfm2", {"layer_types": ["conv"]}, "1 layers with or without a state"),
+        ("lfm2", {"conv_L_cache": 1}, "a convolution of 1 rows"),
         ("exaone4-windows", {"sliding_window_pattern": "LG"}, "sliding_window_pattern='LG' is not supported"),
         ("exaone4-windows", {"layer_types": ["full_attention"] * 4}, "sliding_window without a layer of type sliding"),
         ("hunyuan-dense", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not"),

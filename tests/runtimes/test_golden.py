@@ -51,6 +51,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "gemma3",
         "gpt-oss",
         "hunyuan-dense",
+        "lfm2",
         "ministral",
         "olmo3",
         "olmo3-yarn",

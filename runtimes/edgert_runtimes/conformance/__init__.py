@@ -9,7 +9,8 @@ from edgert_runtimes.conformance.cases import Case, compare
 from edgert_runtimes.conformance.check import Outcome, check
 from edgert_runtimes.conformance.moe import moe_cases
 from edgert_runtimes.conformance.ops import op_cases
+from edgert_runtimes.conformance.recurrent import recurrent_cases
 
-CASES: tuple[Case, ...] = (*op_cases(), *moe_cases(), *attention_cases())
+CASES: tuple[Case, ...] = (*op_cases(), *moe_cases(), *attention_cases(), *recurrent_cases())
 
 __all__ = ["CASES", "Case", "Outcome", "check", "compare"]

@@ -26,6 +26,7 @@ def op_cases() -> Iterator[Case]:
     yield from _scales()
     yield from _linear()
     yield from _gates()
+    yield from _slice()
     yield from _rope()
 
 
@@ -121,10 +122,20 @@ def _gates() -> Iterator[Case]:
     def case(name: str, rows: int, wire: Wire) -> Case:
         return Case(op="gated", name=f"{name}, {rows} rows", wire=wire, steps=[one_sequence(rows)])
 
-    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai")):
+    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai", "bilinear", "sigmoid")):
         yield case(kind, rows, partial(gated, kind=kind))
     for rows, width in product(ROWS, (64, 20, 257)):
         yield case(f"sigmoid for whole rows of {width}", rows, partial(whole_rows, width=width))
+
+
+def _slice() -> Iterator[Case]:
+    for rows, (groups, start, width) in product((1, 33), ((1, 0, 20), (1, 44, 20), (4, 5, 11), (8, 7, 1))):
+
+        def wire(g: Graph, x: Value, groups: int = groups, start: int = start, width: int = width) -> Value:
+            return g.slice(x, start, width, groups=groups)
+
+        name = f"{rows} rows, {width} of each of {groups} parts from {start}"
+        yield Case(op="slice", name=name, wire=wire, steps=[one_sequence(rows)], bound=1e-12)
 
 
 def _rope() -> Iterator[Case]:

@@ -62,7 +62,8 @@ def random_weights(plan: Plan, seed: int = 0, type_of: Callable[[Weight], BlockT
 
 def limits(**changes: Any) -> Limits:
     """Room for four sequences of 256 positions, with the cache in F32."""
-    sizes: dict[str, Any] = {"context": 256, "rows": 256, "sequences": 4, "blocks": 64, "kv_type": "f32", "threads": 2}
+    sizes: dict[str, Any] = {"context": 256, "rows": 256, "sequences": 4, "blocks": 64, "states": 64}
+    sizes |= {"kv_type": "f32", "threads": 2}
     return Limits(**{**sizes, **changes})
 
 
@@ -72,7 +73,9 @@ def batch(
     block_size: int = 16,
     pick: Sequence[int] | None = None,
 ) -> Batch:
-    """A batch of (new tokens, position of the first, blocks) for each sequence; picks all rows, or `pick`."""
+    """A batch of (new tokens, position of the first, blocks) for each sequence; picks all rows, or `pick`. A sequence's
+    states are in the slot with the number of its first block.
+    """
     tokens, positions, owner, slots = [], [], [], []
     for i, (new, start, blocks) in enumerate(sequences):
         for position, token in enumerate(new, start):
@@ -85,7 +88,8 @@ def batch(
         tables[i, : len(blocks)] = blocks
     lengths = [start + len(new) for new, start, _ in sequences]
     picked = range(len(tokens)) if pick is None else pick
-    arrays = (tokens, positions, owner, slots, tables, lengths, list(picked))
+    states = [blocks[0] for *_, blocks in sequences]
+    arrays = (tokens, positions, owner, slots, tables, lengths, list(picked), states, states)
     return Batch(*(np.array(array, np.int32) for array in arrays))
 
 

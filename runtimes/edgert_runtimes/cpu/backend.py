@@ -25,6 +25,7 @@ from edgert_quant.jit.helpers import prepare_together
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
+from edgert_runtimes.batches import runs_of
 from edgert_runtimes.cpu import compiling
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
@@ -51,8 +52,9 @@ INPUTS = {
     "slots": table.SLOTS,
     "tables": table.BLOCK_TABLES,
     "pick": table.PICK,
+    "runs": table.RUNS,
 }
-"""The arrays of a batch, and where the state has their addresses."""
+"""The arrays of a batch, and what is found from them; where the state has their addresses."""
 
 
 class CpuBackend:
@@ -100,7 +102,7 @@ class CpuBackend:
         program = lower(plan, layouts, limits)
         sizes = {
             "weights": sum(layout.nbytes for layout in layouts.values() if not layout.mapped),
-            "cache": program.cache_bytes,
+            "cache": program.cache_bytes + program.state_bytes,
             "workspace": program.workspace_bytes + threads * program.scratch_bytes,
         }
         check_memory(sizes, available_memory() if limits.memory is None else limits.memory)
@@ -147,11 +149,13 @@ class CpuSession:
         self._plan = plan
         self._program = program
         self._cache = allocate(program.cache_bytes + CACHE_SLACK)
+        self._states = allocate(program.state_bytes)
         self._workspace = allocate(program.workspace_bytes)
         self._loaded = loaded
         self._expert_load = expert_counts(plan)
         areas: dict[str, NDArray[Any]] = {
             "cache": self._cache,
+            "state": self._states,
             "workspace": self._workspace,
             "loads": self._expert_load,
         }
@@ -232,7 +236,7 @@ class CpuSession:
             self._closed = True
             self._finalizer()
             empty = np.empty(0, np.uint8)
-            self._cache = self._workspace = empty
+            self._cache = self._states = self._workspace = empty
             self._loaded = {}
             self._linked = linking.Linked(np.empty((0, 0), np.int64), [], {})
 
@@ -268,6 +272,9 @@ class CpuSession:
             index = fault >> 8
             found = getattr(batch, name)[index]
             raise RequestError(f"{name}[{index}] is out of range: {found}", parameter=name)
+        if self._plan.states:
+            self._inputs["runs"][: 4 * shape[0]] = runs_of(batch, limits).ravel()
+            state[table.SEQUENCES] = shape[0]
 
     def _raise_router_error(self, index: int) -> None:
         op = self._plan.ops[index]
@@ -307,7 +314,8 @@ def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:
 
 def _input_sizes(limits: Limits) -> dict[str, int]:
     """Numbers that each array of a batch has at most."""
-    return dict.fromkeys(INPUTS, limits.rows) | {"tables": limits.sequences * limits.table_width}
+    tables = {"tables": limits.sequences * limits.table_width, "runs": 4 * limits.sequences}
+    return dict.fromkeys(INPUTS, limits.rows) | tables
 
 
 def _cpu_name() -> str:

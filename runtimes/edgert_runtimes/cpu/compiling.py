@@ -14,6 +14,7 @@ from edgert_runtimes.cpu.kernels import (
     gates,
     linear,
     moe,
+    recurrent,
     route,
     rows,
     softmax,
@@ -28,7 +29,7 @@ BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, c
 def all_kernels() -> list[jit.Kernel]:
     """Those of every op and block type, for this CPU."""
     formats = [form for block_type in packed_types() if (form := format_for(block_type)) is not None]
-    modules = (attend, division, gates, linear, moe, route, rows, softmax)
+    modules = (attend, division, gates, linear, moe, recurrent, route, rows, softmax)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
     by_type = (storing.STORE_KERNELS, tiles.SCORE_KERNELS, tiles.VALUE_KERNELS)
     found += [kernel for kernels in by_type for kernel in kernels.values()]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, route, rows, table
+from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, recurrent, route, rows, table
 from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
 from edgert_runtimes.cpu.values import Values, stride_of
@@ -45,6 +45,7 @@ class Lowering(Values):
         self.program = Program()
         self.tables: dict[tuple[Any, ...], int] = {}
         self.caches = self._place_caches()
+        self.states = self._place_states()
         # What experts gave, where it is summed up by the op that adds it to something: how many, fields, memory held.
         self.sums: dict[int, tuple[int, dict[int, Field], list[Span]]] = {}
 
@@ -71,9 +72,12 @@ class Lowering(Values):
                 case ops.SoftCap():
                     self._rows(rows.soft_cap, op, [op.x], {rows.FACTOR: float(op.cap)}, cost=op.out.width // 2)
                 case ops.GatedActivation():
-                    kernel = gates.ROW_GATES.get(op.kind) or _activation(op.kind)
+                    kernel = _row_gate(op) or _activation(op.kind)
                     gate: dict[int, Field] = {rows.ACTIVATE: kernel}
                     self._rows(rows.gate, op, [op.gate, op.up], gate, cost=op.out.width // 4)
+                case ops.Slice():
+                    part: dict[int, Field] = {rows.GROUPS: op.groups, rows.START: op.start, rows.X_WIDTH: op.x.width}
+                    self._rows(rows.slice_rows, op, [op.x], part, in_place=False)
                 case ops.Rope():
                     self._rope(op)
                 case ops.PickRows():
@@ -82,6 +86,8 @@ class Lowering(Values):
                     self._linear(op)
                 case ops.Attend():
                     self._attend(op)
+                case ops.ShortConv():
+                    self._short_conv(op)
                 case ops.Moe():
                     self._moe(op)
                 case _:
@@ -368,6 +374,41 @@ class Lowering(Values):
         self._emit(attend.attend, table.ROWS, {**fields, **multiplied}, prepare=division.prepare_attend)
         self._emit(attend.merge, table.ROWS, fields, prepare=attend.prepare_merge)
 
+    # Recurrent states.
+
+    def _place_states(self) -> list[int]:
+        """The offset of slot 0 of every state."""
+        sizes = [aligned(4 * self.limits.states * state.size) for state in self.plan.states]
+        self.program.state_bytes = sum(sizes)
+        return [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def _recur(self, run: Kernel, op: ops.ShortConv, units: int, cost: int, own: Mapping[int, Field]) -> None:
+        """A record of so many units a sequence, each of which costs so many nanoseconds a row."""
+        self.give(op)
+        fields: dict[int, Field] = {
+            rows.X: self.place(op.x),
+            rows.X_STRIDE: stride_of(op.x.width),
+            rows.OUT: self.place(op.out),
+            rows.OUT_STRIDE: stride_of(op.out.width),
+            rows.WIDTH: op.out.width,
+            recurrent.UNITS: units,
+            recurrent.STATE: Place("state", self.states[op.state]),
+            recurrent.STATE_SIZE: self.plan.states[op.state].size,
+            **own,
+        }
+        self._emit(run, table.ROWS, fields, prepare=recurrent.prepare_runs, cost=cost)
+
+    def _short_conv(self, op: ops.ShortConv) -> None:
+        self.program.constants.append(lambda loaded: _transposed(loaded[op.weight], op.kernel))
+        own: dict[int, Field] = {
+            rows.WEIGHT: Place("constant", name=len(self.program.constants) - 1),
+            recurrent.KERNEL: op.kernel,
+            recurrent.BIAS: _vector(op.bias),
+            recurrent.SILU: int(op.silu),
+        }
+        units = -(-op.out.width // recurrent.CHANNELS)
+        self._recur(recurrent.short_conv, op, units, recurrent.CHANNELS * op.kernel // 16, own)
+
 
 def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_bytes: int) -> dict[int, Field]:
     return {
@@ -390,6 +431,15 @@ def _activation(kind: str) -> Kernel:
     if kind not in gates.ACTIVATIONS:
         raise UnsupportedError(f"activation '{kind}' is not supported by the cpu backend")
     return gates.ACTIVATIONS[kind]
+
+
+def _row_gate(op: ops.GatedActivation) -> Kernel | None:
+    return gates.ROW_GATES.get(op.kind) if op.gate.width == 1 else None
+
+
+def _transposed(weight: Loaded, columns: int) -> NDArray[np.float32]:
+    assert isinstance(weight, Vector)
+    return np.ascontiguousarray(weight.data.reshape(-1, columns).T)
 
 
 def _panels(width: int) -> int:

@@ -16,8 +16,8 @@ from edgert_runtimes.cpu.weights import Loaded
 
 @dataclass(frozen=True)
 class Place:
-    """An address that is known later: `area` is "workspace", "cache", "loads" (of experts), "table" (the records),
-    "weight" or "constant"; `name` picks the weight or the constant, `offset` counts bytes.
+    """An address that is known later: `area` is "workspace", "cache", "state", "loads" (of experts), "table" (the
+    records), "weight" or "constant"; `name` picks the weight or the constant, `offset` counts bytes.
     """
 
     area: str
@@ -34,7 +34,7 @@ class ValuePlace:
 
 
 Field = int | float | Place | ValuePlace | Kernel
-Constant = Callable[[Mapping[str, Loaded]], NDArray[np.float64]]
+Constant = Callable[[Mapping[str, Loaded]], NDArray[np.float64] | NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Program:
     strides: dict[int, int] = field(default_factory=dict)
     workspace_bytes: int = 0
     cache_bytes: int = 0
+    state_bytes: int = 0
     scratch_bytes: int = 0
 
     def kernels(self) -> list[Kernel]:
@@ -75,7 +76,7 @@ class Linked:
     """The table in memory. `moves[v]` lists where in it the address of value v is, and the value's own place."""
 
     words: NDArray[np.int64]
-    constants: list[NDArray[np.float64]]
+    constants: list[NDArray[np.float64] | NDArray[np.float32]]
     moves: dict[int, list[tuple[int, int, int]]]
 
     def move(self, value: int, address: int | None) -> None:

@@ -130,7 +130,8 @@ class CudaBackend:
             workspace_bytes=layout.sizes["workspace"],
             seconds=time.perf_counter() - start,
         )
-        memory = Memory(workspace, cache, inputs.addresses, everything, constants)
+        states = device.allocate(layout.program.state_bytes) if layout.program.state_bytes else 0
+        memory = Memory(workspace, cache, inputs.addresses, everything, constants, states)
         return CudaSession(plan, layout.program, device, memory, inputs, limits, report, weights, offload)
 
     def _offload(
@@ -159,7 +160,7 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
     def sizes(program: Program, held: int) -> dict[str, int]:
         small = sum(values.nbytes for values in program.constants.values()) + 64 * limits.rows + 8 * limits.blocks
         other = program.workspace_bytes + Inputs.bytes(limits) + small
-        return {"weights": held, "cache": program.cache_bytes, "workspace": other}
+        return {"weights": held, "cache": program.cache_bytes + program.state_bytes, "workspace": other}
 
     program = lower(plan, types, {}, limits, facts.multiprocessors)
     whole = sizes(program, sum(aligned(tensor.nbytes) + SLACK for tensor in tensors.values()))
@@ -186,8 +187,8 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
 def _shapes(limits: Limits) -> list[Shape]:
     """One for every choice of kernels that steps can make."""
     rows = [count for count in (*catalogue.COLUMNS, max(catalogue.COLUMNS) + 1) if count <= limits.rows]
-    shapes = [Shape(count, count, splits=splits) for count in rows for splits in (1, 2)]
-    return [*shapes, *(Shape(count, count, tiles=1) for count in rows)]
+    shapes = [Shape(count, count, splits=splits, runs=1) for count in rows for splits in (1, 2)]
+    return [*shapes, *(Shape(count, count, tiles=1, runs=1) for count in rows)]
 
 
 def _teller(progress: Progress | None, total: int) -> Callable[[int], None]:

@@ -14,11 +14,12 @@ from edgert_runtimes.cuda.device import Arrays, Bytes, Device, Event
 
 ROWWISE = ("tokens", "positions", "sequence", "slots")
 NO_TILES: Int32 = np.empty((0, 2), np.int32)
+NO_RUNS: Int32 = np.empty((0, 4), np.int32)
 
 
 class Inputs:
     """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]. `tiles` [tiles,
-    2] are those of `attend_tile`.
+    2] are those of `attend_tile`, `runs` [runs, 4] those of `batches.runs_of`.
     """
 
     def __init__(self, device: Device, limits: Limits) -> None:
@@ -29,6 +30,7 @@ class Inputs:
             "tables": limits.sequences * limits.table_width,
             "lengths": limits.sequences,
             "tiles": 2 * limits.rows,
+            "runs": 4 * limits.rows,
         }
         places = Arrays([(name, 4 * count) for name, count in counts.items()])
         self._offsets, self._counts = places.offsets, counts
@@ -40,10 +42,10 @@ class Inputs:
     @staticmethod
     def bytes(limits: Limits) -> int:
         """What it takes on the GPU, roughly."""
-        return 4 * (7 * limits.rows + limits.sequences * (limits.table_width + 1)) + 8 * 256
+        return 4 * (11 * limits.rows + limits.sequences * (limits.table_width + 1)) + 9 * 256
 
-    def set(self, batch: Batch, rows: int, tiles: Int32 = NO_TILES) -> None:
-        """Copy a checked batch to the GPU, with so many rows (and, where it is padded, as many picks)."""
+    def set(self, batch: Batch, rows: int, tiles: Int32 = NO_TILES, runs: Int32 = NO_RUNS) -> None:
+        """Copy a checked batch to the GPU, with so many rows (and, where it is padded, as many picks and runs)."""
         count, picked = len(batch.tokens), len(batch.pick)
         staged, busy = self._staged.pop(0)
         if busy is not None:
@@ -62,6 +64,11 @@ class Inputs:
         tables = arrays["tables"].reshape(self._limits.sequences, self._limits.table_width)
         tables[: len(batch.tables), :width] = batch.tables[:, :width]
         arrays["tiles"][: tiles.size] = tiles.reshape(-1)
+        arrays["runs"][: runs.size] = runs.reshape(-1)
+        if len(runs) and rows > count:
+            spare = np.arange(count, rows)
+            padding = np.stack([spare, 0 * spare + 1, 0 * spare + runs[0, 2], 0 * spare + self._limits.states], axis=1)
+            arrays["runs"][4 * count : 4 * rows] = padding.reshape(-1)
         arrays["lengths"][: len(batch.lengths)] = batch.lengths
         self._device.upload(self._memory, staged)
         self._staged.append((staged, self._device.record()))

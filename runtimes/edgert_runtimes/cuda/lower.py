@@ -23,6 +23,7 @@ from edgert_runtimes.cuda.kernels.kernel import Kernel
 from edgert_runtimes.cuda.mixture import MixtureLowering
 from edgert_runtimes.cuda.placing import codes_at
 from edgert_runtimes.cuda.program import Memory, Program, Shape
+from edgert_runtimes.cuda.recurrence import RecurrentLowering
 
 
 def lower(
@@ -34,7 +35,7 @@ def lower(
     return _Lowering(plan, types, slots, limits, multiprocessors).run()
 
 
-class _Lowering(MixtureLowering, AttentionLowering):
+class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
     def run(self) -> Program:
         program = self.program
         program.failed = self.arena.allocate(4 * len(self.plan.ops))[0]
@@ -57,6 +58,8 @@ class _Lowering(MixtureLowering, AttentionLowering):
                     self._elements(op, op.x, catalogue.soft_cap(), {"cap": op.cap})
                 case ops.GatedActivation():
                     self._gate(op)
+                case ops.Slice():
+                    self._slice(op)
                 case ops.Rope():
                     self._rope(op)
                 case ops.PickRows():
@@ -65,6 +68,8 @@ class _Lowering(MixtureLowering, AttentionLowering):
                     self._linear(op)
                 case ops.Attend():
                     self.attend(op)
+                case ops.ShortConv():
+                    self.short_conv(op)
                 case ops.Moe():
                     self.moe(op)
                 case _:
@@ -141,19 +146,32 @@ class _Lowering(MixtureLowering, AttentionLowering):
         self.emit(op, launches)
 
     def _gate(self, op: ops.GatedActivation) -> None:
-        if op.kind != "sigmoid" and op.kind not in catalogue.ACTIVATIONS:
+        if op.kind not in catalogue.GATES:
             raise UnsupportedError(f"activation '{op.kind}' is not supported by the cuda backend")
         gate, up, picked, width = self.place(op.gate), self.place(op.up), op.out.picked, op.out.width
         self.give(op, (op.up, op.gate))
         y = self.place(op.out)
-        codes = self.new_codes(op.out) if op.kind != "sigmoid" else None
+        whole_rows = op.kind == "sigmoid" and op.gate.width == 1
+        codes = None if whole_rows else self.new_codes(op.out)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             rows, w = s.count(picked), m.workspace
             common = {"gate": w + gate, "up": w + up, "y": w + y}
-            if op.kind == "sigmoid":
+            if whole_rows:
                 return [Launch(catalogue.gate_rows(), **common, rows=rows, width=width)]
             return [Launch(catalogue.gate(op.kind), **common, **codes_at(codes, m), n=rows * width)]
+
+        self.emit(op, launches)
+
+    def _slice(self, op: ops.Slice) -> None:
+        x, picked, width, x_width = self.place(op.x), op.out.picked, op.out.width, op.x.width
+        self.give(op)
+        y = self.place(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            arguments = {"x": m.workspace + x, "y": m.workspace + y, "parts": s.count(picked) * op.groups}
+            sizes = {"width": width // op.groups, "x_width": x_width // op.groups, "start": op.start}
+            return [Launch(catalogue.slice_parts(), **arguments, **sizes)]
 
         self.emit(op, launches)
 

@@ -18,7 +18,8 @@ from edgert_runtimes.cuda.kernels.kernel import Kernel
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What launches depend on: rows of the batch, rows picked (from `first_pick` on), and how attention is divided: its
-    positions into `splits` for every row by itself, or its rows into `tiles`, if there are any.
+    positions into `splits` for every row by itself, or its rows into `tiles`, if there are any. Recurrent states go
+    through `runs` of rows.
     """
 
     rows: int
@@ -26,6 +27,7 @@ class Shape:
     first_pick: int = 0
     splits: int = 1
     tiles: int = 0
+    runs: int = 0
 
     def count(self, picked: bool) -> int:
         """Rows of a value."""
@@ -34,8 +36,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where everything is on the GPU: addresses of the workspace and the cache, and by name of a batch's arrays,
-    weights and constants.
+    """Where everything is on the GPU: addresses of the workspace, the cache and the states, and by name of a batch's
+    arrays, weights and constants.
     """
 
     workspace: int
@@ -43,6 +45,7 @@ class Memory:
     inputs: Mapping[str, int]
     weights: Mapping[str, int]
     constants: Mapping[int, int]
+    states: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Program:
     constants: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     workspace_bytes: int = 0
     cache_bytes: int = 0
+    state_bytes: int = 0
     failed: int = 0
     """Offset of int32 [ops]: not 0 where the router of a mixture gave NaN."""
 
@@ -102,7 +106,7 @@ class Program:
     def kernels(self, shapes: Iterable[Shape]) -> list[Kernel]:
         """Every kernel that steps of these shapes launch."""
         somewhere: defaultdict[Any, int] = defaultdict(lambda: 1)
-        memory = Memory(1, 1, somewhere, somewhere, somewhere)
+        memory = Memory(1, 1, somewhere, somewhere, somewhere, 1)
         found = {
             launch.kernel.name: launch.kernel
             for shape in shapes

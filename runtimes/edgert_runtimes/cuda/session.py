@@ -17,12 +17,12 @@ from edgert_models.errors import BackendError, RequestError
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
 
-from edgert_runtimes.base import Batch, Draw, Float32, Limits, LoadReport, OpTime, WeightProvider
-from edgert_runtimes.batches import check_batch
+from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.batches import check_batch, runs_of
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
 from edgert_runtimes.cuda.drawing import Drawing
-from edgert_runtimes.cuda.inputs import NO_TILES, Inputs
+from edgert_runtimes.cuda.inputs import NO_RUNS, NO_TILES, Inputs
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.offload.runner import Offload
 from edgert_runtimes.cuda.placing import most_picked
@@ -174,10 +174,11 @@ class CudaSession:
     def _repeat(self, batch: Batch, tokens: int | None = None) -> None:
         """Begin a step from its graphs; `tokens` is where its tokens are on the GPU, if the batch has others."""
         rows = graph_rows(len(batch.tokens), self.limits)
-        self._inputs.set(batch, rows)
+        runs = self._runs(batch)
+        self._inputs.set(batch, rows, runs=runs)
         if tokens is not None:
             self._device.copy(self._inputs.addresses["tokens"], tokens, 4 * len(batch.tokens))
-        shape = Shape(rows, rows, splits=self._splits(batch, rows))
+        shape = Shape(rows, rows, splits=self._splits(batch, rows), runs=rows if len(runs) else 0)
         self._runner.repeat(self._program.up_to(self._plan.logits), shape, batch)
 
     def _take_begun(self, batch: Batch) -> bool:
@@ -185,7 +186,7 @@ class CudaSession:
         following, self._begun = self._begun, None
         if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[: len(batch.tokens)]):
             return False
-        names = ("positions", "sequence", "slots", "tables", "pick")
+        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to")
         return all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
 
     def _run(self, batch: Batch, value: Value) -> Float32:
@@ -194,9 +195,10 @@ class CudaSession:
         few = rows <= SINGLE_ROWS
         tiles = NO_TILES if few or not self._tile_rows else tiles_of(batch, self._tile_rows)
         splits = self._splits(batch, rows) if few else 1
-        self._inputs.set(batch, rows, tiles)
+        runs = self._runs(batch)
+        self._inputs.set(batch, rows, tiles, runs)
         common = [work for work in works if not work.picked]
-        self._runner.run(common, Shape(rows, 0, splits=splits, tiles=len(tiles)), batch, self._profile)
+        self._runner.run(common, Shape(rows, 0, 0, splits, len(tiles), len(runs)), batch, self._profile)
         if not value.picked:
             return self._fetch(value, rows)
         found = [np.empty((0, value.width), np.float32)]
@@ -206,6 +208,13 @@ class CudaSession:
             self._runner.run([work for work in works if work.picked], shape, batch, self._profile)
             found.append(self._fetch(value, count))
         return np.concatenate(found) if len(found) > 2 else found[-1]
+
+    def _runs(self, batch: Batch) -> Int32:
+        """The runs of rows that recurrent states go through."""
+        if not self._plan.states:
+            return NO_RUNS
+        runs = runs_of(batch, self.limits)
+        return runs[runs[:, 1] > 0]
 
     def _splits(self, batch: Batch, rows: int) -> int:
         longest = int(batch.positions.max(initial=0)) + 1

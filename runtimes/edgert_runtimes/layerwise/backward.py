@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +45,10 @@ def run(
             return [given * _capped_slope(inputs[0], op.cap)]
         case ops.GatedActivation():
             return list(_gated(op.kind, given, *inputs))
+        case ops.Slice():
+            return [_sliced(op, given, *inputs)]
+        case ops.ShortConv():
+            return [_short_conv(op, text, weights, sink, given, *inputs)]
         case ops.Rope():
             cos, sin = f.angles(op, weights, text)
             if op.factors is not None and sink.wants(op.factors):
@@ -120,8 +125,37 @@ def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Float
         return by_gate * (gate < 7), given * (a * s) * (np.abs(up) < 7)
     if kind == "sigmoid":
         s = f.sigmoid(gate)
-        return (given * up).sum(axis=1, keepdims=True) * (s * (1 - s)), given * s
+        by_gate = given * up * (s * (1 - s))
+        return by_gate if gate.shape == up.shape else by_gate.sum(axis=1, keepdims=True), given * s
+    if kind == "bilinear":
+        return given * up, given * gate
     raise UnsupportedError(f"activation '{kind}' has no derivative here")
+
+
+def _sliced(op: ops.Slice, given: Floats_, x: Floats_) -> Floats_:
+    out = np.zeros_like(x)
+    size = op.out.width // op.groups
+    out.reshape(len(x), op.groups, -1)[:, :, op.start : op.start + size] = given.reshape(len(x), op.groups, size)
+    return out
+
+
+def _short_conv(op: ops.ShortConv, text: Sequences, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
+    if op.silu:
+        linear = f.short_conv(replace(op, silu=False), text, weights, x)
+        (given, _) = _gated("silu", given, linear, np.ones_like(linear))
+    weight = weights.whole(op.weight).reshape(-1, op.kernel)
+    out, by_weight = np.zeros_like(x), np.zeros_like(weight)
+    for rows in f.each_sequence(text):
+        length = rows.stop - rows.start
+        for j in range(op.kernel):
+            back = min(op.kernel - 1 - j, length)
+            out[rows][: length - back] += given[rows][back:] * weight[:, j]
+            by_weight[:, j] += (given[rows][back:] * x[rows][: length - back]).sum(axis=0)
+    if sink.wants(op.weight):
+        sink.take(op.weight, by_weight)
+    if op.bias is not None and sink.wants(op.bias):
+        sink.take(op.bias, given.sum(axis=0))
+    return out
 
 
 def _rotated_back(op: ops.Rope, given: Floats_, cos: Floats_, sin: Floats_) -> Floats_:

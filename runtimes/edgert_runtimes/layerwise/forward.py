@@ -43,6 +43,8 @@ def activate(gate: Floats_, up: Floats_, kind: str) -> Floats_:
         return gate * sigmoid(1.702 * gate) * (1 + np.clip(up, -7, 7))
     if kind == "sigmoid":
         return sigmoid(gate) * up
+    if kind == "bilinear":
+        return gate * up
     raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")
 
 
@@ -109,6 +111,25 @@ def linear(op: ops.Linear, weights: Floats, x: Floats_) -> Floats_:
 def matrix(op: ops.Linear, weights: Floats) -> Floats_:
     """The weight as [out, in], which one row alone may be without."""
     return np.atleast_2d(weights.whole(op.weight))
+
+
+def sliced(op: ops.Slice, x: Floats_) -> Floats_:
+    """Elements of each group."""
+    return x.reshape(len(x), op.groups, -1)[:, :, op.start : op.start + op.out.width // op.groups].reshape(len(x), -1)
+
+
+def short_conv(op: ops.ShortConv, text: Sequences, weights: Floats, x: Floats_) -> Floats_:
+    """Sequence by sequence."""
+    weight = weights.whole(op.weight).reshape(-1, op.kernel)
+    out = np.zeros_like(x)
+    for rows in each_sequence(text):
+        length = rows.stop - rows.start
+        for j in range(op.kernel):
+            back = min(op.kernel - 1 - j, length)
+            out[rows][back:] += x[rows][: length - back] * weight[:, j]
+    if op.bias is not None:
+        out += weights.whole(op.bias)
+    return out * sigmoid(out) if op.silu else out
 
 
 def angles(op: ops.Rope, weights: Floats, text: Sequences) -> tuple[Floats_, Floats_]:
@@ -278,6 +299,10 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
             return soft_cap(inputs[0], op.cap)
         case ops.GatedActivation():
             return activate(inputs[0], inputs[1], op.kind)
+        case ops.Slice():
+            return sliced(op, *inputs)
+        case ops.ShortConv():
+            return short_conv(op, text, weights, *inputs)
         case ops.Rope():
             return rotated(op, *angles(op, weights, text), *inputs)
         case ops.Attend():

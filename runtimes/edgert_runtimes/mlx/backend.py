@@ -71,7 +71,7 @@ class MlxBackend:
         position = sum(2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches)
         sizes = {
             "weights": sum(layout.nbytes for layout in layouts.values()),
-            "cache": slots * position,
+            "cache": slots * position + FLOAT_BYTES * limits.states * sum(state.size for state in plan.states),
             "workspace": workspace_bytes(plan, limits, fused_attention=device.on_metal()),
         }
         check_memory(sizes, device.device_memory() if limits.memory is None else limits.memory)

@@ -15,11 +15,25 @@ from edgert_models.ops import Value
 from edgert_runtimes.mlx.matrices import HostRows
 from edgert_runtimes.mlx.ops.attention import attend
 from edgert_runtimes.mlx.ops.products import linear, moe
-from edgert_runtimes.mlx.ops.rows import add, embed, gated, layer_norm, pick_rows, rms_norm, rope, scale, soft_cap
+from edgert_runtimes.mlx.ops.recurrent import short_conv
+from edgert_runtimes.mlx.ops.rows import (
+    add,
+    embed,
+    gated,
+    layer_norm,
+    pick_rows,
+    rms_norm,
+    rope,
+    scale,
+    sliced,
+    soft_cap,
+)
 from edgert_runtimes.mlx.step import Function, Inputs, Step
 from edgert_runtimes.mlx.weights import Weights
 
 Values = dict[int, mx.array]
+REMEMBERING = (ops.Attend, ops.ShortConv)
+"""Ops that keep something for later steps."""
 
 
 @dataclass
@@ -36,9 +50,9 @@ class Part:
     fusible: bool
 
     @property
-    def attends(self) -> bool:
-        """Whether it is that which writes the cache of a layer."""
-        return any(isinstance(op, ops.Attend) for op, _ in self.ops)
+    def remembers(self) -> bool:
+        """Whether it is that which writes the cache of a layer, or its state."""
+        return any(isinstance(op, REMEMBERING) for op, _ in self.ops)
 
     def __post_init__(self) -> None:
         self._compiled = mx.compile(self._pure) if self.fusible else None
@@ -85,10 +99,10 @@ def make_parts(
     end = 1 + next(index for index, op in enumerate(plan.ops) if op.out.id == target.id)
 
     def fusible(index: int) -> bool:
-        """Attention goes by the slots of this step; and the host has to be asked for some embeddings."""
+        """Caches and states go by the slots of this step; and the host has to be asked for some embeddings."""
         op = plan.ops[index]
         on_host = isinstance(op, ops.Embed) and isinstance(weights.embeddings[op.weight], HostRows)
-        return not (on_host or isinstance(op, ops.Attend))
+        return not (on_host or isinstance(op, REMEMBERING))
 
     runs = [(key, list(run)) for key, run in groupby(range(end), fusible)]
     if single:
@@ -143,10 +157,14 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return soft_cap(op, weights)
         case ops.GatedActivation():
             return gated(op, weights)
+        case ops.Slice():
+            return sliced(op, weights)
         case ops.Rope():
             return rope(op, weights)
         case ops.Attend():
             return attend(op, weights, dtype)
+        case ops.ShortConv():
+            return short_conv(op, weights)
         case ops.Moe():
             return moe(op, weights, beside)
         case ops.PickRows():

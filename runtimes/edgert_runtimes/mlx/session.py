@@ -22,6 +22,7 @@ from edgert_runtimes.mlx.cache import KINDS, LayerCache
 from edgert_runtimes.mlx.forecast import draw_tokens
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
+from edgert_runtimes.mlx.runs import make_runs
 from edgert_runtimes.mlx.step import Inputs, Step
 from edgert_runtimes.mlx.streams import give_back, take_streams
 from edgert_runtimes.mlx.views import grouped, make_views
@@ -66,6 +67,7 @@ class MlxSession:
         kind, slots = KINDS[KV_TYPES[limits.kv_type]], limits.blocks * limits.block_size
         with mx.stream(self._streams.main):
             self._caches = [LayerCache(kind, cache.kv_heads, slots, cache.head_size) for cache in plan.caches]
+            self._states = [mx.zeros((limits.states, *state.shape)) for state in plan.states]
             self._settle()
         self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}
         self._mixtures = [op for op in plan.ops if isinstance(op, ops.Moe)]
@@ -137,7 +139,7 @@ class MlxSession:
             self._closed = True
             for part in (*self._single, *(part for parts in self._parts.values() for part in parts)):
                 part.close()
-            self._parts, self._single, self._caches, self._begun = {}, [], [], None
+            self._parts, self._single, self._caches, self._states, self._begun = {}, [], [], [], None
             mx.clear_cache()
             self._finalizer()
 
@@ -152,7 +154,7 @@ class MlxSession:
         if self._begun is None:
             return None
         (following, tokens, running), self._begun = self._begun, None
-        names = ("positions", "sequence", "slots", "tables", "pick")
+        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to")
         same = all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
         return running if same and np.array_equal(batch.tokens, np.asarray(tokens)) else None
 
@@ -166,7 +168,8 @@ class MlxSession:
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
         start = mx.array(slots[:1], mx.int32) if in_a_row else None
-        step = Step(Inputs(*arrays), views, start, self._caches)
+        runs = make_runs(batch, self.limits) if self._states else ()
+        step = Step(Inputs(*arrays), views, start, self._caches, runs, self._states)
         values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
@@ -174,7 +177,7 @@ class MlxSession:
         compiled = decoding and profile is None
 
         parts = self._parts[value.id] if profile is None else self._single
-        last = max((index for index, part in enumerate(parts) if part.attends), default=-1)
+        last = max((index for index, part in enumerate(parts) if part.remembers), default=-1)
         run_parts(parts[: last + 1], step, values, compiled=compiled, after=after)
         # From here on every row is by itself: those that nobody wants end here, if there are any.
         if value.picked and len(batch.pick) < len(batch.tokens):
@@ -212,8 +215,8 @@ class MlxSession:
         return after
 
     def _settle(self) -> None:
-        """Compute what the caches still have to."""
-        mx.eval([cache.arrays for cache in self._caches])
+        """Compute what the caches and states still have to."""
+        mx.eval([cache.arrays for cache in self._caches], self._states)
 
     def _check_routers(self, peaks: mx.array) -> None:
         """BackendError where a mixture had a logit that is NaN, or infinite, which softmax makes NaN."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from edgert_runtimes.mlx.cache import LayerCache
+from edgert_runtimes.mlx.runs import Run
 from edgert_runtimes.mlx.views import View
 
 
@@ -24,13 +25,16 @@ class Inputs:
 @dataclass(slots=True)
 class Step:
     """One step. `views` are those of each window; `start` [1] is its first slot, if its slots follow one another;
-    `peaks` collects what routers gave at most, mixture by mixture, in the order of the plan: [1, 1] each.
+    `runs` are what `states` [slots, …] go through. `peaks` collects what routers gave at most, mixture by mixture, in
+    the order of the plan: [1, 1] each.
     """
 
     inputs: Inputs
     views: Mapping[int | None, Sequence[View]] = field(default_factory=dict)
     start: mx.array | None = None
     caches: Sequence[LayerCache] = ()
+    runs: Sequence[Run] = ()
+    states: Sequence[mx.array] = ()
     peaks: list[mx.array] = field(default_factory=list)
 
 

@@ -22,9 +22,11 @@ from edgert_runtimes.base import (
     Progress,
     WeightProvider,
 )
+from edgert_runtimes.batches import runs_of
 from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
 from edgert_runtimes.reference.cache import Cache
 from edgert_runtimes.reference.ops import Weights, run
+from edgert_runtimes.reference.recurrent import NO_RUNS, RECURRENT, recur
 from edgert_runtimes.weights import check_weights
 
 _WHOLE_NUMBERS = {BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64}
@@ -63,7 +65,8 @@ class ReferenceSession:
     def __init__(self, plan: Plan, weights: WeightProvider, limits: Limits) -> None:
         start = time.perf_counter()
         slots = limits.blocks * limits.block_size
-        cache_bytes = sum(2 * slots * cache.width * np.dtype(np.float32).itemsize for cache in plan.caches)
+        cache_bytes = 4 * sum(2 * slots * cache.width for cache in plan.caches)
+        cache_bytes += 4 * sum(limits.states * state.size for state in plan.states)
         if limits.memory is not None and cache_bytes > limits.memory:
             raise MemoryBudgetError(
                 f"the cache needs {cache_bytes} bytes, {limits.memory} are allowed",
@@ -74,6 +77,7 @@ class ReferenceSession:
         self._plan = plan
         self._weights = Weights(weights)
         self._caches = [Cache(slots, cache.width, limits.block_size, KV_TYPES[limits.kv_type]) for cache in plan.caches]
+        self._states = [np.zeros((limits.states, *state.shape), np.float32) for state in plan.states]
         self._closed = False
         self.report = LoadReport(
             backend="reference",
@@ -92,11 +96,15 @@ class ReferenceSession:
         """See Session."""
         if self._closed:
             raise BackendError("the session is closed")
+        runs = runs_of(batch, self.limits) if self._states else NO_RUNS
         values: dict[int, Float32] = {}
         target = self._plan.hidden if hidden else self._plan.logits
         for op in self._plan.ops:
             inputs = [values[value.id] for value in op.inputs]
-            values[op.out.id] = run(op, batch, self._weights, self._caches, inputs)
+            if isinstance(op, RECURRENT):
+                values[op.out.id] = recur(op, runs, self._weights, self._states[op.state], inputs)
+            else:
+                values[op.out.id] = run(op, batch, self._weights, self._caches, inputs)
             if op.out.id == target.id:
                 break
         return values[target.id]
@@ -117,4 +125,4 @@ class ReferenceSession:
     def close(self) -> None:
         """See Session."""
         self._closed = True
-        self._caches = []
+        self._caches, self._states = [], []

@@ -66,6 +66,8 @@ def activate(gate: Float64, up: Float64, kind: str) -> Float64:
             return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))
         if kind == "sigmoid":
             return up / (1.0 + np.exp(-gate))
+        if kind == "bilinear":
+            return gate * up
     raise UnsupportedError(f"activation '{kind}' is not supported")
 
 
@@ -110,6 +112,12 @@ def linear(op: ops.Linear, weights: Weights, x: Float64) -> Float64:
     """Matrix product and bias."""
     y = weights.project(x, op.weight)
     return y if op.bias is None else y + weights.vector(op.bias)
+
+
+def sliced(op: ops.Slice, x: Float64) -> Float64:
+    """Elements of each group."""
+    parts = x.reshape(len(x), op.groups, -1)[:, :, op.start : op.start + op.out.width // op.groups]
+    return parts.reshape(len(x), -1)
 
 
 def rope(op: ops.Rope, batch: Batch, weights: Weights, x: Float64) -> Float64:
@@ -208,6 +216,8 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
             y = soft_cap(x[0], op.cap)
         case ops.GatedActivation():
             y = activate(x[0], x[1], op.kind)
+        case ops.Slice():
+            y = sliced(op, *x)
         case ops.Rope():
             y = rope(op, batch, weights, *x)
         case ops.Attend():

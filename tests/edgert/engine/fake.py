@@ -9,10 +9,12 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 from edgert_models.errors import BackendError, CancelledError
 from edgert_runtimes.base import Batch, Limits, LoadReport, OpTime
+from edgert_runtimes.batches import runs_of
 
 from edgert.engine.engine import Engine
 from edgert.engine.params import SamplingParams
@@ -125,6 +127,30 @@ class FakeSession:
         return self._tokens[slots]
 
 
+class RecurrentSession(FakeSession):
+    """One that remembers the history in slots of states, and believes these; steps that fail spoil what they write."""
+
+    def __init__(self, limits: Limits, **options: Any) -> None:
+        super().__init__(limits, **options)
+        self.states: list[tuple[int, ...] | None] = [None] * limits.states
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> np.ndarray:
+        runs = runs_of(batch, self.limits)
+        before = [() if source < 0 else self.states[source] for *_, source, _ in runs.tolist()]
+        for (first, _, _, target), known in zip(runs.tolist(), before, strict=True):
+            assert known is not None, "the slot has no state"
+            assert len(known) == batch.positions[first], "the state is one of other positions"
+            self.states[target] = None
+        out = super().step(batch, hidden=hidden)
+        for (first, count, _, target), known in zip(runs.tolist(), before, strict=True):
+            self.states[target] = (*known, *batch.tokens[first : first + count].tolist())
+        for row, logits in zip(batch.pick, out, strict=True):
+            first, _, _, target = runs[batch.sequence[row]].tolist()
+            seen = self.states[target][: batch.positions[row] + 1]
+            np.testing.assert_array_equal(logits, history_logits(seen, len(logits)))
+        return out
+
+
 class Collector:
     """Keeps a request's events, and waits for the last."""
 
@@ -185,6 +211,7 @@ __all__ = [
     "Collector",
     "FakeSession",
     "OnEvent",
+    "RecurrentSession",
     "expected",
     "greedy",
     "history_logits",

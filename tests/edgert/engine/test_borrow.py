@@ -8,12 +8,14 @@ from edgert_models.errors import CancelledError, RequestError
 from edgert_runtimes.base import Session
 
 from edgert.engine.params import SamplingParams
+from edgert.engine.worker import Room
 from tests.edgert.engine.fake import Collector, FakeSession, expected, greedy, limits, make_engine, start
 
 
-def scribble(session: Session, blocks: Sequence[int]) -> tuple[int, Sequence[int]]:
+def scribble(session: Session, room: Room) -> tuple[int, Sequence[int]]:
     """Spoil what is in the blocks."""
     assert isinstance(session, FakeSession)
+    blocks = room.blocks
     size = session.limits.block_size
     for block in blocks:
         session._tokens[block * size : (block + 1) * size] = 49
@@ -46,7 +48,7 @@ def test_errors_of_the_work_are_the_callers() -> None:
     with pytest.raises(RequestError, match="17 blocks of the cache are wanted, 16 of 16 are free"):
         engine.borrow(17, scribble)
     with pytest.raises(ZeroDivisionError):
-        engine.borrow(3, lambda session, blocks: 1 / 0)
+        engine.borrow(3, lambda session, room: 1 / 0)
     assert engine.statistics().blocks_held == 0
     engine.close()
     with pytest.raises(CancelledError, match="the model was closed"):

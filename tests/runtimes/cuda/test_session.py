@@ -11,6 +11,7 @@ from edgert_models.errors import BackendError, CancelledError, FileFormatError, 
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import AheadSession, Batch, Draw
+from edgert_runtimes.conformance.cases import plan_of
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cuda.backend import CudaBackend
 from edgert_runtimes.cuda.session import CudaSession
@@ -54,6 +55,17 @@ def test_whole_models_agree_with_the_reference(backend: CudaBackend, architectur
     for step in (one(), several, decode((9, 8), (3, 0), (4, 0), first=0)):
         assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
         assert normalized_error(ours.step(step, hidden=True), reference.step(step, hidden=True)) < 1e-9
+    ours.close()
+
+
+def test_rows_that_pad_a_batch_touch_no_state(backend: CudaBackend) -> None:
+    """Nine sequences take a graph of sixteen rows."""
+    plan = plan_of(lambda g, x: g.short_conv(x, "conv", 3))
+    weights, own = random_weights(plan, 2), limits(sequences=12, states=12)
+    ours, reference = (each.load(plan, weights, own) for each in (backend, ReferenceBackend()))
+    for position in range(4):
+        step = batch([([9 * position + i], position, range(i, i + 1)) for i in range(9)])
+        assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
     ours.close()
 
 

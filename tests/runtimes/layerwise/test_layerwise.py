@@ -11,7 +11,7 @@ from edgert_models.errors import BackendError
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
-from edgert_models.spec import ModelSpec, Scales
+from edgert_models.spec import ModelSpec, Recurrence, Scales
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile
@@ -56,6 +56,12 @@ SPECS = {
     "groups": {
         "shared_feed_forward": 64,
         "router": Router(normalize=False, scale=3.0, group_best=1, groups=4, groups_used=2),
+    },
+    "lfm2": {
+        "architecture": "lfm2",
+        "experts": 0,
+        "qk_norm": "head",
+        "recurrence": Recurrence(layers=(True, False), kernel=3),
     },
     "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }

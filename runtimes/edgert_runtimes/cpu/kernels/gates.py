@@ -73,9 +73,21 @@ def swiglu_oai(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: 
     _gated(b, (out, gate, up), n, activation)
 
 
+@ir_kernel(name="gate.bilinear", key=SOURCES)
+def bilinear(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "bilinear"."""
+    _gated(b, (out, gate, up), n, b.fmul)
+
+
 @ir_kernel(name="gate.sigmoid", key=SOURCES)
 def sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
-    """The kind "sigmoid": one gate for n floats; out may be up."""
+    """The kind "sigmoid"."""
+    _gated(b, (out, gate, up), n, lambda z, y: b.fmul(_by_sigmoid(b, emit.real(1.0, z.type), b.fneg(z)), y))
+
+
+@ir_kernel(name="gate.row_sigmoid", key=SOURCES)
+def row_sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "sigmoid" with one gate for n floats; out may be up."""
     single = vectors.vector_types()[0]
     share = _by_sigmoid(b, emit.real(1.0, single), b.fneg(emit.load(b, gate, 0, single)))
 
@@ -87,7 +99,13 @@ def sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.
     for_each(b, n, run)
 
 
-ACTIVATIONS: dict[str, Kernel] = {"silu": silu, "gelu": gelu, "swiglu_oai": swiglu_oai}
+ACTIVATIONS: dict[str, Kernel] = {
+    "silu": silu,
+    "gelu": gelu,
+    "swiglu_oai": swiglu_oai,
+    "bilinear": bilinear,
+    "sigmoid": sigmoid,
+}
 """By the name of the kind, where gates are as wide as what they let through."""
-ROW_GATES: dict[str, Kernel] = {"sigmoid": sigmoid}
-"""By the name of the kind, where a gate holds for a row."""
+ROW_GATES: dict[str, Kernel] = {"sigmoid": row_sigmoid}
+"""By the name of the kind, where a gate of width 1 holds for a row."""

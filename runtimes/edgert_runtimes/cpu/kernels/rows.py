@@ -163,6 +163,22 @@ def gate(state: int, record: int, chunk: int, thread: int) -> None:
         call4(load_i64(record, ACTIVATE), out, x, y, width)
 
 
+START = OPERANDS + 9  # with GROUPS
+X_WIDTH = OPERANDS + 10
+
+
+@kernel
+def slice_rows(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.Slice`; X_WIDTH is that of a whole row."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    groups, width = load_i64(record, GROUPS), load_i64(record, WIDTH) // load_i64(record, GROUPS)
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + load_i64(record, START))
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        for group in range(groups):
+            copy_bytes(out + 4 * group * width, x + 4 * group * (load_i64(record, X_WIDTH) // groups), 4 * width)
+
+
 @kernel
 def pick_rows(state: int, record: int, chunk: int, thread: int) -> None:
     """out[i] = x[pick[i]]."""

@@ -36,6 +36,8 @@ SCRATCH = 52  # address of the first thread's scratch
 SCRATCH_BYTES = 53  # of each thread
 SPIN = 54  # rounds of waiting before yielding the core
 PROFILE = 55  # 0, or the address of int64 [records + 1]: when each record began, and when the last one ended, in ns
+RUNS = 56  # address of int32 [sequences, 4], see `batches.runs_of`; only for models with recurrent states
+SEQUENCES = 57  # of the batch
 STATE_WORDS = 64
 
 INTERRUPTED = -1

@@ -206,6 +206,18 @@ def divide_by(b: ir.IRBuilder, x: ir.Value, n: ir.Value, divisor: ir.Value) -> N
 
 
 @primitive("void(i64, i64, i64)")
+def silu(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value) -> None:
+    """out[i] = x[i] / (1 + e^-x[i]) for n floats; out may be x."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        z = emit.load(b, b.add(x, offset), 0, kind, align=4)
+        below = b.fadd(emit.real(1.0, z.type), emit_exp(b, b.fneg(z)))
+        emit.store(b, b.add(out, offset), 0, b.fdiv(z, below), align=4)
+
+    for_each(b, n, run)
+
+
+@primitive("void(i64, i64, i64)")
 def add_to(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value) -> None:
     """out[i] += x[i] for n floats."""
 

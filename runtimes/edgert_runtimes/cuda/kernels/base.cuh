@@ -114,6 +114,12 @@ struct Gelu {  // as tanh approximates it
         return 0.5f * z * (1.0f + tanhf(0.7978845608f * (z + 0.044715f * z * z * z))) * y;
     }
 };
+struct Sigmoid {
+    static __device__ __forceinline__ float of(float z, float y) { return y / (1.0f + expf(-z)); }
+};
+struct Bilinear {
+    static __device__ __forceinline__ float of(float z, float y) { return z * y; }
+};
 struct SwigluOai {  // gpt-oss
     static __device__ __forceinline__ float of(float z, float y) {
         z = z > 7.0f ? 7.0f : z;  // a NaN stays one

@@ -117,6 +117,12 @@ __device__ __forceinline__ void gate_rows(const float *gate, const float *up, fl
     if (i < (i64)rows * width) y[i] = up[i] / (1.0f + expf(-gate[i / width]));
 }
 
+/* y [parts, width] = elements start … start + width of x [parts, x_width]. */
+__device__ __forceinline__ void slice_parts(const float *x, float *y, i64 parts, int width, int x_width, int start) {
+    i64 i = element();
+    if (i < parts * width) y[i] = x[i / width * x_width + start + i % width];
+}
+
 __device__ __forceinline__ void pick_rows(const float *x, const int *pick, float *y, int picked, int width) {
     i64 i = element();
     if (i < (i64)picked * width) y[i] = x[(i64)pick[i / width] * width + i % width];

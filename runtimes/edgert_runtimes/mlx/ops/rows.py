@@ -77,12 +77,20 @@ def activate(kind: str) -> Function:
         return _swiglu_oai
     if kind == "sigmoid":
         return lambda gate, up: mx.sigmoid(gate) * up
+    if kind == "bilinear":
+        return lambda gate, up: gate * up
     raise UnsupportedError(f"activation '{kind}' is not supported by the mlx backend")
 
 
 def _swiglu_oai(gate: mx.array, up: mx.array) -> mx.array:
     gate = mx.minimum(gate, 7.0)
     return gate * mx.sigmoid(1.702 * gate) * (1 + mx.clip(up, -7.0, 7.0))
+
+
+def sliced(op: ops.Slice, weights: Weights) -> Function:
+    """Elements of each group."""
+    part = slice(op.start, op.start + op.out.width // op.groups)
+    return lambda step, x: x.reshape(len(x), op.groups, -1)[:, :, part].reshape(len(x), -1)
 
 
 def rope(op: ops.Rope, weights: Weights) -> Function:

@@ -30,6 +30,7 @@ from edgert_runtimes.cuda.kernels.catalogue.experts import (
     route,
 )
 from edgert_runtimes.cuda.kernels.catalogue.matrices import COLUMNS, embed, gemm, linear
+from edgert_runtimes.cuda.kernels.catalogue.recurrent import short_conv
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
     angles,
@@ -42,16 +43,18 @@ from edgert_runtimes.cuda.kernels.catalogue.rows import (
     rms_norm_groups,
     rope,
     scale,
+    slice_parts,
     soft_cap,
 )
 from edgert_runtimes.cuda.kernels.catalogue.sampling import argmax, sample
-from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS, BLOCKS, FLOATS, WEIGHTS, reads_codes
+from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS, BLOCKS, FLOATS, GATES, WEIGHTS, reads_codes
 
 __all__ = [
     "ACTIVATIONS",
     "BLOCKS",
     "COLUMNS",
     "FLOATS",
+    "GATES",
     "KV_TYPES",
     "MOST_GROUPS",
     "QUERIES",
@@ -87,6 +90,8 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "short_conv",
+    "slice_parts",
     "soft_cap",
     "store",
     "tile_rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgert_models.rope import RopeLayout
 
-from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS
+from edgert_runtimes.cuda.kernels.catalogue.types import GATES
 from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
 
 
@@ -124,7 +124,7 @@ def gate(activation: str) -> Kernel:
     return Kernel(
         name=f"gate_{activation}",
         header="rows.cuh",
-        call=f"gate<{ACTIVATIONS[activation]}>",
+        call=f"gate<{GATES[activation]}>",
         signature="const float *gate, const float *up, float *y, s8 *codes, float4 *scales, i64 n",
         threads=256,
         blocks=lambda a: ceil_div(a["n"], 256),
@@ -140,6 +140,18 @@ def gate_rows() -> Kernel:
         signature="const float *gate, const float *up, float *y, int rows, int width",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),
+    )
+
+
+def slice_parts() -> Kernel:
+    """y [parts, width] = elements from `start` on of x [parts, x_width]."""
+    return Kernel(
+        name="slice_parts",
+        header="rows.cuh",
+        call="slice_parts",
+        signature="const float *x, float *y, i64 parts, int width, int x_width, int start",
+        threads=256,
+        blocks=lambda a: ceil_div(a["parts"] * a["width"], 256),
     )
 
 

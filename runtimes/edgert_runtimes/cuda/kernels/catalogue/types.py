@@ -16,7 +16,9 @@ BLOCKS = tuple(
 WEIGHTS = FLOATS + BLOCKS
 """Types that matrices, experts and embeddings may have."""
 ACTIVATIONS = {"silu": "Silu", "gelu": "Gelu", "swiglu_oai": "SwigluOai"}
-"""Gated activations, and their names in `base.cuh`."""
+"""Gated activations of experts, and their names in `base.cuh`."""
+GATES = ACTIVATIONS | {"sigmoid": "Sigmoid", "bilinear": "Bilinear"}
+"""All gated activations."""
 OUTPUTS = 8
 """Outputs of a block of `linear` and `experts_down`: two a warp."""
 TILE_OUT, TILE_ROWS = 128, 64

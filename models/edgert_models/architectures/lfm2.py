@@ -1,0 +1,112 @@
+"""LFM2: short convolutions with two gates in most layers, attention with normalised queries and keys in the others.
+
+Sources: transformers' `modeling_lfm2`; llama.cpp's `conversion/lfm2.py` and `models/lfm2.cpp` for the names in GGUF.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgert_models.architecture import COMMON_NAMES, Architecture, attention, feed_forward, predict, stored
+from edgert_models.config import Config, decoder_sizes, recurrent_layers
+from edgert_models.graph import Graph, Plan
+from edgert_models.ops import Value
+from edgert_models.rope import RopeLayout
+from edgert_models.sources import Source, Stored
+from edgert_models.spec import MAX_LAYERS, ModelSpec, Recurrence
+
+_LAYER = "model.layers.{i}"
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of Lfm2ForCausalLM."""
+    return ModelSpec(architecture="lfm2", **{**hybrid_sizes(c), "feed_forward": _feed_forward(c)})
+
+
+def hybrid_sizes(c: Config) -> dict[str, Any]:
+    """The ModelSpec fields of all models with such layers; biases of convolutions are refused."""
+    c.refuse_unless("conv_bias", (False,), default=False)
+    layers = range(min(c.integer("num_hidden_layers"), MAX_LAYERS))
+    attends = c.get("full_attn_idxs") or layers
+    c = Config(
+        {
+            "rope_theta": 1000000.0,
+            "layer_types": ["full_attention" if i in attends else "conv" for i in layers],
+            "tie_word_embeddings": c.boolean("tie_embedding", True),
+            **{key: value for key, value in c.items() if value is not None},
+            "rms_norm_eps": c.number("norm_eps", default=1e-5),
+        }
+    )
+    return {
+        **decoder_sizes(c, RopeLayout.HALVES),
+        "attention_bias": False,
+        "output_bias": False,
+        "qk_norm": "head",
+        "recurrence": Recurrence(layers=recurrent_layers(c, "conv"), kernel=c.integer("conv_L_cache", default=3)),
+    }
+
+
+def _feed_forward(c: Config) -> int:
+    """The width of the feed-forward network, as `Lfm2MLP` adjusts what the config says."""
+    width = c.integer("block_ff_dim", "intermediate_size")
+    if not c.boolean("block_auto_adjust_ff_dim", True):
+        return width
+    multiple = c.integer("block_multiple_of", default=256)
+    return multiple * -(-int(c.number("block_ffn_dim_multiplier", default=1.0) * int(2 * width / 3)) // multiple)
+
+
+def short_convolution(g: Graph, x: Value, block: str, kernel: int) -> Value:
+    """A convolution of what one gate lets in, and what another gate lets out."""
+    width = g.spec.width
+    projected = g.linear(x, f"{block}.shortconv.in_proj", 3 * width)
+    inward, outward, y = (g.slice(projected, part * width, width) for part in range(3))
+    y = g.short_conv(g.gated(inward, y, "bilinear"), f"{block}.shortconv.conv", kernel)
+    return g.linear(g.gated(outward, y, "bilinear"), f"{block}.shortconv.out_proj", width)
+
+
+def wire(g: Graph) -> Plan:
+    """The wiring of `pre_norm_decoder`, with convolutions in place of attention in some layers."""
+    s = g.spec
+    assert s.recurrence is not None
+    x = g.embed()
+    for i in range(s.layers):
+        block = f"blk.{i}"
+        y = g.rms_norm(x, f"{block}.attn_norm.weight")
+        if s.recurs(i):
+            y = short_convolution(g, y, block, s.recurrence.kernel)
+        else:
+            y = attention(g, y, block, window=None, rope=s.rope)
+        x = g.add(x, y)
+        x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm.weight"), i))
+    return predict(g, x, name="token_embd_norm")
+
+
+NAMES: dict[str, Source] = {
+    **COMMON_NAMES,
+    **stored(
+        token_embd_norm="model.embedding_norm",
+        attn_norm=f"{_LAYER}.operator_norm",
+        attn_output=f"{_LAYER}.self_attn.out_proj",
+        attn_q_norm=f"{_LAYER}.self_attn.q_layernorm",
+        attn_k_norm=f"{_LAYER}.self_attn.k_layernorm",
+        ffn_norm=f"{_LAYER}.ffn_norm",
+        ffn_gate=f"{_LAYER}.feed_forward.w1",
+        ffn_up=f"{_LAYER}.feed_forward.w3",
+        ffn_down=f"{_LAYER}.feed_forward.w2",
+    ),
+    **{
+        f"shortconv.{part}.weight": Stored((f"{_LAYER}.conv.{part}.weight",))
+        for part in ("in_proj", "conv", "out_proj")
+    },
+}
+ARCHITECTURE = Architecture(
+    name="lfm2",
+    title="LFM2",
+    hf_classes=("Lfm2ForCausalLM",),
+    config=config,
+    wire=wire,
+    names=NAMES,
+    rope_layout=RopeLayout.HALVES,
+    qk_norm="head",
+    notes="Short convolutions, whose state is kept beside the cache. `conv_bias` is refused.",
+)

@@ -1,0 +1,49 @@
+"""Cases of ops with a state: shapes, chunks, sequences that begin, go on and take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from edgert_models.graph import Graph
+from edgert_models.ops import Value
+
+from edgert_runtimes.base import Batch
+from edgert_runtimes.conformance.cases import Case, Wire, tokens
+from edgert_runtimes.conformance.tiny import batch
+
+
+def steps() -> list[Batch]:
+    """Sequences of one to 37 rows, in chunks, decoding together, one of them from the states of another."""
+    first, second, third = [5, 3, 9], [2, 8, 0], [7, 10, 6]
+    found = [
+        batch([(tokens(37, 1), 0, first)]),
+        batch([(tokens(1, 2), 37, first), (tokens(20, 3), 0, second)]),
+        batch([(tokens(1, 4), 38, first), (tokens(2, 5), 20, second), (tokens(1, 6), 0, third)], pick=[2, 0, 3]),
+        batch([(tokens(1, 7), 39, first), (tokens(1, 8), 22, second), (tokens(1, 9), 1, third)]),
+        batch([(tokens(3, 10), 40, first), (tokens(2, 11), 23, second), (tokens(1, 12), 2, third)]),
+        batch([(tokens(1, 13), 43, first), (tokens(1, 14), 25, second)]),
+    ]
+    forked = batch([(tokens(2, 15), 44, first), (tokens(2, 16), 44, second)])
+    slots = {"state_from": [5, 5], "state_to": [20, 21]}
+    return [*found, replace(forked, **{name: np.array(each, np.int32) for name, each in slots.items()})]
+
+
+def recurrent_cases() -> Iterator[Case]:
+    """All of them."""
+    for kernel, width, bias, silu in ((3, 64, False, False), (4, 300, True, True), (2, 20, True, False)):
+        yield _case(
+            "short_conv", f"{kernel} rows of {width}, bias {bias}, silu {silu}", _conv(width, kernel, bias, silu)
+        )
+
+
+def _case(op: str, name: str, wire: Wire) -> Case:
+    return Case(op=op, name=name, wire=wire, steps=steps())
+
+
+def _conv(width: int, kernel: int, bias: bool, silu: bool) -> Wire:
+    def wire(g: Graph, x: Value) -> Value:
+        return g.short_conv(g.linear(x, "in", width), "conv", kernel, bias=bias, silu=silu)
+
+    return wire

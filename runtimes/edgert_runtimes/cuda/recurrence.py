@@ -1,0 +1,47 @@
+"""The lowering of ops with a state: one launch goes through the rows of every sequence."""
+
+from __future__ import annotations
+
+from edgert_models import ops
+
+from edgert_runtimes.base import Limits
+from edgert_runtimes.cuda.device import Launch
+from edgert_runtimes.cuda.kernels import catalogue
+from edgert_runtimes.cuda.placing import Lowering
+from edgert_runtimes.cuda.program import Memory, Shape
+from edgert_runtimes.memory import aligned
+
+
+def state_bytes(size: int, limits: Limits) -> int:
+    """One op's state of `size` numbers: its slots, and one more for rows that only pad a batch."""
+    return aligned(4 * (limits.states + 1) * size)
+
+
+class RecurrentLowering(Lowering):
+    """See `lower`."""
+
+    def short_conv(self, op: ops.ShortConv) -> None:
+        """A thread goes through the rows of one sequence in one channel."""
+        state, x = self._state(op.state), self.place(op.x)
+        self.give(op)
+        y, width = self.place(op.out), op.out.width
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            arguments = {
+                "x": m.workspace + x,
+                "runs": m.inputs["runs"],
+                "weight": m.weights[op.weight],
+                "bias": m.weights[op.bias] if op.bias else 0,
+                "state": m.states + state,
+                "y": m.workspace + y,
+            }
+            sizes = {"count": s.runs, "width": width, "taps": op.kernel, "silu": int(op.silu)}
+            return [Launch(catalogue.short_conv(), **arguments, **sizes)]
+
+        self.emit(op, launches)
+
+    def _state(self, number: int) -> int:
+        """Where the slots of a state begin."""
+        sizes = [state_bytes(state.size, self.limits) for state in self.plan.states]
+        self.program.state_bytes = sum(sizes)
+        return sum(sizes[:number])
