@@ -54,6 +54,12 @@ def test_kernels_are_in_it(wheel: zipfile.ZipFile) -> None:
     assert sources <= set(wheel.namelist())
 
 
+def test_the_page_is_in_it(wheel: zipfile.ZipFile) -> None:
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "edgert/server/page/static").iterdir()}
+    assert "edgert/server/page/static/index.html" in files
+    assert files <= set(wheel.namelist())
+
+
 def test_command_is_declared(wheel: zipfile.ZipFile) -> None:
     (entry,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "edgert = edgert.cli.main:run" in wheel.read(entry).decode()

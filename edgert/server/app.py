@@ -20,6 +20,7 @@ from edgert.server.models.leases import Leases
 from edgert.server.native.routes import native_routes
 from edgert.server.ollama.routes import ollama_routes
 from edgert.server.openai.routes import openai_routes
+from edgert.server.page.routes import page_routes
 
 
 def create_app(models: LLM | Fleet, *, check_host: bool = True, api_keys: Sequence[str] = ()) -> FastAPI:
@@ -29,6 +30,7 @@ def create_app(models: LLM | Fleet, *, check_host: bool = True, api_keys: Sequen
     served: Served = Served()
     for router in (native_routes(fleet, served), openai_routes(fleet), anthropic_routes(fleet), ollama_routes(fleet)):
         app.include_router(router)
+    app.include_router(page_routes())
     app.add_exception_handler(EdgertError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

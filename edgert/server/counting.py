@@ -17,6 +17,8 @@ Served = Counter[tuple[str, str, int]]
 
 _METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ID = b"x-request-id"
+_WATCHED = ("/health", "/live", "/metrics")
+"""Routes that are asked again and again by who watches; that it went well is told to debuggers only."""
 _log = logging.getLogger("edgert.access")
 
 
@@ -49,7 +51,8 @@ class Counting:
         try:
             await self._app(scope, receive, counted)
         finally:
-            if _log.isEnabledFor(logging.INFO):
+            level = logging.DEBUG if scope["path"] in _WATCHED and status < 400 else logging.INFO
+            if _log.isEnabledFor(level):
                 fields = {
                     "method": scope["method"][:20],
                     "path": scope["path"][:200],
@@ -58,7 +61,7 @@ class Counting:
                     "client": scope["client"][0] if scope["client"] else "",
                     "id": identifier.decode(),
                 }
-                _log.info("response", extra={FIELDS: fields})
+                _log.log(level, "response", extra={FIELDS: fields})
 
 
 def _identifier(scope: Scope) -> bytes:

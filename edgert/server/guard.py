@@ -11,12 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgert.server.errors import Problem, problem_response
+from edgert.server.page.routes import PAGE_PATHS
 
 MAX_BODY = 8 << 20
 MAX_BODIES = 64 << 20
 """Of all requests under way, so that clients that send at once cannot take the memory."""
 _TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
-_OPEN_PATHS = ("/health",)
+_OPEN_PATHS = frozenset({"/health", *PAGE_PATHS})
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from edgert.server.app import create_app
 from edgert.server.connection import RECEIVE_SECONDS, Connection
 from edgert.server.models.fleet import Fleet
 
+_log = logging.getLogger("edgert.server")
 _DRAIN_SECONDS = 10
 _MAX_HEADER = 32 << 10
 _OTHER_FILES = 256
@@ -29,7 +31,10 @@ def run(fleet: Fleet, address: Address, *, api_keys: Sequence[str] = (), connect
     _allow_files(connections + _OTHER_FILES)
     listener = address.listen()
     try:
-        print(f"{_names(fleet)} at {address.url(listener)}" + ("" if address.path else "/v1"), flush=True)
+        url = address.url(listener)
+        print(f"{_names(fleet)} at {url}" + ("" if address.path else "/v1"), flush=True)
+        if address.path is None:
+            _log.info("to chat, and to watch the machine, open %s", url)
         app = create_app(fleet, check_host=address.path is None and address.local, api_keys=api_keys)
         server = make_server(app, address, connections)
         with _surviving_sigterm(), asyncio.Runner(loop_factory=_Loop) as runner:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -53,10 +54,12 @@ class ScriptedSession:
         )
         self.script: Sequence[int] = ()
         self.begin: int | None = None
+        self.pace = 0.0  # seconds that a step takes
         self._vocabulary = vocabulary
 
     def step(self, batch: Batch, *, hidden: bool = False) -> np.ndarray:
         assert not hidden
+        time.sleep(self.pace)
         logits = np.zeros((len(batch.pick), self._vocabulary), np.float32)
         for row, pick in enumerate(batch.pick):
             position = int(batch.positions[pick])
@@ -85,13 +88,16 @@ class ScriptedBackend:
         return self.session
 
 
-Say = Callable[[str], None]
+class Say(Protocol):
+    """Sets what a model says next, up to its end token, and the seconds that it takes for each token."""
+
+    def __call__(self, text: str, pace: float = 0.0) -> None: ...
 
 
 def open_scripted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, template: str = TEMPLATE, special: Sequence[str] = ()
 ) -> tuple[LLM, Say]:
-    """A model with this chat template, and a function that sets what it says next, up to its end token.
+    """A model with this chat template, and a function that sets what it says.
 
     `special` are further control tokens of its vocabulary.
     """
@@ -104,10 +110,10 @@ def open_scripted(
     monkeypatch.setattr("edgert.llm.get_backend", lambda name: backend)
     llm = LLM(path, context=2048)
 
-    def say(text: str) -> None:
+    def say(text: str, pace: float = 0.0) -> None:
         end = llm.tokenizer.eos_id
         assert end is not None
-        backend.session.begin = None
+        backend.session.begin, backend.session.pace = None, pace
         backend.session.script = [*llm.tokenize(text, add_special=False), end]
 
     return llm, say
