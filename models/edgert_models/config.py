@@ -100,6 +100,9 @@ def _ropes(c: Config) -> tuple[Config, Config | None]:
     if not isinstance(given, Mapping) or not isinstance(given.get(_FULL), Mapping):
         return c, None
     full, within = (Config({**c, "rope_parameters": given.get(kind) or {}}) for kind in (_FULL, _WINDOWED))
+    kind = within["rope_parameters"].get("rope_type", "default")
+    if kind != "default":
+        raise UnsupportedError(f"config.json: rope in layers with a window must be unscaled, not '{kind}'")
     return full, within
 
 
@@ -118,6 +121,15 @@ def windows(c: Config, *, period: int) -> dict[str, Any]:
 def layer_count(c: Config) -> int:
     """`num_hidden_layers`, or as many as may be: what says something of every layer is never longer."""
     return min(c.integer("num_hidden_layers"), MAX_LAYERS)
+
+
+def mlp_layers(c: Config) -> dict[str, Any]:
+    """The same by `mlp_layer_types`, which says dense or sparse of every layer."""
+    layers = layer_count(c)
+    kinds = c.get("mlp_layer_types") or ["sparse"] * layers
+    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {"dense", "sparse"}:
+        raise UnsupportedError(f"config.json: mlp_layer_types must say dense or sparse of every layer, not {kinds}")
+    return sparse_layers(kind == "sparse" for kind in kinds)
 
 
 def sparse_layers(flags: Iterable[bool]) -> dict[str, Any]:

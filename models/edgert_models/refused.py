@@ -61,7 +61,6 @@ NEEDS: Mapping[str, str] = {
     "Lfm2MoeForCausalLM": _CONVOLUTIONS,
     "Llama4ForCausalLM": "attention within chunks, and experts whose inputs are scaled",
     "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
-    "MellumForCausalLM": "a rope of its own in layers with windows, beside experts",
     "MiMoV2FlashForCausalLM": f"{_SIGMOID}, and numbers and sizes of heads that differ by layer",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
     "MiniMaxM2ForCausalLM": _SIGMOID,

@@ -21,6 +21,7 @@ from edgert_models.architectures import (
     hunyuan_dense,
     lfm2,
     llama,
+    mellum,
     mixtral,
     olmo2,
     olmoe,
@@ -42,6 +43,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
     module.ARCHITECTURE
     for module in (
         llama,
+        mellum,
         mixtral,
         cohere,
         cohere2,

@@ -77,6 +77,14 @@ def olmo3(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **DENSE, "num_hidden_layers": 5, "intermediate_size": 48, "sliding_window": 5, **changes}
 
 
+def mellum(base: float, **changes: Any) -> dict[str, Any]:
+    """A layer with a window and a base of its own, and one without."""
+    scaled = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+    rope = {"sliding_attention": {"rope_type": "default", "rope_theta": base}, "full_attention": scaled}
+    kinds = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "rope_parameters": rope}
+    return {**qwen3moe(head_dim=16), **kinds, "intermediate_size": 48, **changes}
+
+
 def cohere(**changes: Any) -> dict[str, Any]:
     return {**SMALL, "intermediate_size": 96, "layer_norm_eps": 1e-3, "logit_scale": 0.3, **changes}
 
@@ -210,6 +218,8 @@ GOLDENS = {
     "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(**ALL_PAIRS), mxfp4=True, gains=GPT_OSS_GAINS),
     "command-r": Golden("Cohere", cohere(rope_theta=100.0)),
     "cohere2": Golden("Cohere2", cohere(sliding_window=5, layer_types=["full_attention", "sliding_attention"])),
+    "mellum": Golden("Mellum", mellum(10000.0)),
+    "mellum-dense": Golden("Mellum", mellum(100.0, mlp_layer_types=["dense", "sparse"])),
     "gemma": Golden("Gemma", gemma(), zero_centred=True),
     "gemma2": Golden("Gemma2", gemma(**GEMMA2), zero_centred=True, gains=GEMMA_GAINS),
     "gemma3": Golden(

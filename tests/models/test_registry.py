@@ -115,6 +115,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "command-r": {"architectures": ["CohereForCausalLM"], **SIZES, "layer_norm_eps": 1e-4, "logit_scale": 0.8},
     "cohere2": {"architectures": ["Cohere2ForCausalLM"], **SIZES, "num_hidden_layers": 4, "sliding_window": 16},
+    "mellum": {
+        "architectures": ["MellumForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_local_experts": 4,
+        "moe_intermediate_size": 32,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "mlp_layer_types": ["dense", "sparse"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+        },
+    },
     "gemma": {"architectures": ["GemmaForCausalLM"], **SIZES, "head_dim": 32, "hidden_act": "gelu_pytorch_tanh"},
     "gemma2": {
         "architectures": ["Gemma2ForCausalLM"],
@@ -519,6 +533,12 @@ def test_rope_layouts() -> None:
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
         ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
+        (
+            "mellum",
+            {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope in layers with a window must be unscaled, not 'linear'",
+        ),
+        ("mellum", {"mlp_layer_types": ["dense"]}, "mlp_layer_types must say dense or sparse of every layer"),
         ("command-r", {"use_qk_norm": True}, "use_qk_norm=True is not supported"),
         ("gemma", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; supported: 'gelu_pytorch_tanh'"),
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),

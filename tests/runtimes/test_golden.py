@@ -49,6 +49,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "exaone4-windows",
         "gemma2",
         "gemma3",
+        "mellum",
         "gpt-oss",
         "hunyuan-dense",
         "lfm2",

@@ -32,7 +32,13 @@ DIFFERENT = {
     "qwen2moe-fused",
     "qwen3moe-plain-weights",
 }  # the converter warns of these
-NOT_LOADED = {"ernie4.5-biased", "flex-olmo", "qwen2moe-dense-layers", "qwen3moe-dense-layers"}  # of these too
+NOT_LOADED = {
+    "mellum-dense",
+    "ernie4.5-biased",
+    "flex-olmo",
+    "qwen2moe-dense-layers",
+    "qwen3moe-dense-layers",
+}  # of these too
 GELU = {"gemma", "gemma2", "gemma3"}  # which llama.cpp looks up in a table of halves
 KEPT = {"gpt-oss-mxfp4"}  # experts that stay in their type in every mix
 WIDE: dict[str, dict[str, Any]] = {

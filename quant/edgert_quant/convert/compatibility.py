@@ -8,11 +8,11 @@ from dataclasses import replace
 from edgert_models.registry import architecture_named
 from edgert_models.spec import ModelSpec
 
-_OWN_OUTPUT = ("gpt-oss", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3", "gpt-oss", "olmo2")  # what it reads windows of
+_OWN_OUTPUT = ("gpt-oss", "mellum", "olmo2", "olmoe", "qwen2moe")
+_SOME_WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")  # what it reads windows of
 _UNKNOWN = ("flexolmo",)
 _READS_SCALE = ("granite", "granitemoe")  # of scores
-_ALL_SPARSE = ("qwen2moe", "qwen3moe")
+_ALL_SPARSE = ("mellum", "qwen2moe", "qwen3moe")
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "cohere2",
@@ -22,6 +22,7 @@ _NO_OUTPUT_BIAS = (
     "gemma3",
     "exaone4",
     "hunyuan-dense",
+    "mellum",
     "olmo2",
     "olmoe",
     "qwen3",
@@ -45,9 +46,10 @@ def score_scale(spec: ModelSpec) -> float:
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
     """A sentence for each thing that llama.cpp would compute differently, or not load."""
     found = []
-    if spec.architecture == "qwen3moe" and not spec.router.normalize:
+    if spec.architecture in ("mellum", "qwen3moe") and not spec.router.normalize:
         found.append(
-            "llama.cpp scales the weights of the chosen experts to sum to one in qwen3moe; this model does not"
+            "llama.cpp scales the weights of the chosen experts to sum to one in "
+            f"{spec.architecture}; this model does not"
         )
     if spec.architecture in ("olmoe", "qwen2moe") and spec.router.normalize:
         found.append(
@@ -76,6 +78,8 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             f"llama.cpp scales scores of attention by {theirs_scale:.4g} in {spec.architecture}, this model does by "
             f"{scale:.4g}"
         )
+    if spec.architecture == "mellum" and spec.window_rope and spec.window_rope.base != spec.rope.base:
+        found.append("llama.cpp turns positions in layers with a window of mellum by the base of the others")
     reasons = []
     if spec.architecture in _ALWAYS_TIED and not spec.tied:
         reasons.append(f"it knows no output matrix in {spec.architecture}")
