@@ -75,7 +75,7 @@ def main() -> None:
         for name in options.types.split(","):
             with edgert.LLM(options.model, context=options.window, kv_type=name, sequences=1) as llm:
                 found = compare(exact, llm, windows)
-            size = sum(2 * KV_TYPES[name].row_bytes(cache.width) for cache in caches)
+            size = sum(KV_TYPES[name].row_bytes(cache.width) for cache in caches)
             results.append({"kv_type": name, "bytes_per_position": size, **found})
         report = {"commit": commit(), "model": exact.name, "tokens": sum(map(len, windows)), "window": options.window}
     print(json.dumps({**report, "results": results}, indent=1))

@@ -50,6 +50,10 @@ def work(plan: Plan, weights: WeightProvider, trial: Trial) -> Work:
                 elements, nbytes = _size(weights, op.weight)
                 read += nbytes
                 operations += 2 * elements * (sequences if op.out.picked else rows)
+            elif isinstance(op, ops.HeadLinear):
+                elements, nbytes = _size(weights, op.weight)
+                read += nbytes
+                operations += 2 * elements * rows
             elif isinstance(op, ops.Moe):
                 touched = 1 - (1 - op.used / op.experts) ** rows
                 for name in (op.gate, op.up, op.down):
@@ -61,8 +65,8 @@ def work(plan: Plan, weights: WeightProvider, trial: Trial) -> Work:
                 seen = np.arange(position + 1, position + each + 1)
                 if op.window is not None:
                     seen = np.minimum(seen, op.window)
-                read += sequences * seen[-1] * 2 * op.k.width * KV_BYTES
-                operations += sequences * float(seen.sum()) * 4 * op.q.width
+                read += sequences * seen[-1] * plan.caches[op.layer].width * KV_BYTES
+                operations += sequences * float(seen.sum()) * 2 * (op.q.width + op.out.width)
     return Work(read, operations)
 
 

@@ -61,7 +61,7 @@ def choose_limits(
     state_bytes = 4 * sum(state.size for state in plan.states)
     # Two for each sequence; beside them checkpoints, as many as are cheap.
     states = 2 * sequences + max(1, min(MOST_CHECKPOINTS, CHECKPOINT_BYTES // state_bytes)) if state_bytes else 0
-    block_bytes = block_size * sum(2 * KV_TYPES[kv_type].row_bytes(cache.width) for cache in plan.caches)
+    block_bytes = block_size * sum(KV_TYPES[kv_type].row_bytes(cache.width) for cache in plan.caches)
     blocks = least * sequences
     if memory is None:
         blocks = max(least, min(blocks, POOL_BYTES // max(1, block_bytes)))
@@ -87,5 +87,5 @@ def choose_limits(
 
 def _all_floats(plan: Plan, weights: WeightProvider) -> bool:
     stored = weights.weights
-    matrices = [name for name, weight in plan.weights.items() if weight.role in (Role.MATRIX, Role.EXPERTS)]
+    matrices = [name for name, weight in plan.weights.items() if weight.role is Role.MATRIX or weight.role.stacked]
     return all(name in stored and stored[name].type in _FLOATS for name in matrices)

@@ -32,7 +32,7 @@ class SquaredInputs(Observer):
         self.squares: dict[str, NDArray[np.float64]] = {}
         self.counts: dict[str, NDArray[np.int64]] = {}
         for weight in weights:
-            experts = weight.shape[0] if weight.role is Role.EXPERTS else 1
+            experts = weight.shape[0] if weight.role.stacked else 1
             self.squares[weight.name] = np.zeros((experts, weight.shape[-1]))
             self.counts[weight.name] = np.zeros(experts, np.int64)
 
@@ -43,7 +43,7 @@ class SquaredInputs(Observer):
         """
 
         def collected(weight: Weight) -> bool:
-            inner = weight.name.startswith(_LAYER) and weight.role in (Role.MATRIX, Role.EXPERTS, Role.ROUTER)
+            inner = weight.name.startswith(_LAYER) and weight.role not in (Role.EMBEDDING, Role.VECTOR)
             return inner or (output and weight.name == _OUTPUT)
 
         return cls(weight for weight in plan.weights.values() if collected(weight))

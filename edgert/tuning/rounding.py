@@ -72,6 +72,8 @@ class Rounder(Observer):
         """See `Observer`."""
         if isinstance(op, ops.Embed) and self._waits(op.weight):  # rows are looked up: there is nothing to make up for
             self._put(op.weight, self._plain(op.weight, 0, self._walk.weights.whole(op.weight)))
+        if isinstance(op, ops.HeadLinear):
+            self._moe, self._pool, self._experts[op.weight] = None, None, {}
         if isinstance(op, ops.Moe):
             self._moe, self._pool = op, _Inputs(inputs[0], self._held)
             for name in (op.gate, op.up, op.down):
@@ -94,9 +96,8 @@ class Rounder(Observer):
             self._replace(name, expert, self.packed.rows[name][expert * count : (expert + 1) * count])
         if not self._waits(name):
             return
-        assert self._moe is not None
         seen = self._seen(x, self._held[rows])
-        pool = None if name == self._moe.down else self._pool
+        pool = None if self._moe is not None and name == self._moe.down else self._pool
         if not seen.prepared:
             many = seen.fitted_rows >= WELL_FED * x.shape[1]
             amounts = (ALONE_TOO if pool is None else OWN_TOO) if many else None
@@ -117,6 +118,8 @@ class Rounder(Observer):
             for name in (op.gate, op.up, op.down):
                 if self._waits(name):
                     self._join(name, op.experts)
+        if isinstance(op, ops.HeadLinear) and self._waits(op.weight):
+            self._join(op.weight, op.heads)
         if isinstance(op, ops.Linear):
             self._walk.weights.replaced.pop(op.weight, None)
 

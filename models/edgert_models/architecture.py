@@ -165,7 +165,7 @@ def attention(
     s = g.spec
     q = g.linear(x, f"{block}.attn_q", s.query_width, bias=s.attention_bias)
     k = g.linear(x, f"{block}.attn_k", s.kv_width, bias=s.attention_bias)
-    v = g.linear(x, f"{block}.attn_v", s.kv_width, bias=s.attention_bias)
+    v = g.linear(x, f"{block}.attn_v", s.value_width, bias=s.attention_bias)
     if rope and rope_first:
         q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
     if s.qk_norm:

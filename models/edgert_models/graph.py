@@ -21,6 +21,7 @@ class Role(Enum):
     EMBEDDING = "embedding"  # [vocabulary, width], read a row at a time (and as a matrix where tied)
     MATRIX = "matrix"  # [out, in]
     EXPERTS = "experts"  # [experts, out, in]
+    HEADS = "heads"  # [heads, out, in]
     ROUTER = "router"  # [experts, in]; kept in F32, routing flips on small errors
     VECTOR = "vector"  # [n] (or [experts, n], [n, kernel]): norms, biases, sinks, frequency factors, …; always F32
 
@@ -28,6 +29,11 @@ class Role(Enum):
     def stays_float(self) -> bool:
         """Whether it is kept in F32, whatever the matrices are stored in."""
         return self in (Role.VECTOR, Role.ROUTER)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it is several matrices of a shape."""
+        return self in (Role.EXPERTS, Role.HEADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +54,30 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What one attention layer stores for a position: keys and values, kv_heads · head_size floats each."""
+    """What one attention layer stores for a position: kv_heads keys of head_size floats, and as many values of
+    value_size, which where `shared` are the first elements of the keys.
+    """
 
     kv_heads: int
     head_size: int
+    value_size: int
     window: int | None
+    shared: bool = False
+
+    @property
+    def key_width(self) -> int:
+        """Elements of the keys of one position."""
+        return self.kv_heads * self.head_size
+
+    @property
+    def value_width(self) -> int:
+        """Elements of the values of one position that are stored beside the keys."""
+        return 0 if self.shared else self.kv_heads * self.value_size
 
     @property
     def width(self) -> int:
-        """Elements of the keys (or of the values) of one position."""
-        return self.kv_heads * self.head_size
+        """Elements of one position."""
+        return self.key_width + self.value_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +122,10 @@ class Graph:
         self._weight(weight, (self.spec.vocabulary, self.spec.width), Role.EMBEDDING)
         return self._add(ops.Embed, self.spec.width, weight=weight)
 
-    def rms_norm(self, x: Value, weight: str, *, groups: int = 1) -> Value:
+    def rms_norm(self, x: Value, weight: str, *, groups: int = 1, rest: int = 0) -> Value:
         """See `ops.RmsNorm`; eps is the model's."""
-        self._weight(weight, (x.width // groups,), Role.VECTOR)
-        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=self.spec.norm_eps, groups=groups)
+        self._weight(weight, (x.width // groups - rest,), Role.VECTOR)
+        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=self.spec.norm_eps, groups=groups, rest=rest)
 
     def layer_norm(self, x: Value, name: str, *, bias: bool = False) -> Value:
         """`name`.weight and, with `bias`, `name`.bias; see `ops.LayerNorm`. eps is the model's."""
@@ -123,6 +143,11 @@ class Graph:
         if bias_name:
             self._weight(bias_name, (width,), Role.VECTOR)
         return self._add(ops.Linear, width, x=x, weight=weight, bias=bias_name)
+
+    def head_linear(self, x: Value, weight: str, heads: int, size: int, *, rest: int = 0) -> Value:
+        """See `ops.HeadLinear`; each head of the result has `size` elements and the rest."""
+        self._weight(weight, (heads, size, x.width // heads - rest), Role.HEADS)
+        return self._add(ops.HeadLinear, heads * (size + rest), x=x, weight=weight, heads=heads, rest=rest)
 
     def dot(self, x: Value, weight: str) -> Value:
         """The product with one vector, of width 1."""
@@ -149,8 +174,8 @@ class Graph:
         """`width` elements of each of `groups` parts; see `ops.Slice`."""
         return self._add(ops.Slice, groups * width, x=x, start=start, groups=groups)
 
-    def rope(self, x: Value, heads: int, rope: Rope) -> Value:
-        """Rotate `heads` heads."""
+    def rope(self, x: Value, heads: int, rope: Rope, *, first: int = 0) -> Value:
+        """Rotate `heads` heads, from their element `first` on."""
         factors = "rope_freqs.weight" if rope.factors else None
         if factors:
             self._weight(factors, (rope.dims // 2,), Role.VECTOR)
@@ -164,17 +189,27 @@ class Graph:
             magnitude=rope.magnitude(),
             layout=rope.layout,
             factors=factors,
+            first=first,
         )
 
-    def attend(self, q: Value, k: Value, v: Value, *, window: int | None = None, sinks: str | None = None) -> Value:
-        """Attention of the next layer, with a cache of its own."""
+    def attend(
+        self,
+        q: Value,
+        k: Value,
+        v: Value | None,
+        *,
+        window: int | None = None,
+        sinks: str | None = None,
+        scale: float | None = None,
+    ) -> Value:
+        """Attention of the next layer, with a cache of its own; the scale is 1 / sqrt(head_size) unless it is given."""
         s = self.spec
-        self._caches.append(Cache(s.kv_heads, s.head_size, window))
+        self._caches.append(Cache(s.kv_heads, s.head_size, s.value_size, window, shared=v is None))
         if sinks:
             self._weight(sinks, (s.heads,), Role.VECTOR)
         return self._add(
             ops.Attend,
-            q.width,
+            s.heads * s.value_size,
             q=q,
             k=k,
             v=v,
@@ -182,7 +217,8 @@ class Graph:
             heads=s.heads,
             kv_heads=s.kv_heads,
             head_size=s.head_size,
-            scale=s.scales.attention or s.head_size**-0.5,
+            value_size=s.value_size,
+            scale=scale or s.scales.attention or s.head_size**-0.5,
             window=window,
             sinks=sinks,
             softcap=s.scales.attention_cap,

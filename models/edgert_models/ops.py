@@ -43,15 +43,22 @@ class Embed(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RmsNorm(Op):
-    """Each of `groups` equal parts g of a row: out = g / sqrt(mean(g²) + eps) · weight.
+    """Each of `groups` equal parts of a row, without its last `rest` elements, is a g: out = g / sqrt(mean(g²) + eps) ·
+    weight. The rest stays.
 
-    weight [width / groups] serves every group (queries normalised head by head have one group a head).
+    weight [width / groups - rest] serves every group (queries normalised head by head have one group a head).
     """
 
     x: Value
     weight: str
     eps: float
     groups: int = 1
+    rest: int = 0
+
+    @property
+    def size(self) -> int:
+        """Elements of a group that are normalised."""
+        return self.x.width // self.groups - self.rest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +81,30 @@ class Linear(Op):
     x: Value
     weight: str
     bias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadLinear(Op):
+    """Each head by a matrix of its own: of head h, all but the last `rest` elements are an a: out = a weight[h]ᵀ, and
+    then the rest as it is.
+
+    weight [heads, n, m]; x.width = heads · (m + rest), out.width = heads · (n + rest).
+    """
+
+    x: Value
+    weight: str
+    heads: int
+    rest: int = 0
+
+    @property
+    def inward(self) -> int:
+        """Elements of a head that are multiplied."""
+        return self.x.width // self.heads - self.rest
+
+    @property
+    def outward(self) -> int:
+        """Elements of what a head's matrix gives."""
+        return self.out.width // self.heads - self.rest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,9 +160,9 @@ class Slice(Op):
 class Rope(Op):
     """Rotate pair i of each head by the angle t = position · frequencies[i] (radians), for len(frequencies) pairs:
 
-    (a, b) → (a cos t − b sin t, a sin t + b cos t) · magnitude. `layout` says which elements pair i is made of;
-    elements past the pairs stay. `factors` names a weight [pairs] that divides the frequencies, or is None. t is
-    computed in float32 or better; out.width = heads · head_size.
+    (a, b) → (a cos t − b sin t, a sin t + b cos t) · magnitude. `layout` says which elements pair i is made of, counted
+    from element `first` of a head; elements before it and past the pairs stay. `factors` names a weight [pairs] that
+    divides the frequencies, or is None. t is computed in float32 or better; out.width = heads · head_size.
     """
 
     x: Value
@@ -141,6 +172,7 @@ class Rope(Op):
     magnitude: float
     layout: RopeLayout
     factors: str | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,18 +181,20 @@ class Attend(Op):
 
     out[r, head h] = Σ_p softmax_p(scale · q[r, h] · K[p, h·kv_heads/heads]) V[p, h·kv_heads/heads]
     over positions p of the row's own sequence: p ≤ position[r], and p > position[r] − window if there is a window.
-    q [rows, heads · head_size]; k and v [rows, kv_heads · head_size]. `sinks` names a weight [heads], or is None: the
-    softmax of head h then has one more score, sinks[h], whose share goes nowhere. With a `softcap`, scores s are
-    softcap · tanh(s / softcap) before the softmax.
+    q [rows, heads · head_size]; k [rows, kv_heads · head_size]; v [rows, kv_heads · value_size], or None: V are the
+    first value_size elements of each head of K then, which the cache holds once. `sinks` names a weight [heads], or is
+    None: the softmax of head h then has one more score, sinks[h], whose share goes nowhere. With a `softcap`, scores s
+    are softcap · tanh(s / softcap) before the softmax.
     """
 
     q: Value
     k: Value
-    v: Value
+    v: Value | None
     layer: int
     heads: int
     kv_heads: int
     head_size: int
+    value_size: int
     scale: float
     window: int | None = None
     sinks: str | None = None

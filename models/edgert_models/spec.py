@@ -52,8 +52,9 @@ class ModelSpec:
     many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
-    window, where it is another one. `recurrence` is that of models whose layers do not all attend. Raises
-    UnsupportedError naming the figure if they do not fit together.
+    window, where it is another one. `recurrence` is that of models whose layers do not all attend. `value_length` is
+    the size of a value head where it is not `head_size` (0: it is). Raises UnsupportedError naming the figure if they
+    do not fit together.
     """
 
     architecture: str
@@ -65,6 +66,7 @@ class ModelSpec:
     heads: int
     kv_heads: int
     head_size: int
+    value_length: int = 0
     rope: Rope
     norm_eps: float
     feed_forward: int = 0
@@ -98,7 +100,9 @@ class ModelSpec:
             self._require(0 < value < _LIMIT, f"{key} is {value}")
         self._require(0 < self.layers <= MAX_LAYERS, f"layers is {self.layers}")
         self._require(self.heads % self.kv_heads == 0, f"{self.heads} heads do not divide by {self.kv_heads} kv heads")
-        self._require(max(self.query_width, self.kv_width) < _LIMIT, "heads times head_size is out of range")
+        self._require(0 < self.value_size < _LIMIT, f"value_length is {self.value_length}")
+        largest = self.heads * max(self.head_size, self.value_size)
+        self._require(largest < _LIMIT, "heads times head_size is out of range")
         self._require(
             0 < self.rope.dims <= self.head_size and self.rope.dims % 2 == 0,
             f"{self.rope.dims} rotated elements in heads of {self.head_size}",
@@ -133,8 +137,18 @@ class ModelSpec:
 
     @property
     def kv_width(self) -> int:
-        """Elements of all key (or value) heads of one position."""
+        """Elements of all key heads of one position."""
         return self.kv_heads * self.head_size
+
+    @property
+    def value_size(self) -> int:
+        """Elements of a value head."""
+        return self.value_length or self.head_size
+
+    @property
+    def value_width(self) -> int:
+        """Elements of all value heads of one position."""
+        return self.kv_heads * self.value_size
 
     def has_experts(self, layer: int) -> bool:
         """Whether a layer is a mixture of experts, or dense."""

@@ -272,7 +272,7 @@ def test_plan_of_a_dense_model() -> None:
     assert plan.logits.width == 96
     assert plan.hidden.picked
     assert plan.logits.picked
-    assert [cache.width for cache in plan.caches] == [32, 32]
+    assert [(cache.key_width, cache.value_width) for cache in plan.caches] == [(32, 32)] * 2
     assert all(op.out.id == i for i, op in enumerate(plan.ops))
 
 

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 from edgert_models.errors import ConversionError
-from edgert_models.graph import Role, Weight
+from edgert_models.graph import Weight
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType, dequantize, quantize
@@ -49,9 +49,9 @@ class Piece:
 
 
 def pieces(weight: Weight, row_group: int = 1) -> Iterator[Piece]:
-    """A tensor in pieces of about `_PIECE` weights that start at multiples of `row_group` and never cross experts."""
+    """A tensor in pieces of about `_PIECE` weights that start at multiples of `row_group` and never cross matrices."""
     rows = prod(weight.shape[:-1])
-    block = weight.shape[1] if weight.role is Role.EXPERTS else rows
+    block = weight.shape[1] if weight.role.stacked else rows
     step = max(_PIECE // weight.shape[-1] // row_group, 1) * row_group
     for first in range(0, rows, block):
         for start in range(first, first + block, step):

@@ -86,12 +86,12 @@ class Importance:
             found = self.sums.get(weight.name)
             if found is not None:
                 kept[weight.name] = self._shaped(weight, found)
-            elif weight.role in (Role.MATRIX, Role.EXPERTS) and weight.name.startswith(LAYER):
+            elif (weight.role is Role.MATRIX or weight.role.stacked) and weight.name.startswith(LAYER):
                 raise ConversionError(f"{self.path}: has nothing about {weight.name}; is it of another model?")
         return replace(self, sums=kept)
 
     def _shaped(self, weight: Weight, found: Sums) -> Sums:
-        experts = weight.shape[0] if weight.role is Role.EXPERTS else 1
+        experts = weight.shape[0] if weight.role.stacked else 1
         width = weight.shape[-1]
         if found.in_sum2.shape == (experts, width):
             return found

@@ -38,8 +38,15 @@ LONG = (  # type of the cache, heads of queries and of keys, size of a block, wi
 def attention(g: Graph, x: Value, sinks: str | None = None) -> Value:
     """Nothing but queries, keys, values and attention."""
     s = g.spec
-    q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.kv_width)))
+    q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.value_width)))
     return g.attend(q, k, v, window=s.window, sinks=sinks)
+
+
+def shared(g: Graph, x: Value) -> Value:
+    """The same, where values are the beginning of their keys."""
+    s = g.spec
+    q, k = g.linear(x, "q", s.query_width), g.linear(x, "k", s.kv_width)
+    return g.attend(q, k, None, window=s.window, sinks="sinks" if s.window else None)
 
 
 def attention_with_sinks(g: Graph, x: Value) -> Value:
@@ -50,6 +57,7 @@ def attention_with_sinks(g: Graph, x: Value) -> Value:
 def attention_cases() -> Iterator[Case]:
     """All of them."""
     yield from _heads()
+    yield from _values()
     yield from _steps()
     yield from _sinks()
     yield from _soft_caps()
@@ -71,18 +79,63 @@ def _heads() -> Iterator[Case]:
             )
 
 
-def _steps() -> Iterator[Case]:
+def _values() -> Iterator[Case]:
+    """Of another size than keys, or the beginning of these."""
+    for kv_type, heads, kv_heads, size, value_size in (
+        ("f32", 4, 2, 32, 16),
+        ("f16", 4, 1, 24, 40),
+        ("q8_0", 4, 4, 96, 64),
+    ):
+        yield Case(
+            op="attend",
+            name=f"{kv_type} cache, values of {value_size}, {heads} heads of {size}, {kv_heads} of keys",
+            wire=attention,
+            steps=_several_steps(),
+            bound=BOUNDS[kv_type],
+            spec={"head_size": size, "value_length": value_size, "heads": heads, "kv_heads": kv_heads},
+            limits={"kv_type": kv_type},
+        )
+    for kv_type, heads, kv_heads, size, value_size, window in (
+        ("f32", 3, 1, 40, 24, None),
+        ("f32", 4, 2, 16, 16, 5),
+        ("f16", 16, 1, 576, 512, None),
+        ("bf16", 50, 1, 40, 32, None),
+        ("q8_0", 5, 1, 96, 64, 40),
+        ("q4_0", 4, 1, 64, 32, None),
+    ):
+        yield Case(
+            op="attend",
+            name=f"{kv_type} cache, values are the first {value_size} elements of keys, {heads} heads of {size}, "
+            f"{kv_heads} of keys, window {window}",
+            wire=shared,
+            steps=_several_steps(),
+            bound=BOUNDS[kv_type],
+            spec={
+                "head_size": size,
+                "value_length": value_size,
+                "heads": heads,
+                "kv_heads": kv_heads,
+                "window": window,
+            },
+            limits={"kv_type": kv_type},
+        )
+
+
+def _several_steps() -> list[Batch]:
     """Several sequences, in chunks, decoding together, with blocks out of order and rows picked in any order."""
     first, second, third = [5, 3, 9, 1], [2, 8, 0, 4], [7, 10, 6, 11]
-    steps = [
+    return [
         batch([(tokens(37, 1), 0, first)]),
         batch([(tokens(1, 2), 37, first), (tokens(20, 3), 0, second)]),
         batch([(tokens(1, 4), 38, first), (tokens(21, 5), 20, second), (tokens(1, 6), 0, third)], pick=[22, 0, 5]),
         batch([(tokens(1, 7), 39, first), (tokens(1, 8), 41, second), (tokens(1, 9), 1, third)]),
     ]
+
+
+def _steps() -> Iterator[Case]:
     for wire, window in product((attention, attention_with_sinks), (None, 1, 5, 16, 40)):
         name = f"several steps, {wire.__name__.replace('_', ' ')}, window {window}"
-        yield Case(op="attend", name=name, wire=wire, steps=steps, spec={"window": window})
+        yield Case(op="attend", name=name, wire=wire, steps=_several_steps(), spec={"window": window})
 
 
 def _sinks() -> Iterator[Case]:

@@ -25,6 +25,7 @@ def op_cases() -> Iterator[Case]:
     yield from _layer_norm()
     yield from _scales()
     yield from _linear()
+    yield from _head_linear()
     yield from _gates()
     yield from _slice()
     yield from _rope()
@@ -50,16 +51,16 @@ def _embed() -> Iterator[Case]:
 
 
 def _rms_norm() -> Iterator[Case]:
-    def case(rows: int, width: int, groups: int) -> Case:
+    def case(rows: int, width: int, groups: int, rest: int = 0) -> Case:
         return Case(
             op="rms_norm",
-            name=f"{rows} rows of {width}, {groups} groups",
-            wire=lambda g, x: g.rms_norm(x, "norm.weight", groups=groups),
+            name=f"{rows} rows of {width}, {groups} groups" + (f", but the last {rest} elements" if rest else ""),
+            wire=lambda g, x: g.rms_norm(x, "norm.weight", groups=groups, rest=rest),
             steps=[one_sequence(rows)],
             spec={"width": width},
         )
 
-    shapes = ((64, 1), (64, 4), (20, 1), (96, 3), (1040, 1))
+    shapes = ((64, 1), (64, 4), (20, 1), (96, 3), (1040, 1), (96, 1, 32), (60, 2, 10))
     yield from (case(rows, *shape) for shape, rows in product(shapes, ROWS))
 
 
@@ -110,6 +111,25 @@ def _linear() -> Iterator[Case]:
     yield from (case(BlockType.F32, rows, 64, 40, bias=True) for rows in ROWS)
 
 
+def _head_linear() -> Iterator[Case]:
+    def case(kind: BlockType, rows: int, heads: int, inward: int, outward: int, rest: int) -> Case:
+        return Case(
+            op="head_linear",
+            name=f"{kind.name}, {rows} rows of {heads} heads, {inward} + {rest} to {outward} + {rest}",
+            wire=lambda g, x: g.head_linear(x, "w.weight", heads, outward, rest=rest),
+            steps=[one_sequence(rows)],
+            bound=bound_of(kind),
+            spec={"width": heads * (inward + rest)},
+            type_of=only(Role.HEADS, kind),
+        )
+
+    shapes = ((3, 20, 24, 4), (2, 10, 34, 2), (5, 16, 48, 0))
+    yield from (case(BlockType.F32, rows, *shape) for rows, shape in product(ROWS, shapes))
+    kinds = (BlockType.BF16, BlockType.Q8_0, BlockType.Q4_K)
+    yield from (case(kind, rows, 3, 256, 80, 64) for kind, rows in product(kinds, (1, 33)))
+    yield case(BlockType.Q8_0, 5, 2, 64, 36, 8)
+
+
 def _gates() -> Iterator[Case]:
     def gated(g: Graph, x: Value, kind: str) -> Value:
         y = enlarged(g, x)
@@ -139,13 +159,21 @@ def _slice() -> Iterator[Case]:
 
 
 def _rope() -> Iterator[Case]:
-    def case(name: str, rope: Rope) -> Case:
+    def case(name: str, rope: Rope, first: int = 0) -> Case:
         steps = [one_sequence(33), batch([(tokens(3), 200, range(16))])]
-        return Case(op="rope", name=name, wire=lambda g, x: g.rope(x, 4, rope), steps=steps, spec={"rope": rope})
+        return Case(
+            op="rope",
+            name=name + (f", from element {first} on" if first else ""),
+            wire=lambda g, x: g.rope(x, 4, rope, first=first),
+            steps=steps,
+            spec={"rope": rope},
+        )
 
     changes: tuple[dict[str, Any], ...] = ({}, {"factors": True}, {"scaling": "linear", "factor": 4.0})
     for layout, dims, change in product(RopeLayout, (16, 8), changes):
         described = ", ".join(f"{key} {value}" for key, value in change.items())
         name = f"{layout.value}, {dims} of 16" + (f", {described}" if described else "")
         yield case(name, Rope(dims=dims, layout=layout, **change))
+        if dims == 8:
+            yield case(name, Rope(dims=dims, layout=layout, **change), first=6)
     yield case("yarn", Rope(dims=16, layout=RopeLayout.HALVES, scaling="yarn", factor=4.0, original_context=32))

@@ -38,7 +38,7 @@ def tiny_spec(architecture: str = "qwen3moe", **changes: Any) -> ModelSpec:
 
 def type_of_role(matrices: BlockType) -> Callable[[Weight], BlockType]:
     """Matrices, experts and embedding in one type, all else in F32."""
-    stored = (Role.MATRIX, Role.EXPERTS, Role.EMBEDDING)
+    stored = (Role.MATRIX, Role.EXPERTS, Role.HEADS, Role.EMBEDDING)
     return lambda weight: matrices if weight.role in stored else BlockType.F32
 
 

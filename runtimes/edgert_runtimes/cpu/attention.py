@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from edgert_models import ops
+from edgert_models.graph import Cache
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu.formats import LANES
-from edgert_runtimes.cpu.kernels import attend, division, softmax, tiles
+from edgert_runtimes.cpu.kernels import attend, division, rowkeys, softmax, storing, tiles
 from edgert_runtimes.cpu.program import Field
 from edgert_runtimes.kv_types import KV_TYPES
 
@@ -17,21 +18,35 @@ CACHE_SLACK = 64
 """Bytes behind the cache that may be read: the last vector of a head size that is no multiple of 16."""
 
 
-def block_bytes(width: int, limits: Limits) -> int:
-    """Bytes of the keys (or of the values) of one block: of a layer, or of one head of it."""
-    return KV_TYPES[limits.kv_type].row_bytes(width) * _whole(limits.block_size)
+def block_bytes(cache: Cache, limits: Limits) -> tuple[int, int]:
+    """Bytes of the keys and of the values of one kv head of a block. Keys that are values too lie where these do."""
+    kind, positions = KV_TYPES[limits.kv_type], _whole(limits.block_size)
+    keys = 0 if cache.shared else kind.row_bytes(cache.head_size) * positions
+    return keys, kind.row_bytes(_row_size(cache)) * positions
 
 
-def cache_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
+def cache_fields(cache: Cache, limits: Limits) -> dict[int, Field]:
     """How keys and values lie, for all records."""
-    row_bytes = KV_TYPES[limits.kv_type].row_bytes(op.head_size)
+    kind = KV_TYPES[limits.kv_type]
+    key_bytes, value_bytes = block_bytes(cache, limits)
     return {
-        division.KV_HEADS: op.kv_heads,
-        tiles.HEAD_SIZE: op.head_size,
+        division.KV_HEADS: cache.kv_heads,
+        tiles.KEY_SIZE: cache.head_size,
+        tiles.VALUE_SIZE: cache.value_size,
+        tiles.ROW_SIZE: _row_size(cache),
         tiles.BLOCK_SIZE: limits.block_size,
-        attend.BLOCK_BYTES: block_bytes(op.head_size, limits),
-        attend.PANEL_BYTES: row_bytes * LANES,
-        attend.ROW_BYTES: row_bytes,
+        attend.KEY_BYTES: key_bytes,
+        attend.VALUE_BYTES: value_bytes,
+        attend.PANEL_BYTES: 0 if cache.shared else kind.row_bytes(cache.head_size) * LANES,
+        attend.ROW_BYTES: kind.row_bytes(_row_size(cache)),
+    }
+
+
+def store_fields(cache: Cache, limits: Limits) -> dict[int, Field]:
+    """The kernels that store keys and values."""
+    return {
+        attend.STORE_KEY: 0 if cache.shared else storing.STORE_KEY[limits.kv_type],
+        attend.STORE_ROW: storing.STORE_ROW[limits.kv_type],
     }
 
 
@@ -54,7 +69,7 @@ def attend_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
         attend.TOTALS: _parts(op, 1),
         tiles.QUERIES: _parts(op, 2),
         attend.SCALE: float(op.scale),
-        attend.MULTIPLY_KEYS: tiles.SCORE_KERNELS[limits.kv_type],
+        attend.MULTIPLY_KEYS: (tiles.SCORE_KERNELS if op.v else rowkeys.ROW_SCORE_KERNELS)[limits.kv_type],
         attend.MULTIPLY_VALUES: tiles.VALUE_KERNELS[limits.kv_type],
         attend.WEIGH: softmax.weigh,
     }
@@ -62,7 +77,7 @@ def attend_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
 
 def scratch_bytes(op: ops.Attend) -> int:
     """Of each thread: a tile's scores, parts, parts merged so far, and queries."""
-    return _parts(op, 2) + 4 * tiles.TOKENS * op.head_size
+    return _parts(op, 2) + 4 * tiles.TOKENS * _whole(op.head_size)
 
 
 def temporary_bytes(op: ops.Attend, limits: Limits) -> tuple[int, int]:
@@ -72,7 +87,7 @@ def temporary_bytes(op: ops.Attend, limits: Limits) -> tuple[int, int]:
 
 def _part(op: ops.Attend) -> int:
     """Floats of a part."""
-    return tiles.PART_HEADER + _whole(op.head_size)
+    return tiles.PART_HEADER + _whole(op.value_size)
 
 
 def _parts(op: ops.Attend, number: int) -> int:
@@ -82,6 +97,11 @@ def _parts(op: ops.Attend, number: int) -> int:
 
 def _kept_parts(op: ops.Attend, limits: Limits) -> int:
     return DIVIDED_CONTEXTS * op.heads * (limits.context // tiles.TILE + 1)
+
+
+def _row_size(cache: Cache) -> int:
+    """Elements of a row: of a value, or of a key that is a value as well, with zeros up to a whole vector."""
+    return _whole(cache.head_size) if cache.shared else cache.value_size
 
 
 def _whole(count: int) -> int:

@@ -42,7 +42,7 @@ from edgert_runtimes.cpu.profile import Profile
 from edgert_runtimes.experts import expert_counts
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.limits import check_limits
-from edgert_runtimes.memory import allocate, available_memory, check_memory
+from edgert_runtimes.memory import aligned, allocate, available_memory, check_memory
 from edgert_runtimes.weights import check_weights
 
 INPUTS = {
@@ -209,9 +209,9 @@ class CpuSession:
                     raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
             start = 0
             for cache in self._plan.caches:
-                size = block_bytes(cache.width, self.limits)
-                whole = -(-self.limits.blocks * size // 64) * 64
-                for _ in ("keys", "values"):
+                for head_bytes in block_bytes(cache, self.limits):
+                    size = cache.kv_heads * head_bytes
+                    whole = aligned(self.limits.blocks * size)
                     blocks = self._cache[start : start + self.limits.blocks * size].reshape(-1, size)
                     for source, target in pairs:
                         blocks[target] = blocks[source]

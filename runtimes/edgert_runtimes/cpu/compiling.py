@@ -12,10 +12,12 @@ from edgert_runtimes.cpu.kernels import (
     division,
     executor,
     gates,
+    heads,
     linear,
     moe,
     recurrent,
     route,
+    rowkeys,
     rows,
     softmax,
     storing,
@@ -29,9 +31,12 @@ BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, c
 def all_kernels() -> list[jit.Kernel]:
     """Those of every op and block type, for this CPU."""
     formats = [form for block_type in packed_types() if (form := format_for(block_type)) is not None]
-    modules = (attend, division, gates, linear, moe, recurrent, route, rows, softmax)
+    modules = (attend, division, gates, heads, linear, moe, recurrent, route, rows, softmax)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
-    by_type = (storing.STORE_KERNELS, tiles.SCORE_KERNELS, tiles.VALUE_KERNELS)
+    by_type = (
+        *(storing.STORE_KEY, storing.STORE_ROW),
+        *(tiles.SCORE_KERNELS, tiles.VALUE_KERNELS, rowkeys.ROW_SCORE_KERNELS),
+    )
     found += [kernel for kernels in by_type for kernel in kernels.values()]
     return list(dict.fromkeys([*BASE_KERNELS, *found, *(kernel for form in formats for kernel in form.kernels())]))
 

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, gates, linear, moe, recurrent, route, rows, table
-from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
+from edgert_runtimes.cpu.kernels import attend, division, gates, heads, linear, moe, recurrent, route, rows, table
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
 from edgert_runtimes.cpu.values import Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
@@ -59,7 +58,7 @@ class Lowering(Values):
                 case ops.Embed():
                     self._embed(op)
                 case ops.RmsNorm():
-                    norm: dict[int, Field] = {rows.GROUPS: op.groups, rows.EPS: float(op.eps)}
+                    norm: dict[int, Field] = {rows.GROUPS: op.groups, rows.REST: op.rest, rows.EPS: float(op.eps)}
                     norm[rows.WEIGHT] = Place("weight", name=op.weight)
                     self._rows(rows.rms_norm, op, [op.x], norm)
                 case ops.LayerNorm():
@@ -84,6 +83,8 @@ class Lowering(Values):
                     self._rows(rows.pick_rows, op, [op.x], in_place=False)
                 case ops.Linear():
                     self._linear(op)
+                case ops.HeadLinear():
+                    self._head_linear(op)
                 case ops.Attend():
                     self._attend(op)
                 case ops.ShortConv():
@@ -166,6 +167,7 @@ class Lowering(Values):
             rows.HEAD_SIZE: op.head_size,
             rows.STEP: pairs if halves else 1,
             rows.SPREAD: 1 if halves else 2,
+            rows.FIRST: op.first,
         }
         self._rows(rows.rope, op, [op.x], rotation, cost=op.out.width // 4)
 
@@ -209,6 +211,50 @@ class Lowering(Values):
         }
         self._scratch(table.PANELS + form.scratch_bytes(op.x.width))
         self._emit(linear.linear, self.rows_of(op.out), fields, prepare=linear.prepare_linear)
+
+    def _head_linear(self, op: ops.HeadLinear) -> None:
+        form, head = self.layouts[op.weight].format, op.inward + op.rest
+        source, stride = self.place(op.x), stride_of(op.x.width)
+        product: dict[int, Field] = {
+            heads.HEADS: op.heads,
+            heads.REST: op.rest,
+            heads.SOURCE: source,
+            heads.SOURCE_STRIDE: stride,
+            linear.K: op.inward,
+        }
+        x: Field = source
+        row_bytes, head_bytes = 4 * stride, 4 * head
+        if not form.activation.direct:
+            head_bytes = aligned(form.activation.bytes(op.inward))
+            row_bytes = op.heads * head_bytes
+            x = self.take(self.limits.rows * row_bytes)
+            fields: dict[int, Field] = {
+                **product,
+                rows.OUT: x,
+                rows.OUT_STRIDE: row_bytes,
+                heads.HEAD_BYTES: head_bytes,
+                heads.QUANTIZE: form.activation.quantize,
+            }
+            self._emit(heads.quantize_heads, self.rows_of(op.x), fields, cost=op.x.width // 4)
+        self.give(op)
+        product |= {
+            rows.OUT: self.place(op.out),
+            rows.OUT_STRIDE: stride_of(op.out.width),
+            rows.WIDTH: op.outward,
+            rows.X: x,
+            linear.X_BYTES: row_bytes,
+            heads.HEAD_BYTES: head_bytes,
+            linear.MATRIX: Place("weight", name=op.weight),
+            linear.N_PANELS: _panels(op.outward),
+            linear.ROW_BYTES: form.type.row_bytes(op.inward),
+            linear.GEMM: form.gemm,
+        }
+        scratch = table.PANELS + form.scratch_bytes(op.inward)
+        if op.outward % LANES:
+            product[heads.STAGE] = scratch = aligned(scratch)
+            scratch += 4 * table.TOKEN_TILE * LANES * _panels(op.outward)
+        self._scratch(scratch)
+        self._emit(heads.head_linear, self.rows_of(op.out), product, prepare=heads.prepare_heads)
 
     def _moe(self, op: ops.Moe) -> None:
         count = self.rows_of(op.out)
@@ -332,9 +378,12 @@ class Lowering(Values):
         """Offsets of the keys and of the values of every layer."""
         places, end = [], 0
         for cache in self.plan.caches:
-            size = aligned(self.limits.blocks * attention.block_bytes(cache.width, self.limits))
-            places.append((end, end + size))
-            end += 2 * size
+            keys, values = (
+                aligned(self.limits.blocks * cache.kv_heads * size)
+                for size in attention.block_bytes(cache, self.limits)
+            )
+            places.append((end, end + keys))
+            end += keys + values
         self.program.cache_bytes = end
         return places
 
@@ -343,14 +392,14 @@ class Lowering(Values):
         common: dict[int, Field] = {
             attend.KEYS: Place("cache", keys),
             attend.VALUES: Place("cache", values),
-            **attention.cache_fields(op, self.limits),
+            **attention.cache_fields(self.plan.caches[op.layer], self.limits),
         }
         stored: dict[int, Field] = {
             rows.X: self.place(op.k),
             rows.X_STRIDE: stride_of(op.k.width),
-            rows.Y: self.place(op.v),
-            rows.Y_STRIDE: stride_of(op.v.width),
-            attend.STORE_ONE: STORE_KERNELS[self.limits.kv_type],
+            rows.Y: self.place(op.v or op.k),
+            rows.Y_STRIDE: stride_of((op.v or op.k).width),
+            **attention.store_fields(self.plan.caches[op.layer], self.limits),
         }
         self._emit(attend.store, table.ROWS, {**common, **stored}, cost=op.k.width)
         self._scratch(attention.scratch_bytes(op))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Limits, OpTime
 from edgert_runtimes.cpu.attention import block_bytes
-from edgert_runtimes.cpu.kernels import attend, gates, linear, moe, softmax, table
+from edgert_runtimes.cpu.kernels import attend, gates, heads, linear, moe, softmax, table
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
 from edgert_runtimes.cpu.weights import Loaded, Matrix
 
@@ -71,17 +71,18 @@ class Profile:
             seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
             last = np.zeros(len(batch.lengths), np.int64)
             np.maximum.at(last, batch.sequence, seen)
-            position = 2 * block_bytes(op.k.width, self._limits) // self._limits.block_size
-            return int(last.sum()) * position, int(seen.sum()) * 2 * op.q.width
-        if record.run not in (linear.linear, moe.inward, moe.outward):
+            block = op.kv_heads * sum(block_bytes(self._plan.caches[op.layer], self._limits))
+            return int(last.sum()) * block // self._limits.block_size, int(seen.sum()) * (op.q.width + op.out.width)
+        if record.run not in (linear.linear, heads.head_linear, moe.inward, moe.outward):
             return 0, 0
         read = multiplied = 0
         for matrix in self._matrices[index]:
             if not isinstance(matrix, Matrix):
                 continue  # a bias
-            active = experts if matrix.experts > 1 else 1
+            every = matrix.experts if record.run is heads.head_linear else 1
+            active = experts if matrix.experts > every else every
             read += matrix.data.nbytes // matrix.experts * active
-            multiplied += rows * matrix.rows * matrix.k
+            multiplied += rows * every * matrix.rows * matrix.k
         return read, multiplied
 
     def result(self) -> list[OpTime]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgert_models import ops
 from edgert_models.errors import UnsupportedError
-from edgert_models.graph import Plan
+from edgert_models.graph import Cache, Plan
 from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.base import Limits
@@ -24,23 +24,26 @@ BLOCKS_EACH = 2
 SPLIT = 64
 """Positions that are worth a block of their own."""
 
-LARGEST = 256
-"""The largest heads that kernels have registers for."""
+LARGEST = 1024
+"""The largest heads that a block of threads has room for."""
 
 
-def cache_row_bytes(width: int, limits: Limits) -> int:
-    """Keys (or values) of one position."""
-    return KV_TYPES[limits.kv_type].row_bytes(width)
+def cache_row_bytes(cache: Cache, limits: Limits) -> tuple[int, int]:
+    """Keys and values of one position."""
+    kind = KV_TYPES[limits.kv_type]
+    return kind.row_bytes(cache.key_width), kind.row_bytes(cache.value_width)
 
 
-def layer_bytes(width: int, limits: Limits) -> int:
-    """Keys (or values) of a layer: its blocks, and one more for rows that only pad a batch."""
-    return aligned((limits.blocks + 1) * limits.block_size * cache_row_bytes(width, limits))
+def layer_bytes(cache: Cache, limits: Limits) -> tuple[int, int]:
+    """Keys and values of a layer: its blocks, and one more for rows that only pad a batch."""
+    keys, values = (aligned((limits.blocks + 1) * limits.block_size * size) for size in cache_row_bytes(cache, limits))
+    return keys, values
 
 
 def tiled(op: ops.Attend, kind: BlockType) -> bool:
     """Whether many rows can attend in tiles."""
-    return catalogue.fits_tiles(kind, op.head_size, op.heads // op.kv_heads)
+    alike = op.v is not None and op.value_size == op.head_size
+    return alike and catalogue.fits_tiles(kind, op.head_size, op.heads // op.kv_heads)
 
 
 def tile_rows(plan: Plan, kind: BlockType) -> int:
@@ -49,9 +52,19 @@ def tile_rows(plan: Plan, kind: BlockType) -> int:
     return min(map(catalogue.tile_rows, groups), default=0)
 
 
-def splits_for(rows: int, longest: int, kv_heads: int, multiprocessors: int) -> int:
-    """Into how many parts, a power of two, to divide the positions of each row: every multiprocessor has some then."""
-    wanted = min(BLOCKS_EACH * multiprocessors // max(1, rows * kv_heads), longest // SPLIT)
+def row_blocks(plan: Plan) -> int:
+    """Thread blocks of a row that is not divided, in the layer that has fewest."""
+    each = (
+        op.heads // catalogue.heads_at_once(op.heads // op.kv_heads) for op in plan.ops if isinstance(op, ops.Attend)
+    )
+    return min(each, default=1)
+
+
+def splits_for(rows: int, longest: int, blocks: int, multiprocessors: int) -> int:
+    """Into how many parts, a power of two, to divide the positions of each row, which has so many `blocks`: every
+    multiprocessor has some then.
+    """
+    wanted = min(BLOCKS_EACH * multiprocessors // max(1, rows * blocks), longest // SPLIT)
     return 1 << max(0, wanted.bit_length() - 1)
 
 
@@ -61,28 +74,30 @@ class AttentionLowering(Lowering):
     def attend(self, op: ops.Attend) -> None:
         """Store, attend, and (where positions are divided) combine."""
         limits, kind = self.limits, KV_TYPES[self.limits.kv_type]
-        width, group = op.kv_heads * op.head_size, op.heads // op.kv_heads
-        if op.head_size % 8 or op.head_size > LARGEST:
-            raise UnsupportedError(
-                f"layer {op.layer}: heads of {op.head_size} are not supported by the cuda backend, "
-                f"only multiples of 8 up to {LARGEST}"
-            )
-        keys = sum(2 * layer_bytes(cache.width, limits) for cache in self.plan.caches[: op.layer])
-        values = keys + layer_bytes(width, limits)
-        self.program.cache_bytes = max(self.program.cache_bytes, values + layer_bytes(width, limits))
-        q, k, v = self.place(op.q), self.place(op.k), self.place(op.v)
+        cache, group = self.plan.caches[op.layer], op.heads // op.kv_heads
+        for size in (op.head_size, op.value_size):
+            if size % 8 or size > LARGEST:
+                raise UnsupportedError(
+                    f"layer {op.layer}: heads of {size} are not supported by the cuda backend, "
+                    f"only multiples of 8 up to {LARGEST}"
+                )
+        keys = sum(sum(layer_bytes(before, limits)) for before in self.plan.caches[: op.layer])
+        key_bytes, value_bytes = layer_bytes(cache, limits)
+        values = keys if cache.shared else keys + key_bytes
+        self.program.cache_bytes = max(self.program.cache_bytes, keys + key_bytes + value_bytes)
+        q, k, v = self.place(op.q), self.place(op.k), self.place(op.v or op.k)
+        widths = {"key_width": cache.key_width, "value_width": cache.value_width}
 
         def store(s: Shape, m: Memory) -> list[Launch]:
             where = {"slots": m.inputs["slots"], "keys": m.cache + keys, "values": m.cache + values}
             w = m.workspace
-            return [Launch(catalogue.store(kind), k=w + k, v=w + v, **where, rows=s.rows, width=width)]
+            return [Launch(catalogue.store(kind), k=w + k, v=w + v, **where, rows=s.rows, **widths)]
 
         self.emit(op, store)
         self.give(op)
         out = self.place(op.out)
-        single = min(limits.rows, max(SINGLE_ROWS, limits.sequences))
-        parts = max(BLOCKS_EACH * self.multiprocessors, single * op.kv_heads)
-        partial = self.hold(4 * parts * group * (op.head_size + 2))
+        parts = BLOCKS_EACH * self.multiprocessors // row_blocks(self.plan)
+        partial = self.hold(4 * parts * op.heads * (op.value_size + 2))
 
         def attend(s: Shape, m: Memory) -> list[Launch]:
             w, sinks = m.workspace, m.weights[op.sinks] if op.sinks else 0
@@ -106,11 +121,11 @@ class AttentionLowering(Lowering):
             if s.tiles and tiled(op, kind):
                 kernel = catalogue.attend_tile(kind, op.head_size, group)
                 return [Launch(kernel, cost, **common, tiles=m.inputs["tiles"], count=s.tiles)]
-            kernel = catalogue.attend(kind, op.head_size, group)
+            kernel = catalogue.attend(kind, op.head_size, op.value_size, group)
             found = [Launch(kernel, cost, **common, partial=w + partial, rows=s.rows, splits=s.splits)]
             if s.splits > 1:
                 merged = {"partial": w + partial, "sinks": sinks, "out": w + out, "heads": op.heads}
-                found.append(Launch(catalogue.attend_combine(op.head_size), **merged, rows=s.rows, splits=s.splits))
+                found.append(Launch(catalogue.attend_combine(op.value_size), **merged, rows=s.rows, splits=s.splits))
             return found
 
         self.emit(op, attend)

@@ -66,6 +66,8 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                     self._pick_rows(op)
                 case ops.Linear():
                     self._linear(op)
+                case ops.HeadLinear():
+                    self._head_linear(op)
                 case ops.Attend():
                     self.attend(op)
                 case ops.ShortConv():
@@ -96,14 +98,15 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
         width, x, picked = op.out.width, self.place(op.x), op.out.picked
         self.give(op, (op.x,))
         y = self.place(op.out)
-        codes = self.new_codes(op.out) if op.groups == 1 else None
+        grouped = op.groups > 1 or op.rest > 0
+        codes = None if grouped else self.new_codes(op.out)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             rows = s.count(picked)
             common = {"x": m.workspace + x, "weight": m.weights[op.weight], "y": m.workspace + y, "eps": op.eps}
-            if op.groups > 1:
-                kernel = catalogue.rms_norm_groups()
-                return [Launch(kernel, **common, groups=rows * op.groups, width=width // op.groups)]
+            if grouped:
+                sizes = {"width": op.size, "rest": op.rest}
+                return [Launch(catalogue.rms_norm_groups(), **common, groups=rows * op.groups, **sizes)]
             written = codes_at(codes, m)
             return [Launch(catalogue.rms_norm(), **common, **written, add=0, sum=0, rows=rows, width=width)]
 
@@ -183,7 +186,8 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
         table, x = self.angles[key], self.place(op.x)
         self.give(op, (op.x,))
         y = self.place(op.out)
-        kernel, sizes = catalogue.rope(op.layout), {"heads": op.heads, "head_size": op.head_size, "pairs": pairs}
+        kernel = catalogue.rope(op.layout)
+        sizes = {"heads": op.heads, "head_size": op.head_size, "begin": op.first, "pairs": pairs}
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             w = m.workspace
@@ -251,5 +255,34 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
             if rows in catalogue.COLUMNS:
                 return [Launch(catalogue.linear(kind, rows), cost, **arguments)]
             return [Launch(catalogue.gemm(kind), cost, **arguments, rows=rows)]
+
+        self.emit(op, launches)
+
+    def _head_linear(self, op: ops.HeadLinear) -> None:
+        head = op.inward + op.rest
+        if head % 4:
+            raise UnsupportedError(
+                f"tensor {op.weight}: heads of {head} elements are not supported by the cuda backend, "
+                "only multiples of 4"
+            )
+        kind, picked = self.types[op.weight], op.out.picked
+        codes = self.codes(op.x) if catalogue.reads_codes(kind) else None
+        self.give(op)
+        x, y, label = self.place(op.x), self.place(op.out), self.label(op.weight)
+        size = op.heads * op.outward * self.row_bytes(op.weight)
+        shape = {"heads": op.heads, "out": op.outward, "k": op.inward, "rest": op.rest}
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            rows, w = s.count(picked), m.workspace
+            arguments = {"w": m.weights[op.weight], "x": w + x, **codes_at(codes, m), "y": w + y, **shape}
+            cost = Cost(label, size, rows * op.heads * op.outward * op.inward)
+            if rows in catalogue.COLUMNS:
+                found = [Launch(catalogue.head_linear(kind, rows), cost, **arguments)]
+            else:
+                found = [Launch(catalogue.head_gemm(kind), cost, **arguments, rows=rows)]
+            if op.rest:
+                sizes = {"inward": op.inward, "outward": op.outward, "rest": op.rest}
+                found.append(Launch(catalogue.copy_rest(), x=w + x, y=w + y, heads=rows * op.heads, **sizes))
+            return found
 
         self.emit(op, launches)

@@ -154,6 +154,6 @@ def codes_at(codes: Codes | None, m: Memory) -> dict[str, int]:
 
 def _multiplied(op: ops.Op, value: Value) -> tuple[str, ...]:
     """The matrices that an op multiplies a value with."""
-    if isinstance(op, ops.Linear):
+    if isinstance(op, ops.Linear | ops.HeadLinear):
         return (op.weight,)
     return (op.gate, op.up) if isinstance(op, ops.Moe) and value == op.x else ()

@@ -64,6 +64,6 @@ class Profile:
             seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
             last = np.zeros(len(batch.lengths), np.int64)
             np.maximum.at(last, batch.sequence, seen)
-            read += int(last.sum()) * 2 * cache_row_bytes(op.k.width, self._limits)
-            multiplied += int(seen.sum()) * 2 * op.q.width
+            read += int(last.sum()) * sum(cache_row_bytes(self._plan.caches[op.layer], self._limits))
+            multiplied += int(seen.sum()) * (op.q.width + op.out.width)
         return read, multiplied

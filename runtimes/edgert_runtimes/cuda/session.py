@@ -19,7 +19,7 @@ from edgert_models.ops import Value
 
 from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
 from edgert_runtimes.batches import check_batch, runs_of
-from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, splits_for, tile_rows
+from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, row_blocks, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
 from edgert_runtimes.cuda.drawing import Drawing
 from edgert_runtimes.cuda.inputs import NO_RUNS, NO_TILES, Inputs
@@ -71,7 +71,7 @@ class CudaSession:
         self._begun: Batch | None = None  # a step ahead, whose tokens were drawn on the GPU
         self._drawing = Drawing(device, min(limits.rows, self._piece), plan.logits.width)
         self._tile_rows = tile_rows(plan, KV_TYPES[limits.kv_type])
-        self._kv_heads = min((cache.kv_heads for cache in plan.caches), default=1)
+        self._row_blocks = row_blocks(plan)
         self._out = device.pinned(4 * self._piece * max(plan.logits.width, plan.hidden.width))
         self._failed = device.pinned(4 * len(plan.ops)).view(np.int32)
         self._pairs = device.pinned(8 * limits.blocks)
@@ -218,7 +218,7 @@ class CudaSession:
 
     def _splits(self, batch: Batch, rows: int) -> int:
         longest = int(batch.positions.max(initial=0)) + 1
-        return splits_for(rows, longest, self._kv_heads, self._device.facts.multiprocessors)
+        return splits_for(rows, longest, self._row_blocks, self._device.facts.multiprocessors)
 
     def _place(self, value: Value) -> int:
         return self._memory.workspace + self._program.places[value.id]
@@ -258,11 +258,16 @@ class CudaSession:
         self._device.upload(self._pairs_there, self._pairs[: raw.nbytes])
         start = self._memory.cache
         for cache in self._plan.caches:
-            size = self.limits.block_size * cache_row_bytes(cache.width, self.limits)
-            for _ in ("keys", "values"):
-                where = {"cache": start, "pairs": self._pairs_there}
-                self._device.launch(Launch(catalogue.copy_blocks(), **where, count=len(pairs), block_bytes=size))
-                start += layer_bytes(cache.width, self.limits)
+            sizes = zip(cache_row_bytes(cache, self.limits), layer_bytes(cache, self.limits), strict=True)
+            for row_bytes, whole in sizes:
+                if row_bytes:
+                    where = {
+                        "cache": start,
+                        "pairs": self._pairs_there,
+                        "block_bytes": self.limits.block_size * row_bytes,
+                    }
+                    self._device.launch(Launch(catalogue.copy_blocks(), **where, count=len(pairs)))
+                start += whole
         self._device.synchronize(self._device.record())
 
 

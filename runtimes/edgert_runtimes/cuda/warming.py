@@ -35,5 +35,6 @@ def common_kernels() -> Iterator[Kernel]:
         yield catalogue.store(kind)
         for head_size in HEAD_SIZES:
             for group in GROUPS:
-                yield from (make(kind, head_size, group) for make in (catalogue.attend, catalogue.attend_tile))
+                yield catalogue.attend(kind, head_size, head_size, group)
+                yield catalogue.attend_tile(kind, head_size, group)
     yield from map(catalogue.attend_combine, HEAD_SIZES)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan, Role
+from edgert_models.ops import HeadLinear
 from edgert_quant.blocks import BlockType, dequantize
 
 from edgert_runtimes.base import LoadedWeight, StoredWeight, WeightProvider
@@ -70,11 +71,13 @@ class Tensor:
 def plan_tensors(plan: Plan, provider: WeightProvider) -> dict[str, Tensor]:
     """How to keep every weight of the plan. UnsupportedError names a tensor that cannot be one."""
     tensors = {}
+    unaligned = {op.weight for op in plan.ops if isinstance(op, HeadLinear) and (op.inward + op.rest) % 32}
     for name, weight in plan.weights.items():
         stored = provider.weights[name]
         if stored.type in WHOLE_NUMBERS:
             raise UnsupportedError(f"tensor {name}: integers ({stored.type.name}) cannot be weights")
         own = weight.role is not Role.VECTOR and stored.type in catalogue.WEIGHTS
+        own = own and not (name in unaligned and catalogue.reads_codes(stored.type))  # blocks of inputs go across heads
         tensors[name] = Tensor(name, stored, stored.type if own else BlockType.F32)
     return tensors
 

@@ -37,6 +37,8 @@ def run(
             return [_layer_norm(op, weights, sink, given, *inputs)]
         case ops.Linear():
             return [_linear(op, weights, sink, given, *inputs)]
+        case ops.HeadLinear():
+            return [_head_linear(op, weights, sink, given, *inputs)]
         case ops.Add():
             return [given, given]
         case ops.Scale():
@@ -77,12 +79,14 @@ def _embed(op: ops.Embed, text: Sequences, weights: Floats, given: Floats_, sink
 def _rms_norm(op: ops.RmsNorm, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
     parts, scale = f.rms_parts(op, x)
     normal = parts * scale
-    grouped = given.reshape(normal.shape)
+    out = given.reshape(len(x), op.groups, -1).copy()
+    grouped = out[:, :, : op.size]
     if sink.wants(op.weight):
         sink.take(op.weight, np.einsum("rgn,rgn->n", grouped, normal))
     inner = grouped * weights.whole(op.weight)
     shared = np.einsum("rgn,rgn->rg", inner, normal)[..., None] / normal.shape[-1]
-    return np.asarray((scale * (inner - normal * shared)).reshape(x.shape))
+    out[:, :, : op.size] = scale * (inner - normal * shared)
+    return out.reshape(x.shape)
 
 
 def _layer_norm(op: ops.LayerNorm, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
@@ -108,6 +112,18 @@ def _linear(op: ops.Linear, weights: Floats, sink: Sink, given: Floats_, x: Floa
     if op.bias is not None and sink.wants(op.bias):
         sink.take(op.bias, given.sum(axis=0))
     return np.asarray(given @ f.matrix(op, weights))
+
+
+def _head_linear(op: ops.HeadLinear, weights: Floats, sink: Sink, given: Floats_, x: Floats_) -> Floats_:
+    outward, inward = given.reshape(len(x), op.heads, -1), x.reshape(len(x), op.heads, -1)
+    by_x = np.empty_like(inward)
+    for head in range(op.heads):
+        by_product = outward[:, head, : op.outward]
+        if sink.wants(op.weight):
+            sink.take(op.weight, by_product.T @ inward[:, head, : op.inward], head)
+        by_x[:, head, : op.inward] = by_product @ weights.expert(op.weight, head)
+    by_x[:, :, op.inward :] = outward[:, :, op.outward :]
+    return by_x.reshape(x.shape)
 
 
 def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Floats_, Floats_]:
@@ -171,16 +187,17 @@ def _attend(
     given: Floats_,
     q: Floats_,
     k: Floats_,
-    v: Floats_,
+    v: Floats_ | None = None,
 ) -> list[Floats_]:
-    out = [np.empty_like(x) for x in (q, k, v)]
+    by_q, by_k, by_v = np.empty_like(q), np.empty_like(k), None if v is None else np.empty_like(v)
     scale = q.dtype.type(op.scale)
     by_sinks = np.zeros(op.heads, q.dtype)
     for rows in f.each_sequence(text):
         length = rows.stop - rows.start
         p = f.attention(op, weights, q[rows], k[rows])
-        queries, keys, values = (f.by_head(x[rows], op.kv_heads, op.head_size) for x in (q, k, v))
-        inner = f.by_head(given[rows], op.kv_heads, op.head_size)
+        queries, keys = (f.by_head(x[rows], op.kv_heads, op.head_size) for x in (q, k))
+        values = f.values_of(op, k[rows], None if v is None else v[rows])
+        inner = f.by_head(given[rows], op.kv_heads, op.value_size)
         by_p = inner @ values.transpose(0, 2, 1)
         mean = np.einsum("hqk,hqk->hq", by_p, p)
         by_sinks -= (mean * (1 - p.sum(axis=-1))).reshape(op.heads, length).sum(axis=-1)
@@ -189,12 +206,16 @@ def _attend(
         if op.softcap is not None:
             by_p *= _capped_slope(f.scores_of(op, q[rows], k[rows]), op.softcap)
         by_p *= scale
-        turned = by_p.transpose(0, 2, 1)
-        for target, part in zip(out, (by_p @ keys, turned @ queries, p.transpose(0, 2, 1) @ inner), strict=True):
-            target[rows] = f.from_heads(part, length)
+        by_q[rows] = f.from_heads(by_p @ keys, length)
+        by_keys, by_values = by_p.transpose(0, 2, 1) @ queries, p.transpose(0, 2, 1) @ inner
+        if by_v is None:
+            by_keys[:, :, : op.value_size] += by_values
+        else:
+            by_v[rows] = f.from_heads(by_values, length)
+        by_k[rows] = f.from_heads(by_keys, length)
     if op.sinks is not None and sink.wants(op.sinks):
         sink.take(op.sinks, by_sinks)
-    return out
+    return [by_q, by_k] if by_v is None else [by_q, by_k, by_v]
 
 
 def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, logits: Floats_) -> list[Floats_]:

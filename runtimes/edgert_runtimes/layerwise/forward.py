@@ -77,12 +77,14 @@ def softmax(x: Floats_, sink: Floats_ | None = None) -> Floats_:
 def rms_norm(op: ops.RmsNorm, weights: Floats, x: Floats_) -> Floats_:
     """Group by group."""
     parts, scale = rms_parts(op, x)
-    return np.asarray((parts * scale * weights.whole(op.weight)).reshape(x.shape))
+    out = x.reshape(len(x), op.groups, -1).copy()
+    out[:, :, : op.size] = parts * scale * weights.whole(op.weight)
+    return out.reshape(x.shape)
 
 
 def rms_parts(op: ops.RmsNorm, x: Floats_) -> tuple[Floats_, Floats_]:
     """Groups [rows, groups, n], and what each is divided by, inverted [rows, groups, 1]."""
-    parts = x.reshape(len(x), op.groups, -1)
+    parts = x.reshape(len(x), op.groups, -1)[:, :, : op.size]
     mean = np.einsum("rgn,rgn->rg", parts, parts)[..., None] / parts.shape[-1]
     return parts, 1 / np.sqrt(mean + x.dtype.type(op.eps))
 
@@ -106,6 +108,18 @@ def linear(op: ops.Linear, weights: Floats, x: Floats_) -> Floats_:
     if op.bias is not None:
         y += weights.whole(op.bias)
     return np.asarray(y)
+
+
+def head_linear(op: ops.HeadLinear, weights: Floats, observer: Observer, x: Floats_) -> Floats_:
+    """Head by head, as experts that every row chose."""
+    heads, rows = x.reshape(len(x), op.heads, -1), np.arange(len(x))
+    out = np.empty((len(x), op.heads, op.outward + op.rest), x.dtype)
+    for head in range(op.heads):
+        inward = heads[:, head, : op.inward]
+        observer.expert(op.weight, head, inward, rows)
+        out[:, head, : op.outward] = inward @ weights.expert(op.weight, head).T
+    out[:, :, op.outward :] = heads[:, :, op.inward :]
+    return out.reshape(len(x), -1)
 
 
 def matrix(op: ops.Linear, weights: Floats) -> Floats_:
@@ -151,9 +165,10 @@ def rotated(op: ops.Rope, cos: Floats_, sin: Floats_, x: Floats_) -> Floats_:
         first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
     else:
         first, second = slice(0, pairs), slice(pairs, 2 * pairs)
-    a, b = heads[:, :, first], heads[:, :, second]
-    out[:, :, first] = a * cos - b * sin
-    out[:, :, second] = a * sin + b * cos
+    a, b = (heads[:, :, op.first :][:, :, each] for each in (first, second))
+    turned = out[:, :, op.first :]
+    turned[:, :, first] = a * cos - b * sin
+    turned[:, :, second] = a * sin + b * cos
     return out.reshape(x.shape)
 
 
@@ -194,12 +209,22 @@ def attention(op: ops.Attend, weights: Floats, q: Floats_, k: Floats_) -> Floats
     return softmax(view, sinks).reshape(scores.shape)
 
 
-def attend(op: ops.Attend, text: Sequences, weights: Floats, q: Floats_, k: Floats_, v: Floats_) -> Floats_:
+def values_of(op: ops.Attend, k: Floats_, v: Floats_ | None) -> Floats_:
+    """[kv_heads, length, value_size]: of their own, or the beginning of the keys."""
+    if v is None:
+        return by_head(k, op.kv_heads, op.head_size)[:, :, : op.value_size]
+    return by_head(v, op.kv_heads, op.value_size)
+
+
+def attend(
+    op: ops.Attend, text: Sequences, weights: Floats, q: Floats_, k: Floats_, v: Floats_ | None = None
+) -> Floats_:
     """Sequence by sequence."""
-    out = np.empty_like(q)
+    out = np.empty((len(q), op.out.width), q.dtype)
     for rows in each_sequence(text):
         p = attention(op, weights, q[rows], k[rows])
-        out[rows] = from_heads(p @ by_head(v[rows], op.kv_heads, op.head_size), rows.stop - rows.start)
+        values = values_of(op, k[rows], None if v is None else v[rows])
+        out[rows] = from_heads(p @ values, rows.stop - rows.start)
     return out
 
 
@@ -291,6 +316,8 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
         case ops.Linear():
             observer.matrix(op.weight, inputs[0])
             return linear(op, weights, *inputs)
+        case ops.HeadLinear():
+            return head_linear(op, weights, observer, *inputs)
         case ops.Add():
             return np.asarray(inputs[0] + inputs[1])
         case ops.Scale():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgert_models.errors import BackendError, EdgertError
 from edgert_models.graph import Plan
-from edgert_models.ops import Attend, Linear, Moe
+from edgert_models.ops import Attend, HeadLinear, Linear, Moe
 
 from edgert_runtimes.base import Limits, LoadReport, Probe, Progress, WeightProvider
 from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
@@ -68,11 +68,13 @@ class MlxBackend:
         dtype = device.compute_dtype()
         layouts = loading.plan_layouts(plan, weights, dtype, device.raw_types())
         slots = limits.blocks * limits.block_size
-        position = sum(2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches)
+        position = sum(KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches)
         sizes = {
             "weights": sum(layout.nbytes for layout in layouts.values()),
             "cache": slots * position + FLOAT_BYTES * limits.states * sum(state.size for state in plan.states),
-            "workspace": workspace_bytes(plan, limits, fused_attention=device.on_metal()),
+            "workspace": workspace_bytes(
+                plan, limits, fused_attention=device.on_metal() and not any(cache.shared for cache in plan.caches)
+            ),
         }
         check_memory(sizes, device.device_memory() if limits.memory is None else limits.memory)
         total, done = loading.stored_bytes(layouts), 0
@@ -101,11 +103,11 @@ def workspace_bytes(plan: Plan, limits: Limits, *, fused_attention: bool) -> int
     """About what a step of all rows takes: the widest values that live together, and the scores of attention where MLX
     does not compute them tile by tile.
     """
-    widest = max((op.q.width + 2 * op.k.width for op in plan.ops if isinstance(op, Attend)), default=0)
+    widest = max((op.q.width + 2 * op.k.width + op.out.width for op in plan.ops if isinstance(op, Attend)), default=0)
     for op in plan.ops:
         if isinstance(op, Moe):
             widest = max(widest, op.used * (3 * op.hidden + 2 * op.out.width))
-        if isinstance(op, Linear) and not op.out.picked:
+        if isinstance(op, Linear | HeadLinear) and not op.out.picked:
             widest = max(widest, 3 * op.out.width)
     heads = max((op.heads for op in plan.ops if isinstance(op, Attend)), default=0)
     scores = 0 if fused_attention else 2 * heads * limits.context

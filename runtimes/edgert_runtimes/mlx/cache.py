@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import mlx.core as mx
+from edgert_models.graph import Cache
 from edgert_quant.blocks import BlockType
 
 Stored = list[mx.array]
@@ -142,21 +143,23 @@ KINDS: dict[BlockType, Kind] = {
 
 
 class LayerCache:
-    """Keys and values of one layer."""
+    """Keys and values of one layer; where values are the beginning of the keys, keys alone."""
 
-    def __init__(self, kind: Kind, heads: int, slots: int, size: int) -> None:
+    def __init__(self, kind: Kind, sizes: Cache, slots: int) -> None:
         self.kind = kind
-        self.keys, self.values = kind.empty(heads, slots, size), kind.empty(heads, slots, size)
+        self._sizes = sizes
+        self.keys = kind.empty(sizes.kv_heads, slots, sizes.head_size)
+        self.values = [] if sizes.shared else kind.empty(sizes.kv_heads, slots, sizes.value_size)
 
     @property
     def arrays(self) -> Stored:
         """Everything kept."""
         return [*self.keys, *self.values]
 
-    def store(self, slots: mx.array, k: mx.array, v: mx.array, *, start: mx.array | None) -> None:
+    def store(self, slots: mx.array, k: mx.array, v: mx.array | None, *, start: mx.array | None) -> None:
         """Keep k and v [1, heads, rows, size] at slots [rows], or from `start` [1] on."""
         for kept, new in ((self.keys, k), (self.values, v)):
-            for index, encoded in enumerate(self.kind.encode(new)):
+            for index, encoded in enumerate([] if new is None else self.kind.encode(new)):
                 if start is not None:
                     kept[index] = mx.slice_update(kept[index], encoded, start, (2,))
                 else:
@@ -170,8 +173,10 @@ class LayerCache:
                 return array[:, :, where]
             return mx.take(array.squeeze(0), where, axis=1).swapaxes(0, 1)
 
-        k, v = (self.kind.decode([part(array) for array in kept], dtype) for kept in (self.keys, self.values))
-        return k, v
+        k = self.kind.decode([part(array) for array in self.keys], dtype)
+        if self._sizes.shared:
+            return k, k[..., : self._sizes.value_size]
+        return k, self.kind.decode([part(array) for array in self.values], dtype)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]], block_size: int) -> None:
         """Copy blocks of positions, in order."""

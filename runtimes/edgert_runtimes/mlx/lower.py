@@ -14,7 +14,7 @@ from edgert_models.ops import Value
 
 from edgert_runtimes.mlx.matrices import HostRows
 from edgert_runtimes.mlx.ops.attention import attend
-from edgert_runtimes.mlx.ops.products import linear, moe
+from edgert_runtimes.mlx.ops.products import head_linear, linear, moe
 from edgert_runtimes.mlx.ops.recurrent import short_conv
 from edgert_runtimes.mlx.ops.rows import (
     add,
@@ -149,6 +149,8 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return layer_norm(op, weights)
         case ops.Linear():
             return linear(op, weights)
+        case ops.HeadLinear():
+            return head_linear(op, weights)
         case ops.Add():
             return add(op, weights)
         case ops.Scale():

@@ -24,7 +24,7 @@ class Profile:
     def __init__(self, plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> None:
         self._weights = frozenset(plan.weights)
         self._layouts = layouts
-        self._position_bytes = [2 * KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches]
+        self._position_bytes = [KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches]
         self._totals: dict[str, list[float]] = {}
 
     def timer(self, batch: Batch) -> Callable[[Part, list[mx.array]], None]:
@@ -70,8 +70,8 @@ class Profile:
             seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
             last = np.zeros(len(batch.tables), np.int64)
             np.maximum.at(last, batch.sequence, seen)
-            return int(last.sum()) * self._position_bytes[op.layer], 4 * int(seen.sum()) * op.q.width
-        if not isinstance(op, ops.Linear | ops.Moe):
+            return int(last.sum()) * self._position_bytes[op.layer], 2 * int(seen.sum()) * (op.q.width + op.out.width)
+        if not isinstance(op, ops.Linear | ops.HeadLinear | ops.Moe):
             return 0, 0
         read = operations = 0
         for name in self._names(op):
@@ -81,5 +81,5 @@ class Profile:
                 operations += 2 * rows * op.used * prod(layout.stored.shape[1:])
             else:
                 read += layout.nbytes
-                operations += 2 * rows * prod(layout.stored.shape) if len(layout.stored.shape) == 2 else 0
+                operations += 2 * rows * prod(layout.stored.shape) if len(layout.stored.shape) > 1 else 0
         return read, operations

@@ -66,7 +66,7 @@ class MlxSession:
         self._single = make_parts(plan, functions, weights, plan.logits, single=True)
         kind, slots = KINDS[KV_TYPES[limits.kv_type]], limits.blocks * limits.block_size
         with mx.stream(self._streams.main):
-            self._caches = [LayerCache(kind, cache.kv_heads, slots, cache.head_size) for cache in plan.caches]
+            self._caches = [LayerCache(kind, cache, slots) for cache in plan.caches]
             self._states = [mx.zeros((limits.states, *state.shape)) for state in plan.states]
             self._settle()
         self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}

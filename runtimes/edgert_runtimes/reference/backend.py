@@ -65,7 +65,7 @@ class ReferenceSession:
     def __init__(self, plan: Plan, weights: WeightProvider, limits: Limits) -> None:
         start = time.perf_counter()
         slots = limits.blocks * limits.block_size
-        cache_bytes = 4 * sum(2 * slots * cache.width for cache in plan.caches)
+        cache_bytes = 4 * sum(slots * cache.width for cache in plan.caches)
         cache_bytes += 4 * sum(limits.states * state.size for state in plan.states)
         if limits.memory is not None and cache_bytes > limits.memory:
             raise MemoryBudgetError(
@@ -76,7 +76,7 @@ class ReferenceSession:
         self.limits = limits
         self._plan = plan
         self._weights = Weights(weights)
-        self._caches = [Cache(slots, cache.width, limits.block_size, KV_TYPES[limits.kv_type]) for cache in plan.caches]
+        self._caches = [Cache(slots, cache, limits.block_size, KV_TYPES[limits.kv_type]) for cache in plan.caches]
         self._states = [np.zeros((limits.states, *state.shape), np.float32) for state in plan.states]
         self._closed = False
         self.report = LoadReport(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from edgert_models.graph import Cache as Sizes
 from edgert_quant.blocks import BlockType
 from numpy.typing import NDArray
 
@@ -14,22 +15,28 @@ Float64 = NDArray[np.float64]
 class Cache:
     """Keys and values of one layer by slot: [slots, width], rounded to the cache's type and kept as float32."""
 
-    def __init__(self, slots: int, width: int, block_size: int, kind: BlockType) -> None:
+    def __init__(self, slots: int, sizes: Sizes, block_size: int, kind: BlockType) -> None:
+        self.sizes = sizes
         self.block_size = block_size
         self.kind = kind
-        self.keys = np.zeros((slots, width), np.float32)
-        self.values = np.zeros((slots, width), np.float32)
+        self.keys = np.zeros((slots, sizes.key_width), np.float32)
+        self.values = np.zeros((slots, sizes.value_width), np.float32)
 
-    def store(self, slots: NDArray[np.int32], k: Float64, v: Float64) -> None:
+    def store(self, slots: NDArray[np.int32], k: Float64, v: Float64 | None) -> None:
         """Round to the cache's type and keep."""
         for kept, new in ((self.keys, k), (self.values, v)):
-            kept[slots] = rounded(new.astype(np.float32), self.kind)
+            if new is not None:
+                kept[slots] = rounded(new.astype(np.float32), self.kind)
 
     def fetch(self, table: NDArray[np.int32], first: int, end: int) -> tuple[Float64, Float64]:
-        """Keys and values of positions first … end of a sequence."""
+        """Keys and values [positions, kv_heads, size] of positions first … end of a sequence."""
         positions = np.arange(first, end)
         slots = table[positions // self.block_size] * self.block_size + positions % self.block_size
-        return self.keys[slots].astype(np.float64), self.values[slots].astype(np.float64)
+        heads = (len(slots), self.sizes.kv_heads, -1)
+        keys = self.keys[slots].astype(np.float64).reshape(heads)
+        if self.sizes.shared:
+            return keys, keys[:, :, : self.sizes.value_size]
+        return keys, self.values[slots].astype(np.float64).reshape(heads)
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy one block of positions."""

@@ -95,10 +95,11 @@ def embed(op: ops.Embed, batch: Batch, weights: Weights) -> Float64:
 
 def rms_norm(op: ops.RmsNorm, weights: Weights, x: Float64) -> Float64:
     """Root mean square normalisation, group by group."""
-    parts = x.reshape(len(x), op.groups, x.shape[1] // op.groups)
+    out = x.reshape(len(x), op.groups, x.shape[1] // op.groups).copy()
+    parts = out[:, :, : op.size]
     scale = 1.0 / np.sqrt((parts**2).mean(axis=-1, keepdims=True) + op.eps)
-    scaled: Float64 = parts * scale * weights.vector(op.weight)
-    return scaled.reshape(x.shape)
+    out[:, :, : op.size] = parts * scale * weights.vector(op.weight)
+    return out.reshape(x.shape)
 
 
 def layer_norm(op: ops.LayerNorm, weights: Weights, x: Float64) -> Float64:
@@ -120,6 +121,16 @@ def sliced(op: ops.Slice, x: Float64) -> Float64:
     return parts.reshape(len(x), -1)
 
 
+def head_linear(op: ops.HeadLinear, weights: Weights, x: Float64) -> Float64:
+    """Head by head."""
+    heads = x.reshape(len(x), op.heads, op.inward + op.rest)
+    products = [
+        weights.project(heads[:, head, : op.inward], op.weight, head * op.outward, op.outward)
+        for head in range(op.heads)
+    ]
+    return np.concatenate([np.stack(products, axis=1), heads[:, :, op.inward :]], axis=2).reshape(len(x), -1)
+
+
 def rope(op: ops.Rope, batch: Batch, weights: Weights, x: Float64) -> Float64:
     """Rotary position embedding."""
     frequencies = np.array(op.frequencies)
@@ -134,28 +145,29 @@ def rope(op: ops.Rope, batch: Batch, weights: Weights, x: Float64) -> Float64:
         first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
     else:
         first, second = slice(0, pairs), slice(pairs, 2 * pairs)
-    a, b = heads[:, :, first], heads[:, :, second]
-    out[:, :, first] = a * cos - b * sin
-    out[:, :, second] = a * sin + b * cos
+    turned = out[:, :, op.first :]
+    a, b = turned[:, :, first].copy(), turned[:, :, second].copy()
+    turned[:, :, first] = a * cos - b * sin
+    turned[:, :, second] = a * sin + b * cos
     return out.reshape(x.shape)
 
 
-def attend(op: ops.Attend, batch: Batch, weights: Weights, cache: Cache, q: Float64, k: Float64, v: Float64) -> Float64:
+def attend(
+    op: ops.Attend, batch: Batch, weights: Weights, cache: Cache, q: Float64, k: Float64, v: Float64 | None = None
+) -> Float64:
     """Attention over what the cache holds after this batch's keys and values are stored."""
     cache.store(batch.slots, k, v)
     group = op.heads // op.kv_heads
     sinks = None if op.sinks is None else weights.vector(op.sinks).reshape(op.kv_heads, group)
-    out = np.empty_like(q).reshape(len(q), op.heads, op.head_size)
+    out = np.empty((len(q), op.heads, op.value_size))
     queries = q.reshape(len(q), op.kv_heads, group, op.head_size)
     for row, (position, sequence) in enumerate(zip(batch.positions, batch.sequence, strict=True)):
         first = 0 if op.window is None else max(0, int(position) - op.window + 1)
         keys, values = cache.fetch(batch.tables[sequence], first, int(position) + 1)
-        keys = keys.reshape(len(keys), op.kv_heads, op.head_size)
-        values = values.reshape(len(values), op.kv_heads, op.head_size)
         scores = op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys)
         p = softmax(scores if op.softcap is None else soft_cap(scores, op.softcap), sinks)
-        out[row] = np.einsum("hgn,nhd->hgd", p, values).reshape(op.heads, op.head_size)
-    return out.reshape(q.shape)
+        out[row] = np.einsum("hgn,nhd->hgd", p, values).reshape(op.heads, op.value_size)
+    return out.reshape(len(q), -1)
 
 
 def best(scores: Float64, count: int) -> NDArray[np.intp]:
@@ -208,6 +220,8 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
             y = layer_norm(op, weights, *x)
         case ops.Linear():
             y = linear(op, weights, *x)
+        case ops.HeadLinear():
+            y = head_linear(op, weights, *x)
         case ops.Add():
             y = x[0] + x[1]
         case ops.Scale():

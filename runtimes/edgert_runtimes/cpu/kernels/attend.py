@@ -1,6 +1,7 @@
 """Attention with a paged cache, as three records:
 
-    store    per row: its keys and values, rounded to the cache's type, into its slot
+    store    per row: its keys and values, rounded to the cache's type, into its slot; where values are the beginning of
+             their keys, keys alone, in rows as values lie
     attend   per unit (see `division`): the tiles of positions that its rows see, one after another
     merge    per row and head of divided groups: the parts of its tiles
 
@@ -65,36 +66,43 @@ from edgert_runtimes.cpu.kernels.table import (
 from edgert_runtimes.cpu.kernels.tiles import (
     AHEAD,
     BLOCK_SIZE,
+    BLOCKS_AHEAD,
     ENTRIES,
-    HEAD_SIZE,
+    HIGH,
+    KEY_SIZE,
+    LOW,
     MARGIN,
     PART,
     PART_HEADER,
     PARTS,
     QUERIES,
+    ROW_SIZE,
     SCORE_STRIDE,
     SCORES,
     TILE,
     TOKENS,
     VALUE_ENTRIES,
+    VALUE_SIZE,
 )
 from edgert_runtimes.cpu.kernels.vectors import exp, soft_capped
 
 KEYS = OPERANDS + 7
 VALUES = OPERANDS + 8
 SCALE = OPERANDS + 19  # a float64
-BLOCK_BYTES = OPERANDS + 20  # of the keys, or the values, of one kv head in a block
-PANEL_BYTES = OPERANDS + 21  # of 16 keys
+VALUE_BYTES = OPERANDS + 20  # of the values of one kv head in a block
+PANEL_BYTES = OPERANDS + 21  # of 16 keys; 0: keys lie in the rows of values, which are their beginning
 ROW_BYTES = OPERANDS + 22  # of one position's values
 TOTALS = OPERANDS + 23  # bytes from the start of the scratch memory to parts merged so far
 KEPT_PARTS = OPERANDS + 24  # address of the parts that `merge` merges
 MULTIPLY_KEYS = OPERANDS + 25
 MULTIPLY_VALUES = OPERANDS + 26
-STORE_ONE = OPERANDS + 27
+STORE_KEY = OPERANDS + 27
 WEIGH = OPERANDS + 28  # the kernels of `softmax`
 MERGE_PART = OPERANDS + 29
 FINISH_PART = OPERANDS + 30
 SINKS = OPERANDS + 31  # address of float32 [heads], or 0
+KEY_BYTES = OPERANDS + 34  # of the keys of one kv head in a block
+STORE_ROW = OPERANDS + 35
 
 SOFT_CAP = OPERANDS + 38  # a float64, or 0
 
@@ -107,25 +115,29 @@ STAIR = 8
 
 @kernel
 def store(state: int, record: int, chunk: int, thread: int) -> None:
-    """X are the keys, Y the values."""
+    """X are the keys, Y the values; of keys that lie in rows, both are the keys."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
-    heads, width = load_i64(record, KV_HEADS), load_i64(record, HEAD_SIZE)
+    heads, panel_bytes = load_i64(record, KV_HEADS), load_i64(record, PANEL_BYTES)
+    key_size = load_i64(record, KEY_SIZE)
+    row_size = load_i64(record, VALUE_SIZE) if panel_bytes > 0 else key_size
     for row in range(first, end):
         slot = load_i32(load_i64(state, SLOTS), row)
         block, place = slot // load_i64(record, BLOCK_SIZE), slot % load_i64(record, BLOCK_SIZE)
         for head in range(heads):
-            base = (block * heads + head) * load_i64(record, BLOCK_BYTES)
-            key = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * width)
-            value = load_i64(record, Y) + 4 * (row * load_i64(record, Y_STRIDE) + head * width)
-            panel = load_i64(record, KEYS) + base + place // LANES * load_i64(record, PANEL_BYTES)
-            target = load_i64(record, VALUES) + base + place * load_i64(record, ROW_BYTES)
-            call6(load_i64(record, STORE_ONE), key, value, panel, place % LANES, target, width)
+            unit = block * heads + head
+            if panel_bytes > 0:
+                key = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * key_size)
+                panel = load_i64(record, KEYS) + unit * load_i64(record, KEY_BYTES) + place // LANES * panel_bytes
+                call4(load_i64(record, STORE_KEY), key, panel, place % LANES, key_size)
+            value = load_i64(record, Y) + 4 * (row * load_i64(record, Y_STRIDE) + head * row_size)
+            target = load_i64(record, VALUES) + unit * load_i64(record, VALUE_BYTES)
+            call3(load_i64(record, STORE_ROW), value, target + place * load_i64(record, ROW_BYTES), row_size)
 
 
 @device
 def out_of(record: Any, row: Any, head: Any) -> Any:
     """Where the result of a row's head goes."""
-    return load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * load_i64(record, HEAD_SIZE))
+    return load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * load_i64(record, VALUE_SIZE))
 
 
 @device
@@ -134,7 +146,7 @@ def finish(record: Any, total: Any, row: Any, head: Any) -> Any:
     sinks = load_i64(record, SINKS)
     if sinks != 0:
         store_f32(total, 1, load_f32(total, 1) + exp(load_f32(sinks, head) - load_f32(total, 0)))
-    call3(load_i64(record, FINISH_PART), total, out_of(record, row, head), load_i64(record, HEAD_SIZE))
+    call3(load_i64(record, FINISH_PART), total, out_of(record, row, head), load_i64(record, VALUE_SIZE))
 
 
 @device
@@ -145,14 +157,19 @@ def vectors_of(record: Any) -> Any:
 
 @device(inline=False)
 def take_queries(record: Any, scratch: Any, first_row: Any, rows: Any, first_head: Any, heads: Any) -> Any:
-    """The scaled queries of the tokens, element by element."""
-    width, tokens, scale = load_i64(record, HEAD_SIZE), rows * heads, float32(load_f64(record, SCALE))
-    target = scratch + load_i64(record, QUERIES)
+    """The scaled queries of the tokens, element by element; for keys in rows token by token, with zeros behind."""
+    width, tokens, scale = load_i64(record, KEY_SIZE), rows * heads, float32(load_f64(record, SCALE))
+    target, in_rows, row_size = scratch + load_i64(record, QUERIES), load_i64(record, PANEL_BYTES) == 0, 0
+    if in_rows:
+        row_size = load_i64(record, ROW_SIZE)
     for token in range(tokens):
         row, head = first_row + token // heads, first_head + token % heads
         query = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * width)
         for i in range(width):
-            store_f32(target, i * tokens + token, load_f32(query, i) * scale)
+            place = token * row_size + i if in_rows else i * tokens + token
+            store_f32(target, place, load_f32(query, i) * scale)
+        for i in range(width, row_size):
+            store_f32(target, token * row_size + i, float32(0.0))
 
 
 @device
@@ -167,8 +184,8 @@ def list_entries(record: Any, scratch: Any, blocks: Any, head: Any, start: Any, 
     """List what holds positions low … high of the tile that begins at `start`: of a sequence whose block table is
     `blocks` and of which `seen` positions will be read. How many panels that are.
     """
-    heads, size, step = load_i64(record, KV_HEADS), load_i64(record, BLOCK_SIZE), load_i64(record, BLOCK_BYTES)
-    panel_bytes = load_i64(record, PANEL_BYTES)
+    heads, size, step = load_i64(record, KV_HEADS), load_i64(record, BLOCK_SIZE), load_i64(record, KEY_BYTES)
+    panel_bytes, value_bytes = load_i64(record, PANEL_BYTES), load_i64(record, VALUE_BYTES)
     first, end = (start + low) // size, (start + high - 1) // size + 1
     count = 0
     for block in range(first, end):
@@ -181,7 +198,7 @@ def list_entries(record: Any, scratch: Any, blocks: Any, head: Any, start: Any, 
     panels = count
     store_i64(scratch, VALUE_ENTRIES, scratch + ENTRIES + 16 * panels)
     for block in range(first, end):
-        values = load_i64(record, VALUES) + (load_i32(blocks, block) * heads + head) * step
+        values = load_i64(record, VALUES) + (load_i32(blocks, block) * heads + head) * value_bytes
         place_entry(scratch, count, values, block * size - start)
         count += 1
     for i in range(AHEAD):
@@ -189,6 +206,20 @@ def list_entries(record: Any, scratch: Any, blocks: Any, head: Any, start: Any, 
         keys = load_i64(record, KEYS) + (load_i32(blocks, next_one // size) * heads + head) * step
         place_entry(scratch, count + i, keys + next_one % size // LANES * panel_bytes, TILE)
     return panels
+
+
+@device(inline=False)
+def list_rows(record: Any, scratch: Any, blocks: Any, head: Any, start: Any, low: Any, high: Any, seen: Any) -> Any:
+    """The same for keys in rows. How many blocks that are."""
+    heads, size, step = load_i64(record, KV_HEADS), load_i64(record, BLOCK_SIZE), load_i64(record, VALUE_BYTES)
+    first, end = (start + low) // size, (start + high - 1) // size + 1
+    for block in range(first, end + BLOCKS_AHEAD):
+        rows = load_i64(record, VALUES) + (load_i32(blocks, min(block, (seen - 1) // size)) * heads + head) * step
+        place_entry(scratch, block - first, rows, block * size - start)
+    store_i64(scratch, VALUE_ENTRIES, scratch + ENTRIES)
+    store_i64(scratch, LOW, low)
+    store_i64(scratch, HIGH, high)
+    return end - first
 
 
 @device
@@ -210,7 +241,7 @@ def weigh(record: Any, scratch: Any, token: Any, heads: Any, begin: Any, end: An
     """
     values, cap = load_i64(scratch, VALUE_ENTRIES), float32(load_f64(record, SOFT_CAP))
     for i in range(token, token + heads):
-        block, size = load_i64(values, 2 * i), load_i64(record, BLOCK_BYTES) if i < WEIGHED_AHEAD else 0
+        block, size = load_i64(values, 2 * i), load_i64(record, VALUE_BYTES) if i < WEIGHED_AHEAD else 0
         part = scratch + load_i64(record, PARTS) + 4 * i * load_i64(record, PART)
         scores = scratch + SCORES + 4 * (MARGIN + i * SCORE_STRIDE + begin)
         if cap != 0:
@@ -260,8 +291,11 @@ def attend_unit(state: Any, record: Any, scratch: Any, group: Any, lane: Any, fi
     for tile in range(first, end):
         start = (load_i64(group, FIRST_TILE) + tile) * TILE
         low, high = begin_of(position, window, start), end_of(position + rows - 1, start)
-        panels = list_entries(record, scratch, blocks, kv_head, start, low, high, position + rows)
-        call4(load_i64(record, MULTIPLY_KEYS), record, scratch, panels, rows * heads)
+        if load_i64(record, PANEL_BYTES) > 0:
+            count = list_entries(record, scratch, blocks, kv_head, start, low, high, position + rows)
+        else:
+            count = list_rows(record, scratch, blocks, kv_head, start, low, high, position + rows)
+        call4(load_i64(record, MULTIPLY_KEYS), record, scratch, count, rows * heads)
         for i in range(rows):
             begin, stop = begin_of(position + i, window, start), end_of(position + i, start)
             if begin < stop:

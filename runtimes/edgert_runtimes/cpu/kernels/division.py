@@ -22,7 +22,7 @@ from edgert_runtimes.cpu.kernels.table import (
     THREADS,
     rows_of,
 )
-from edgert_runtimes.cpu.kernels.tiles import HEAD_SIZE, TILE, TOKENS
+from edgert_runtimes.cpu.kernels.tiles import KEY_SIZE, TILE, TOKENS, VALUE_SIZE
 
 KV_HEADS = OPERANDS + 9
 GROUP = OPERANDS + 15  # query heads of one kv head
@@ -87,7 +87,8 @@ def continues(state: Any, row: Any) -> Any:
 @device(inline=False)
 def form_groups(state: Any, record: Any) -> Any:
     """Fill in the groups, none of them divided."""
-    rows, width, window = rows_of(state, record), load_i64(record, HEAD_SIZE), load_i64(record, WINDOW)
+    rows, window = rows_of(state, record), load_i64(record, WINDOW)
+    width = (load_i64(record, KEY_SIZE) + load_i64(record, VALUE_SIZE)) // 2
     heads = min(load_i64(record, GROUP), TOKENS)
     positions = load_i64(state, POSITIONS)
     count, cost, row = 0, 0, 0

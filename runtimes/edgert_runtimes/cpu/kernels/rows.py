@@ -70,6 +70,7 @@ def embed(state: int, record: int, chunk: int, thread: int) -> None:
 
 GROUPS = OPERANDS + 8
 EPS = OPERANDS + 9  # a float64
+REST = OPERANDS + 10
 
 
 @kernel
@@ -77,14 +78,17 @@ def rms_norm(state: int, record: int, chunk: int, thread: int) -> None:
     """See `ops.RmsNorm`; the sum of squares is a float32 sum of fixed order."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     groups, eps, weight = load_i64(record, GROUPS), load_f64(record, EPS), load_i64(record, WEIGHT)
-    width = load_i64(record, WIDTH) // groups
+    width, rest = load_i64(record, WIDTH) // groups, load_i64(record, REST)
+    size = width - rest
     for row in range(first, end):
         for group in range(groups):
             x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + group * width)
             out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + group * width)
-            scale = float32(1.0 / sqrt(float64(dot_f32(x, x, width)) / width + eps))
-            for i in range(width):
+            scale = float32(1.0 / sqrt(float64(dot_f32(x, x, size)) / size + eps))
+            for i in range(size):
                 store_f32(out, i, load_f32(x, i) * scale * load_f32(weight, i))
+            if out != x:
+                copy_bytes(out + 4 * size, x + 4 * size, 4 * rest)
 
 
 BIAS = OPERANDS + 8  # its address, or 0
@@ -208,6 +212,7 @@ HEADS = OPERANDS + 10
 HEAD_SIZE = OPERANDS + 11
 STEP = OPERANDS + 12  # between the two elements of a pair
 SPREAD = OPERANDS + 13  # between the first elements of neighbouring pairs
+FIRST = OPERANDS + 14  # the first pair's first element
 
 
 @kernel
@@ -229,7 +234,7 @@ def rope(state: int, record: int, chunk: int, thread: int) -> None:
     """See `ops.Rope`; Y is the table."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     pairs, heads, size = load_i64(record, PAIRS), load_i64(record, HEADS), load_i64(record, HEAD_SIZE)
-    step, spread = load_i64(record, STEP), load_i64(record, SPREAD)
+    step, spread, first_element = load_i64(record, STEP), load_i64(record, SPREAD), load_i64(record, FIRST)
     in_place = load_i64(record, OUT) == load_i64(record, X)
     for row in range(first, end):
         table = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
@@ -238,7 +243,7 @@ def rope(state: int, record: int, chunk: int, thread: int) -> None:
         if not in_place:
             copy_bytes(row_out, row_x, 4 * heads * size)
         for head in range(heads):
-            out = row_out + 4 * head * size
+            out = row_out + 4 * (head * size + first_element)
             for i in range(pairs):
                 a, b = load_f32(out, i * spread), load_f32(out, i * spread + step)
                 cosine, sine = load_f32(table, i), load_f32(table, pairs + i)

@@ -6,12 +6,13 @@ after element; an output is one chain, position after position: neither depends 
 
 Both kernels work in a thread's scratch memory, which `attend` fills:
 
-    words       VALUE_ENTRIES: the address of the first entry of values
+    words       VALUE_ENTRIES: the address of the first entry of values; for keys in rows LOW and HIGH: which positions
+                of the tile are seen
     entries     (address, position within the tile of what lies there) of every panel of keys, then of every block of
                 values, then of what will be read next: only to fetch it ahead
     scores      float32 [tokens][SCORE_STRIDE], from SCORES on; the tile's first position is element MARGIN
     parts       float32 [tokens][part], from the record's PARTS on; a part is PART_HEADER floats and the output
-    queries     float32 [head size][tokens], from the record's QUERIES on
+    queries     float32 [key size][tokens], from the record's QUERIES on; for keys in rows [tokens][row size]
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ from edgert_runtimes.cpu.kernels import caches, table
 from edgert_runtimes.cpu.kernels.caches import GROUP, LAYOUTS, CacheLayout
 from edgert_runtimes.cpu.kernels.table import OPERANDS
 
-HEAD_SIZE = OPERANDS + 10
+VALUE_SIZE = OPERANDS + 10
 BLOCK_SIZE = OPERANDS + 11
 PART = OPERANDS + 12  # floats of a part
 PARTS = OPERANDS + 13  # bytes from the start of the scratch memory
 QUERIES = OPERANDS + 14
+KEY_SIZE = OPERANDS + 32
+ROW_SIZE = OPERANDS + 33  # elements of a row of values, which may be keys as well
 
 TILE = 256
 """Positions that go through the products together. Softmax is computed tile by tile, from multiples of this on."""
@@ -68,7 +71,7 @@ SCORE_STRIDE = TILE + 2 * MARGIN
 PART_HEADER = LANES
 """Floats before the output of a part: maximum, sum, and nothing."""
 
-VALUE_ENTRIES = 0
+VALUE_ENTRIES, LOW, HIGH = 0, 1, 2
 ENTRY = 16
 """Bytes of an entry."""
 ENTRIES = 64
@@ -109,7 +112,7 @@ def _value_shapes() -> Shapes:
     return [(6, (1,)), (4, (1,)), (2, (2, 1)), (1, (8, 4, 2, 1))]
 
 
-def _cover(
+def cover(
     b: ir.IRBuilder, tokens: Value, columns: Value, shapes: Shapes, tile: Callable[[Value, int, Value, int], None]
 ) -> None:
     """tile(first token, tokens, first column, columns) over everything: columns by some tokens, then by others."""
@@ -124,7 +127,7 @@ def _cover(
         token = along.index
 
 
-def _function(b: ir.IRBuilder, name: str, arguments: int, body: Callable[..., None]) -> ir.Function:
+def function_of(b: ir.IRBuilder, name: str, arguments: int, body: Callable[..., None]) -> ir.Function:
     """A function of two pointers and some integers, made once in a module."""
     known = b.module.globals.get(name)
     if known is not None:
@@ -139,7 +142,8 @@ def _function(b: ir.IRBuilder, name: str, arguments: int, body: Callable[..., No
     return function
 
 
-def _entry(b: ir.IRBuilder, entries: Value, index: Value | int) -> Value:
+def entry(b: ir.IRBuilder, entries: Value, index: Value | int) -> Value:
+    """The entry of that number."""
     return step(b, entries, b.mul(i64(index), i64(ENTRY)))
 
 
@@ -147,7 +151,7 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
     def tile(height: int, width: int) -> Callable[..., None]:
         def body(b: ir.IRBuilder, entries: Value, queries: Value, out: Value, pitch: Value, size: Value) -> None:
             panels, ahead = (
-                [pointer(b, load(b, _entry(b, entries, i + far), 0, I64, align=8)) for i in range(width)]
+                [pointer(b, load(b, entry(b, entries, i + far), 0, I64, align=8)) for i in range(width)]
                 for far in (0, width)
             )
 
@@ -187,7 +191,7 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
                     rest.carry(*add(rest.values, offset, rest.index, 0, [None] * width))
                 sums = rest.values
             for n in range(width):  # one panel after another: the next one is right where this one reaches too far
-                position = load(b, _entry(b, entries, n), 8, I64, align=8)
+                position = load(b, entry(b, entries, n), 8, I64, align=8)
                 place = step(b, out, b.shl(position, i64(2)))
                 for t in range(height):
                     store(b, place, 4 * SCORE_STRIDE * t, sums[t * width + n], align=4)
@@ -197,18 +201,18 @@ def _scores_kernel(name: str, layout: CacheLayout) -> Kernel:
     @ir_kernel(name=name, key=(*SOURCES, name))
     def scores(b: ir.IRBuilder, record: Value, scratch: Value, panels: Value, tokens: Value) -> None:
         fields, memory = pointer(b, record), pointer(b, scratch)
-        size = load(b, fields, 8 * HEAD_SIZE, I64, align=8)
+        size = load(b, fields, 8 * KEY_SIZE, I64, align=8)
         queries = step(b, memory, load(b, fields, 8 * QUERIES, I64, align=8))
         pitch = b.shl(tokens, i64(2))
 
         def run(token: Value, height: int, panel: Value, width: int) -> None:
-            function = _function(b, f"tile_{height}x{width}", 5, tile(height, width))
-            entries = _entry(b, step(b, memory, ENTRIES), panel)
+            function = function_of(b, f"tile_{height}x{width}", 5, tile(height, width))
+            entries = entry(b, step(b, memory, ENTRIES), panel)
             out = b.mul(token, i64(4 * SCORE_STRIDE))
             out = step(b, step(b, memory, SCORES + 4 * MARGIN), out)
             b.call(function, [entries, step(b, queries, b.shl(token, i64(2))), out, pitch, size])
 
-        _cover(b, tokens, panels, _score_shapes(layout), run)
+        cover(b, tokens, panels, _score_shapes(layout), run)
 
     return scores
 
@@ -233,7 +237,7 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
             row_bytes, column_bytes = layout.row_bytes(b, size), layout.row_bytes(b, column)
             origin = load(b, entries, 8, I64, align=8)
             with emit.loop(b, count, *sums) as blocks:
-                place = _entry(b, entries, blocks.index)
+                place = entry(b, entries, blocks.index)
                 block = pointer(b, load(b, place, 0, I64, align=8))
                 ahead = pointer(b, load(b, place, ENTRY * BLOCKS_AHEAD, I64, align=8))
                 position = b.add(origin, b.mul(blocks.index, block_size))
@@ -265,31 +269,32 @@ def _values_kernel(name: str, layout: CacheLayout) -> Kernel:
         b: ir.IRBuilder, record: Value, scratch: Value, first: Value, tokens: Value, begin: Value, end: Value
     ) -> None:
         fields, memory = pointer(b, record), pointer(b, scratch)
-        size, block_size, part = (load(b, fields, 8 * f, I64, align=8) for f in (HEAD_SIZE, BLOCK_SIZE, PART))
+        size, block_size, part = (load(b, fields, 8 * f, I64, align=8) for f in (ROW_SIZE, BLOCK_SIZE, PART))
         part = b.shl(part, i64(2))
         entries = pointer(b, load(b, memory, 8 * VALUE_ENTRIES, I64, align=8))
         weights = step(b, step(b, memory, SCORES + 4 * MARGIN), b.mul(first, i64(4 * SCORE_STRIDE)))
         parts = step(b, memory, load(b, fields, 8 * PARTS, I64, align=8))
         outs = step(b, step(b, parts, 4 * PART_HEADER), b.mul(first, part))
-        columns = b.sdiv(b.add(size, i64(LANES - 1)), i64(LANES))
+        value_size = load(b, fields, 8 * VALUE_SIZE, I64, align=8)
+        columns = b.sdiv(b.add(value_size, i64(LANES - 1)), i64(LANES))
         with emit.loop(b, end, start=begin, step=STRIP) as strips:
             stop = b.add(strips.index, i64(STRIP))
             stop = b.select(b.icmp_signed("<", stop, end), stop, end)
             origin = load(b, entries, 8, I64, align=8)
             block = b.sdiv(b.sub(strips.index, origin), block_size)
-            place = _entry(b, entries, block)
+            place = entry(b, entries, block)
             passed = b.add(origin, b.mul(block, block_size))
             count = b.sdiv(b.add(b.sub(stop, passed), b.sub(block_size, i64(1))), block_size)
 
             def run(token: Value, height: int, column: Value, width: int) -> None:
-                function = _function(b, f"tile_{height}x{width}", 10, tile(height, width))
+                function = function_of(b, f"tile_{height}x{width}", 10, tile(height, width))
                 weight = step(b, weights, b.mul(token, i64(4 * SCORE_STRIDE)))
                 out = step(b, outs, b.add(b.mul(token, part), b.mul(column, i64(4 * LANES))))
                 element = b.mul(column, i64(LANES))
                 numbers = [strips.index, stop, count, element, size, block_size, part]
                 b.call(function, [place, weight, out, *numbers])
 
-            _cover(b, tokens, columns, _value_shapes(), run)
+            cover(b, tokens, columns, _value_shapes(), run)
 
     return values
 

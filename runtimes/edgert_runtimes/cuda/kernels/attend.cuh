@@ -8,30 +8,33 @@
 
 namespace kernels {
 
-/* q [rows, kv_heads · G · D]; keys and values [slots, kv_heads · D] in blocks of W; tables [sequences, table_width]; sequence and
+/* q [rows, kv_heads · G · K]; keys [slots, kv_heads · K] and values [slots, kv_heads · D] in blocks of W, or the same as keys where values
+   are the beginning of these; tables [sequences, table_width]; sequence and
    positions [rows]. Row r sees positions p ≤ positions[r], and p > positions[r] - window unless window is 0. sinks [heads] may be null.
    With one split out [rows, heads · D] is the result, or else partial [rows · heads, splits, D + 2]: sums, highest score, sum of weights. */
-template <class W, int D, int G, int HEADS>
+template <class W, int K, int D, int G, int HEADS>
 __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence,
                                        const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads,
                                        int table_width, int block_size, int window, float scale, float softcap, int splits) {
     constexpr int CHUNKS = D / 8, SHARES = 128 / CHUNKS, TILE = 32;
-    static_assert(D % 8 == 0 && D <= 256 && G % HEADS == 0);
-    __shared__ __align__(16) float queries[HEADS * D];
+    static_assert(K % 8 == 0 && K <= 1024 && D % 8 == 0 && D <= 1024 && G % HEADS == 0);
+    __shared__ __align__(16) float queries[HEADS * K];
     __shared__ float weights[HEADS * TILE], factors[HEADS], highest[HEADS], sums[HEADS];
     __shared__ float gathered[128 * 8];
 
     int split = blockIdx.x % splits, first_head = blockIdx.x / splits % (kv_heads * (G / HEADS)) * HEADS;
     i64 row = blockIdx.x / splits / (kv_heads * (G / HEADS));
     int heads = kv_heads * G, kv_head = first_head / G;
-    i64 bytes = row_bytes<W>(kv_heads * D), head_bytes = row_bytes<W>(D) * kv_head;
+    i64 bytes = row_bytes<W>(kv_heads * K), head_bytes = row_bytes<W>(K) * kv_head;
+    bool shared = keys == values;
+    i64 value_bytes = shared ? bytes : row_bytes<W>(kv_heads * D), value_head = shared ? head_bytes : row_bytes<W>(D) * kv_head;
     Table table{tables + (i64)sequence[row] * table_width, block_size};
 
     int position = positions[row], begin = window && position >= window ? position - window + 1 : 0;
     int tiles = (position + TILE - begin) / TILE, each = (tiles + splits - 1) / splits;
     int start = begin + split * each * TILE, end = min(start + each * TILE, position + 1);
 
-    for (int i = threadIdx.x; i < HEADS * D; i += 128) queries[i] = q[(row * heads + first_head) * D + i] * scale;
+    for (int i = threadIdx.x; i < HEADS * K; i += 128) queries[i] = q[(row * heads + first_head) * K + i] * scale;
     Softmax mine[(HEADS + 3) / 4];  // of heads warp, warp + 4 …
     for (auto &softmax : mine) softmax = {-INFINITE, 0.0f};
     float total[HEADS][8] = {};
@@ -44,16 +47,16 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
         if (inside) {
             const u8 *key = keys + table.slot(tile + n) * bytes + head_bytes;
 #pragma unroll
-            for (int c = 0; c < CHUNKS; c += 4) {
+            for (int c = 0; c < K / 8; c += 4) {
                 int i = 8 * (c + threadIdx.x % 4);
-                if (i >= D) break;
+                if (i >= K) break;
                 float k[8];
                 load8<W>(key, i, k);
 #pragma unroll
                 for (int h = 0; h < HEADS; h++)
 #pragma unroll
                     for (int j = 0; j < 8; j += 4) {
-                        float4 a = *(const float4 *)&queries[h * D + i + j];
+                        float4 a = *(const float4 *)&queries[h * K + i + j];
                         scores[h] += a.x * k[j] + a.y * k[j + 1] + a.z * k[j + 2] + a.w * k[j + 3];
                     }
             }
@@ -83,7 +86,7 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
 #pragma unroll 2
         for (int p = share; share < SHARES && p < TILE && tile + p < end; p += SHARES) {
             float v[8];
-            load8<W>(values + table.slot(tile + p) * bytes + head_bytes, 8 * chunk, v);
+            load8<W>(values + table.slot(tile + p) * value_bytes + value_head, 8 * chunk, v);
 #pragma unroll
             for (int h = 0; h < HEADS; h++)
 #pragma unroll

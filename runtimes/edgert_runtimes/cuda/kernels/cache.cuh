@@ -46,17 +46,21 @@ template <> __device__ __forceinline__ void store_element<Q4_0>(float x, u8 *to,
     if (i % 32 == 0) store_scale(d, poison, to);
 }
 
-/* k and v [rows, width] to keys and values at slots [rows]; a warp does 32 elements. Slots below 0 are left out. */
+/* k [rows, key_width] and v [rows, value_width] (which may be 0) to keys and values at slots [rows]; a warp does 32 elements. Slots below
+   0 are left out. */
 template <class W>
-__device__ __forceinline__ void store(const float *k, const float *v, const int *slots, u8 *keys, u8 *values, int rows, int width) {
-    int groups = (width + 31) / 32;
+__device__ __forceinline__ void store(const float *k, const float *v, const int *slots, u8 *keys, u8 *values, int rows, int key_width,
+                                      int value_width) {
+    int key_groups = (key_width + 31) / 32, groups = key_groups + (value_width + 31) / 32;
     i64 warp = (i64)blockIdx.x * (blockDim.x / 32) + warp_id();
-    if (warp >= 2 * (i64)rows * groups) return;
-    i64 row = warp / 2 / groups;
-    int i = (int)(warp / 2 % groups) * 32 + lane_id();
+    if (warp >= (i64)rows * groups) return;
+    i64 row = warp / groups;
+    int group = (int)(warp % groups);
     if (slots[row] < 0) return;
-    const float *from = warp & 1 ? v : k;
-    u8 *to = (warp & 1 ? values : keys) + slots[row] * row_bytes<W>(width);
+    bool key = group < key_groups;
+    int width = key ? key_width : value_width, i = (key ? group : group - key_groups) * 32 + lane_id();
+    const float *from = key ? k : v;
+    u8 *to = (key ? keys : values) + slots[row] * row_bytes<W>(width);
     store_element<W>(i < width ? from[row * width + i] : 0.0f, to, i, i < width);
 }
 

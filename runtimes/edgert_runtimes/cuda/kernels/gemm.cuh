@@ -7,11 +7,11 @@ namespace kernels {
 
 constexpr int TILE_OUT = 128;
 
-/* The rows of a tile: where they are read from x, and where they go in y. */
+/* The rows of a tile: where they are read from x, and where they go in y, whose rows are `from` and `to` elements apart. */
 struct Rows {
     const int *order;  // null: row i is first + i, of x and y alike
     i64 first;
-    int count, divisor;
+    int count, divisor, from, to;
     __device__ __forceinline__ i64 target(int i) const { return order ? order[first + i] : first + i; }
     __device__ __forceinline__ i64 source(int i) const { return order ? order[first + i] / divisor : first + i; }
 };
@@ -60,8 +60,8 @@ __device__ __forceinline__ void integer_tile(const u8 *w, const s8 *codes, const
             int row = i / 8, from = k0 + 16 * (i % 8);
             bool inside = row < rows.count && from < k;
             i64 source = inside ? rows.source(row) : 0;
-            *(int4 *)&inputs[row * STRIDE + 4 * (i % 8)] = inside ? *(const int4 *)(codes + source * k + from) : int4{0, 0, 0, 0};
-            if (i % 2 == 0) sums[row * 4 + i % 8 / 2] = inside ? scales[source * (k / 32) + from / 32] : make_float4(0, 0, 0, 0);
+            *(int4 *)&inputs[row * STRIDE + 4 * (i % 8)] = inside ? *(const int4 *)(codes + source * rows.from + from) : int4{0, 0, 0, 0};
+            if (i % 2 == 0) sums[row * 4 + i % 8 / 2] = inside ? scales[source * (rows.from / 32) + from / 32] : make_float4(0, 0, 0, 0);
         }
         __syncthreads();
 #pragma unroll 1
@@ -111,7 +111,7 @@ __device__ __forceinline__ void integer_tile(const u8 *w, const s8 *codes, const
             for (int i = 0; i < 4; i++) {
                 int row = my_rows + 8 * n + 2 * t + i % 2, o = start + my_out + 16 * m + group + 8 * (i / 2);
                 if (row >= rows.count || o >= out) continue;
-                i64 place = rows.target(row) * out + o;
+                i64 place = rows.target(row) * rows.to + o;
                 y[place] = finish(total[m][n][i], bias, add, place, o);
             }
 }
@@ -134,7 +134,7 @@ __device__ __forceinline__ void float_tile(const u8 *w, const float *x, const fl
         }
         for (int i = threadIdx.x; i < TILE_ROWS * STEP; i += 256) {
             int row = i / STEP, at = k0 + i % STEP;
-            inputs[row * STRIDE + i % STEP] = row < rows.count && at < k ? x[rows.source(row) * k + at] : 0.0f;
+            inputs[row * STRIDE + i % STEP] = row < rows.count && at < k ? x[rows.source(row) * rows.from + at] : 0.0f;
         }
         __syncthreads();
 #pragma unroll
@@ -156,7 +156,7 @@ __device__ __forceinline__ void float_tile(const u8 *w, const float *x, const fl
         for (int m = 0; m < 8; m++) {
             int row = my_rows + 16 * n, o = start + my_out + 16 * m;
             if (row >= rows.count || o >= out) continue;
-            i64 place = rows.target(row) * out + o;
+            i64 place = rows.target(row) * rows.to + o;
             y[place] = finish(total[m][n], bias, add, place, o);
         }
 }
@@ -175,8 +175,20 @@ template <class W>
 __device__ __forceinline__ void gemm(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const float *bias,
                                      const float *add, float *y, int rows, int out, int k) {
     int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, first = blockIdx.x % tiles * TILE_ROWS;
-    Rows mine{nullptr, first, min(TILE_ROWS, rows - first), 1};
+    Rows mine{nullptr, first, min(TILE_ROWS, rows - first), 1, k, out};
     tile<W>(w, x, codes, scales, bias, add, y, mine, blockIdx.x / tiles * TILE_OUT, out, k);
+}
+
+/* w [heads, out, k]; x (or codes and scales) [rows, heads, k + rest]; y [rows, heads, out + rest]. */
+template <class W>
+__device__ __forceinline__ void head_gemm(const u8 *w, const float *x, const s8 *codes, const float4 *scales, float *y, int rows, int heads,
+                                          int out, int k, int rest) {
+    int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, first = blockIdx.x % tiles * TILE_ROWS;
+    int blocks = gridDim.x / tiles / heads, head = blockIdx.x / tiles / blocks;
+    i64 start = (i64)head * (k + rest);
+    Rows mine{nullptr, first, min(TILE_ROWS, rows - first), 1, heads * (k + rest), heads * (out + rest)};
+    tile<W>(w + (i64)head * out * row_bytes<W>(k), x + start, codes + start, scales + start / 32, nullptr, nullptr,
+            y + (i64)head * (out + rest), mine, blockIdx.x / tiles % blocks * TILE_OUT, out, k);
 }
 
 /* w [experts, out, k]; tile (expert, first, end, 0) are the pairs order[first … end]; a pair is row · used + rank, its activations are row
@@ -186,7 +198,7 @@ __device__ __forceinline__ void experts_gemm(const u8 *w, const float *x, const 
                                              const int4 *tiles, const float *bias, float *y, int most_tiles, int divisor, int out, int k) {
     int4 which = tiles[blockIdx.x % most_tiles];
     if (which.y == which.z) return;
-    Rows mine{order, which.y, which.z - which.y, divisor};
+    Rows mine{order, which.y, which.z - which.y, divisor, k, out};
     tile<W>(w + which.x * (i64)out * row_bytes<W>(k), x, codes, scales, bias ? bias + (i64)which.x * out : nullptr, nullptr, y, mine,
             blockIdx.x / most_tiles * TILE_OUT, out, k);
 }

@@ -5,11 +5,10 @@
 
 namespace kernels {
 
-/* w [out, k]; x (or codes and scales) [COLUMNS, k]; bias [out] and add [COLUMNS, out] may be null; y [COLUMNS, out]. */
+/* Outputs first and first + 1 of rows of x that are `from` elements apart, and of y that are `to`. */
 template <class W, int COLUMNS>
-__device__ __forceinline__ void linear(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const float *bias,
-                                       const float *add, float *y, int out, int k) {
-    int first = (blockIdx.x * (blockDim.x / 32) + warp_id()) * 2;
+__device__ __forceinline__ void two_outputs(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const float *bias,
+                                            const float *add, float *y, int first, int out, int k, int from, int to) {
     if (first >= out) return;
     const u8 *rows[2] = {w + first * row_bytes<W>(k), w + min(first + 1, out - 1) * row_bytes<W>(k)};
     float sums[2][COLUMNS] = {};
@@ -19,16 +18,35 @@ __device__ __forceinline__ void linear(const u8 *w, const float *x, const s8 *co
         for (int c = 0; c < COLUMNS; c++)
 #pragma unroll
             for (int r = 0; r < 2; r++)
-                sums[r][c] += both[r].dot(x + (i64)c * k, codes + (i64)c * k, scales + (i64)c * (k / 32));
+                sums[r][c] += both[r].dot(x + (i64)c * from, codes + (i64)c * from, scales + (i64)c * (from / 32));
     }
 #pragma unroll
     for (int r = 0; r < 2; r++)
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
             float sum = lanes_sum(sums[r][c]);
-            i64 place = (i64)c * out + first + r;
+            i64 place = (i64)c * to + first + r;
             if (lane_id() == 0 && first + r < out) y[place] = sum + (bias ? bias[first + r] : 0.0f) + (add ? add[place] : 0.0f);
         }
+}
+
+/* w [out, k]; x (or codes and scales) [COLUMNS, k]; bias [out] and add [COLUMNS, out] may be null; y [COLUMNS, out]. */
+template <class W, int COLUMNS>
+__device__ __forceinline__ void linear(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const float *bias,
+                                       const float *add, float *y, int out, int k) {
+    int first = (blockIdx.x * (blockDim.x / 32) + warp_id()) * 2;
+    two_outputs<W, COLUMNS>(w, x, codes, scales, bias, add, y, first, out, k, k, out);
+}
+
+/* w [heads, out, k]; x (or codes and scales) [COLUMNS, heads, k + rest]; y [COLUMNS, heads, out + rest]. */
+template <class W, int COLUMNS>
+__device__ __forceinline__ void head_linear(const u8 *w, const float *x, const s8 *codes, const float4 *scales, float *y, int heads,
+                                            int out, int k, int rest) {
+    int blocks = gridDim.x / heads, head = blockIdx.x / blocks;
+    int first = (blockIdx.x % blocks * (blockDim.x / 32) + warp_id()) * 2;
+    i64 start = (i64)head * (k + rest);
+    two_outputs<W, COLUMNS>(w + (i64)head * out * row_bytes<W>(k), x + start, codes + start, scales + start / 32, nullptr, nullptr,
+                            y + (i64)head * (out + rest), first, out, k, heads * (k + rest), heads * (out + rest));
 }
 
 }  // namespace kernels

@@ -49,15 +49,16 @@ __device__ __forceinline__ void layer_norm(const float *x, const float *weight, 
     }
 }
 
-/* A warp to a group of `width` elements; weight [width] serves all. y may be x. */
-__device__ __forceinline__ void rms_norm_groups(const float *x, const float *weight, float *y, float eps, i64 groups, int width) {
+/* A warp to a group of `width` elements and a rest that stays; weight [width] serves all. y may be x. */
+__device__ __forceinline__ void rms_norm_groups(const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest) {
     i64 group = element() / 32;
     if (group >= groups) return;
-    x += group * width, y += group * width;
+    x += group * (width + rest), y += group * (width + rest);
     float squares = 0;
     for (int i = lane_id(); i < width; i += 32) squares += x[i] * x[i];
     float scale = 1.0f / sqrtf(lanes_sum(squares) / (float)width + eps);
     for (int i = lane_id(); i < width; i += 32) y[i] = x[i] * scale * weight[i];
+    for (int i = lane_id(); i < rest; i += 32) y[width + i] = x[width + i];
 }
 
 /* table [rows, pairs] = (cos t, sin t) · magnitude, t = position · frequency (/ factor), in float64: positions may be large. */
@@ -69,19 +70,22 @@ __device__ __forceinline__ void angles(const int *positions, const double *frequ
     table[element()] = make_float2((float)cos(t) * magnitude, (float)sin(t) * magnitude);
 }
 
-/* Each head of x [rows, heads · head_size] turned by the table; elements past the pairs are copied. A thread does one pair, or one
-   element past them. y may be x. */
+/* Each head of x [rows, heads · head_size] turned by the table, from its element `begin` on; elements before that and past the pairs are
+   copied. A thread does one pair, or one other element. y may be x. */
 template <bool INTERLEAVED>
-__device__ __forceinline__ void rope(const float *x, const float2 *table, float *y, int rows, int heads, int head_size, int pairs) {
+__device__ __forceinline__ void rope(const float *x, const float2 *table, float *y, int rows, int heads, int head_size, int begin,
+                                     int pairs) {
     int work = head_size - pairs;
     if (element() >= (i64)rows * heads * work) return;
     i64 head = element() / work;
     int i = (int)(element() % work);
     x += head * head_size, y += head * head_size;
     if (i >= pairs) {
-        y[pairs + i] = x[pairs + i];
+        int other = i - pairs < begin ? i - pairs : i + pairs;
+        y[other] = x[other];
         return;
     }
+    x += begin, y += begin;
     float2 turn = table[head / heads * pairs + i];
     int first = INTERLEAVED ? 2 * i : i, second = INTERLEAVED ? 2 * i + 1 : i + pairs;
     float a = x[first], b = x[second];
@@ -126,6 +130,12 @@ __device__ __forceinline__ void slice_parts(const float *x, float *y, i64 parts,
 __device__ __forceinline__ void pick_rows(const float *x, const int *pick, float *y, int picked, int width) {
     i64 i = element();
     if (i < (i64)picked * width) y[i] = x[(i64)pick[i / width] * width + i % width];
+}
+
+/* The last `rest` elements of each of so many heads, which have `inward` others in x and `outward` in y. */
+__device__ __forceinline__ void copy_rest(const float *x, float *y, i64 heads, int inward, int outward, int rest) {
+    i64 head = element() / rest, i = element() % rest;
+    if (head < heads) y[head * (outward + rest) + outward + i] = x[head * (inward + rest) + inward + i];
 }
 
 /* y [rows, width] = Σ shares [rows, used] · x [rows · used, width], + add unless that is null. Where a share is 0, x may be anything. */

@@ -50,10 +50,12 @@ def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:
     shared = op.heads // op.kv_heads
     folds = sinks is None and shared <= FEW
 
-    def run(step: Step, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    def by_head(x: mx.array) -> mx.array:
+        return x.reshape(len(x), op.kv_heads, 1, -1).swapaxes(0, 2)
+
+    def run(step: Step, q: mx.array, k: mx.array, v: mx.array | None = None) -> mx.array:
         cache = step.caches[op.layer]
-        k, v = (x.reshape(len(x), op.kv_heads, 1, op.head_size).swapaxes(0, 2) for x in (k, v))
-        cache.store(step.inputs.slots, k, v, start=step.start)
+        cache.store(step.inputs.slots, by_head(k), None if v is None else by_head(v), start=step.start)
         results = []
         for view in step.views[op.window]:
             own = q if view.rows == slice(0, len(q)) else q[view.rows]
@@ -70,7 +72,7 @@ def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:
                 )
             else:
                 out = capped_attention(op.softcap, op.scale, queries, keys, values, view.mask, sinks)
-            results.append((out if folded else out.swapaxes(1, 2)).reshape(-1, op.heads * op.head_size))
+            results.append((out if folded else out.swapaxes(1, 2)).reshape(-1, op.out.width))
         return results[0] if len(results) == 1 else mx.concatenate(results)
 
     return run

@@ -24,6 +24,26 @@ def linear(op: ops.Linear, weights: Weights) -> Function:
     return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
 
 
+def head_linear(op: ops.HeadLinear, weights: Weights) -> Function:
+    """Head by head, as experts that every row chose: of many rows, those of a head follow one another."""
+    matrix, ids = weights.matrices[op.weight], mx.arange(op.heads, dtype=mx.uint32)
+
+    def run(step: Step, x: mx.array) -> mx.array:
+        heads = x.reshape(len(x), op.heads, 1, -1)
+        inward, rest = heads[..., : op.inward], heads[..., op.inward :]
+        if len(x) * op.heads < SORTED:
+            y = matrix.gather(inward, mx.broadcast_to(ids, (len(x), op.heads)), ascending=False)
+        else:
+            pairs = inward.swapaxes(0, 1).reshape(-1, 1, 1, op.inward)
+            y = matrix.gather(pairs, mx.repeat(ids, len(x))[:, None], ascending=True)
+            y = y.reshape(op.heads, len(x), 1, -1).swapaxes(0, 1)
+        return (
+            mx.concatenate([y, rest.astype(y.dtype)], axis=-1).reshape(len(x), -1) if op.rest else y.reshape(len(x), -1)
+        )
+
+    return run
+
+
 def route(op: ops.Moe, weights: Weights) -> Callable[[mx.array], tuple[mx.array, mx.array]]:
     """logits [rows, experts] → the chosen experts and their weights, both [rows, used]. Of equals the first wins: the
     sort is stable.

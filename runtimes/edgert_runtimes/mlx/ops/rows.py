@@ -28,6 +28,10 @@ def rms_norm(op: ops.RmsNorm, weights: Weights) -> Function:
     weight, groups = weights.vectors[op.weight], op.groups
 
     def run(step: Step, x: mx.array) -> mx.array:
+        if op.rest:
+            parts = x.reshape(len(x), groups, -1)
+            normal = mx.fast.rms_norm(parts[:, :, : op.size], weight, op.eps)
+            return mx.concatenate([normal, parts[:, :, op.size :]], axis=-1).reshape(x.shape)
         if groups == 1:
             return mx.fast.rms_norm(x, weight, op.eps)
         return mx.fast.rms_norm(x.reshape(len(x), groups, -1), weight, op.eps).reshape(x.shape)
@@ -100,15 +104,15 @@ def rope(op: ops.Rope, weights: Weights) -> Function:
         frequencies = frequencies / np.asarray(weights.vectors[op.factors])
     with np.errstate(divide="ignore"):
         periods = mx.array((1 / frequencies).astype(np.float32))
-    dims, interleaved = 2 * len(op.frequencies), op.layout is RopeLayout.INTERLEAVED
-    magnitude = np.ones(op.head_size, np.float32)
+    dims, interleaved, first = 2 * len(op.frequencies), op.layout is RopeLayout.INTERLEAVED, op.first
+    magnitude = np.ones(op.head_size - first, np.float32)
     magnitude[:dims] = op.magnitude
     factor = None if op.magnitude == 1 else mx.array(magnitude)
 
     def run(step: Step, x: mx.array) -> mx.array:
         heads = x.reshape(len(x), op.heads, 1, op.head_size)
         turned = mx.fast.rope(
-            heads,
+            heads[..., first:] if first else heads,
             dims,
             traditional=interleaved,
             base=None,
@@ -116,6 +120,7 @@ def rope(op: ops.Rope, weights: Weights) -> Function:
             offset=step.inputs.positions,
             freqs=periods,
         )
-        return (turned if factor is None else turned * factor).reshape(x.shape)
+        turned = turned if factor is None else turned * factor
+        return (mx.concatenate([heads[..., :first], turned], axis=-1) if first else turned).reshape(x.shape)
 
     return run

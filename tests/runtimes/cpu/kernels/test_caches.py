@@ -9,7 +9,8 @@ from edgert_quant.jit import Kernel, Target, emit, ir_kernel
 from edgert_runtimes.cpu.formats import LANES
 from edgert_runtimes.cpu.formats.vectors import add, i64, pointer, step, store
 from edgert_runtimes.cpu.kernels.caches import LAYOUTS
-from edgert_runtimes.cpu.kernels.storing import STORE_KERNELS
+from edgert_runtimes.cpu.kernels.rowkeys import ROW_SCORE_KERNELS
+from edgert_runtimes.cpu.kernels.storing import STORE_KEY, STORE_ROW
 from edgert_runtimes.cpu.kernels.tiles import SCORE_KERNELS, VALUE_KERNELS
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.memory import allocate
@@ -60,7 +61,8 @@ def stored(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = np.ascontiguousarray(x)
     for lane, row in enumerate(x):
         address = row.ctypes.data
-        STORE_KERNELS[name](address, address, panel.ctypes.data, lane, rows.ctypes.data + lane * row_bytes, size)
+        STORE_KEY[name](address, panel.ctypes.data, lane, size)
+        STORE_ROW[name](address, rows.ctypes.data + lane * row_bytes, size)
     assert (panel[LANES * row_bytes :] == 0xFF).all()
     assert (rows[LANES * row_bytes :] == 0xFF).all()
     keys = np.zeros((size, LANES), np.float32)
@@ -105,6 +107,6 @@ def test_keys_and_values_are_what_the_reference_keeps(name: str, size: int) -> N
 @pytest.mark.parametrize("name", list(LAYOUTS))
 def test_kernels_lower_for_other_cpus(name: str, target: Target) -> None:
     """Without calling a library for what the CPU lacks."""
-    for kernels in (STORE_KERNELS, SCORE_KERNELS, VALUE_KERNELS):
+    for kernels in (STORE_KEY, STORE_ROW, SCORE_KERNELS, ROW_SCORE_KERNELS, VALUE_KERNELS):
         found = calls(assembly(kernels[name], target))
         assert all(function.startswith("tile_") for function in found), found

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgert_models import ops
+from edgert_models import graph, ops
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Batch
 from edgert_runtimes.conformance.tiny import batch, normalized_error
@@ -35,7 +35,7 @@ TILES += [(BlockType.F16, shape) for shape in (*SHAPES[2:], (16, 2), (80, 3))]
 @pytest.fixture(scope="module")
 def host() -> HostKernels:
     kernels = [catalogue.store(kind) for kind in catalogue.KV_TYPES]
-    kernels += [catalogue.attend(kind, *shape) for kind, shape in ATTEND]
+    kernels += [catalogue.attend(kind, size, size, group) for kind, (size, group) in ATTEND]
     kernels += [catalogue.attend_tile(kind, *shape) for kind, shape in TILES]
     kernels += [catalogue.attend_combine(size) for size in sorted({size for _, (size, _) in ATTEND})]
     return HostKernels([*kernels, catalogue.copy_blocks()])
@@ -52,7 +52,7 @@ class Paged:
         blocks = 24
         bytes_ = kind.row_bytes(self.width)
         self.keys, self.values = (np.zeros((blocks * self.BLOCK, bytes_), np.uint8) for _ in range(2))
-        self.reference = Cache(blocks * self.BLOCK, self.width, self.BLOCK, kind)
+        self.reference = Cache(blocks * self.BLOCK, graph.Cache(2, self.size, self.size, None), self.BLOCK, kind)
         self.sinks = np.random.default_rng(8).standard_normal(self.heads, dtype=np.float32) if sinks else None
         self.rng = np.random.default_rng(9)
 
@@ -63,8 +63,9 @@ class Paged:
         self.reference.store(rows.slots, k.astype(np.float64), v.astype(np.float64))
 
     def store(self, k: np.ndarray, v: np.ndarray, slots: np.ndarray) -> None:
-        given = {"keys": self.keys, "values": self.values, "slots": slots, "rows": len(slots), "width": self.width}
-        self.host.launch(catalogue.store(self.kind), k=k, v=v, **given)
+        given = {"keys": self.keys, "values": self.values, "slots": slots, "rows": len(slots)}
+        widths = {"key_width": self.width, "value_width": self.width}
+        self.host.launch(catalogue.store(self.kind), k=k, v=v, **given, **widths)
 
     def expected(self, rows: Batch, q: np.ndarray, window: int | None) -> np.ndarray:
         """The reference's answer over what is stored."""
@@ -77,6 +78,7 @@ class Paged:
             heads=self.heads,
             kv_heads=2,
             head_size=self.size,
+            value_size=self.size,
             scale=self.size**-0.5,
             window=window,
             sinks=None if self.sinks is None else "sinks",
@@ -109,7 +111,7 @@ class Paged:
     def attend(self, rows: Batch, q: np.ndarray, window: int | None = None, splits: int = 1) -> Any:
         given = self.arguments(rows, q, window)
         partial = np.full((len(q), self.heads, splits, self.size + 2), np.nan, np.float32) if splits > 1 else None
-        kernel = catalogue.attend(self.kind, self.size, self.group)
+        kernel = catalogue.attend(self.kind, self.size, self.size, self.group)
         self.host.launch(kernel, **given, partial=partial, rows=len(q), splits=splits)
         if partial is not None:
             combine = {"partial": partial, "sinks": self.sinks, "out": given["out"]}
@@ -235,9 +237,9 @@ def test_slots_beyond_two_to_the_31_bytes(host: HostKernels) -> None:
     k = np.random.default_rng(0).standard_normal((1, width), dtype=np.float32)
     sizes = {"rows": 1, "keys": cache, "values": cache}
     last = np.array([slots - block], np.int32)
-    host.launch(catalogue.store(BlockType.F32), k=k, v=k, slots=last, width=width, **sizes)
+    host.launch(catalogue.store(BlockType.F32), k=k, v=k, slots=last, key_width=width, value_width=width, **sizes)
     out, zero = np.empty((1, 8 * size), np.float32), np.zeros(1, np.int32)
     where = {"tables": last // block, "sequence": zero, "positions": zero, "table_width": 1, "block_size": block}
     given = {"q": np.ones_like(out), "sinks": None, "out": out, "partial": None, "window": 0, "scale": 1.0, "splits": 1}
-    host.launch(catalogue.attend(BlockType.F32, size, 4), **sizes, **where, **given, kv_heads=2)
+    host.launch(catalogue.attend(BlockType.F32, size, size, 4), **sizes, **where, **given, kv_heads=2)
     assert np.array_equal(out.reshape(2, 4, size), np.repeat(k.reshape(2, 1, size), 4, axis=1))

@@ -20,7 +20,7 @@ from tests.support.cuda_host import HostKernels
 F32, F16 = BlockType.F32, BlockType.F16
 ROUTING = [catalogue.route(), catalogue.expert_counts(), catalogue.expert_order()]
 EXPERTS = [catalogue.route(), catalogue.experts_up(F32, F32, "silu"), catalogue.experts_down(F32)]
-ATTENTION = [catalogue.store(F16), catalogue.attend(F16, 64, 5), catalogue.attend_combine(64)]
+ATTENTION = [catalogue.store(F16), catalogue.attend(F16, 64, 64, 5), catalogue.attend_combine(64)]
 
 
 def experts(host: HostKernels) -> None:

@@ -24,7 +24,7 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     yield from (catalogue.quantize(), catalogue.route(), catalogue.expert_counts(), catalogue.expert_order())
     yield from (catalogue.combine(), catalogue.rms_norm(), catalogue.rms_norm_groups(), catalogue.angles())
     yield from (catalogue.add(), catalogue.gate_rows(), catalogue.pick_rows(), catalogue.copy_blocks())
-    yield from (catalogue.argmax(), catalogue.sample())
+    yield from (catalogue.argmax(), catalogue.sample(), catalogue.copy_rest())
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.ACTIVATIONS)
     for kind in catalogue.WEIGHTS:
@@ -32,12 +32,15 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     for kind in types:
         yield from (catalogue.linear(kind, columns) for columns in (2, 8))
         yield from (make(kind) for make in (catalogue.gemm, catalogue.experts_gemm, catalogue.experts_down))
+        yield from (catalogue.head_linear(kind, 1), catalogue.head_linear(kind, 8), catalogue.head_gemm(kind))
         yield from (catalogue.experts_up(kind, kind, activation) for activation in catalogue.ACTIVATIONS)
     for kind, (size, group) in itertools.product(catalogue.KV_TYPES, HEADS):
         if size % kind.block_size == 0:
-            yield catalogue.attend(kind, size, group)
+            yield catalogue.attend(kind, size, size, group)
             if catalogue.fits_tiles(kind, size, group):
                 yield catalogue.attend_tile(kind, size, group)
+        if (size, group) == HEADS[0]:
+            yield catalogue.attend(kind, 576, 512, 16)
     yield from map(catalogue.store, catalogue.KV_TYPES)
     yield from map(catalogue.attend_combine, sorted({size for size, _ in HEADS}))
 
@@ -87,7 +90,14 @@ def test_every_instance_compiles(header: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_common_kernels_compile(architecture: str) -> None:
-    names = ("linear_Q4_K_1", "gemm_Q4_K", "experts_down_Q6_K", "attend_F16_128_8", "attend_tile_F16_128_8", "sample")
+    names = (
+        "linear_Q4_K_1",
+        "gemm_Q4_K",
+        "experts_down_Q6_K",
+        "attend_F16_128x128_8",
+        "attend_tile_F16_128_8",
+        "sample",
+    )
     kernels = [kernel for kernel in every_kernel() if kernel.name in names]
     assert len(kernels) == len(names)
     check(kernels, architecture)
@@ -117,15 +127,16 @@ def test_parameters_and_arguments() -> None:
         ("eps", "float"),
         ("groups", "i64"),
         ("width", "int"),
+        ("rest", "int"),
     )
-    packed = kernel.pack({"width": 64, "x": 1 << 40, "weight": 0, "y": 5, "eps": 0.5, "groups": 1 << 33})
+    packed = kernel.pack({"width": 64, "x": 1 << 40, "weight": 0, "y": 5, "eps": 0.5, "groups": 1 << 33, "rest": 0})
     assert [type(value) for value in packed] == [
         *[ctypes.c_void_p] * 3,
         ctypes.c_float,
         ctypes.c_int64,
-        ctypes.c_int32,
+        *[ctypes.c_int32] * 2,
     ]
-    assert [value.value for value in packed] == [1 << 40, None, 5, 0.5, 1 << 33, 64]
+    assert [value.value for value in packed] == [1 << 40, None, 5, 0.5, 1 << 33, 64, 0]
     with pytest.raises(TypeError, match=r"kernel rms_norm_groups: arguments \['eps', 'rows'\] are missing or unknown"):
         kernel.pack({"width": 64, "x": 1, "weight": 0, "y": 5, "rows": 1, "groups": 1})
 
@@ -137,8 +148,8 @@ def test_geometry() -> None:
         catalogue.experts_up(BlockType.Q4_K, BlockType.Q4_K, "silu").grid({"rows": 2, "used": 8, "hidden": 768}) == 384
     )
     assert catalogue.experts_gemm(BlockType.Q4_K).grid({"out": 768, "most_tiles": 10}) == 60
-    assert catalogue.attend(BlockType.F16, 128, 12).grid({"rows": 3, "kv_heads": 4, "splits": 5}) == 120
-    assert catalogue.attend(BlockType.F16, 128, 1).grid({"rows": 0, "kv_heads": 4, "splits": 5}) == 0
+    assert catalogue.attend(BlockType.F16, 128, 128, 12).grid({"rows": 3, "kv_heads": 4, "splits": 5}) == 120
+    assert catalogue.attend(BlockType.F16, 128, 128, 1).grid({"rows": 0, "kv_heads": 4, "splits": 5}) == 0
     assert catalogue.add().grid({"n": 1 << 38}) == 1 << 30
 
 

@@ -65,7 +65,7 @@ def test_rms_norm_of_a_sum_in_blocks(host: HostKernels, keep: bool) -> None:
 def test_rms_norm_of_groups_in_place(host: HostKernels, groups: int, width: int) -> None:
     x, weight = random(3, groups * width), random(width)
     expected = norm(x, weight, groups)
-    host.launch(catalogue.rms_norm_groups(), x=x, weight=weight, y=x, eps=1e-5, groups=3 * groups, width=width)
+    host.launch(catalogue.rms_norm_groups(), x=x, weight=weight, y=x, eps=1e-5, groups=3 * groups, width=width, rest=0)
     assert normalized_error(x, expected) < 1e-12
 
 
@@ -95,7 +95,7 @@ def test_rope(host: HostKernels, layout: RopeLayout, factors: bool, heads: int, 
     sizes = {"rows": 4, "pairs": pairs}
     given = {"positions": positions, "frequencies": frequencies, "factors": divisors, "magnitude": 1.25}
     host.launch(catalogue.angles(), **given, table=table, **sizes)
-    host.launch(catalogue.rope(layout), x=x, table=table, y=x, heads=heads, head_size=head_size, **sizes)
+    host.launch(catalogue.rope(layout), x=x, table=table, y=x, heads=heads, head_size=head_size, begin=0, **sizes)
     assert normalized_error(x, expected) < 1e-12
 
 

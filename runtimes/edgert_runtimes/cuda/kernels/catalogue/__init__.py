@@ -29,11 +29,12 @@ from edgert_runtimes.cuda.kernels.catalogue.experts import (
     most_tiles,
     route,
 )
-from edgert_runtimes.cuda.kernels.catalogue.matrices import COLUMNS, embed, gemm, linear
+from edgert_runtimes.cuda.kernels.catalogue.matrices import COLUMNS, embed, gemm, head_gemm, head_linear, linear
 from edgert_runtimes.cuda.kernels.catalogue.recurrent import short_conv
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
     angles,
+    copy_rest,
     gate,
     gate_rows,
     layer_norm,
@@ -67,6 +68,7 @@ __all__ = [
     "attend_tile",
     "combine",
     "copy_blocks",
+    "copy_rest",
     "embed",
     "expert_counts",
     "expert_order",
@@ -77,6 +79,8 @@ __all__ = [
     "gate",
     "gate_rows",
     "gemm",
+    "head_gemm",
+    "head_linear",
     "heads_at_once",
     "layer_norm",
     "linear",

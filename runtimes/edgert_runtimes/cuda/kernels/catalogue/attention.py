@@ -13,7 +13,7 @@ QUERIES = 64
 
 
 def store(kind: BlockType) -> Kernel:
-    """Write k and v [rows, width] to the slots of each row; width is kv_heads · head_size.
+    """Write k [rows, key_width] and v [rows, value_width], which may be 0, to the slots of each row.
 
     A cache is [slots, width] in blocks of the type, keys and values apart; slots < 0 are left out.
     """
@@ -21,9 +21,10 @@ def store(kind: BlockType) -> Kernel:
         name=f"store_{kind.name}",
         header="cache.cuh",
         call=f"store<{kind.name}>",
-        signature="const float *k, const float *v, const int *slots, u8 *keys, u8 *values, int rows, int width",
+        signature="const float *k, const float *v, const int *slots, u8 *keys, u8 *values, int rows, "
+        "int key_width, int value_width",
         threads=256,
-        blocks=lambda a: ceil_div(2 * a["rows"] * ceil_div(a["width"], 32), 8),
+        blocks=lambda a: ceil_div(a["rows"] * (ceil_div(a["key_width"], 32) + ceil_div(a["value_width"], 32)), 8),
     )
 
 
@@ -39,16 +40,17 @@ def copy_blocks() -> Kernel:
     )
 
 
-def attend(kind: BlockType, head_size: int, group: int) -> Kernel:
+def attend(kind: BlockType, key_size: int, value_size: int, group: int) -> Kernel:
     """Attention of few rows: a block takes a row, heads of one kv head's `group`, and one of `splits` of the positions.
 
-    With one split, out [rows, heads · head_size] is written. With more, partial [rows · kv_heads · group, splits,
-    head_size + 2] is, and `attend_combine` makes out of it. `window` and `softcap` 0: none; `sinks` may be null.
+    With one split, out [rows, heads · value_size] is written. With more, partial [rows · kv_heads · group, splits,
+    value_size + 2] is, and `attend_combine` makes out of it. `window` and `softcap` 0: none; `sinks` may be null; where
+    `values` are `keys`, values are the beginning of these.
     """
     return Kernel(
-        name=f"attend_{kind.name}_{head_size}_{group}",
+        name=f"attend_{kind.name}_{key_size}x{value_size}_{group}",
         header="attend.cuh",
-        call=f"attend<{kind.name}, {head_size}, {group}, {heads_at_once(group)}>",
+        call=f"attend<{kind.name}, {key_size}, {value_size}, {group}, {heads_at_once(group)}>",
         signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
         "const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads, "
         "int table_width, int block_size, int window, float scale, float softcap, int splits",
@@ -62,12 +64,12 @@ def heads_at_once(group: int) -> int:
     return max(heads for heads in range(1, 9) if group % heads == 0)
 
 
-def attend_combine(head_size: int) -> Kernel:
-    """out [rows, heads · head_size] from the partial results of `attend`."""
+def attend_combine(value_size: int) -> Kernel:
+    """out [rows, heads · value_size] from the partial results of `attend`."""
     return Kernel(
-        name=f"attend_combine_{head_size}",
+        name=f"attend_combine_{value_size}",
         header="attend.cuh",
-        call=f"attend_combine<{head_size}>",
+        call=f"attend_combine<{value_size}>",
         signature="const float *partial, const float *sinks, float *out, int rows, int heads, int splits",
         threads=128,
         blocks=lambda a: ceil_div(a["rows"] * a["heads"], 4),

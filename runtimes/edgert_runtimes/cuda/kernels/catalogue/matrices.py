@@ -35,6 +35,32 @@ def gemm(kind: BlockType) -> Kernel:
     )
 
 
+def head_linear(kind: BlockType, columns: int) -> Kernel:
+    """y [columns, heads, out + rest] but the rest = x [columns, heads, k + rest] but the rest times W [heads, out, k]
+    head by head, for few rows of x.
+    """
+    return Kernel(
+        name=f"head_linear_{kind.name}_{columns}",
+        header="linear.cuh",
+        call=f"head_linear<{kind.name}, {columns}>",
+        signature=f"const u8 *w, {INPUTS}, float *y, int heads, int out, int k, int rest",
+        threads=128,
+        blocks=lambda a: a["heads"] * ceil_div(a["out"], OUTPUTS),
+    )
+
+
+def head_gemm(kind: BlockType) -> Kernel:
+    """The same for many rows of x."""
+    return Kernel(
+        name=f"head_gemm_{kind.name}",
+        header="gemm.cuh",
+        call=f"head_gemm<{kind.name}>",
+        signature=f"const u8 *w, {INPUTS}, float *y, int rows, int heads, int out, int k, int rest",
+        threads=256,
+        blocks=lambda a: a["heads"] * ceil_div(a["out"], TILE_OUT) * ceil_div(a["rows"], TILE_ROWS),
+    )
+
+
 def embed(kind: BlockType) -> Kernel:
     """y [rows, width] = w[token of each row]."""
     return Kernel(

@@ -47,12 +47,12 @@ def layer_norm() -> Kernel:
 
 
 def rms_norm_groups() -> Kernel:
-    """Each of `groups` (in all rows together) normalised by itself; weight [width] serves all."""
+    """Each of `groups` (in all rows together) normalised by itself; weight [width] serves all, a rest stays."""
     return Kernel(
         name="rms_norm_groups",
         header="rows.cuh",
         call="rms_norm_groups",
-        signature="const float *x, const float *weight, float *y, float eps, i64 groups, int width",
+        signature="const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest",
         threads=256,
         blocks=lambda a: ceil_div(a["groups"], 8),
     )
@@ -72,14 +72,27 @@ def angles() -> Kernel:
 
 
 def rope(layout: RopeLayout) -> Kernel:
-    """y [rows, heads · head_size] = x rotated by the table; y may be x."""
+    """y [rows, heads · head_size] = x rotated by the table from a head's element `begin` on; y may be x."""
     return Kernel(
         name=f"rope_{layout.value}",
         header="rows.cuh",
         call=f"rope<{'true' if layout is RopeLayout.INTERLEAVED else 'false'}>",
-        signature="const float *x, const float2 *table, float *y, int rows, int heads, int head_size, int pairs",
+        signature="const float *x, const float2 *table, float *y, int rows, int heads, int head_size, "
+        "int begin, int pairs",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"] * a["heads"] * (a["head_size"] - a["pairs"]), 256),
+    )
+
+
+def copy_rest() -> Kernel:
+    """The last `rest` elements of each of `heads` (in all rows together), behind `inward` in x and `outward` in y."""
+    return Kernel(
+        name="copy_rest",
+        header="rows.cuh",
+        call="copy_rest",
+        signature="const float *x, float *y, i64 heads, int inward, int outward, int rest",
+        threads=256,
+        blocks=lambda a: ceil_div(a["heads"] * a["rest"], 256),
     )
 
 
