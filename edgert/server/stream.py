@@ -19,17 +19,22 @@ from edgert.completion import Chunk
 from edgert.server.errors import ClientGoneError, Form, Json, anthropic_form, ollama_form, openai_form, problem_of
 
 T = TypeVar("T")
+SILENCE = 10.0
+"""Seconds without a piece after which a stream says that it is still there."""
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a protocol streams: what a piece is as bytes, how an error on the way is told, and what ends the stream."""
+    """How a protocol streams: what a piece is as bytes, how an error on the way is told, what ends the stream, and what
+    is sent while there is nothing to say, so that neither side takes the other for gone.
+    """
 
     media_type: str
     piece: Callable[[Json], bytes]
     error: Form
     end: bytes = b""
+    pause: bytes = b""
 
 
 def _text(item: Json) -> bytes:
@@ -52,8 +57,10 @@ def _line(item: Json) -> bytes:
 
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
-OPENAI = Wire(EVENTS, _event, openai_form, b"data: [DONE]\n\n")
-ANTHROPIC = Wire(EVENTS, named_event, anthropic_form)
+_COMMENT = b": still there\n\n"
+"""Which readers of server-sent events pass over (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+OPENAI = Wire(EVENTS, _event, openai_form, b"data: [DONE]\n\n", pause=_COMMENT)
+ANTHROPIC = Wire(EVENTS, named_event, anthropic_form, pause=_COMMENT)
 OLLAMA = Wire(LINES, _line, ollama_form)
 
 
@@ -134,6 +141,10 @@ def choice_events(
             for item in first:
                 yield wire.piece(item)
             async for index, chunk in _merged(streams):
+                if chunk is None:
+                    if wire.pause:
+                        yield wire.pause
+                    continue
                 if chunk.usage is not None:
                     usages[index] = chunk.usage
                 for item in each(index, chunk):
@@ -155,12 +166,14 @@ def total(usages: Sequence[Usage]) -> Usage:
     return replace(usages[0], completion_tokens=sum(usage.completion_tokens for usage in usages))
 
 
-async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[tuple[int, Chunk]]:
-    """The chunks of all, each with its choice's index, in the order in which they come."""
+async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[tuple[int, Chunk | None]]:
+    """The chunks of all, each with its choice's index, in the order in which they come; None after each SILENCE."""
     waiting = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
     try:
         while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=SILENCE)
+            if not done:
+                yield 0, None
             for task in sorted(done, key=lambda task: waiting[task]):
                 index = waiting.pop(task)
                 try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.datastructures import Headers
 
 _MAX_DEPTH = 64
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
@@ -58,17 +59,38 @@ class StrictJson(Request):
             raise json.JSONDecodeError(str(error), "", 0) from None
 
 
+class UntypedJson(StrictJson):
+    """Bodies are JSON whatever their content type says, as with Ollama, whose examples for curl name none.
+
+    That a page of another origin may send such bodies without asking first is no danger: `Guard` looks at the origin,
+    or else for a key.
+    """
+
+    @property
+    def headers(self) -> Headers:
+        """With the content type that the body has."""
+        return Headers({**super().headers, "content-type": "application/json"})
+
+
 class StrictRoute(APIRoute):
     """A route whose requests are StrictJson."""
+
+    request_class: type[StrictJson] = StrictJson
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's documented way to use another Request class."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handler(StrictJson(request.scope, request.receive))
+            return await handler(self.request_class(request.scope, request.receive))
 
         return strict
+
+
+class UntypedRoute(StrictRoute):
+    """A route whose requests are UntypedJson."""
+
+    request_class = UntypedJson
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from edgert.server.models.leases import use
 from edgert.server.ollama import answers, models
 from edgert.server.ollama.requests import ShowRequest
 from edgert.server.stream import LINES
-from edgert.server.strict import StrictRoute
+from edgert.server.strict import UntypedRoute
 
 
 def ollama_routes(fleet: Fleet) -> APIRouter:
     """/api/generate, /api/chat, /api/embed, /api/tags, /api/ps, /api/show, /api/version."""
-    router = APIRouter(route_class=StrictRoute, prefix="/api", tags=["ollama"], responses=errors_as(OllamaError))
+    router = APIRouter(route_class=UntypedRoute, prefix="/api", tags=["ollama"], responses=errors_as(OllamaError))
 
     @router.post("/generate", summary="Answer a prompt", responses=streamed(LINES))
     async def generate(body: answers.GenerateRequest, request: Request) -> Response:

@@ -207,3 +207,19 @@ def test_errors_are_the_clients_own(
     body = {"model": speaking.llm.name, "messages": ASK}
     lines = httpx.post(f"{speaking.url}/api/chat", json=body).text.splitlines()
     assert "the step failed" in json.loads(lines[-1])["error"]
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_bodies_need_no_content_type(served: Served, kind: str | None) -> None:
+    """As in Ollama's examples for curl. Pages of other origins could send these too; they are refused for that."""
+    body = json.dumps({"model": served.llm.name, "messages": HELLO, "stream": False, "options": GREEDY}).encode()
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = httpx.post(f"{served.url}/api/chat", content=body, headers=headers, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["message"]["role"] == "assistant"
+    assert httpx.post(f"{served.url}/api/chat", content=b"a=b", headers=headers).status_code == 400
+    for origin in ("https://evil.example", "null"):
+        refused = httpx.post(f"{served.url}/api/chat", content=body, headers={**headers, "Origin": origin})
+        assert refused.status_code == 403
+    strict = httpx.post(f"{served.url}/v1/chat/completions", content=body, headers=headers)
+    assert strict.status_code == 400
