@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgert_models.errors import RequestError, TemplateError
 
+from edgert.confined import ConfinedProcess
 from edgert.text.messages import arguments_as_text, checked_messages, checked_tools
 from edgert.text.tokenizer import Tokenizer
-from edgert.text.worker import TemplateWorker
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 """The GGUF key of a model's chat template; `.NAME` after it gives further ones."""
 
+_JOB = Path(__file__).with_name("template_job.py")
 _MISSING = "the model has no chat template; give one with --chat-template FILE, or complete a plain prompt instead"
 
 
@@ -47,7 +49,15 @@ class ChatTemplate:
         self.source = source
         self._tools_source = tools_source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self._worker = TemplateWorker(timeout=timeout, max_output=max_output, max_memory=max_memory)
+        self._worker = ConfinedProcess(
+            _JOB,
+            ("jinja2", "markupsafe"),
+            does="renders chat templates",
+            error=TemplateError,
+            timeout=timeout,
+            max_output=max_output,
+            max_memory=max_memory,
+        )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -102,17 +112,23 @@ class ChatTemplate:
             raise RequestError(f"template variables must be JSON: {error}", parameter="chat_template_kwargs") from error
         source = self._tools_source if tools and self._tools_source else self.source
         try:
-            return self._worker.render(source, context)
+            return self._render(source, context)
         except TemplateError:
             # Some templates (DeepSeek's own) add arguments to text, and so want them as the JSON that the API has.
             as_text = arguments_as_text(context["messages"])
             if as_text == context["messages"]:
                 raise
             try:
-                return self._worker.render(source, {**context, "messages": as_text})
+                return self._render(source, {**context, "messages": as_text})
             except TemplateError:
                 pass
             raise
+
+    def _render(self, source: str, context: dict[str, Any]) -> str:
+        answer = self._worker.ask({"source": source, "context": context})
+        if "text" not in answer:
+            raise TemplateError(f"the chat template failed: {answer['error']}")
+        return str(answer["text"])
 
     def close(self) -> None:
         """End the rendering process; a later render starts another."""

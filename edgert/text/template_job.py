@@ -1,9 +1,7 @@
-"""The process that renders chat templates. Run as a script; it imports Jinja2 and the standard library only.
+"""The job that renders chat templates (`edgert.confined`). It imports Jinja2 and the standard library only.
 
 A chat template is a program out of a model file. Jinja2's sandbox keeps it from the interpreter's internals, but not
-from using up time and memory in one C call, which nothing inside a process can interrupt. So it runs here: memory is
-limited by the operating system, time by the parent, which kills this process. Frames on both pipes are a four-byte
-length (big-endian) and JSON in UTF-8.
+from using up time and memory, so it runs confined.
 
 The environment is that of Hugging Face transformers (`utils/chat_template_utils.py`, Apache-2.0), since templates are
 written for it: trimmed blocks, loop controls, `raise_exception`, `strftime_now`, `tojson` without HTML escapes, and the
@@ -14,29 +12,9 @@ templates need: each request brings its own copy.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import struct
-import sys
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, BinaryIO, NoReturn
-
-_LENGTH = struct.Struct(">I")
-
-
-def _limit_memory(limit: int) -> None:
-    """Cap this process's memory at `limit` bytes, where the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    for name, value in (("RLIMIT_AS", limit), ("RLIMIT_DATA", limit), ("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0)):
-        kind = getattr(resource, name, None)
-        try:
-            if kind is not None:
-                resource.setrlimit(kind, (value, value))
-        except (ValueError, OSError):  # macOS refuses some of them
-            continue
+from typing import Any, NoReturn
 
 
 def _environment() -> Any:
@@ -91,11 +69,10 @@ def _environment() -> Any:
     return environment
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why rendering failed, with the template's line where it is known."""
     import jinja2
 
-    if isinstance(error, MemoryError):
-        return "it needs more memory than templates are allowed"
     if isinstance(error, jinja2.TemplateSyntaxError):
         return f"it does not compile: {error.message} (line {error.lineno})"
     line = None
@@ -123,36 +100,8 @@ def _render(environment: Any, cache: dict[str, Any], request: dict[str, Any]) ->
     return {"text": "".join(parts)}
 
 
-def _send(pipe: BinaryIO, value: dict[str, Any]) -> None:
-    data = json.dumps(value).encode()
-    pipe.write(_LENGTH.pack(len(data)) + data)
-    pipe.flush()
-
-
-def main(memory: int, paths: list[str]) -> None:
-    """Serve requests from stdin until it closes."""
-    sys.path[:0] = paths
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing else may write between the frames
+def prepare() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What renders `source` with `context` to `text`; the last template is kept compiled."""
     environment = _environment()
     cache: dict[str, Any] = {}
-    _limit_memory(memory)
-    _send(answers, {"ready": True})
-    while len(header := requests.read(_LENGTH.size)) == _LENGTH.size:
-        request = json.loads(requests.read(_LENGTH.unpack(header)[0]))
-        # The parent kills this process when time is up; the alarm does where the parent itself has been killed.
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + 1)
-        try:
-            answer = _render(environment, cache, request)
-        except BaseException as error:
-            # After a lack of memory the heap may be full of holes: the parent starts another process.
-            answer = {"error": _reason(error), "last": isinstance(error, MemoryError)}
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, answer)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    return lambda request: _render(environment, cache, request)

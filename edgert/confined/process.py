@@ -1,4 +1,4 @@
-"""The parent's side of the template worker: starts it, talks to it, and kills it when its time is up."""
+"""The parent's side of a confined process: starts it, talks to it, and kills it when its time is up."""
 
 from __future__ import annotations
 
@@ -9,73 +9,85 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgert_models.errors import TemplateError
+from edgert_models.errors import EdgertError
 
 _LENGTH = struct.Struct(">I")
 _START_SECONDS = 30.0
-_SCRIPT = Path(__file__).with_name("template_worker.py")
+_CHILD = Path(__file__).with_name("child.py")
 
 
-class TemplateWorker:
-    """One worker process, started with the first render and again whenever it has ended. Safe to use from threads.
+class ConfinedProcess:
+    """One process for one kind of `job`, started when it is first asked and again whenever it has ended. Safe to use
+    from threads.
 
-    `timeout` is wall time for one render in seconds, `max_output` and `max_memory` are bytes.
+    `job` is a script as `child.py` wants it, `modules` are the packages that it imports beside the standard library.
+    `does` completes "the process that …" for errors of the type `error`. Limits: `timeout` is wall time for one answer
+    in seconds, `max_output` (of the answer's text) and `max_memory` are bytes.
     """
 
-    def __init__(self, *, timeout: float, max_output: int, max_memory: int) -> None:
+    def __init__(
+        self,
+        job: Path,
+        modules: Sequence[str],
+        *,
+        does: str,
+        error: type[EdgertError],
+        timeout: float,
+        max_output: int,
+        max_memory: int,
+    ) -> None:
         self.timeout, self.max_output, self.max_memory = timeout, max_output, max_memory
+        self._job, self._modules, self._does, self._error = job, tuple(modules), does, error
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._end: weakref.finalize[Any, Any] | None = None
 
-    def render(self, source: str, context: dict[str, Any]) -> str:
-        """The text that the template `source` makes of `context` (JSON); `TemplateError` where it makes none."""
-        request = {"source": source, "context": context, "max_output": self.max_output, "timeout": self.timeout}
-        data = json.dumps(request).encode()
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The job's answer to `request` (JSON); an "error" says why there is none. `error` if no process starts."""
+        data = json.dumps({**request, "max_output": self.max_output, "timeout": self.timeout}).encode()
         with self._lock:
             answer = self._ask(self._running(), data, self.timeout)
-            if "text" not in answer and answer.get("last", True):
+            if "error" in answer and answer.get("last", True):
                 self._stop()
-        if "text" in answer:
-            return str(answer["text"])
-        raise TemplateError(f"the chat template failed: {answer['error']}")
+        return answer
 
     def close(self) -> None:
-        """End the process. A later render starts another."""
+        """End the process. To ask again starts another."""
         with self._lock:
             self._stop()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        # A worker that was started before a fork belongs to the parent.
+        # A process that was started before a fork belongs to the parent.
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
         self._stop()
         paths = {
             str(Path(spec.origin).parents[1])
-            for name in ("jinja2", "markupsafe")
-            if (spec := find_spec(name)) and spec.origin
+            for name in self._modules
+            if (spec := find_spec(name)) is not None and spec.origin
         }
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SCRIPT), str(self.max_memory), *sorted(paths)],
+                [sys.executable, "-I", "-S", str(_CHILD), str(self._job), str(self.max_memory), *sorted(paths)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
             )
         except OSError as error:
-            raise TemplateError(f"the process that renders chat templates cannot be started: {error}") from error
+            raise self._error(f"the process that {self._does} cannot be started: {error}") from error
         self._process, self._owner = process, os.getpid()
         self._end = weakref.finalize(self, _kill, process, self._owner)
         answer = self._ask(process, None, _START_SECONDS)
         if "ready" not in answer:
             self._stop()
-            raise TemplateError(f"the process that renders chat templates did not start: {answer['error']}")
+            raise self._error(f"the process that {self._does} did not start: {answer['error']}")
         return process
 
     def _stop(self) -> None:
