@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgert.calibration import calibrate
     from edgert.completion import Chunk, Completion, Timings, ToolCall, ToolCallDelta, Usage
     from edgert.engine.params import SamplingParams
+    from edgert.engine.structured import StructuredOutputs
     from edgert.llm import LLM
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
     "QueueFullError",
     "RequestError",
     "SamplingParams",
+    "StructuredOutputs",
     "TemplateError",
     "Timings",
     "ToolCall",
@@ -67,6 +69,7 @@ __all__ = [
 _HOMES = {
     "LLM": "edgert.llm",
     "SamplingParams": "edgert.engine.params",
+    "StructuredOutputs": "edgert.engine.structured",
     "calibrate": "edgert.calibration",
     "convert": "edgert_quant.convert",
     **dict.fromkeys(("Chunk", "Completion", "Timings", "ToolCall", "ToolCallDelta", "Usage"), "edgert.completion"),

@@ -99,7 +99,7 @@ class Answer:
         text, _ = self._stops.push(piece)
         if event.ending:
             text += self._stops.flush()
-            self._finish_reason = "stop" if stopped else "length"
+            self._finish_reason = "length" if event.ending is Ending.LENGTH else "stop"
             self._stop = event.choice.token if stopped else None
         if self._stops.hit is not None:
             self._finish_reason, self._stop = "stop", self._stops.hit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,8 @@ from edgert_models.errors import RequestError, UnsupportedError
 from edgert_quant.gguf import GgufMetadata
 from edgert_quant.vocabulary import TokenType
 
+from edgert.constraints.form import AnswerForm, CallsForm, Thinking
+from edgert.engine.structured import StructuredOutputs
 from edgert.reader import Reader
 from edgert.text import ChatTemplate, Tokenizer
 from edgert.text.literal import hide_special
@@ -20,13 +23,17 @@ from edgert.text.parsing import Dialect, dialect
 from edgert.text.template import TEMPLATE_KEY
 
 Message = Mapping[str, Any]
+ToolChoice = str | Mapping[str, Any]
+"""As OpenAI has it: "auto", "none", "required", or {"type": "function", "function": {"name": …}}."""
+_CALLABLE = re.compile(r"[^\s\"\\\\<>\[\]{}|#]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
     """Messages as a prompt: its text and token ids, and what the answer to it may hold.
 
-    `tools` are those that the answer may call; with `parallel` off it ends with its first call.
+    `tools` are those that the answer may call; with `parallel` off it ends with its first call. `forced` are the names
+    of those of which it has to call one.
     """
 
     text: str
@@ -35,10 +42,52 @@ class ChatPrompt:
     parallel: bool
     dialect: Dialect
     shown: frozenset[int]
+    forced: tuple[str, ...] = ()
 
     def reader(self) -> Reader:
         """What reads an answer to this prompt."""
         return Reader(self.dialect.parser(self.text, self.tools), shown=self.shown, parallel=self.parallel)
+
+    def form(self, content: StructuredOutputs | None) -> AnswerForm | None:
+        """What the answer has to look like, with `content` as its text; None where anything will do.
+
+        RequestError where the model's form of calls cannot be held to schemas.
+        """
+        calls = self._calls(bool(content))
+        if content is None and calls is None:
+            return None
+        return AnswerForm(
+            content=None if self.forced else content,
+            thinking=self._thinking(),
+            calls=calls,
+            opening=self.dialect.opening,
+        )
+
+    def _thinking(self) -> Thinking | None:
+        tags = self.dialect.thoughts
+        if tags is None or self.text.rstrip().endswith(tags[1]):  # the prompt has ended it already
+            return None
+        return Thinking(*tags, begun=self.dialect.has_begun(self.text))
+
+    def _calls(self, has_content: bool) -> CallsForm | None:
+        functions = [tool["function"] for tool in self.tools]
+        strict = any(function.get("strict") for function in functions)
+        if not functions or not (self.forced or strict or has_content):
+            return None
+        shape, calls = self.dialect.shape, self.dialect.calls
+        why = "tool_choice" if self.forced else "tools" if strict else "response_format"
+        if shape is None or not (self.forced or has_content or shape.trigger or self.dialect.opening):
+            form = "an unknown form" if calls is None else f"the form {calls.name!r}"
+            reason = f"this model writes calls in {form}, which cannot be held to a schema"
+            hint = "leave the tools out" if why == "response_format" else "use tool_choice 'auto' without strict"
+            raise RequestError(f"{why}: {reason}; {hint}", parameter=why)
+        # Who leaves the choice to the model asks for schemas only with `strict`.
+        arguments = {
+            function["name"]: _arguments(function, checked=bool(self.forced) or bool(function.get("strict")))
+            for function in functions
+            if not self.forced or function["name"] in self.forced
+        }
+        return CallsForm(shape, arguments, required=bool(self.forced), several=self.parallel)
 
 
 class Chat:
@@ -100,16 +149,18 @@ class Chat:
         variables: Mapping[str, Any] | None = None,
         *,
         parallel: bool = True,
+        tool_choice: ToolChoice = "auto",
     ) -> ChatPrompt:
         """Messages as a prompt. Nothing is added: the template says where the begin token goes.
 
         Special tokens that messages spell out are text; only the template writes tokens.
         """
-        offered = checked_tools(tools) or []
+        offered = [] if tool_choice == "none" else checked_tools(tools) or []
+        forced = _forced(tool_choice, [tool["function"]["name"] for tool in offered])
         if offered and self.dialect.calls is None:
             raise UnsupportedError("tools: the chat template of this model has no use for tools")
         hidden, literal = hide_special(self._for_template(messages), self._tokenizer.special)
-        text = self.template.render(hidden, tools=tools, **self._checked(variables or {}))
+        text = self.template.render(hidden, tools=offered or None, **self._checked(variables or {}))
         ids = (
             self._tokenizer.encode_around(text, literal) if literal else self._tokenizer.encode(text, add_special=False)
         )
@@ -119,9 +170,10 @@ class Chat:
             text=text,
             token_ids=ids,
             tools=offered,
-            parallel=parallel,
+            parallel=parallel and not isinstance(tool_choice, Mapping),  # which names one function, to be called once
             dialect=self.dialect,
             shown=self._shown[bool(offered)],
+            forced=forced,
         )
 
     @property
@@ -178,3 +230,37 @@ class Chat:
 
     def _knows(self, variable: str) -> bool:
         return any(variable in source for source in self.template.sources)
+
+
+def _forced(tool_choice: ToolChoice, names: Sequence[str]) -> tuple[str, ...]:
+    """The functions of which one has to be called; none where the choice is free."""
+    match tool_choice:
+        case "auto" | "none":
+            return ()
+        case "required" if names:
+            return tuple(names)
+        case {"type": "function", "function": {"name": str(name), **more}, **rest} if not more and not rest:
+            if name in names:
+                return (name,)
+            reason = f"there is no tool {name!r:.80}; there are: {', '.join(names) or 'none'}"
+        case "required":
+            reason = "there are no tools to call"
+        case _:
+            reason = (
+                f"{tool_choice!r:.80} is not known; use 'auto', 'none', 'required' or "
+                "{'type': 'function', 'function': {'name': …}}"
+            )
+    raise RequestError(f"tool_choice: {reason}", parameter="tool_choice")
+
+
+def _arguments(function: Mapping[str, Any], *, checked: bool) -> str:
+    """The schema of a function's arguments as JSON text: any object where it does not say, or is not `checked`."""
+    name = function["name"]
+    if not _CALLABLE.fullmatch(name):
+        raise RequestError(f"tools: a call cannot be held to the name {name!r:.80}", parameter="tools")
+    schema = function.get("parameters") if checked else None
+    schema = {"type": "object", **(schema or {})}
+    if schema["type"] != "object":
+        reason = f"the parameters of {name!r} are of type {schema['type']!r:.40}; arguments are objects"
+        raise RequestError(f"tools: {reason}", parameter="tools")
+    return StructuredOutputs(json=schema, parameter="tools").text

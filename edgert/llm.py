@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from numbers import Integral
 from pathlib import Path
@@ -25,13 +26,15 @@ from numpy.typing import NDArray
 
 from edgert.answer import Answer, AsyncStream, Start, Stream, deliver
 from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits
-from edgert.chat import Chat, ChatPrompt, Message
+from edgert.chat import Chat, ChatPrompt, Message, ToolChoice
 from edgert.completion import Completion
+from edgert.constraints import AnswerForm, Compiler, TokenConstraint
 from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
 from edgert.engine.sampling import Breakers
+from edgert.engine.structured import StructuredOutputs
 from edgert.engine.worker import Room
 from edgert.pooling import pooling_of
 from edgert.reader import Reader
@@ -119,6 +122,7 @@ class LLM:
                 known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
             self._mixtures = {layer_of(op): op.experts for op in mixtures_of(plan).values()}
             self.vocabulary = known  # token ids are below it
+            self._compiler = None if self._tokenizer is None else Compiler(self._tokenizer, known)
             self.context = limits[0].context
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
             session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
@@ -136,7 +140,7 @@ class LLM:
             file.close()
             raise
         # Not a method of self, which would keep self alive.
-        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, file)
+        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, self._compiler, file)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -191,11 +195,14 @@ class LLM:
         messages: Sequence[Message],
         *,
         tools: Sequence[Message] | None = None,
+        tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> ChatPrompt:
         """Messages as a prompt for `generate`, `stream` and `astream`, which read the answer as `chat` does."""
-        return self._conversing().prompt(messages, tools, chat_template_kwargs, parallel=parallel_tool_calls)
+        return self._conversing().prompt(
+            messages, tools, chat_template_kwargs, parallel=parallel_tool_calls, tool_choice=tool_choice
+        )
 
     def reasoning_variables(self, on: bool) -> dict[str, bool]:
         """What to give as `chat_template_kwargs` so that the model reasons before it answers, or does not; RequestError
@@ -241,12 +248,14 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
         """As `generate` for one prompt, piece by piece. The request begins now; to close or drop the stream ends it."""
         chosen = _one(params)
-        return Stream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer, _reader(prompt))
+        return Stream(self._starter(prompt, chosen), chosen, self._tokenizer, _reader(prompt))
 
     def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncStream:
-        """As `stream`, for the running event loop, which it never blocks."""
+        """As `stream`, for the running event loop, which it never blocks, but to compile a form for the first time: see
+        `prepare`.
+        """
         chosen = _one(params)
-        return AsyncStream(self._starter(self._ids(prompt), chosen), chosen, self._tokenizer, _reader(prompt))
+        return AsyncStream(self._starter(prompt, chosen), chosen, self._tokenizer, _reader(prompt))
 
     def chat(
         self,
@@ -254,6 +263,7 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Message] | None = None,
+        tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
@@ -261,13 +271,16 @@ class LLM:
         """Answer messages in OpenAI's form (`role`, `content`) through the model's chat template.
 
         `tools`, in OpenAI's form too, may be called: the Completion's `tool_calls`, one at most without
-        `parallel_tool_calls`. What a model of reasoning writes before its answer is the Completion's `reasoning`.
-        `chat_template_kwargs` are variables of the template. `response_format` may only be {"type": "text"}.
+        `parallel_tool_calls`. With `tool_choice` "required", or one that names a function, the answer is calls, whose
+        arguments are what the tools' schemas say; with "auto" those of `strict` tools are. What a model of reasoning
+        writes before its answer is the Completion's `reasoning`. `chat_template_kwargs` are variables of the template.
+        `response_format` as OpenAI has it is another way to give `structured_outputs`.
         """
-        _check_response_format(response_format)
+        params = _formed(params, response_format)
         prompt = self.chat_prompt(
             messages,
             tools=tools,
+            tool_choice=tool_choice,
             parallel_tool_calls=parallel_tool_calls,
             chat_template_kwargs=chat_template_kwargs,
         )
@@ -279,19 +292,27 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Message] | None = None,
+        tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> Stream:
         """As `chat`, piece by piece; see `stream`."""
-        _check_response_format(response_format)
+        params = _formed(params, response_format)
         prompt = self.chat_prompt(
             messages,
             tools=tools,
+            tool_choice=tool_choice,
             parallel_tool_calls=parallel_tool_calls,
             chat_template_kwargs=chat_template_kwargs,
         )
         return self.stream(prompt, params)
+
+    def prepare(self, prompt: Prompt, params: SamplingParams) -> None:
+        """Compile the form that an answer has to have, so that a request for it begins at once. RequestError names what
+        in it is not supported; a form that takes more than a second to compile is refused.
+        """
+        self._constraint(prompt, params)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, float32 [len(ids), vocabulary], computed afresh in one prefill."""
@@ -401,7 +422,22 @@ class LLM:
             raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
         return cast("Sequence[int]", prompt)
 
-    def _starter(self, ids: Sequence[int], params: SamplingParams) -> Start:
+    def _constraint(self, prompt: Prompt, params: SamplingParams) -> TokenConstraint | None:
+        """What holds an answer to the form that it has to have; None where any will do."""
+        content = params.structured_outputs
+        if isinstance(prompt, ChatPrompt):
+            form = prompt.form(content)
+        else:
+            form = None if content is None else AnswerForm(content)
+        if form is None:
+            return None
+        if self._compiler is None:
+            raise UnsupportedError(f"{self.path} has no tokenizer, so answers cannot be held to a form")
+        ids = self._ids(prompt)
+        return self._compiler.compile(form, begins=len(ids) > 0 and self.tokenizer.is_control(int(ids[-1])))
+
+    def _starter(self, prompt: Prompt, params: SamplingParams) -> Start:
+        ids = self._ids(prompt)
         if params.stop and self._tokenizer is None:
             raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
         breakers = None
@@ -409,7 +445,8 @@ class LLM:
             if self._tokenizer is None:
                 raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
             breakers = self._breakers(tuple(params.dry_sequence_breakers))
-        return lambda on_event: self._engine.submit(ids, params, on_event, breakers)
+        constraint = self._constraint(prompt, params)
+        return lambda on_event: self._engine.submit(ids, params, on_event, breakers, constraint)
 
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
         """All at once, their events in one queue, so that each stop text is seen when it comes."""
@@ -418,7 +455,7 @@ class LLM:
         answers: list[Answer] = []
         try:
             for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
-                request = self._starter(self._ids(prompt), chosen)(_tagged(events, index))
+                request = self._starter(prompt, chosen)(_tagged(events, index))
                 requests.append(request)
                 answers.append(Answer(request, chosen, self._tokenizer, _reader(prompt)))
             unfinished = len(answers)
@@ -451,10 +488,12 @@ class LLM:
         return [results[index] for index in range(len(prompts))]
 
 
-def _give_back(engine: Engine, chat: Chat | None, file: GgufFile) -> None:
+def _give_back(engine: Engine, chat: Chat | None, compiler: Compiler | None, file: GgufFile) -> None:
     engine.close()
     if chat is not None:
         chat.template.close()
+    if compiler is not None:
+        compiler.close()
     file.close()
 
 
@@ -511,8 +550,13 @@ def _recommended(metadata: GgufMetadata) -> dict[str, float]:
     return found
 
 
-def _check_response_format(response_format: Mapping[str, Any] | None) -> None:
-    if response_format is not None and dict(response_format) != {"type": "text"}:
-        raise UnsupportedError(
-            "response_format: only {'type': 'text'} is supported; this version cannot hold a model to a schema"
-        )
+def _formed(params: SamplingParams | None, response_format: Mapping[str, Any] | None) -> SamplingParams:
+    """`params` with the form that `response_format` asks for."""
+    chosen = _one(params)
+    content = StructuredOutputs.of_response_format(response_format)
+    if content is None:
+        return chosen
+    if chosen.structured_outputs is not None:
+        reason = "response_format and structured_outputs cannot both say what the answer is"
+        raise RequestError(reason, parameter="response_format")
+    return replace(chosen, structured_outputs=content)

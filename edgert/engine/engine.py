@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgert.engine.latency import Latencies
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
-from edgert.engine.sampling import Breakers, Sampler
+from edgert.engine.sampling import Breakers, Constraint, Sampler
 from edgert.engine.worker import Loan, Room, Worker
 
 T = TypeVar("T")
@@ -91,11 +91,17 @@ class Engine:
         self._finalizer = weakref.finalize(self, _shut_down, self._worker, self._thread, self._process)
 
     def submit(
-        self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent, breakers: Breakers | None = None
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        on_event: OnEvent,
+        breakers: Breakers | None = None,
+        constraint: Constraint | None = None,
     ) -> Request:
         """Continue `prompt`: a Token event for each token, the last with its `ending`, or Failed.
 
-        `breakers` are `params.dry_sequence_breakers` as found in the tokens, whose texts are not known here.
+        `breakers` are `params.dry_sequence_breakers` as found in the tokens, whose texts are not known here;
+        `constraint`, for this request alone, is what `params.structured_outputs` come to.
         Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
         max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
         """
@@ -121,6 +127,7 @@ class Engine:
             seed=self._seed,
             prompt=len(tokens),
             breakers=breakers,
+            constraint=constraint,
         )
         request = self._request(Kind.GENERATE, tokens, on_event)
         request.sampler, request.seed = sampler, sampler.seed

@@ -10,6 +10,8 @@ from typing import Any
 
 from edgert_models.errors import RequestError
 
+from edgert.engine.structured import StructuredOutputs
+
 MAX_LOGPROBS = 20
 FALLBACKS: Mapping[str, float] = MappingProxyType(
     {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0, "repeat_last_n": 64}
@@ -133,6 +135,10 @@ class SamplingParams:
     logprobs: int | None = None
     """0 to 20: report the log-probability of each token and of as many likeliest ones. They are of the model's own
     distribution, before bias, penalties, temperature and the rest. None: do not report."""
+    structured_outputs: StructuredOutputs | None = None
+    """The form that the answer has to have (a JSON schema, a regular expression, …). Seen by `LLM`, not by the engine.
+    It comes before everything else: with it, a token that ends the answer comes only where the answer is whole, and
+    where nothing more may come the answer ends, whatever `ignore_eos` and `min_tokens` say."""
     ignore_eos: bool = False
     """Never choose the model's own end tokens (as llama.cpp: their logits become minus infinity)."""
 
@@ -149,6 +155,9 @@ class SamplingParams:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             reason = f"min_tokens is {self.min_tokens}, above max_tokens, which is {self.max_tokens}"
             raise RequestError(reason, parameter="min_tokens")
+        if not isinstance(self.structured_outputs, StructuredOutputs | None):
+            reason = f"structured_outputs must be StructuredOutputs, not {type(self.structured_outputs).__name__}"
+            raise RequestError(reason, parameter="structured_outputs")
         object.__setattr__(self, "samplers", _samplers(self.samplers))
         object.__setattr__(self, "dry_sequence_breakers", _breakers(self.dry_sequence_breakers))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))

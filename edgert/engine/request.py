@@ -27,6 +27,7 @@ class Ending(Enum):
     """Why the engine ended an answer by itself."""
 
     STOP = "stop"  # the model's end token, or one of stop_token_ids
+    COMPLETE = "complete"  # the form that the answer was held to allows nothing more
     LENGTH = "length"  # max_tokens reached, or the context full
 
 

@@ -278,6 +278,8 @@ class Worker:
         ending = None
         if choice.token in request.stop_ids:
             ending = Ending.STOP
+        elif request.sampler.finished:
+            ending = Ending.COMPLETE
         elif len(request.tokens) >= request.limit:
             ending = Ending.LENGTH
         event = Token(choice, now, ending)

@@ -5,8 +5,8 @@ does, and the order where nobody asks for another, are llama.cpp's (`src/llama-s
 Rows are not stacked: at the vocabularies of real models a pass over one row keeps the processor busy by itself.
 """
 
-from edgert.engine.sampling.base import TokenLogprob, uniform
+from edgert.engine.sampling.base import Constraint, TokenLogprob, uniform
 from edgert.engine.sampling.breakers import Breakers
 from edgert.engine.sampling.sampler import Sampler
 
-__all__ = ["Breakers", "Sampler", "TokenLogprob", "uniform"]
+__all__ = ["Breakers", "Constraint", "Sampler", "TokenLogprob", "uniform"]

@@ -75,6 +75,20 @@ class Step(Protocol):
         """
 
 
+class Constraint(Protocol):
+    """What holds one answer to a form, token by token: asked before every other step, and told what was chosen."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more may come: the answer is whole."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may come next, [vocabulary], at least one; RequestError where that cannot be told."""
+
+    def accept(self, token: int) -> None:
+        """`token`, one of those, comes next."""
+
+
 class Pick(Protocol):
     """The end of the chain."""
 

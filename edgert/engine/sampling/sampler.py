@@ -1,4 +1,4 @@
-"""The sampler of one request: bias and what is forbidden, then the chain, then log-probabilities."""
+"""The sampler of one request: bias and what may not come, then the chain, then log-probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgert_models.errors import BackendError, RequestError
 from edgert_runtimes.base import Draw
 
 from edgert.engine.params import FALLBACKS, SamplingParams
-from edgert.engine.sampling.base import Candidates, Floats, Settings, TokenLogprob, every_id, uniform
+from edgert.engine.sampling.base import Candidates, Constraint, Floats, Settings, TokenLogprob, every_id, uniform
 from edgert.engine.sampling.breakers import Breakers
 from edgert.engine.sampling.registry import chain, is_greedy
 from edgert.engine.sampling.shares import likeliest
@@ -23,7 +23,7 @@ class Sampler:
     """SamplingParams made concrete for one request: model defaults filled in, ids checked, the seed fixed.
 
     `end_ids` are the model's own end tokens, `seed` is for params that name none, `prompt` is the number of tokens
-    before the answer, and `breakers` are DRY's, as found in the tokens.
+    before the answer, `breakers` are DRY's, as found in the tokens, and `constraint` holds the answer to a form.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Sampler:
         seed: int | None = None,
         prompt: int = 0,
         breakers: Breakers | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         def pick(name: str) -> float:
             value = getattr(params, name)
@@ -60,6 +61,7 @@ class Sampler:
             repeat_last_n=int(pick("repeat_last_n")),
             breakers=breakers,
         )
+        self._constraint = constraint
         self._steps, self._pick = chain(self.settings)
         self._names = tuple(name for name, _ in self._steps)
         self._biased = np.array(list(params.logit_bias), dtype=np.int64)
@@ -74,6 +76,8 @@ class Sampler:
         """How `choose` will draw the token at a position, where that depends on nothing but the logits, and devices
         know how. It is a forecast: devices draw in float32.
         """
+        if self._constraint is not None:
+            return None
         if self._plain:
             return Draw()
         params = self.settings.params
@@ -94,14 +98,19 @@ class Sampler:
         if not math.isfinite(best):
             raise BackendError(f"the model's logits at position {len(tokens)} are not finite (largest: {best})")
         forbidden = self._early if len(tokens) < self._early_until else self._never
-        if not self._plain or token in forbidden:
+        allowed = None if self._constraint is None else self._constraint.allowed()
+        if not self._plain or token in forbidden or (allowed is not None and not allowed[token]):
             adjusted = self._adjust(logits, forbidden)
-            if adjusted is not logits and adjusted.max() == -np.inf:
-                raise BackendError(f"no token is left to choose at position {len(tokens)}: all others are forbidden")
             candidates = Candidates(every_id(logits.size), adjusted)
+            if allowed is not None:
+                candidates = candidates.keep(allowed)
+            if candidates.logits is not logits and candidates.logits.max() == -np.inf:
+                raise BackendError(f"no token is left to choose at position {len(tokens)}: all others are forbidden")
             for _, step in self._steps:
                 candidates = step(candidates, tokens)
             token = self._pick(candidates, uniform(self.seed, len(tokens)))
+        if self._constraint is not None:
+            self._constraint.accept(token)
         if self.settings.params.logprobs is None:
             return TokenLogprob(token, 0.0)
         normaliser = best + np.log(np.exp(logits.astype(np.float64) - best).sum())
@@ -109,6 +118,11 @@ class Sampler:
         top = top[np.argsort(-logits[top], kind="stable")]
         pairs = tuple((int(i), float(logits[i] - normaliser)) for i in top)
         return TokenLogprob(token, float(logits[token] - normaliser), pairs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the form of the answer allows nothing more."""
+        return self._constraint is not None and self._constraint.finished
 
     def _adjust(self, logits: Floats, forbidden: Sequence[int]) -> Floats:
         """Bias, and tokens that may not come; a copy where anything changes."""

@@ -1,6 +1,15 @@
 """Reasoning and tool calls out of the text of answers, while it comes."""
 
-from edgert.text.parsing.base import CallArguments, CallDropped, CallEnd, CallStart, Content, Event, Reasoning
+from edgert.text.parsing.base import (
+    CallArguments,
+    CallDropped,
+    CallEnd,
+    CallShape,
+    CallStart,
+    Content,
+    Event,
+    Reasoning,
+)
 from edgert.text.parsing.parser import Parser
 from edgert.text.parsing.registry import FORMATS, Dialect, dialect
 
@@ -9,6 +18,7 @@ __all__ = [
     "CallArguments",
     "CallDropped",
     "CallEnd",
+    "CallShape",
     "CallStart",
     "Content",
     "Dialect",

@@ -6,7 +6,7 @@ are the models' chat templates and, for Python's form, Meta's model cards of Lla
 
 from __future__ import annotations
 
-from edgert.text.parsing.base import Calls, Format, Steps, attempt, tagged
+from edgert.text.parsing.base import Calls, CallShape, Format, Steps, attempt, tagged
 from edgert.text.parsing.json_calls import call_object
 from edgert.text.parsing.python_text import call_list
 from edgert.text.parsing.scanner import Scanner
@@ -59,4 +59,5 @@ LLAMA = Format(
     (("<|start_header_id|>", '"parameters": '), (_TAG,), (_START,), ("<|header_start|>", "parameters")),
     (_TAG, _START, _END),
     _llama,
+    shapes=(CallShape('{"name": "NAME", "parameters": ', "}", between="; "),),
 )

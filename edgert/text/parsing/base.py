@@ -6,6 +6,7 @@ events, and None where it can only go on when more text has come; so it is writt
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -110,13 +111,42 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
+class CallShape:
+    """How calls are written whose arguments are JSON, for answers that are held to them.
+
+    `opening`, then calls with `between` between them (None: only one can be written), then `closing`. A call is
+    `before`, in which NAME stands for the function's name and NUMBER for any number, the arguments, and `after`.
+    `needs`: a special token that the vocabulary must have.
+    """
+
+    before: str
+    after: str = ""
+    between: str | None = None
+    opening: str = ""
+    closing: str = ""
+    needs: str = ""
+
+    @property
+    def trigger(self) -> str:
+        """What tells calls from text: the tag or token they begin with; empty where they begin without one."""
+        begin = self.opening + self.before
+        tag = _TAG.match(begin)
+        return "" if tag is None else tag[0]
+
+
+_TAG = re.compile(r"<[^<>]+>|\[[A-Z_]+\]")
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """How a family of models writes tool calls.
 
     `answer(text, calls, fresh)` reads everything after the reasoning; `fresh` tells that reasoning comes directly
     before. A chat template is of this format where it has all strings of one of the groups in `hints`. `markers` are
     the texts that mark calls: where they are control tokens of a vocabulary, they must not be left out of the text.
-    `always`: answers are in this form without tools too, reasoning included.
+    `always`: answers are in this form without tools too, reasoning included; `thoughts` are then the tags around it,
+    and `content` is what comes before the text for the user. `shapes`: ways of writing calls that answers can be held
+    to, of which the first that the vocabulary can write counts.
     """
 
     name: str
@@ -125,6 +155,9 @@ class Format:
     answer: Callable[[Scanner, Calls, bool], Steps[None]]
     new_id: Callable[[], str] = new_id
     always: bool = False
+    thoughts: tuple[str, str] | None = None
+    content: str = ""
+    shapes: tuple[CallShape, ...] = ()
 
     def fits(self, template: str) -> bool:
         """Whether a chat template teaches this format."""

@@ -12,6 +12,7 @@ import re
 from edgert.text.parsing.base import (
     CallEnd,
     Calls,
+    CallShape,
     Content,
     Format,
     Reasoning,
@@ -81,4 +82,8 @@ HARMONY = Format(
     (_START, _CHANNEL, _CONSTRAIN, _MESSAGE, *_ENDS),
     _answer,
     always=True,
+    thoughts=(f"{_CHANNEL}analysis{_MESSAGE}", f"{_ENDS[0]}{_START}assistant"),
+    content=f"{_CHANNEL}final{_MESSAGE}",
+    # The token after it ends the answer.
+    shapes=(CallShape(f"{_CHANNEL}commentary to=functions.NAME {_CONSTRAIN}json{_MESSAGE}"),),
 )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edgert.text.parsing import json_text
-from edgert.text.parsing.base import CallArguments, CallEnd, Calls, Format, Steps, each, tagged
+from edgert.text.parsing.base import CallArguments, CallEnd, Calls, CallShape, Format, Steps, each, tagged
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait, joined
 
 NAMES, ARGUMENTS, IDS = ("name", "tool_name"), ("arguments", "parameters"), ("id", "tool_call_id")
@@ -110,7 +111,7 @@ def objects(text: Scanner, calls: Calls) -> Steps[None]:
             return
 
 
-def _format(name: str, tags: Mapping[str, str], *hints: tuple[str, ...]) -> Format:
+def _format(name: str, tags: Mapping[str, str], shape: CallShape, *hints: tuple[str, ...]) -> Format:
     """A format with these tags, opening → closing. A closing tag that is missing is no fault of the call's."""
 
     def section(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
@@ -118,23 +119,44 @@ def _format(name: str, tags: Mapping[str, str], *hints: tuple[str, ...]) -> Form
         yield from text.skip_space()
         yield from text.accept(tags[opener])
 
-    return Format(name, hints, (*tags, *tags.values()), tagged(tuple(tags), section))
+    return Format(name, hints, (*tags, *tags.values()), tagged(tuple(tags), section), shapes=(shape,))
+
+
+_NAMED = '{"name": "NAME", "arguments": '
+
+
+def _list(opening: str, closing: str, before: str = _NAMED) -> CallShape:
+    """Calls as a list of objects."""
+    return CallShape(before, "}", between=", ", opening=f"{opening}[", closing=f"]{closing}")
 
 
 HERMES = _format(
-    "hermes", {"<tool_call>": "</tool_call>", "<tool_calls>": "</tool_calls>"}, ("<tool_call>",), ("<tool_calls>",)
+    "hermes",
+    {"<tool_call>": "</tool_call>", "<tool_calls>": "</tool_calls>"},
+    CallShape(f"<tool_call>\n{_NAMED}", "}\n</tool_call>", between="\n"),
+    ("<tool_call>",),
+    ("<tool_calls>",),
 )
-GRANITE = _format("granite", {"<|tool_call|>": "<|/tool_call|>", "<tool_call>": "</tool_call>"}, ("<|tool_call|>",))
-NEMOTRON = _format("nemotron", {"<TOOLCALL>": "</TOOLCALL>"}, ("<TOOLCALL>",))
+GRANITE = _format(
+    "granite",
+    {"<|tool_call|>": "<|/tool_call|>", "<tool_call>": "</tool_call>"},
+    _list("<|tool_call|>", ""),
+    ("<|tool_call|>",),
+)
+NEMOTRON = _format("nemotron", {"<TOOLCALL>": "</TOOLCALL>"}, _list("<TOOLCALL>", "</TOOLCALL>"), ("<TOOLCALL>",))
 GIGACHAT = _format(
     "gigachat",
     {"<|function_call|>": "", "<|message_sep|>\n\nfunction call<|role_sep|>\n": ""},
+    CallShape(f"<|function_call|>{_NAMED}", "}", needs="<|function_call|>"),
     ("<|function_call|>",),
     ("function call", "<|role_sep|>"),
 )
 COMMAND_R = _format(
     "command-r",
     {"<|START_ACTION|>": "<|END_ACTION|>", "Action:\n```json": "```", "Action: ```json": "```"},
+    replace(
+        _list("<|START_ACTION|>", "<|END_ACTION|>", '{"tool_name": "NAME", "parameters": '), needs="<|START_ACTION|>"
+    ),
     ("<|START_ACTION|>",),
     ("followed by a json-formatted list of actions",),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgert.text.parsing.bare_calls import LFM2, LLAMA
-from edgert.text.parsing.base import Calls, Content, Format, Functions, Reasoning, Steps, flow
+from edgert.text.parsing.base import Calls, CallShape, Content, Format, Functions, Reasoning, Steps, flow
 from edgert.text.parsing.gemma import GEMMA_4
 from edgert.text.parsing.harmony import HARMONY
 from edgert.text.parsing.json_calls import COMMAND_R, GIGACHAT, GRANITE, HERMES, NEMOTRON
@@ -39,10 +39,28 @@ REASONING = (
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a model writes: the format of its calls and the tags of its reasoning, None for what it does not write."""
+    """How a model writes: the format of its calls and the tags of its reasoning, None for what it does not write; and
+    `shape`, how it can be held to write calls, None where it cannot.
+    """
 
     calls: Format | None
     reasoning: tuple[str, str] | None
+    shape: CallShape | None = None
+
+    @property
+    def thoughts(self) -> tuple[str, str] | None:
+        """The tags around its reasoning, whichever part reads them."""
+        always = self.calls is not None and self.calls.always
+        return self.calls.thoughts if always and self.calls is not None else self.reasoning
+
+    @property
+    def opening(self) -> str:
+        """What comes before the text for the user."""
+        return "" if self.calls is None else self.calls.content
+
+    def has_begun(self, prompt: str) -> bool:
+        """Whether a prompt ends with an opening tag of reasoning: then it has begun it for the model."""
+        return self.reasoning is not None and prompt.rstrip().endswith(self.reasoning[0])
 
     def markers(self, *, tools: bool) -> set[str]:
         """The texts that a parser must see, though they may be control tokens."""
@@ -52,15 +70,12 @@ class Dialect:
         return found
 
     def parser(self, prompt: str, tools: Sequence[Mapping[str, Any]] = ()) -> Parser | None:
-        """A parser for the answer to `prompt`, with the `tools` that it offers; None where all text is content.
-
-        A prompt that ends with an opening tag of reasoning has begun it for the model.
-        """
+        """A parser for the answer to `prompt`, with the `tools` that it offers; None where all text is content."""
         functions = Functions(tools)
         calls = self.calls if self.calls is not None and (functions or self.calls.always) else None
         if calls is None and self.reasoning is None:
             return None
-        begun = self.reasoning is not None and prompt.rstrip().endswith(self.reasoning[0])
+        begun = self.has_begun(prompt)
         return Parser(lambda text: _read(text, calls, functions, self.reasoning, begun))
 
 
@@ -75,10 +90,12 @@ def dialect(templates: Iterable[str], tokens: Iterable[str] = ()) -> Dialect:
     known = set(tokens)
     if calls is None and any(re.search(r"tools\b", source) for source in sources):
         calls = next((form for form in BY_TOKEN if form.markers[0] in known), LLAMA)
+    shapes = () if calls is None else calls.shapes
+    shape = next((shape for shape in shapes if not shape.needs or shape.needs in known), None)
     if calls is not None and calls.always:
-        return Dialect(calls, None)
+        return Dialect(calls, None, shape)
     tags = (tags for tags in REASONING if known.issuperset(tags) or any(tags[1] in source for source in sources))
-    return Dialect(calls, next(tags, None))
+    return Dialect(calls, next(tags, None), shape)
 
 
 def _read(

@@ -9,7 +9,7 @@ import re
 import secrets
 import string
 
-from edgert.text.parsing.base import CallEnd, Calls, Format, Steps, tagged
+from edgert.text.parsing.base import CallEnd, Calls, CallShape, Format, Steps, tagged
 from edgert.text.parsing.json_calls import arguments, objects
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait
 
@@ -103,6 +103,15 @@ DEEPSEEK = Format(
         for name in ("tool▁calls▁begin", "tool▁call▁begin", "tool▁sep", "tool▁call▁end", "tool▁calls▁end")
     ),
     tagged(("<｜tool▁calls▁begin｜>",), _deepseek),
+    shapes=(
+        CallShape(
+            "<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>",
+            "<｜tool▁call▁end｜>",
+            between="",
+            opening="<｜tool▁calls▁begin｜>",
+            closing="<｜tool▁calls▁end｜>",
+        ),
+    ),
 )
 KIMI_K2 = Format(
     "kimi-k2",
@@ -115,12 +124,22 @@ KIMI_K2 = Format(
         )
     ),
     tagged(("<|tool_calls_section_begin|>",), _kimi),
+    shapes=(
+        CallShape(
+            "<|tool_call_begin|>functions.NAME:NUMBER<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+            between="",
+            opening="<|tool_calls_section_begin|>",
+            closing="<|tool_calls_section_end|>",
+        ),
+    ),
 )
 SOLAR_OPEN = Format(
     "solar-open",
     (("<|tool_call:begin|>",),),
     tuple(f"<|tool_call:{name}|>" for name in ("begin", "name", "args", "end")),
     tagged(("<|tool_call:begin|>",), _solar),
+    shapes=(CallShape("<|tool_call:begin|><|tool_call:name|>NAME<|tool_call:args|>", "<|tool_call:end|>", between=""),),
 )
 MISTRAL = Format(
     "mistral",
@@ -128,4 +147,8 @@ MISTRAL = Format(
     ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
     tagged(("[TOOL_CALLS]",), _mistral),
     new_id=_nine_letters,
+    shapes=(
+        CallShape("[TOOL_CALLS]NAME[ARGS]", between="", needs="[ARGS]"),
+        CallShape('{"name": "NAME", "arguments": ', "}", between=", ", opening="[TOOL_CALLS][", closing="]"),
+    ),
 )

@@ -1,0 +1,63 @@
+"""One answer on its way through a grammar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from edgert_models.errors import RequestError
+from numpy.typing import NDArray
+
+from edgert.constraints.messages import plain
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+
+class TokenConstraint:
+    """The tokens that may come next in one answer. See `edgert.engine.sampling.Constraint`.
+
+    `vocabulary` is how many tokens there are, `never_first` are those that the answer must not begin with, and
+    `parameter` is what errors call the form.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: int, parameter: str, never_first: NDArray[np.int64] | None = None
+    ) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._parameter = parameter
+        self._never = never_first
+        self._bits = np.zeros(-(-(vocabulary + 1) // 32), dtype=np.uint32)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more may come: the answer is whole."""
+        return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may come next, [vocabulary], at least one; RequestError where the grammar asks for too much."""
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        self._check()
+        bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary, bitorder="little").view(np.bool_)
+        if self._never is not None:
+            bits[self._never] = False
+        if not bits.any():
+            reason = "no token of this model can go on with it"
+            raise RequestError(f"{self._parameter}: {reason}", parameter=self._parameter)
+        return bits
+
+    def accept(self, token: int) -> None:
+        """`token`, which was allowed, comes next."""
+        self._never = None
+        self._matcher.consume_token(token)
+        self._check()
+
+    def copy(self, parameter: str, never_first: NDArray[np.int64] | None = None) -> TokenConstraint:
+        """For another answer."""
+        return TokenConstraint(self._matcher.deep_copy(), self._vocabulary, parameter, never_first)
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = plain(self._matcher.get_error())
+            raise RequestError(f"{self._parameter}: {reason}", parameter=self._parameter)
