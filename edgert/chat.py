@@ -160,7 +160,7 @@ class Chat:
         if offered and self.dialect.calls is None:
             raise UnsupportedError("tools: the chat template of this model has no use for tools")
         hidden, literal = hide_special(self._for_template(messages), self._tokenizer.special)
-        text = self.template.render(hidden, tools=offered or None, **self._checked(variables or {}))
+        text = self.template.render(hidden, tools=_as_told(offered) or None, **self._checked(variables or {}))
         ids = (
             self._tokenizer.encode_around(text, literal) if literal else self._tokenizer.encode(text, add_special=False)
         )
@@ -230,6 +230,14 @@ class Chat:
 
     def _knows(self, variable: str) -> bool:
         return any(variable in source for source in self.template.sources)
+
+
+def _as_told(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tools as the template is given them: that calls are held to a schema is nothing for the model to know."""
+    return [
+        {**tool, "function": {key: value for key, value in tool["function"].items() if key != "strict"}}
+        for tool in tools
+    ]
 
 
 def _forced(tool_choice: ToolChoice, names: Sequence[str]) -> tuple[str, ...]:

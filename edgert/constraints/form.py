@@ -77,10 +77,12 @@ class AnswerForm:
             bodies.append(f"{text(self.opening)} content")
             rules.append(f"content: {_content(self.content)}")
         if self.calls is not None:
-            rules += _calls(self.calls, text)
-            bodies.append("calls" if self.calls.required or self.content is not None else "free")
-            if bodies[-1] == "free":
-                rules += _free(self.calls, text)
+            free = self.content is None and not self.calls.required
+            amid_text = free and not self.opening
+            rules += [f"REST: {_ANY_TEXT}"] if free else []
+            rules += _calls(self.calls, text) + (_amid_text(self.calls, text) if amid_text else [])
+            bodies += [f"{text(self.opening)} REST"] if free and not amid_text else []
+            bodies.append("amid_text" if amid_text else "calls")
         body = "(" + " | ".join(bodies) + ")"
         if self.thinking is None:
             return "\n".join([*rules, f"start: {body}"])
@@ -131,15 +133,14 @@ def _calls(calls: CallsForm, text: Text) -> list[str]:
     ]
 
 
-def _free(calls: CallsForm, text: Text) -> list[str]:
-    """`free`: any text, in which what begins calls does begin them, wherever it comes."""
+def _amid_text(calls: CallsForm, text: Text) -> list[str]:
+    """`amid_text`: any text, in which what begins calls does begin them, wherever it comes."""
     shape = calls.shape
     trigger = text(shape.trigger)
     rules = [
-        f"free: {'(said section)* REST' if calls.several else 'REST | said section'}",
+        f"amid_text: {'(said section)* REST' if calls.several else 'REST | said section'}",
         f"section: first {_more(calls, text)} {text(shape.closing)}",
         f"first: {_alternatives(calls, text, shape.opening, len(shape.trigger))}",
-        f"REST: {_ANY_TEXT}",
     ]
     if trigger.startswith('"'):
         return [*rules, "said[lazy]: SAID", f"SAID: {_ANY_TEXT} {trigger}"]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgert_models.errors import RequestError, UnsupportedError
+from edgert_models.errors import UnsupportedError
 from starlette.concurrency import run_in_threadpool
 
 from edgert import LLM
-from edgert.chat import ChatPrompt
+from edgert.chat import ChatPrompt, ToolChoice
 from edgert.server.errors import Json
 
 
@@ -20,6 +20,7 @@ class Conversation:
 
     messages: Sequence[Json]
     tools: Sequence[Json] = ()
+    tool_choice: ToolChoice = "auto"
     parallel: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -32,22 +33,17 @@ async def prompt_of(llm: LLM, conversation: Conversation) -> ChatPrompt:
         llm.chat_prompt,
         conversation.messages,
         tools=conversation.tools,
+        tool_choice=conversation.tool_choice,
         parallel_tool_calls=conversation.parallel,
         chat_template_kwargs=conversation.variables,
     )
 
 
-def check_free_choice(tool_choice: object, free: Sequence[object]) -> None:
-    """RequestError where a request wants the answer to be a call."""
-    if tool_choice not in free:
-        shown = " and ".join(repr(choice) for choice in free if choice is not None)
-        reason = f"tool_choice: only {shown} are supported; this version cannot hold a model to a call"
-        raise RequestError(reason, parameter="tool_choice")
-
-
-def function_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> Json:
+def function_tool(
+    name: str, description: str | None, parameters: Mapping[str, Any] | None, strict: bool | None = None
+) -> Json:
     """A tool in OpenAI's form."""
-    given = {"name": name, "description": description, "parameters": parameters}
+    given = {"name": name, "description": description, "parameters": parameters, "strict": strict}
     return {"type": "function", "function": {key: value for key, value in given.items() if value is not None}}
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from edgert_models.errors import EdgertError
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from edgert import LLM, Completion, SamplingParams, Usage
@@ -72,6 +73,8 @@ async def start(
     """
     seed = llm.seed if params.seed is None else params.seed
     tokens = llm.tokenize(prompt) if isinstance(prompt, str) else prompt
+    if params.structured_outputs is not None or (isinstance(prompt, ChatPrompt) and prompt.tools):
+        await run_in_threadpool(llm.prepare, tokens, params)  # what is to be compiled holds up nobody else
     streams: list[AsyncStream] = []
     try:
         for index in range(count):
@@ -81,6 +84,11 @@ async def start(
         await _close(streams)
         raise
     return streams
+
+
+async def start_one(llm: LLM, prompt: str | Sequence[int] | ChatPrompt, params: SamplingParams) -> AsyncStream:
+    """One answer to a prompt."""
+    return (await start(llm, prompt, params, 1))[0]
 
 
 async def whole(stream: AsyncStream, request: Request, take: Callable[[Chunk], object] | None = None) -> Completion:

@@ -39,7 +39,7 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}\n
 
 
 class ScriptedSession:
-    """Whatever it is asked, the next token is the next of `script`. For one request at a time."""
+    """Whatever it is asked, the likeliest token is the next of `script`, or its last. For one request at a time."""
 
     def __init__(self, limits: Limits, vocabulary: int) -> None:
         self.limits = limits
@@ -64,7 +64,7 @@ class ScriptedSession:
         for row, pick in enumerate(batch.pick):
             position = int(batch.positions[pick])
             self.begin = position if self.begin is None else self.begin
-            logits[row, self.script[position - self.begin]] = 100.0
+            logits[row, self.script[min(position - self.begin, len(self.script) - 1)]] = 100.0
         return logits
 
     def interrupt(self) -> None: ...

@@ -15,7 +15,7 @@ from edgert.server.anthropic.requests import CountRequest, MessagesRequest
 from edgert.server.blocks import Block, Blocks, Change
 from edgert.server.conversation import prompt_of
 from edgert.server.errors import Json
-from edgert.server.stream import ANTHROPIC, events, whole
+from edgert.server.stream import ANTHROPIC, events, start_one, whole
 
 __all__ = ["CountRequest", "MessagesRequest", "answer", "count"]
 
@@ -30,7 +30,7 @@ async def answer(llm: LLM, body: MessagesRequest, request: Request) -> Response:
     """Run the conversation, and answer in blocks."""
     params = body.params()
     prompt = await prompt_of(llm, body.conversation(llm))
-    stream = llm.astream(prompt, params)
+    stream = await start_one(llm, prompt, params)
     blocks = Blocks()
     head: Json = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": llm.name}
     if not body.stream:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from edgert_models.errors import RequestError
 from pydantic import Field
 
-from edgert import LLM, SamplingParams
-from edgert.server.conversation import Conversation, check_free_choice, function_call, function_tool
+from edgert import LLM, SamplingParams, StructuredOutputs
+from edgert.chat import ToolChoice
+from edgert.server.conversation import Conversation, function_call, function_tool
 from edgert.server.errors import Json
 from edgert.server.strict import WHOLE, Count, Natural, Probability, Stops, Strict, Temperature
 
@@ -82,12 +83,13 @@ class CustomTool(Cacheable):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     input_schema: dict[str, Any]
+    strict: bool | None = None
 
 
-class ToolChoice(Strict):
-    """Whether tools may be called, and several at once. To hold the model to a call is refused."""
+class Choice(Strict):
+    """Whether tools may be called (`auto`, `none`), or one has to be (`any`, `tool` with its name); several at once?"""
 
-    type: str
+    type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
@@ -111,10 +113,18 @@ class Metadata(Strict):
     user_id: str | None = None
 
 
+class OutputFormat(Strict):
+    """JSON of a schema."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
 class OutputConfig(Strict):
-    """How much effort goes into the answer."""
+    """How much effort goes into the answer, and its form."""
 
     effort: str | None = None
+    format: OutputFormat | None = None
 
 
 class PromptFields(Strict):
@@ -124,14 +134,12 @@ class PromptFields(Strict):
     messages: Annotated[list[Turn], Field(min_length=1)]
     system: str | list[TextBlock] | None = None
     tools: list[CustomTool] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: Choice | None = None
     thinking: Annotated[ThinkingOn | ThinkingElse, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
 
     def conversation(self, llm: LLM) -> Conversation:
         """The messages, tools and variables; RequestError for what is out of place or not supported."""
-        choice = "auto" if self.tool_choice is None else self.tool_choice.type
-        check_free_choice(choice, ("auto", "none"))
         if self.messages[-1].role == "assistant":
             raise RequestError(
                 "messages: the last one is the assistant's; this version cannot continue it", parameter="messages"
@@ -141,9 +149,8 @@ class PromptFields(Strict):
             messages += _assistant(message, place) if message.role == "assistant" else _user(message, place)
         return Conversation(
             messages=messages,
-            tools=[]
-            if choice == "none"
-            else [function_tool(t.name, t.description, t.input_schema) for t in self.tools or []],
+            tools=[function_tool(t.name, t.description, t.input_schema, t.strict) for t in self.tools or []],
+            tool_choice=_tool_choice(self.tool_choice),
             parallel=self.tool_choice is None or not self.tool_choice.disable_parallel_tool_use,
             variables=self._variables(llm),
         )
@@ -173,17 +180,31 @@ class MessagesRequest(PromptFields):
         """How the answer is sampled."""
         if isinstance(self.thinking, ThinkingOn) and self.thinking.budget_tokens >= self.max_tokens:
             raise RequestError("thinking.budget_tokens must be less than max_tokens", parameter="thinking")
+        form = None if self.output_config is None else self.output_config.format
+        content = None if form is None else StructuredOutputs(json=form.schema_, parameter="output_config.format")
         return SamplingParams(
             max_tokens=self.max_tokens,
             stop=self.stop_sequences or (),
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
+            structured_outputs=content,
         )
 
 
 class CountRequest(PromptFields):
     """POST /v1/messages/count_tokens."""
+
+
+def _tool_choice(choice: Choice | None) -> ToolChoice:
+    """In OpenAI's form."""
+    if choice is None:
+        return "auto"
+    if (choice.type == "tool") != (choice.name is not None):
+        raise RequestError("tool_choice: a name goes with the type 'tool', and only with it", parameter="tool_choice")
+    if choice.name is not None:
+        return {"type": "function", "function": {"name": choice.name}}
+    return "required" if choice.type == "any" else choice.type
 
 
 def _assistant(message: Turn, place: int) -> list[Json]:

@@ -18,7 +18,7 @@ from edgert.server.conversation import prompt_of
 from edgert.server.errors import Json
 from edgert.server.ollama.requests import ContextOption, EmbedRequest, GenerateRequest, OllamaChatRequest
 from edgert.server.openai.chat import logprobs
-from edgert.server.stream import OLLAMA, events, whole
+from edgert.server.stream import OLLAMA, events, start_one, whole
 from edgert.server.vectors import embed_each
 
 __all__ = ["EmbedRequest", "GenerateRequest", "OllamaChatRequest", "chat", "embed", "generate", "unloaded"]
@@ -81,7 +81,7 @@ async def _answer(
     llm: LLM, prompt: str | ChatPrompt, params: SamplingParams, request: Request, say: Say, *, streams: bool
 ) -> Response:
     begin = time.perf_counter()
-    stream = llm.astream(prompt, params)
+    stream = await start_one(llm, prompt, params)
 
     def probabilities(part: Chunk | Completion) -> Json:
         found = logprobs(llm, part.logprobs)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from edgert_models.errors import RequestError
 from pydantic import Field
 
-from edgert import LLM, SamplingParams
+from edgert import LLM, SamplingParams, StructuredOutputs
 from edgert.server.conversation import Conversation, function_call
 from edgert.server.errors import Json
 from edgert.server.models.durations import LONGEST, PATTERN, seconds
@@ -95,7 +96,7 @@ class Asking(Named):
 
     stream: bool | None = None
     options: Options | None = None
-    format: Literal[""] | None = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
     think: bool | str | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
@@ -109,7 +110,12 @@ class Asking(Named):
         """How the answer is sampled."""
         options = self.options or Options()
         options.check(llm)
-        return options.params((self.top_logprobs or 0) if self.logprobs else None)
+        params = options.params((self.top_logprobs or 0) if self.logprobs else None)
+        if self.format in (None, ""):
+            return params
+        if self.format == "json":
+            return replace(params, structured_outputs=StructuredOutputs(json_object=True, parameter="format"))
+        return replace(params, structured_outputs=StructuredOutputs(json=self.format, parameter="format"))
 
     def variables(self, llm: LLM) -> Json:
         """What `think` is to the chat template."""

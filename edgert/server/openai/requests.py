@@ -10,7 +10,7 @@ from pydantic import Field
 
 from edgert import SamplingParams
 from edgert.engine.params import MAX_BREAKER
-from edgert.server.conversation import Conversation, check_free_choice
+from edgert.server.conversation import Conversation
 from edgert.server.strict import (
     WHOLE,
     Count,
@@ -24,6 +24,7 @@ from edgert.server.strict import (
     Temperature,
     TokenIds,
 )
+from edgert.server.structured import StructuredFields
 
 Repetition = Annotated[float, Field(ge=1e-3, le=1e3)]
 LastN = Annotated[int, Field(ge=-1), WHOLE]
@@ -88,13 +89,7 @@ class StreamOptions(Strict):
     include_usage: bool = False
 
 
-class ResponseFormat(Strict):
-    """Only plain text; constrained output is refused."""
-
-    type: Literal["text"]
-
-
-class SamplingFields(Strict):
+class SamplingFields(StructuredFields):
     """What chat and completion requests have in common."""
 
     model: str
@@ -142,7 +137,12 @@ class SamplingFields(Strict):
             given["repetition_penalty"] = self.repeat_penalty
         if self.logit_bias:
             given["logit_bias"] = {token_id(key): bias for key, bias in self.logit_bias.items()}
-        return SamplingParams(max_tokens=self.max_tokens or default_max_tokens, logprobs=logprobs, **given)
+        return SamplingParams(
+            max_tokens=self.max_tokens or default_max_tokens,
+            logprobs=logprobs,
+            structured_outputs=self.content(),
+            **given,
+        )
 
     @property
     def wants_usage(self) -> bool:
@@ -151,7 +151,7 @@ class SamplingFields(Strict):
 
 
 _SAME = {each.name for each in fields(SamplingParams)} & SamplingFields.model_fields.keys()
-_SAME -= {"max_tokens", "logit_bias"}
+_SAME -= {"max_tokens", "logit_bias", "structured_outputs"}
 """Fields that SamplingParams calls alike and takes as they are."""
 
 
@@ -166,16 +166,14 @@ class ChatTemplateFields(Strict):
     chat_template_kwargs: dict[str, Any] | None = None
 
     def conversation(self) -> Conversation:
-        """Messages, tools and variables for the prompt; RequestError for what would need constrained decoding."""
-        check_free_choice(self.tool_choice, (None, "auto", "none"))
-        tools = self.tools or []
-        if any(tool.function.strict for tool in tools):
-            reason = "tools: strict is not supported; this version cannot hold a model to a schema"
-            raise RequestError(reason, parameter="tools")
+        """Messages, tools and variables for the prompt."""
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return Conversation(
             messages=[message.model_dump(exclude_none=True) for message in self.messages],
-            tools=[] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in tools],
+            tools=[]
+            if self.tool_choice == "none"
+            else [tool.model_dump(exclude_none=True) for tool in self.tools or []],
+            tool_choice="auto" if self.tool_choice is None else self.tool_choice,
             parallel=self.parallel_tool_calls is not False,
             variables={**effort, **(self.chat_template_kwargs or {})},
         )
@@ -187,7 +185,6 @@ class ChatRequest(ChatTemplateFields, SamplingFields):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
-    response_format: ResponseFormat | None = None
 
     def params(self) -> SamplingParams:
         """max_completion_tokens is the newer name of max_tokens and wins; without either the context is the limit."""

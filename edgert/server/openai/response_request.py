@@ -9,9 +9,11 @@ from edgert_models.errors import RequestError
 from pydantic import Field
 
 from edgert import LLM, SamplingParams
-from edgert.server.conversation import Conversation, check_free_choice, function_call, function_tool
+from edgert.chat import ToolChoice
+from edgert.server.conversation import Conversation, function_call, function_tool
 from edgert.server.errors import Json
 from edgert.server.strict import Count, Probability, Strict, Temperature
+from edgert.server.structured import FlatFormat, content_of
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -90,16 +92,10 @@ class ReasoningChoice(Strict):
     effort: str | None = None
 
 
-class PlainText(Strict):
-    """The only form of text there is; a schema is refused."""
-
-    type: Literal["text"]
-
-
 class TextChoice(Strict):
     """The form of the text."""
 
-    format: PlainText | None = None
+    format: FlatFormat | None = None
 
 
 class StreamChoice(Strict):
@@ -138,7 +134,12 @@ class ResponseRequest(Strict):
 
     def params(self) -> SamplingParams:
         """How the answer is sampled."""
-        return SamplingParams(max_tokens=self.max_output_tokens, temperature=self.temperature, top_p=self.top_p)
+        return SamplingParams(
+            max_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            structured_outputs=None if self.text is None else content_of(self.text.format, "text.format"),
+        )
 
     def conversation(self, llm: LLM) -> Conversation:
         """The messages and tools; RequestError for what would have to be kept, or held to."""
@@ -149,15 +150,13 @@ class ResponseRequest(Strict):
         if self.previous_response_id is not None:
             reason = "previous_response_id: this server keeps no responses; send the whole conversation as input"
             raise RequestError(reason, parameter="previous_response_id")
-        check_free_choice(self.tool_choice, (None, "auto", "none"))
-        if any(tool.strict for tool in self.tools or []):
-            reason = "tools: strict is not supported; this version cannot hold a model to a schema"
-            raise RequestError(reason, parameter="tools")
         effort = None if self.reasoning is None else self.reasoning.effort
-        tools = [] if self.tool_choice == "none" else self.tools or []
         return Conversation(
             messages=self._messages(),
-            tools=[function_tool(tool.name, tool.description, tool.parameters) for tool in tools],
+            tools=[
+                function_tool(tool.name, tool.description, tool.parameters, tool.strict) for tool in self.tools or []
+            ],
+            tool_choice=_tool_choice(self.tool_choice),
             parallel=self.parallel_tool_calls is not False,
             variables={} if effort is None else {"reasoning_effort": effort},
         )
@@ -185,6 +184,16 @@ class ResponseRequest(Strict):
                     content = _joined(item.output)
                     messages.append({"role": "tool", "tool_call_id": item.call_id, "content": content})
         return messages
+
+
+def _tool_choice(choice: str | dict[str, Any] | None) -> ToolChoice:
+    """As chat completions have it: a function's name stands inside an object of its own there."""
+    match choice:
+        case None:
+            return "auto"
+        case {"type": "function", "name": str(name), **rest} if not rest:
+            return {"type": "function", "function": {"name": name}}
+    return choice
 
 
 def _said(messages: list[Json], *, fresh: bool = False) -> Json:

@@ -19,7 +19,7 @@ from edgert.server.blocks import Block, Blocks, Change
 from edgert.server.conversation import prompt_of
 from edgert.server.errors import Json, Problem, openai_form
 from edgert.server.openai.response_request import ResponseRequest, Status
-from edgert.server.stream import OPENAI, events, named_event, whole
+from edgert.server.stream import OPENAI, events, named_event, start_one, whole
 
 __all__ = ["ResponseRequest", "answer"]
 
@@ -27,7 +27,7 @@ __all__ = ["ResponseRequest", "answer"]
 async def answer(llm: LLM, body: ResponseRequest, request: Request) -> Response:
     """Run the conversation, and answer in items."""
     prompt = await prompt_of(llm, body.conversation(llm))
-    stream = llm.astream(prompt, body.params())
+    stream = await start_one(llm, prompt, body.params())
     response = _Response(llm, body)
     if not body.stream:
         completion = await whole(stream, request, response.blocks.push)
@@ -70,7 +70,7 @@ class _Response:
             "reasoning": {"effort": None if body.reasoning is None else body.reasoning.effort, "summary": None},
             "store": False,
             "temperature": body.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": _format(body)},
             "tool_choice": body.tool_choice or "auto",
             "tools": [tool.model_dump() for tool in body.tools or []],
             "top_p": body.top_p,
@@ -158,6 +158,11 @@ def _part(block: Block, text: str) -> Json:
     if block.kind == "reasoning":
         return {"type": "reasoning_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _format(body: ResponseRequest) -> Json:
+    form = None if body.text is None else body.text.format
+    return {"type": "text"} if form is None else form.model_dump(by_alias=True, exclude_none=True)
 
 
 def _new_id(prefix: str) -> str:

@@ -148,7 +148,9 @@ def test_choices(client: anthropic.Anthropic, scripted: tuple[Served, Say]) -> N
     [
         ({"max_tokens": None}, "max_tokens"),
         ({"max_tokens": 10**6}, "max_tokens is 1000000; the context holds 2048"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice: only 'auto' and 'none' are supported"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice: there are no tools to call"),
+        ({"tool_choice": {"type": "any", "name": "f"}}, "tool_choice: a name goes with the type 'tool'"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "not supported: not"),
         ({"container": "x"}, "container: Extra inputs are not permitted"),
         ({"messages": [*ASK, {"role": "assistant", "content": "It"}]}, "messages: the last one is the assistant's"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content"),

@@ -133,10 +133,10 @@ def test_errors_on_the_way(
     [
         ({"store": True}, "store", "this server keeps no responses"),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "send the whole conversation as input"),
-        ({"tool_choice": "required"}, "tool_choice", "only 'auto' and 'none'"),
+        ({"tool_choice": "required"}, "tool_choice", "there are no tools to call"),
         ({"tools": [{"type": "web_search"}]}, "tools", "function"),
-        ({"tools": [{"type": "function", "name": "f", "strict": True}]}, "tools", "strict is not supported"),
-        ({"text": {"format": {"type": "json_object"}}}, "text", "'text'"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text", "Field required"),
+        ({"text": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "text.format", "not supported: not"),
         ({"truncation": "auto"}, "truncation", "'disabled'"),
         ({"include": ["reasoning.encrypted_content"]}, "include", "at most 0 items"),
         ({"background": True}, "background", "False"),

@@ -115,12 +115,22 @@ def test_choices(client: openai.OpenAI, scripted: tuple[Served, Say]) -> None:
 @pytest.mark.parametrize(
     ("change", "param", "message"),
     [
-        ({"tool_choice": "required"}, "tool_choice", "only 'auto' and 'none' are supported; this version cannot hold"),
-        ({"tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice", "only 'auto' and 'none'"),
+        ({"tool_choice": "always"}, "tool_choice", "'always' is not known; use 'auto', 'none', 'required'"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice", "there are no tools to call"),
         (
-            {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+            {"tool_choice": {"type": "function", "function": {"name": "never"}}},
+            "tool_choice",
+            "there is no tool 'never'; there are: get_weather, now",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}]},
             "tools",
-            "strict is not supported",
+            "the schema has keywords that are not supported: not",
+        ),
+        (
+            {"tool_choice": "required", "tools": [{"type": "function", "function": {"name": "a b"}}]},
+            "tools",
+            "a call cannot be held to the name 'a b'",
         ),
         ({"tools": [{"type": "function", "function": {}}]}, "tools", "Field required"),
         ({"tools": [{"type": "custom"}]}, "tools", "'function'"),
