@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from edgert_models.errors import RequestError
 
-from edgert.cli import options
+from edgert.cli import options, structured
 from edgert.cli.sampling import changed, sampling_options
 
 
@@ -34,6 +34,10 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, or as '-': read from stdin.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Answer through the model's chat template.")] = False,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")] = None,
+    json_schema: structured.JsonSchema = None,
+    grammar: structured.Grammar = None,
+    regex: structured.Regex = None,
+    choice: structured.Choice = None,
     max_tokens: options.MaxTokens = 256,
     seed: options.Seed = None,
     backend: options.Backend = "auto",
@@ -49,7 +53,9 @@ def generate(
     from edgert import SamplingParams
 
     text = read_prompt(prompt)
-    params = changed(SamplingParams(max_tokens=max_tokens, seed=seed, stop=tuple(stop or ())), sampling)
+    form = structured.form(json_schema, grammar, regex, choice)
+    params = SamplingParams(max_tokens=max_tokens, seed=seed, stop=tuple(stop or ()), structured_outputs=form)
+    params = changed(params, sampling)
     with options.open_model(
         model,
         backend=backend,

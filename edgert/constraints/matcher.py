@@ -28,7 +28,8 @@ class TokenConstraint:
         self._vocabulary = vocabulary
         self._parameter = parameter
         self._never = never_first
-        self._bits = np.zeros(-(-(vocabulary + 1) // 32), dtype=np.uint32)
+        self._bits = np.zeros(4 * -(-(vocabulary + 1) // 32), dtype=np.uint8)
+        self._address = self._bits.ctypes.data
 
     @property
     def finished(self) -> bool:
@@ -37,14 +38,13 @@ class TokenConstraint:
 
     def allowed(self) -> NDArray[np.bool_]:
         """Which tokens may come next, [vocabulary], at least one; RequestError where the grammar asks for too much."""
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        self._matcher.unsafe_compute_mask_ptr(self._address, self._bits.size)
         self._check()
-        bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary, bitorder="little").view(np.bool_)
+        bits = np.unpackbits(self._bits, count=self._vocabulary, bitorder="little").view(np.bool_)
         if self._never is not None:
             bits[self._never] = False
-        if not bits.any():
-            reason = "no token of this model can go on with it"
-            raise RequestError(f"{self._parameter}: {reason}", parameter=self._parameter)
+            if not bits.any():
+                raise self._error("no token of this model can begin it")
         return bits
 
     def accept(self, token: int) -> None:
@@ -59,5 +59,7 @@ class TokenConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            reason = plain(self._matcher.get_error())
-            raise RequestError(f"{self._parameter}: {reason}", parameter=self._parameter)
+            raise self._error(plain(self._matcher.get_error()))
+
+    def _error(self, reason: str) -> RequestError:
+        return RequestError(f"{self._parameter}: {reason}", parameter=self._parameter)

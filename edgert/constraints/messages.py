@@ -27,5 +27,5 @@ def plain(error: str) -> str:
         return "nothing can go on with it"
     why = next((line for line in lines if line.startswith("error: ")), None)
     if why is not None:  # of a regular expression, which is shown above it
-        return f"the regular expression is not supported: {why.removeprefix('error: ')}"[:_LONGEST]
+        return f"the regular expression cannot be used: {why.removeprefix('error: ')}"[:_LONGEST]
     return first[:_LONGEST]

@@ -40,6 +40,16 @@ class Candidates:
         places = np.flatnonzero(places) if places.dtype == np.bool_ else places
         return Candidates(self.ids[places], self.logits[places])
 
+    def only(self, allowed: NDArray[np.bool_]) -> Candidates:
+        """Those that are `allowed`, of all tokens. Where these are most, the others stay with logits of minus infinity,
+        which comes to the same: gathering what is kept would take longer.
+        """
+        if 2 * np.count_nonzero(allowed) < allowed.size:
+            return self.keep(allowed)
+        logits = self.logits.copy()
+        logits[np.flatnonzero(~allowed)] = -np.inf
+        return Candidates(self.ids, logits)
+
     def places(self, tokens: Ids) -> tuple[Ids, NDArray[np.bool_]]:
         """Where `tokens` are, and which of them are here at all; the places of the others mean nothing."""
         places = np.minimum(self.ids.searchsorted(tokens), self.ids.size - 1)

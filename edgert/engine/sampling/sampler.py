@@ -103,12 +103,14 @@ class Sampler:
             adjusted = self._adjust(logits, forbidden)
             candidates = Candidates(every_id(logits.size), adjusted)
             if allowed is not None:
-                candidates = candidates.keep(allowed)
+                candidates = candidates.only(allowed)
             if candidates.logits is not logits and candidates.logits.max() == -np.inf:
                 raise BackendError(f"no token is left to choose at position {len(tokens)}: all others are forbidden")
             for _, step in self._steps:
                 candidates = step(candidates, tokens)
-            token = self._pick(candidates, uniform(self.seed, len(tokens)))
+            # What is alone is chosen whatever the number, which takes long to make.
+            number = 0.0 if candidates.ids.size == 1 else uniform(self.seed, len(tokens))
+            token = self._pick(candidates, number)
         if self._constraint is not None:
             self._constraint.accept(token)
         if self.settings.params.logprobs is None:
