@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 
-from edgert_models.errors import RequestError
+from edgert_models.errors import MemoryBudgetError, RequestError
 from edgert_models.graph import Plan, Role
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import Limits, WeightProvider
+from edgert_runtimes.base import Limits, Session, WeightProvider
 from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
 
 DEFAULT_CONTEXT = 4096
@@ -89,3 +90,13 @@ def _all_floats(plan: Plan, weights: WeightProvider) -> bool:
     stored = weights.weights
     matrices = [name for name, weight in plan.weights.items() if weight.role is Role.MATRIX or weight.role.stacked]
     return all(name in stored and stored[name].type in _FLOATS for name in matrices)
+
+
+def first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]) -> Session:
+    """A session with the first of `limits` that fits the memory."""
+    for chosen in limits[:-1]:
+        try:
+            return load(chosen)
+        except MemoryBudgetError:
+            continue
+    return load(limits[-1])

@@ -16,42 +16,34 @@ from typing import Any, Self, TypeVar, cast, overload
 
 import numpy as np
 from edgert_models import build_plan, spec_from_gguf
-from edgert_models.errors import MemoryBudgetError, RequestError, UnsupportedError
-from edgert_quant.gguf import GgufFile, GgufMetadata
-from edgert_runtimes.base import Limits, OpTime, Progress, Session
+from edgert_models.errors import RequestError, UnsupportedError
+from edgert_quant.gguf import GgufFile
+from edgert_runtimes.base import OpTime, Progress, Session
 from edgert_runtimes.experts import layer_of, mixtures_of
 from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
 
 from edgert.answer import Answer, AsyncStream, Start, Stream, deliver
-from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits
+from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits, first_that_fits
 from edgert.chat import Chat, ChatPrompt, Message, ToolChoice
 from edgert.completion import Completion
 from edgert.constraints import AnswerForm, Compiler, TokenConstraint
 from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
-from edgert.engine.params import FALLBACKS, SamplingParams
+from edgert.engine.params import SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
 from edgert.engine.sampling import Breakers
 from edgert.engine.structured import StructuredOutputs
 from edgert.engine.worker import Room
 from edgert.pooling import pooling_of
 from edgert.reader import Reader
+from edgert.recommended import recommended
 from edgert.resolve import resolve_model
 from edgert.text import Tokenizer
 
 Prompt = str | Sequence[int] | ChatPrompt
 T = TypeVar("T")
-# What a file may recommend (llama.cpp's keys, `llama-model.cpp`), by the SamplingParams field it is for.
-_RECOMMENDED = {
-    "temperature": "general.sampling.temp",
-    "top_k": "general.sampling.top_k",
-    "top_p": "general.sampling.top_p",
-    "min_p": "general.sampling.min_p",
-    "repetition_penalty": "general.sampling.penalty_repeat",
-    "repeat_last_n": "general.sampling.penalty_last_n",
-}
 
 
 class LLM:
@@ -116,7 +108,7 @@ class LLM:
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
             self._breakers = _breakers(self._tokenizer)
             self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
-            defaults = _recommended(metadata)
+            defaults = recommended(metadata)
             known = self.spec.vocabulary
             if self._tokenizer is not None:
                 known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
@@ -125,7 +117,7 @@ class LLM:
             self._compiler = None if self._tokenizer is None else Compiler(self._tokenizer, known)
             self.context = limits[0].context
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
-            session = _first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
+            session = first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
             self.report, self.limits = session.report, session.limits
             self._engine = Engine(
                 session,
@@ -519,35 +511,9 @@ def _is_ids(prompt: Any) -> bool:
     return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
 
 
-def _first_that_fits(limits: Sequence[Limits], load: Callable[[Limits], Session]) -> Session:
-    """A session with the first of `limits` that fits the memory."""
-    for chosen in limits[:-1]:
-        try:
-            return load(chosen)
-        except MemoryBudgetError:
-            continue
-    return load(limits[-1])
-
-
 def _breakers(tokenizer: Tokenizer | None) -> Callable[[tuple[str, ...]], Breakers]:
     """`Breakers.find` for the tokens of a model; what was asked for lately is remembered."""
     return lru_cache(maxsize=16)(lambda texts: Breakers.find(texts, () if tokenizer is None else tokenizer.pieces))
-
-
-def _recommended(metadata: GgufMetadata) -> dict[str, float]:
-    """The sampling that the file recommends, checked; llama.cpp's defaults for the rest."""
-    found = dict(FALLBACKS)
-    for field, key in _RECOMMENDED.items():
-        if key not in metadata:
-            continue
-        whole = field in ("top_k", "repeat_last_n")
-        value = metadata.integer(key) if whole else metadata.number(key)
-        try:
-            SamplingParams(**{field: value})  # type: ignore[arg-type]
-        except RequestError as error:
-            metadata.fail(key, str(error))
-        found[field] = value
-    return found
 
 
 def _formed(params: SamplingParams | None, response_format: Mapping[str, Any] | None) -> SamplingParams:
