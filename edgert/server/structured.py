@@ -90,11 +90,7 @@ def content_of(
     form: TextFormat | JsonObjectFormat | JsonSchemaFormat | FlatSchemaFormat | None, parameter: str = "response_format"
 ) -> StructuredOutputs | None:
     """What a format asks for; None for any text. `parameter` is what errors call it."""
-    match form:
-        case JsonObjectFormat(schema_=None):
-            return StructuredOutputs(json_object=True, parameter=parameter)
-        case JsonObjectFormat(schema_=schema) | FlatSchemaFormat(schema_=schema):
-            return StructuredOutputs(json=schema, parameter=parameter)
-        case JsonSchemaFormat():
-            return StructuredOutputs(json=form.json_schema.schema_, parameter=parameter)
-    return None
+    given = None if form is None else form.model_dump(by_alias=True, exclude_none=True)
+    if given is not None and isinstance(form, FlatSchemaFormat):
+        given = {"type": given.pop("type"), "json_schema": given}
+    return StructuredOutputs.of_response_format(given, parameter)
