@@ -104,7 +104,7 @@ class Fleet:
 
     def preload(self, entry: Entry, open_model: OpenModel) -> LLM:
         """Load a model before the server runs, with an opener of its own."""
-        return self._adopt(Loaded(entry), self._named(entry, open_model))
+        return self._adopt(Loaded(entry), _opened(entry, open_model, self._room()))
 
     # What there is
 
@@ -226,7 +226,7 @@ class Fleet:
             error: EdgertError | None = None
             try:
                 if model.llm is None:
-                    self._adopt(model, await self._opened(model.entry))
+                    self._adopt(model, await self._open_in_room(model.entry))
             except EdgertError as problem:
                 error = problem
             except Exception as problem:
@@ -238,20 +238,17 @@ class Fleet:
             if not model.users:
                 self._start_timer(model)
 
-    async def _opened(self, entry: Entry) -> LLM:
-        """Open a model in the room that there is, or that is made."""
+    async def _open_in_room(self, entry: Entry) -> LLM:
+        """A model in the room that there is, or that is made."""
         while True:
             try:
-                return await run_in_threadpool(self._named, entry, self._open)
+                return await run_in_threadpool(_opened, entry, self._open, self._room())
             except MemoryBudgetError:
                 if not await self._make_room():
                     raise
 
-    def _named(self, entry: Entry, open_model: OpenModel) -> LLM:
-        room = None if self.memory is None else self.memory - sum(model.bytes for model in self._models.values())
-        llm = open_model(entry, room)
-        llm.name = entry.name  # what it is called in answers
-        return llm
+    def _room(self) -> int | None:
+        return None if self.memory is None else self.memory - sum(model.bytes for model in self._models.values())
 
     def _adopt(self, model: Loaded, llm: LLM) -> LLM:
         if self._closed:
@@ -304,3 +301,9 @@ class Fleet:
         async with self._lock:
             if model.llm is not None and not model.users and model.until is not None:
                 await self._leave(model)
+
+
+def _opened(entry: Entry, open_model: OpenModel, room: int | None) -> LLM:
+    llm = open_model(entry, room)
+    llm.name = entry.name  # what it is called in answers
+    return llm
