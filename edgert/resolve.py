@@ -9,7 +9,7 @@ from edgert_models.errors import RequestError
 from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
 from edgert.hub.cached import cached_sets, names_in
-from edgert.hub.files import HubReference, checkpoint_files, choose, matching
+from edgert.hub.files import PREFIXES, HubReference, checkpoint_files, choose, matching
 from edgert.hub.pull import Progress, pull
 from edgert.hub.remote import is_offline
 
@@ -26,7 +26,7 @@ def resolve_model(reference: str | Path | None, *, download: bool = True, progre
     text = str(reference)
     if text.startswith("file://"):
         return _file(Path(unquote(urlsplit(text).path)), text)
-    if text.startswith("hf://"):
+    if text.startswith(PREFIXES):
         return _fetched(HubReference.parse(text), download, progress)
     path, hub = Path(text).expanduser(), text.partition(":")[0]
     if path.exists() or not HUB_ID.fullmatch(hub) or isinstance(reference, Path) or hub.endswith(".gguf"):

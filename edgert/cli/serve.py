@@ -51,6 +51,9 @@ def serve(
         str | None,
         typer.Option(envvar="EDGERT_IDLE_TIMEOUT", help="Unload a model that nobody used for so long, such as 10m."),
     ] = None,
+    allow_pull: Annotated[
+        bool, typer.Option(envvar="EDGERT_ALLOW_PULL", help="Let clients fetch and delete models of the hub.")
+    ] = False,
     connections: Annotated[
         int, typer.Option(envvar="EDGERT_CONNECTIONS", min=1, max=65536, help="Connections at once; more get 503.")
     ] = 1024,
@@ -98,9 +101,15 @@ def serve(
     keep = None if idle_timeout is None else seconds(idle_timeout, "--idle-timeout")
     with loading() as progress:
         fleet = open_fleet(
-            models or [], models_dir, settings, memory=options.byte_count(memory), keep=keep, progress=progress
+            models or [],
+            models_dir,
+            settings,
+            memory=options.byte_count(memory),
+            keep=keep,
+            progress=progress,
+            cache=allow_pull,
         )
     try:
-        run(fleet, address, api_keys=keys, connections=connections)
+        run(fleet, address, api_keys=keys, connections=connections, allow_pull=allow_pull)
     finally:
         fleet.close()

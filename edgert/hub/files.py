@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from edgert_models.errors import RequestError
 from edgert_quant.hub import HUB_ID
 
+PREFIXES = ("hf://", "hf.co/", "huggingface.co/", "https://hf.co/", "https://huggingface.co/")
+"""What may stand before a hub id, and says that it is one."""
+
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
 _SHARD = re.compile(r"(?s)(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -26,8 +29,9 @@ class HubReference:
 
     @classmethod
     def parse(cls, text: str) -> HubReference:
-        """Reads `[hf://]org/name[:WANTED]`; RequestError for anything else."""
-        repository, _, wanted = text.removeprefix("hf://").partition(":")
+        """Reads `org/name[:WANTED]`, also with one of PREFIXES; RequestError for anything else."""
+        prefix = next((one for one in PREFIXES if text.startswith(one)), "")
+        repository, _, wanted = text.removeprefix(prefix).partition(":")
         if not HUB_ID.fullmatch(repository):
             raise RequestError(f"'{text}' is not of the form org/name[:QUANTIZATION]", parameter="model")
         return cls(repository, wanted)

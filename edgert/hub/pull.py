@@ -42,8 +42,8 @@ class Pulled:
 def pull(reference: str, *, revision: str | None = None, progress: Progress | None = None) -> Pulled:
     """Fetch a model from the hub into its cache, or what is missing of it.
 
-    `reference` is `org/name[:QUANTIZATION]` (also with hf:// before it; default Q4_K_M, or the only one there is), or a
-    file's name after the colon. A repository without GGUF files is fetched as a checkpoint, for `edgert convert`.
+    `reference` is `org/name[:QUANTIZATION]` (see HubReference; default Q4_K_M, or the only one there is), or a file's
+    name after the colon. A repository without GGUF files is fetched as a checkpoint, for `edgert convert`.
     `revision` is a branch, a tag or a commit. Where HF_HUB_OFFLINE is set, what the cache has is all there is.
 
     Raises RequestError for what the hub does not have, HubError for what goes wrong on the way; what has come so far is

@@ -23,12 +23,19 @@ from edgert.server.openai.routes import openai_routes
 from edgert.server.page.routes import page_routes
 
 
-def create_app(models: LLM | Fleet, *, check_host: bool = True, api_keys: Sequence[str] = ()) -> FastAPI:
+def create_app(
+    models: LLM | Fleet, *, check_host: bool = True, api_keys: Sequence[str] = (), allow_pull: bool = False
+) -> FastAPI:
     """An ASGI application that serves a model, or a fleet of them, guarded as `Guard` says."""
     fleet = Fleet.of(models) if isinstance(models, LLM) else models
     app = FastAPI(title="edgert", version=__version__, docs_url=None, redoc_url=None)
     served: Served = Served()
-    for router in (native_routes(fleet, served), openai_routes(fleet), anthropic_routes(fleet), ollama_routes(fleet)):
+    for router in (
+        native_routes(fleet, served),
+        openai_routes(fleet),
+        anthropic_routes(fleet),
+        ollama_routes(fleet, allow_pull=allow_pull),
+    ):
         app.include_router(router)
     app.include_router(page_routes())
     app.add_exception_handler(EdgertError, _ours)

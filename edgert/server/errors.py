@@ -11,6 +11,7 @@ from edgert_models.errors import (
     ContextLengthError,
     EdgertError,
     EngineError,
+    HubError,
     QueueFullError,
     RequestError,
     TemplateError,
@@ -99,6 +100,8 @@ def problem_of(error: EdgertError) -> Problem:
             return Problem(400, message)
         case QueueFullError():
             return Problem(429, message, code="queue_full")
+        case HubError():
+            return Problem(502, message)
         case ClientGoneError():
             return Problem(499, message)  # nginx's number; nobody reads the answer, but the metrics count it
         case EngineError():

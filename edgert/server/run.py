@@ -25,7 +25,9 @@ _OTHER_FILES = 256
 """Descriptors that the process needs beside those of its connections."""
 
 
-def run(fleet: Fleet, address: Address, *, api_keys: Sequence[str] = (), connections: int = 1024) -> None:
+def run(
+    fleet: Fleet, address: Address, *, api_keys: Sequence[str] = (), connections: int = 1024, allow_pull: bool = False
+) -> None:
     """Serve until SIGINT or SIGTERM; requests under way then have ten seconds to end."""
     address.check(api_keys)
     _allow_files(connections + _OTHER_FILES)
@@ -35,7 +37,8 @@ def run(fleet: Fleet, address: Address, *, api_keys: Sequence[str] = (), connect
         print(f"{_names(fleet)} at {url}" + ("" if address.path else "/v1"), flush=True)
         if address.path is None:
             _log.info("to chat, and to watch the machine, open %s", url)
-        app = create_app(fleet, check_host=address.path is None and address.local, api_keys=api_keys)
+        own = address.path is None and address.local
+        app = create_app(fleet, check_host=own, api_keys=api_keys, allow_pull=allow_pull)
         server = make_server(app, address, connections)
         with _surviving_sigterm(), asyncio.Runner(loop_factory=_Loop) as runner:
             runner.run(server.serve(sockets=[listener]))

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgert_models.errors import RequestError
-from edgert_quant.hub import HUB_ID
+from edgert_quant.hub import hub_cache
 
 from edgert.description import Description, describe
 from edgert.hub.cached import names_in
-from edgert.hub.files import gguf_sets
+from edgert.hub.files import HubReference, gguf_sets
 from edgert.hub.library import list_models
 from edgert.hub.pull import Progress
 from edgert.resolve import resolve_model
@@ -50,13 +50,16 @@ def named(references: Sequence[str | None], progress: Progress | None = None) ->
 def _named(reference: str | None, progress: Progress | None) -> Entry:
     name, equals, rest = (reference or "").partition("=")
     if equals and "/" not in name and name and not Path(reference or "").exists():
-        return Entry(name, resolve_model(rest, progress=progress))
-    path = resolve_model(None if reference in (None, "demo") else reference, progress=progress)
+        return Entry(name, _resolve(rest, progress))
+    path = _resolve(reference, progress)
     called = describe(path).name
-    hub = (reference or "").removeprefix("hf://")
-    if HUB_ID.fullmatch(hub.partition(":")[0]) and not Path(hub).exists() and not hub.endswith(".gguf"):
-        return Entry(hub, path, frozenset({called}))
+    if reference is not None and path.is_relative_to(hub_cache()) and not Path(reference).exists():
+        return Entry(str(HubReference.parse(reference)), path, frozenset({called}))
     return Entry(called, path, own=True)
+
+
+def _resolve(reference: str | None, progress: Progress | None) -> Path:
+    return resolve_model(None if reference in (None, "demo") else reference, progress=progress)
 
 
 def check_names(entries: Iterable[Entry]) -> None:

@@ -31,8 +31,10 @@ def open_fleet(
     memory: int | None = None,
     keep: float | None = None,
     progress: Progress | None = None,
+    cache: bool = False,
 ) -> Fleet:
-    """The fleet of these models and those of `folder`, or without any the demo and what the Hugging Face cache has.
+    """The fleet of these models, those of `folder`, and with `cache` those of the Hugging Face cache; without any the
+    demo and that cache.
 
     The first of `models` (see `named`) is loaded. `options` are those of LLM. `memory` is what LLM calls so where there
     is one model, and else what all may take together, weights included. For `keep` see Fleet.
@@ -40,7 +42,8 @@ def open_fleet(
     everything = not models and folder is None
     wanted = named(models or ([None] if everything else []), progress)
     backend = get_backend(options["backend"]).name
-    if several := len(wanted) != 1 or folder is not None or everything:
+    cache = cache or everything
+    if several := len(wanted) != 1 or folder is not None or cache:
         if options["chat_template"] is not None:
             reason = "--chat-template is for one model; several are served here"
             raise RequestError(reason, parameter="chat_template")
@@ -50,7 +53,7 @@ def open_fleet(
         own = {**options, **more}
         return _beside(own, backend) if several else lambda entry, _: LLM(entry.path, memory=memory, **own)
 
-    catalogue = Catalogue(tuple(wanted), folder=folder, cache=everything)
+    catalogue = Catalogue(tuple(wanted), folder=folder, cache=cache)
     if not catalogue.entries():
         raise RequestError(f"--models-dir {folder} has no model that runs", parameter="models_dir")
     limit = options["queue_limit"]

@@ -201,6 +201,20 @@ class ShowRequest(Strict):
     verbose: bool | None = None
 
 
+class PullRequest(Strict):
+    """POST /api/pull."""
+
+    model: str
+    stream: bool | None = None
+    insecure: Literal[False] | None = None
+
+
+class DeleteRequest(Strict):
+    """DELETE /api/delete."""
+
+    model: str
+
+
 def _with_ids(messages: Sequence[OllamaMessage]) -> list[Json]:
     """Messages in OpenAI's form. Calls may have no ids here: they get some, and results name those they are for, by
     the function's name or else in order.

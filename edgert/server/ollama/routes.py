@@ -12,13 +12,15 @@ from edgert.server.documented import WHOLE, OllamaError, errors_as, streamed
 from edgert.server.models.fleet import Fleet
 from edgert.server.models.leases import use
 from edgert.server.ollama import answers, models
-from edgert.server.ollama.requests import ShowRequest
+from edgert.server.ollama.library import Library
+from edgert.server.ollama.requests import DeleteRequest, PullRequest, ShowRequest
 from edgert.server.stream import LINES
 from edgert.server.strict import UntypedRoute
 
 
-def ollama_routes(fleet: Fleet) -> APIRouter:
-    """/api/generate, /api/chat, /api/embed, /api/tags, /api/ps, /api/show, /api/version."""
+def ollama_routes(fleet: Fleet, *, allow_pull: bool) -> APIRouter:
+    """/api/generate, /api/chat, /api/embed, /api/tags, /api/ps, /api/show, /api/pull, /api/delete, /api/version."""
+    library = Library(fleet, allowed=allow_pull)
     router = APIRouter(route_class=UntypedRoute, prefix="/api", tags=["ollama"], responses=errors_as(OllamaError))
 
     @router.post("/generate", summary="Answer a prompt", responses=streamed(LINES))
@@ -57,6 +59,14 @@ def ollama_routes(fleet: Fleet) -> APIRouter:
     async def show(body: ShowRequest) -> dict[str, Any]:
         entry = await fleet.find(body.model)
         return await run_in_threadpool(models.show, entry, verbose=body.verbose is True)
+
+    @router.post("/pull", summary="Fetch a model from the hub, where that is allowed", responses=streamed(LINES))
+    async def pull(body: PullRequest, request: Request) -> Response:
+        return await library.pull(body, request)
+
+    @router.delete("/delete", summary="Delete a model of the hub's cache, where that is allowed")
+    async def delete(body: DeleteRequest) -> Response:
+        return await library.delete(body)
 
     @router.get("/version", summary="The version of edgert")
     async def version() -> dict[str, Any]:
