@@ -133,8 +133,9 @@ class Fleet:
 
         UnknownModelError tells what there is.
         """
-        if name is not None and name in self._models:
-            return self._models[name].entry
+        known = self._models.get(name or "")
+        if known is not None and (known.llm is not None or known.waiters):
+            return known.entry
         entries = await self.entries()
         if name is None:
             first = next(iter([*self.loaded(), *entries]), None)
@@ -158,6 +159,8 @@ class Fleet:
         """
         entry = await self.find(name)
         model = self._models.setdefault(entry.name, Loaded(entry))
+        if model.llm is None and not model.waiters:
+            model.entry = entry  # the file may be another one by now
         if model.llm is None or model.leaving:
             await self._wait(model)
         model.users += 1
