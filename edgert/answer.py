@@ -37,7 +37,7 @@ class Answer:
         self._decoder: StreamDecoder | None = None
         if tokenizer is not None:
             # After a control token a text begins; after anything else the prompt's is continued.
-            begins = tokenizer.is_control(request.tokens[request.prompt_tokens - 1])
+            begins = tokenizer.is_control(request.history[request.prompt_tokens - 1])
             self._decoder = StreamDecoder(
                 tokenizer, skip_special=True, shown=self._reader.shown, continuation=not begins
             )
@@ -126,6 +126,7 @@ class Answer:
             prompt_tokens=request.prompt_tokens,
             completion_tokens=len(self._tokens),
             cached_tokens=request.cached_tokens,
+            dropped_tokens=request.dropped_tokens,
         )
 
     def _timings(self) -> Timings:
@@ -205,6 +206,11 @@ class AsyncStream(AsyncIterator[Chunk]):
     def completion(self) -> Completion | None:
         """The whole answer, after the last chunk."""
         return self._answer.completion() if self._answer.finished else None
+
+    @property
+    def dropped_tokens(self) -> int:
+        """Tokens that have been left out so far because the context does not hold them."""
+        return self._request.dropped_tokens
 
     async def aclose(self) -> None:
         """End the request now."""

@@ -15,11 +15,14 @@ tool_calls: as stop, and the answer calls tools."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts. `cached_tokens` of the prompt were found in the prefix cache."""
+    """Token counts. `cached_tokens` of the prompt were in the prefix cache. `dropped_tokens` were left out because the
+    context does not hold them (see `SamplingParams.overflow`); those of a prompt are in no other count.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    dropped_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from edgert.completion import Completion
 from edgert.constraints import AnswerForm, Compiler, TokenConstraint
 from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
+from edgert.engine.overflow import Overflow
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Event, Failed, Request, Rows
 from edgert.engine.sampling import Breakers
@@ -57,8 +58,10 @@ class LLM:
     the host's; MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f32", "f16", "bf16", "q8_0",
     "q4_0", or "auto" for f32 where the weights are floats and f16 elsewhere. `seed` is for requests that name none.
     `sequences` is how many answers are computed at once, `rows` how many tokens go through the model in one step at
-    most, `queue_limit` how many requests may wait (None: any number). `chat_template` is a Jinja file to use instead of
-    the model's own template. `progress(stage, done, total)` is told about fetching, compiling and loading.
+    most, `queue_limit` how many requests may wait (None: any number). `timeout` is the seconds a request may take, and
+    `overflow` what becomes of more tokens than the context holds, where its params do not say. `chat_template` is a
+    Jinja file to use instead of the model's own template. `progress(stage, done, total)` is told about fetching,
+    compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
     """
@@ -76,10 +79,12 @@ class LLM:
         sequences: int = DEFAULT_SEQUENCES,
         rows: int = DEFAULT_ROWS,
         queue_limit: int | None = None,
+        timeout: float | None = None,
+        overflow: Overflow = "error",
         chat_template: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.seed = SamplingParams(seed=seed).seed  # checked
+        self.seed = SamplingParams(seed=seed, timeout=timeout, overflow=overflow).seed  # checked
         self.path = resolve_model(model, progress=progress)
         runtime = get_backend(backend)
         file = GgufFile.open(self.path)
@@ -126,6 +131,8 @@ class LLM:
                 defaults=defaults,
                 seed=seed,
                 queue_limit=queue_limit,
+                timeout=timeout,
+                overflow=overflow,
                 reopen=partial(runtime.load, plan, weights, session.limits),
             )
         except BaseException:

@@ -9,6 +9,7 @@ import typer
 
 from edgert.cli import options
 
+Overflow = Literal["error", "truncate-middle", "sliding"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -47,6 +48,13 @@ def serve(
     queue: Annotated[
         int, typer.Option(envvar="EDGERT_QUEUE", min=1, help="Requests that may wait; more are told to come back.")
     ] = 64,
+    timeout: Annotated[
+        float | None,
+        typer.Option(envvar="EDGERT_TIMEOUT", min=0.001, help="Seconds a request may take, waiting included."),
+    ] = None,
+    overflow: Annotated[
+        Overflow, typer.Option(envvar="EDGERT_OVERFLOW", help="What becomes of more tokens than the context holds.")
+    ] = "error",
     idle_timeout: Annotated[
         str | None,
         typer.Option(envvar="EDGERT_IDLE_TIMEOUT", help="Unload a model that nobody used for so long, such as 10m."),
@@ -96,6 +104,8 @@ def serve(
         "kv_type": kv_type,
         "seed": seed,
         "queue_limit": queue,
+        "timeout": timeout,
+        "overflow": overflow,
         "chat_template": chat_template,
     }
     keep = None if idle_timeout is None else seconds(idle_timeout, "--idle-timeout")

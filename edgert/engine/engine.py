@@ -18,6 +18,7 @@ from edgert_runtimes.experts import CountingSession
 from numpy.typing import NDArray
 
 from edgert.engine.latency import Latencies
+from edgert.engine.overflow import room_for_prompt, without_middle
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Breakers, Constraint, Sampler
@@ -61,7 +62,8 @@ class Engine:
     Any thread may call; results come as events to a callback on the engine's thread. Token ids are below
     `vocabulary`; where the logits have more columns, these are padding that is never chosen. `end_ids` are the model's
     own end tokens, `defaults` its recommended sampling (see `FALLBACKS`), `seed` is for requests that name none.
-    `queue_limit` bounds the requests that wait. `reopen` gives another session like the first: an engine that has it
+    `queue_limit` bounds the requests that wait, `timeout` the seconds of each, `overflow` is what is done with too many
+    tokens where a request does not say. `reopen` gives another session like the first: an engine that has it
     and fails ends its requests with EngineError, and goes on with a new session. An engine that is dropped without
     `close` closes itself.
     """
@@ -75,6 +77,8 @@ class Engine:
         defaults: Mapping[str, float] = FALLBACKS,
         seed: int | None = None,
         queue_limit: int | None = None,
+        timeout: float | None = None,
+        overflow: str = "error",
         reopen: Callable[[], Session] | None = None,
     ) -> None:
         self._vocabulary = vocabulary
@@ -82,6 +86,8 @@ class Engine:
         self._defaults = defaults
         self._seed = seed
         self._queue_limit = queue_limit
+        self._timeout = timeout
+        self._overflow = overflow
         self._context = session.limits.context
         self._process = os.getpid()
         self._worker = Worker(session, vocabulary, reopen)
@@ -105,20 +111,7 @@ class Engine:
         Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
         max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
         """
-        tokens = self._checked(prompt)
-        asked = 1 if params.max_tokens is None else params.max_tokens
-        if len(tokens) + asked > self._context:
-            reason = f"the prompt has {len(tokens)} token{'s' if len(tokens) > 1 else ''}" + (
-                ", which leaves no room for an answer"
-                if params.max_tokens is None or len(tokens) >= self._context
-                else f" and max_tokens is {asked}"
-            )
-            raise ContextLengthError(
-                f"{reason}; the context holds {self._context}",
-                tokens=len(tokens) + asked,
-                limit=self._context,
-                parameter="prompt" if len(tokens) >= self._context else "max_tokens",
-            )
+        tokens, dropped = self._fitting(self._checked(prompt), params)
         sampler = Sampler(
             params,
             vocabulary=self._vocabulary,
@@ -133,7 +126,9 @@ class Engine:
         request.sampler, request.seed = sampler, sampler.seed
         request.stop_ids = self._end_ids.union(params.stop_token_ids)
         request.limit = self._context if params.max_tokens is None else len(tokens) + params.max_tokens
-        return self._start(request)
+        request.slides = (params.overflow or self._overflow) == "sliding"
+        request.dropped_tokens = dropped
+        return self._start(request, params.timeout)
 
     def evaluate(self, tokens: Sequence[int], on_event: OnEvent, *, hidden: bool = False) -> Request:
         """One Rows event with the logits (or the last hidden values) of every token, or Failed.
@@ -199,7 +194,7 @@ class Engine:
                 prompt_tokens=request.prompt_tokens,
                 cached_tokens=request.cached_tokens,
                 computed_tokens=request.computed,
-                generated_tokens=len(request.tokens) - request.prompt_tokens,
+                generated_tokens=len(request.history) - request.prompt_tokens,
                 seconds=now - request.submitted_at,
             )
             for request in list(self._worker.scheduler.running)
@@ -235,9 +230,33 @@ class Engine:
     def _request(self, kind: Kind, tokens: list[int], on_event: OnEvent) -> Request:
         return Request(kind, tokens, len(tokens), on_event, self._worker.cancel)
 
-    def _start(self, request: Request) -> Request:
+    def _fitting(self, tokens: list[int], params: SamplingParams) -> tuple[list[int], int]:
+        """A prompt as long as it may be, and how many tokens of it were left out."""
+        policy = params.overflow or self._overflow
+        room = room_for_prompt(policy, params.max_tokens, self._context)
+        if len(tokens) <= room:
+            return tokens, 0
+        if policy != "error" and room > 0:
+            return without_middle(tokens, room), len(tokens) - room
+        asked = 1 if params.max_tokens is None else params.max_tokens
+        reason = f"the prompt has {len(tokens)} token{'s' if len(tokens) > 1 else ''}" + (
+            ", which leaves no room for an answer"
+            if params.max_tokens is None or len(tokens) >= self._context
+            else f" and max_tokens is {asked}"
+        )
+        raise ContextLengthError(
+            f"{reason}; the context holds {self._context}",
+            tokens=len(tokens) + asked,
+            limit=self._context,
+            parameter="prompt" if len(tokens) >= self._context else "max_tokens",
+        )
+
+    def _start(self, request: Request, timeout: float | None = None) -> Request:
         self._check_process()
         request.submitted_at = time.monotonic()
+        limits = [seconds for seconds in (timeout, self._timeout) if seconds is not None]
+        if limits:
+            request.deadline = request.submitted_at + min(limits)
         if not self._worker.submit(request, self._queue_limit):
             raise QueueFullError(f"{self._queue_limit} requests are waiting already; try again later")
         return request

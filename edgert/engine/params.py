@@ -10,6 +10,7 @@ from typing import Any
 
 from edgert_models.errors import RequestError
 
+from edgert.engine.overflow import OVERFLOWS
 from edgert.engine.structured import StructuredOutputs
 
 MAX_LOGPROBS = 20
@@ -52,6 +53,7 @@ NUMBERS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "xtc_threshold": (0.0, 1.0),
         "mirostat_tau": (0.0, 100.0),
         "mirostat_eta": (0.0, 1.0),
+        "timeout": (1e-3, 1e6),
     }
 )
 """The least and the greatest value of the fields that are numbers."""
@@ -141,6 +143,12 @@ class SamplingParams:
     where nothing more may come the answer ends, whatever `ignore_eos` and `min_tokens` say."""
     ignore_eos: bool = False
     """Never choose the model's own end tokens (as llama.cpp: their logits become minus infinity)."""
+    timeout: float | None = None
+    """Seconds from the request on, waiting included, after which it ends with DeadlineError. None, or more than that:
+    the model's."""
+    overflow: str | None = None
+    """What becomes of more tokens than the context holds: "error", "truncate-middle" or "sliding" (see `Overflow`).
+    None: the model's."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in INTEGERS.items():
@@ -152,6 +160,9 @@ class SamplingParams:
                 raise RequestError(f"{each.name} must have a value, not None", parameter=each.name)
         if not isinstance(self.ignore_eos, bool):
             raise RequestError(f"ignore_eos must be true or false, not {self.ignore_eos!r}", parameter="ignore_eos")
+        if self.overflow is not None and self.overflow not in OVERFLOWS:
+            reason = f"overflow must be one of {', '.join(OVERFLOWS)}, not {self.overflow!r}"
+            raise RequestError(reason, parameter="overflow")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             reason = f"min_tokens is {self.min_tokens}, above max_tokens, which is {self.max_tokens}"
             raise RequestError(reason, parameter="min_tokens")

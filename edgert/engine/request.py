@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -66,7 +67,7 @@ class Request:
     """Token ids in, events out. Owners read the first three groups and may `cancel`; the engine keeps the rest."""
 
     kind: Kind
-    tokens: list[int]  # the prompt, and what has been generated
+    tokens: list[int]  # the prompt, and what has been generated, as far as the context holds it
     prompt_tokens: int
     on_event: OnEvent
     _cancel: Callable[[Request], None]
@@ -76,16 +77,25 @@ class Request:
     started_at: float | None = None  # when its first row was scheduled
     last_at: float | None = None  # when it got its last token
     cached_tokens: int = 0  # prompt tokens that the prefix cache had
+    dropped_tokens: int = 0  # left out because the context does not hold them
 
     sampler: Sampler | None = None
     stop_ids: frozenset[int] = frozenset()
     limit: int = 0  # tokens, prompt included, at which it ends
+    slides: bool = False  # goes on beyond the context
+    deadline: float = math.inf  # time.monotonic(), seconds
+    history: list[int] = field(
+        default_factory=list
+    )  # the prompt, and all that has been generated: `tokens` until it slides
     table: Table = field(default_factory=Table)
     states: States = field(default_factory=States)
     border: int = 0  # a position up to which others have had the same tokens
     computed: int = 0  # positions whose keys and values are in the cache
     rows: NDArray[np.float32] | None = None
     ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.history = self.tokens
 
     @property
     def remaining(self) -> int:

@@ -13,13 +13,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from edgert_models.errors import BackendError, CancelledError, EdgertError, EngineError, RequestError
+from edgert_models.errors import BackendError, CancelledError, DeadlineError, EdgertError, EngineError, RequestError
 from edgert_runtimes.base import AheadSession, Draw, Session
 from numpy.typing import NDArray
 
 from edgert.engine.batch import following_batch, make_batch
 from edgert.engine.blocks import Table
 from edgert.engine.latency import Latencies
+from edgert.engine.overflow import oldest
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler
 
@@ -175,6 +176,16 @@ class Worker:
                 self._end(request, Failed(CancelledError("the request was cancelled")))
             wait = not self.scheduler.busy
 
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for request in [*self.scheduler.running, *self.scheduler.waiting]:
+            if now >= request.deadline:
+                seconds = request.deadline - request.submitted_at
+                count = len(request.history) - request.prompt_tokens
+                there = f"{count} tokens of the answer were there" if count else "the prompt was not computed yet"
+                where = "it was waiting" if request.started_at is None else there
+                self._end(request, Failed(DeadlineError(f"the request took longer than {seconds:.4g} s: {where}")))
+
     def _lend(self, loan: Loan) -> None:
         pool, table, states = self.scheduler.pool, Table(), list[int]()
         try:
@@ -193,6 +204,9 @@ class Worker:
             self.scheduler.states.give_back(states)
 
     def _advance(self) -> None:
+        self._end_overdue()
+        if not self.scheduler.busy:
+            return
         step = self.scheduler.plan()
         for request in self.scheduler.running:
             if request.started_at is None:
@@ -267,11 +281,13 @@ class Worker:
     def _choose(self, request: Request, logits: NDArray[np.float32]) -> None:
         assert request.sampler is not None
         try:
-            choice = request.sampler.choose(logits[: self._vocabulary], request.tokens)
+            choice = request.sampler.choose(logits[: self._vocabulary], request.history)
         except Exception as error:
             self._end(request, Failed(_typed(error)))
             return
-        request.tokens.append(choice.token)
+        request.history.append(choice.token)
+        if request.history is not request.tokens:
+            request.tokens.append(choice.token)
         self.generated_tokens += 1
         now = time.monotonic()
         self.latencies.note_token(request, now)
@@ -280,13 +296,23 @@ class Worker:
             ending = Ending.STOP
         elif request.sampler.finished:
             ending = Ending.COMPLETE
-        elif len(request.tokens) >= request.limit:
+        elif len(request.history) >= request.limit:
             ending = Ending.LENGTH
         event = Token(choice, now, ending)
         if ending:
             self._end(request, event)
         else:
+            if len(request.tokens) >= self.session.limits.context:
+                self._slide(request)
             self._emit(request, event)
+
+    def _slide(self, request: Request) -> None:
+        """Leave out what is old of a full context; the rest is computed again, before anything that waits."""
+        self.scheduler.remove(request)
+        begin, end = oldest(request.prompt_tokens, len(request.tokens))
+        request.tokens = request.tokens[:begin] + request.tokens[end:]  # what was both stays the history
+        request.dropped_tokens += end - begin
+        self.scheduler.waiting.appendleft(request)
 
     def _collect(self, part: Part, out: NDArray[np.float32]) -> None:
         """Keep the rows of an evaluation until all are there."""
@@ -359,9 +385,11 @@ class Worker:
 def _forecast(part: Part) -> Draw | None:
     """How the next token of a request will be drawn, if it is decoding and goes on after that."""
     request = part.request
-    if request.sampler is None or request.remaining > 1 or len(request.tokens) + 1 >= request.limit:
+    if request.sampler is None or request.remaining > 1 or len(request.history) + 1 >= request.limit:
         return None
-    return request.sampler.draw(len(request.tokens))
+    if request.slides:  # the next step may be another
+        return None
+    return request.sampler.draw(len(request.history))
 
 
 def _typed(error: Exception) -> EdgertError:

@@ -9,6 +9,7 @@ from typing import Any
 from edgert_models.errors import (
     CancelledError,
     ContextLengthError,
+    DeadlineError,
     EdgertError,
     EngineError,
     HubError,
@@ -57,6 +58,7 @@ _ANTHROPIC_KINDS = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 
 
@@ -98,6 +100,8 @@ def problem_of(error: EdgertError) -> Problem:
             return Problem(400, message, error.parameter)
         case UnsupportedError() | TemplateError():
             return Problem(400, message)
+        case DeadlineError():
+            return Problem(504, message, code="timeout")
         case QueueFullError():
             return Problem(429, message, code="queue_full")
         case HubError():

@@ -166,7 +166,9 @@ def choice_events(
         finally:
             await _close(streams)
 
-    return StreamingResponse(body(), media_type=wire.media_type, headers=_HEADERS)
+    dropped = max(stream.dropped_tokens for stream in streams)
+    headers = {**_HEADERS, "X-Dropped-Tokens": str(dropped)} if dropped else _HEADERS
+    return StreamingResponse(body(), media_type=wire.media_type, headers=headers)
 
 
 def total(usages: Sequence[Usage]) -> Usage:

@@ -12,6 +12,7 @@
     ├── HubError             a model could not be fetched: network, access, damaged on the way, no room
     ├── VerificationError    a model file is not what its receipt says: the figure or the weights
     ├── TemplateError        a chat template failed, or overran its limits
+    ├── DeadlineError        the request took longer than it may
     ├── QueueFullError       as many requests as allowed are waiting already
     └── CancelledError       the request was cancelled, or its session was closed
 
@@ -121,6 +122,12 @@ class TemplateError(EdgertError):
     """A chat template does not compile, raised, or overran its limits of time, output or memory."""
 
     exit_code = 65
+
+
+class DeadlineError(EdgertError):
+    """The request took longer than it may; what there was of the answer is lost, unless it was streamed."""
+
+    exit_code = 75  # EX_TEMPFAIL
 
 
 class QueueFullError(EdgertError):

@@ -89,10 +89,14 @@ def _ending(completion: Completion) -> Json:
 
 
 def _usage(usage: Usage) -> Json:
-    """Input tokens are those that were not found in the cache."""
+    """Input tokens are those that were not found in the cache. Beyond Anthropic's form: what was left out of a prompt,
+    if anything was.
+    """
+    dropped = {"dropped_input_tokens": usage.dropped_tokens} if usage.dropped_tokens else {}
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
+        **dropped,
     }

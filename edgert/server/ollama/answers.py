@@ -132,6 +132,7 @@ def _ending(done: Completion, begin: float) -> Json:
         "prompt_eval_duration": _nanoseconds(done.timings.prefill),
         "eval_count": done.usage.completion_tokens,
         "eval_duration": _nanoseconds(done.timings.decode),
+        **({"dropped_count": done.usage.dropped_tokens} if done.usage.dropped_tokens else {}),
     }
 
 

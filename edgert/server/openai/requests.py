@@ -9,6 +9,7 @@ from edgert_models.errors import RequestError
 from pydantic import Field
 
 from edgert import SamplingParams
+from edgert.engine.overflow import Overflow
 from edgert.engine.params import MAX_BREAKER
 from edgert.server.conversation import Conversation
 from edgert.server.strict import (
@@ -121,6 +122,8 @@ class SamplingFields(StructuredFields):
     mirostat_eta: Probability | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     ignore_eos: bool | None = None
+    timeout: Annotated[float, Field(ge=1e-3, le=1e6)] | None = None
+    overflow: Overflow | None = None
     seed: Seed | None = None
     stop: Stop | Stops | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None

@@ -122,7 +122,7 @@ class ResponseRequest(Strict):
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningChoice | None = None
     text: TextChoice | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     include: Annotated[list[str], Field(max_length=0)] | None = None
     background: Literal[False] | None = None
@@ -134,11 +134,13 @@ class ResponseRequest(Strict):
 
     def params(self) -> SamplingParams:
         """How the answer is sampled."""
+        overflow = {None: None, "disabled": "error", "auto": "truncate-middle"}[self.truncation]
         return SamplingParams(
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             structured_outputs=None if self.text is None else content_of(self.text.format, "text.format"),
+            overflow=overflow,
         )
 
     def conversation(self, llm: LLM) -> Conversation:

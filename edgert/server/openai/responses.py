@@ -74,7 +74,7 @@ class _Response:
             "tool_choice": body.tool_choice or "auto",
             "tools": [tool.model_dump() for tool in body.tools or []],
             "top_p": body.top_p,
-            "truncation": "disabled",
+            "truncation": body.truncation or "disabled",
         }
 
     def begun(self) -> Json:
@@ -85,6 +85,7 @@ class _Response:
         """The whole response."""
         cut = completion.finish_reason == "length"
         usage = completion.usage
+        dropped = {"dropped_tokens": usage.dropped_tokens} if usage.dropped_tokens else {}
         return {
             **self._head,
             "status": "incomplete" if cut else "completed",
@@ -92,7 +93,7 @@ class _Response:
             "output": [self._item(block, "completed", self._texts(block)) for block in self.blocks.blocks],
             "usage": {
                 "input_tokens": usage.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+                "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0, **dropped},
                 "output_tokens": usage.completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": self.blocks.reasoning_tokens},
                 "total_tokens": usage.prompt_tokens + usage.completion_tokens,

@@ -137,7 +137,7 @@ def test_errors_on_the_way(
         ({"tools": [{"type": "web_search"}]}, "tools", "function"),
         ({"text": {"format": {"type": "json_schema"}}}, "text", "Field required"),
         ({"text": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "text.format", "not supported: not"),
-        ({"truncation": "auto"}, "truncation", "'disabled'"),
+        ({"truncation": "middle"}, "truncation", "'disabled'"),
         ({"include": ["reasoning.encrypted_content"]}, "include", "at most 0 items"),
         ({"background": True}, "background", "False"),
         ({"reasoning": {"effort": "high"}}, "reasoning_effort", "has no use for 'high'"),
