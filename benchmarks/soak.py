@@ -40,7 +40,7 @@ PATIENCE = 120.0
 TEXT = "The quick brown fox jumps over the lazy dog. "
 MALFORMED = (
     b"\x00\xff garbage\r\n\r\n",
-    b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/x\r\nHost: localhost\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9x\r\n\r\n",
     b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
     b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
