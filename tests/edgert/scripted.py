@@ -95,7 +95,11 @@ class Say(Protocol):
 
 
 def open_scripted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, template: str = TEMPLATE, special: Sequence[str] = ()
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str = TEMPLATE,
+    special: Sequence[str] = (),
+    context: int = 2048,
 ) -> tuple[LLM, Say]:
     """A model with this chat template, and a function that sets what it says.
 
@@ -105,10 +109,10 @@ def open_scripted(
     entries["tokenizer.ggml.tokens"] = [*entries["tokenizer.ggml.tokens"], *special]
     types = entries["tokenizer.ggml.token_type"]
     entries["tokenizer.ggml.token_type"] = np.append(types, np.full(len(special), 3, np.int32))
-    path = write_tiny(folder / "scripted.gguf", tokenizer=entries, padding=len(special), context=2048)
+    path = write_tiny(folder / "scripted.gguf", tokenizer=entries, padding=len(special), context=context)
     backend = ScriptedBackend()
     monkeypatch.setattr("edgert.llm.get_backend", lambda name: backend)
-    llm = LLM(path, context=2048)
+    llm = LLM(path, context=context)
 
     def say(text: str, pace: float = 0.0) -> None:
         end = llm.tokenizer.eos_id
