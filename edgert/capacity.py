@@ -42,7 +42,7 @@ def choose_limits(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise RequestError(f"{name} must be an integer from 1, not {value!r}", parameter=name)
     if context is None:
-        context = min(DEFAULT_CONTEXT, plan.spec.context)
+        context = min(DEFAULT_CONTEXT, plan.spec.usual_context)
     if context > plan.spec.context:
         warnings.warn(
             f"the model was trained for a context of {plan.spec.context}; answers beyond it, to {context}, may degrade",

@@ -53,7 +53,8 @@ class LLM:
     `model` is a GGUF file, `org/name[:QUANTIZATION]` of the Hugging Face hub (fetched unless it is in the cache, see
     `edgert.hub`), or None for the bundled demo model. `backend` is "auto", "cpu",
     "cuda", "mlx" or "reference". `threads` None: all cores. `context` is the most tokens of a prompt and its answer;
-    None: 4096, or the model's if that is less. `memory` bounds the bytes taken beside the file's own pages (the cache
+    None: 4096, or the model's if that is less (with the rope scaling longrope: what it was first trained on, since
+    positions turn otherwise in longer contexts). `memory` bounds the bytes taken beside the file's own pages (the cache
     shrinks to fit, down to one context), with "cuda" those of the GPU's memory, whose experts that do not fit stay in
     the host's; MemoryBudgetError tells what it would need. `kv_type` is the cache's type: "f32", "f16", "bf16", "q8_0",
     "q4_0", or "auto" for f32 where the weights are floats and f16 elsewhere. `seed` is for requests that name none.
@@ -108,6 +109,7 @@ class LLM:
                 threads=threads,
                 memory=memory,
             )
+            plan = build_plan(self.spec, limits[0].context)
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._pool = pooling_of(metadata)
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)

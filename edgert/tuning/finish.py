@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgert_models import ops
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.blocks.layout import LAYOUTS
 from edgert_runtimes.layerwise import Floats, Layerwise
@@ -100,11 +99,10 @@ class Tuner:
         self._scales: dict[str, Scales] = {}
         self._floats: dict[str, Floats32] = {}
         plan = material.model.plan
-        angles = {op.factors for op in plan.ops if isinstance(op, ops.Rope)}  # no derivative goes there
         for name, weight in plan.weights.items():
             kind = packed.weights[name].type
             if weight.role.stays_float:
-                if name not in angles:
+                if not name.startswith("rope_"):  # factors of frequencies, by which there is no derivative
                     self._floats[name] = self.walk.weights.whole(name).astype(np.float32)
             elif Scales.apply_to(kind):
                 self._scales[name] = Scales(kind, packed.read(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgert_models.config import Config
@@ -105,6 +105,8 @@ COMMON_NAMES: Mapping[str, Source] = {
         ffn_down="model.layers.{i}.mlp.down_proj",
     ),
     "rope_freqs.weight": RopeFactors(),
+    "rope_factors_short.weight": RopeFactors("short_factor"),
+    "rope_factors_long.weight": RopeFactors("long_factor"),
 }
 
 
@@ -163,9 +165,12 @@ def attention(
 ) -> Value:
     """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`."""
     s = g.spec
-    q = g.linear(x, f"{block}.attn_q", s.query_width, bias=s.attention_bias)
-    k = g.linear(x, f"{block}.attn_k", s.kv_width, bias=s.attention_bias)
-    v = g.linear(x, f"{block}.attn_v", s.value_width, bias=s.attention_bias)
+    widths = (s.query_width, s.kv_width, s.value_width)
+    if s.fused_attention:
+        q, k, v = parts_of(g, g.linear(x, f"{block}.attn_qkv", sum(widths), bias=s.attention_bias), widths)
+    else:
+        names = (f"{block}.attn_{part}" for part in "qkv")
+        q, k, v = (g.linear(x, name, n, bias=s.attention_bias) for name, n in zip(names, widths, strict=True))
     if rope and rope_first:
         q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
     if s.qk_norm:
@@ -178,14 +183,23 @@ def attention(
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
+def parts_of(g: Graph, x: Value, widths: Sequence[int]) -> Iterator[Value]:
+    """The stretches that a value is made of, in order."""
+    return (g.slice(x, sum(widths[:i]), width) for i, width in enumerate(widths))
+
+
 def feed_forward(g: Graph, x: Value, layer: int) -> Value:
     """A dense gated feed-forward network, or a mixture of them where the layer has experts, and shared experts."""
     s, block = g.spec, f"blk.{layer}"
     if s.has_experts(layer):
         routed = g.moe(x, g.linear(x, f"{block}.ffn_gate_inp", s.experts, role=Role.ROUTER), block)
         return g.add(routed, shared_experts(g, x, block)) if s.shared_feed_forward else routed
-    gate = g.linear(x, f"{block}.ffn_gate", s.feed_forward, bias=s.feed_forward_bias)
-    up = g.linear(x, f"{block}.ffn_up", s.feed_forward, bias=s.feed_forward_bias)
+    if s.fused_feed_forward:
+        both = g.linear(x, f"{block}.ffn_up", 2 * s.feed_forward, bias=s.feed_forward_bias)
+        gate, up = parts_of(g, both, (s.feed_forward, s.feed_forward))
+    else:
+        gate = g.linear(x, f"{block}.ffn_gate", s.feed_forward, bias=s.feed_forward_bias)
+        up = g.linear(x, f"{block}.ffn_up", s.feed_forward, bias=s.feed_forward_bias)
     return g.linear(g.gated(gate, up, s.activation), f"{block}.ffn_down", s.width, bias=s.feed_forward_bias)
 
 

@@ -107,10 +107,13 @@ class Plan:
 
 
 class Graph:
-    """Records ops and the weights they name. Methods are the ops; each returns its result."""
+    """Records ops and the weights they name. Methods are the ops; each returns its result. `context` is the longest
+    that sequences may become, where that is known.
+    """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, context: int = 0) -> None:
         self.spec = spec
+        self.context = context
         self._ops: list[ops.Op] = []
         self._values: list[Value] = []
         self._weights: dict[str, Weight] = {}
@@ -176,9 +179,10 @@ class Graph:
 
     def rope(self, x: Value, heads: int, rope: Rope, *, first: int = 0) -> Value:
         """Rotate `heads` heads, from their element `first` on."""
-        factors = "rope_freqs.weight" if rope.factors else None
-        if factors:
-            self._weight(factors, (rope.dims // 2,), Role.VECTOR)
+        for name in rope.factor_weights:
+            self._weight(name, (rope.dims // 2,), Role.VECTOR)
+        long = self.context > rope.original_context
+        factors = next(iter(rope.factor_weights[-1:] if long else rope.factor_weights), None)
         return self._add(
             ops.Rope,
             x.width,

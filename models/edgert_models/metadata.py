@@ -74,7 +74,7 @@ def spec_from_metadata(
         heads=heads,
         kv_heads=max(kv_heads),
         head_size=head_size,
-        rope=_rope(architecture, metadata, head_size, factors="rope_freqs.weight" in shapes),
+        rope=_rope(architecture, metadata, head_size, shapes),
         norm_eps=metadata.number(f"{name}.{_eps(architecture.layer_norm)}"),
         feed_forward=feed_forward,
         experts=experts,
@@ -88,13 +88,15 @@ def spec_from_metadata(
         window=window or None,
         windowed=_windowed(architecture, metadata, layers) if window else (),
         tied="output.weight" not in shapes,
-        attention_bias="blk.0.attn_q.bias" in shapes,
+        attention_bias="blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes,
         output_bias="blk.0.attn_output.bias" in shapes,
-        feed_forward_bias="blk.0.ffn_gate.bias" in shapes,
+        feed_forward_bias="blk.0.ffn_up.bias" in shapes,
         scales=_scales(architecture, metadata),
         layer_norm=architecture.layer_norm,
         norm_bias="output_norm.bias" in shapes,
         logits_bias="output.bias" in shapes,
+        fused_attention="blk.0.attn_qkv.weight" in shapes,
+        fused_feed_forward=shapes.get("blk.0.ffn_up.weight", (0,))[0] == 2 * feed_forward > 0,
         activation=architecture.activation,
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
         recurrence=_recurrence(metadata, name, kv_heads),
@@ -206,11 +208,16 @@ def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tu
     return tuple(metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=layers))
 
 
-def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, factors: bool) -> Rope:
+def _rope(
+    architecture: Architecture, metadata: Metadata, head_size: int, shapes: Mapping[str, tuple[int, ...]]
+) -> Rope:
     prefix = f"{architecture.name}.rope"
     scaling = metadata.string(f"{prefix}.scaling.type", "none")
-    if scaling not in ("none", "linear", "yarn"):
-        raise UnsupportedError(f"rope scaling '{scaling}' is not supported; supported: none, linear, yarn, llama3")
+    if "rope_factors_long.weight" in shapes:  # which files of Phi-3 have without saying so
+        scaling = "longrope"
+    if scaling not in ("none", "linear", "yarn", "longrope"):
+        known = "none, linear, yarn, longrope, llama3"
+        raise UnsupportedError(f"rope scaling '{scaling}' is not supported; supported: {known}")
     return Rope(
         base=metadata.number(f"{prefix}.freq_base", 10000.0),
         dims=metadata.integer(f"{prefix}.dimension_count", head_size),
@@ -224,7 +231,7 @@ def _rope(architecture: Architecture, metadata: Metadata, head_size: int, *, fac
         beta_fast=metadata.number(f"{prefix}.scaling.yarn_beta_fast", 32.0),
         beta_slow=metadata.number(f"{prefix}.scaling.yarn_beta_slow", 1.0),
         truncate=architecture.yarn_truncate,
-        factors=factors,
+        factors="rope_freqs.weight" in shapes,
     )
 
 
@@ -233,7 +240,7 @@ def _window_rope(architecture: Architecture, metadata: Metadata, head_size: int)
     key = f"{architecture.name}.{_WINDOW_BASE}"
     if key not in metadata:
         return None
-    return replace(_rope(architecture, metadata, head_size, factors=False).unscaled(), base=metadata.number(key))
+    return replace(_rope(architecture, metadata, head_size, {}).unscaled(), base=metadata.number(key))
 
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
@@ -275,9 +282,10 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
     if rope.scaling != "none":
         entries["rope.scaling.type"] = rope.scaling
         entries["rope.scaling.factor"] = rope.factor
-    if rope.scaling == "yarn":
+    if rope.scaling in ("yarn", "longrope"):
         entries["rope.scaling.original_context_length"] = rope.original_context
         entries["rope.scaling.attn_factor"] = rope.attention_factor
+    if rope.scaling == "yarn":
         entries["rope.scaling.yarn_beta_fast"] = rope.beta_fast
         entries["rope.scaling.yarn_beta_slow"] = rope.beta_slow
     return {f"{name}.{key}": value for key, value in entries.items()}

@@ -15,6 +15,7 @@ from edgert_models.architectures import (
     gemma,
     gemma2,
     gemma3,
+    glm4,
     gpt_oss,
     granite,
     granitemoe,
@@ -25,6 +26,7 @@ from edgert_models.architectures import (
     mixtral,
     olmo2,
     olmoe,
+    phi3,
     qwen2,
     qwen2moe,
     qwen3,
@@ -54,6 +56,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         lfm2,
         olmo2,
         olmoe,
+        phi3,
         qwen2,
         qwen2moe,
         qwen3,
@@ -64,6 +67,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         gemma,
         gemma2,
         gemma3,
+        glm4,
         granite,
         granitemoe,
     )
@@ -106,6 +110,8 @@ def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) ->
     return spec_from_metadata(architecture_named(metadata.string("general.architecture")), metadata, shapes)
 
 
-def build_plan(spec: ModelSpec) -> Plan:
-    """Wire the model."""
-    return architecture_named(spec.architecture).wire(Graph(spec))
+def build_plan(spec: ModelSpec, context: int = 0) -> Plan:
+    """Wire the model. Some turn positions otherwise where sequences may become longer than what they were first trained
+    on (the rope scaling longrope): `context` is how long, in positions.
+    """
+    return architecture_named(spec.architecture).wire(Graph(spec, context))

@@ -30,7 +30,8 @@ class Rope:
     `base` is theta, `dims` the rotated elements of each head, `scaling` one of none, linear, yarn. `factor` stretches
     the context (linear, yarn). `attention_factor` multiplies the method's own magnitude. `truncate` rounds the pairs
     between which yarn interpolates outwards to whole ones. `factors` says that the file has a tensor
-    `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method).
+    `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method). With the scaling longrope
+    it has two: `rope_factors_short.weight` for contexts within the original one, `rope_factors_long.weight` for others.
     """
 
     base: float = 10000.0
@@ -44,6 +45,13 @@ class Rope:
     beta_slow: float = 1.0
     truncate: bool = True
     factors: bool = False
+
+    @property
+    def factor_weights(self) -> tuple[str, ...]:
+        """The tensors whose entries divide the frequencies: none, one, or one for short and one for long contexts."""
+        if self.scaling == "longrope":
+            return ("rope_factors_short.weight", "rope_factors_long.weight")
+        return ("rope_freqs.weight",) if self.factors else ()
 
     def frequencies(self) -> tuple[float, ...]:
         """Radians per position, for each of the dims/2 pairs."""
@@ -90,10 +98,22 @@ def rope_from_config(
     dims = int(head_size * share)
     if kind == "default":
         return Rope(base=base, dims=dims, layout=layout)
-    if kind not in ("linear", "yarn", "llama3"):
-        raise UnsupportedError(f"rope scaling '{kind}' is not supported; supported: default, linear, llama3, yarn")
+    if kind not in ("linear", "yarn", "llama3", *_LONGROPE):
+        known = "default, linear, llama3, yarn, longrope"
+        raise UnsupportedError(f"rope scaling '{kind}' is not supported; supported: {known}")
+    context = int(_number(given, *_original_context(config)))
+    if kind in _LONGROPE:
+        for key in ("short_factor", "long_factor"):
+            longrope_factors(config, key, dims=dims)
+        return Rope(
+            base=base,
+            dims=dims,
+            layout=layout,
+            scaling="longrope",
+            original_context=context,
+            attention_factor=_longrope_magnitude(config, given, context),
+        )
     factor = _number(given, "factor")
-    context = int(_number(given, "original_max_position_embeddings", _number(config, "max_position_embeddings")))
     if kind == "llama3":
         return Rope(base=base, dims=dims, layout=layout, original_context=context, factors=True)
     if kind == "linear":
@@ -119,8 +139,37 @@ def rope_from_config(
     )
 
 
-def llama3_factors(config: Mapping[str, Any], *, head_size: int) -> list[float]:
-    """The tensor `rope_freqs.weight` [head_size/2] of a llama3-scaled checkpoint: what divides each frequency.
+_LONGROPE = ("longrope", "su")  # the latter as early Phi-3 checkpoints call it
+
+
+def _original_context(config: Mapping[str, Any]) -> tuple[str, float]:
+    """The name of what the model was first trained on, and where rope parameters do not have it."""
+    key = "original_max_position_embeddings"
+    return key, _number(config, key, _number(config, "max_position_embeddings"))
+
+
+def _longrope_magnitude(config: Mapping[str, Any], given: Mapping[str, Any], context: int) -> float:
+    """Of LongRoPE (arXiv 2402.13753), as transformers computes it: √(1 + ln factor / ln original context)."""
+    factor = _number(given, "factor", _number(config, "max_position_embeddings") / context)
+    return _number(given, "attention_factor", math.sqrt(1.0 + math.log(max(factor, 1.0)) / math.log(context)))
+
+
+def longrope_factors(config: Mapping[str, Any], key: str, *, dims: int) -> list[float]:
+    """`short_factor` or `long_factor` [dims/2] of a checkpoint: what divides each frequency."""
+    given = config.get("rope_parameters") or config["rope_scaling"]
+    factors = given.get(key)
+    if not isinstance(factors, list) or len(factors) != dims // 2:
+        raise UnsupportedError(f"config.json: rope parameter {key} must be a list of {dims // 2} numbers")
+    return [_number({key: factor}, key) for factor in factors]
+
+
+def rope_factors(config: Mapping[str, Any], key: str | None, *, dims: int) -> list[float]:
+    """The tensor [dims/2] that a checkpoint's config has under `key`, or as `llama3_factors`."""
+    return llama3_factors(config, dims=dims) if key is None else longrope_factors(config, key, dims=dims)
+
+
+def llama3_factors(config: Mapping[str, Any], *, dims: int) -> list[float]:
+    """The tensor `rope_freqs.weight` [dims/2] of a llama3-scaled checkpoint: what divides each frequency.
 
     Waves longer than original/low_freq_factor are stretched by `factor`, those shorter than original/high_freq_factor
     stay, and the ones between are interpolated. Source: Llama 3.1's reference code and transformers.
@@ -130,8 +179,8 @@ def llama3_factors(config: Mapping[str, Any], *, head_size: int) -> list[float]:
     factor, low, high = (_number(given, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     original = _number(given, "original_max_position_embeddings", _number(config, "max_position_embeddings"))
     factors = []
-    for i in range(head_size // 2):
-        wave = 2.0 * math.pi * base ** (2.0 * i / head_size)
+    for i in range(dims // 2):
+        wave = 2.0 * math.pi * base ** (2.0 * i / dims)
         if wave < original / high:
             factors.append(1.0)
         elif wave > original / low:

@@ -41,7 +41,9 @@ class Experts:
 
 @dataclass(frozen=True, slots=True)
 class RopeFactors:
-    """Not stored: computed from the config by `edgert_models.rope.llama3_factors`."""
+    """Not stored: what the config says under `key`, or `edgert_models.rope.llama3_factors` of it."""
+
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

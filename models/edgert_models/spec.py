@@ -53,8 +53,9 @@ class ModelSpec:
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
     window, where it is another one. `recurrence` is that of models whose layers do not all attend. `value_length` is
-    the size of a value head where it is not `head_size` (0: it is). Raises UnsupportedError naming the figure if they
-    do not fit together.
+    the size of a value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of
+    one product, `fused_feed_forward`: so do gates and ups. Raises UnsupportedError naming the figure if they do not fit
+    together.
     """
 
     architecture: str
@@ -90,6 +91,8 @@ class ModelSpec:
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
+    fused_attention: bool = False
+    fused_feed_forward: bool = False
     recurrence: Recurrence | None = None
 
     def __post_init__(self) -> None:
@@ -108,8 +111,9 @@ class ModelSpec:
             f"{self.rope.dims} rotated elements in heads of {self.head_size}",
         )
         self._require(self.rope.base > 1.0 and self.rope.factor > 0.0, "rope base or factor is out of range")
-        if self.rope.scaling == "yarn":
-            self._require(0 < self.rope.original_context < _LIMIT, "yarn needs the original context length")
+        if self.rope.scaling in ("yarn", "longrope"):
+            known = 0 < self.rope.original_context < _LIMIT
+            self._require(known, f"{self.rope.scaling} needs the original context length")
         self._require(0.0 <= self.norm_eps < 1.0, f"norm_eps is {self.norm_eps}")
         for key, factor in vars(self.scales).items():
             self._require(factor is None or 0.0 < abs(factor) < math.inf, f"the scale {key} is {factor}")
@@ -129,6 +133,12 @@ class ModelSpec:
         self._require(len(self.sparse) in (0, self.layers), f"{len(self.sparse)} layers with or without experts")
         if not all(self.has_experts(layer) for layer in range(self.layers)):
             self._require(0 < self.feed_forward < _LIMIT, f"feed_forward is {self.feed_forward}")
+
+    @property
+    def usual_context(self) -> int:
+        """The longest context in which positions turn as they do in short ones."""
+        longrope = self.rope.scaling == "longrope"
+        return min(self.context, self.rope.original_context) if longrope else self.context
 
     @property
     def query_width(self) -> int:

@@ -139,6 +139,8 @@ class Recipe:
     def _of_part(self, part: str, layer: int, spec: ModelSpec) -> BlockType | None:
         """What a part of a layer gets, if not the base type."""
         few = spec.experts == 8
+        if part == "attn_qkv":  # as values, which are part of it
+            part = "attn_v"
         if part in ("attn_v", "attn_k") and few:  # a few MiB in such models, shared by all experts
             return BlockType.Q4_K if self.lowest else BlockType.Q8_0
         if part == "attn_v":

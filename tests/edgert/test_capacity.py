@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 from edgert_models import build_plan
 from edgert_models.errors import RequestError
+from edgert_models.rope import Rope, RopeLayout
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Limits, StoredWeight
 from edgert_runtimes.conformance.tiny import tiny_spec
@@ -25,6 +26,12 @@ def test_context_is_the_models_up_to_4096() -> None:
     assert chosen()[0].context == 256
     assert chosen({"context": 131072})[0].context == 4096
     assert chosen({"context": 131072}, context=8192)[0].context == 8192
+
+
+def test_context_keeps_within_that_of_short_factors() -> None:
+    scaled = {"rope": Rope(dims=16, layout=RopeLayout.HALVES, scaling="longrope", original_context=512)}
+    assert chosen({"context": 131072, **scaled})[0].context == 512
+    assert chosen({"context": 131072, **scaled}, context=8192)[0].context == 8192
 
 
 def test_a_context_beyond_the_trained_one_is_a_warning() -> None:

@@ -85,6 +85,21 @@ def mellum(base: float, **changes: Any) -> dict[str, Any]:
     return {**qwen3moe(head_dim=16), **kinds, "intermediate_size": 48, **changes}
 
 
+def phi3(original: int, **changes: Any) -> dict[str, Any]:
+    """Rope of three quarters of each head, scaled in one way up to the original context and in another beyond."""
+    factors = {"short_factor": [1.0 + 0.1 * i for i in range(9)], "long_factor": [2.0 + 3.0 * i for i in range(9)]}
+    scaled = rope("longrope", **factors, original_max_position_embeddings=original, partial_rotary_factor=0.75)
+    sizes = {"hidden_size": 96, "original_max_position_embeddings": original}
+    return {**SMALL, **DENSE, **sizes, **scaled, **changes}
+
+
+def glm4() -> dict[str, Any]:
+    return {**SMALL, **DENSE, "head_dim": 32, "attention_bias": True, **rope("default", partial_rotary_factor=0.5)}
+
+
+GLM4_GAINS = {"post_self_attn_layernorm": 0.15, "post_mlp_layernorm": 0.15}
+
+
 def cohere(**changes: Any) -> dict[str, Any]:
     return {**SMALL, "intermediate_size": 96, "layer_norm_eps": 1e-3, "logit_scale": 0.3, **changes}
 
@@ -220,6 +235,10 @@ GOLDENS = {
     "cohere2": Golden("Cohere2", cohere(sliding_window=5, layer_types=["full_attention", "sliding_attention"])),
     "mellum": Golden("Mellum", mellum(10000.0)),
     "mellum-dense": Golden("Mellum", mellum(100.0, mlp_layer_types=["dense", "sparse"])),
+    "phi3": Golden("Phi3", phi3(1024, max_position_embeddings=4096)),
+    "phi3-long": Golden("Phi3", phi3(8, tie_word_embeddings=True)),
+    "phi3-window": Golden("Phi3", phi3(4096, sliding_window=5, **rope("default"))),
+    "glm4": Golden("Glm4", glm4(), gains=GLM4_GAINS),
     "gemma": Golden("Gemma", gemma(), zero_centred=True),
     "gemma2": Golden("Gemma2", gemma(**GEMMA2), zero_centred=True, gains=GEMMA_GAINS),
     "gemma3": Golden(

@@ -9,7 +9,7 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, RmsNorm, Rope, Scale, SoftCap
+from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, RmsNorm, Rope, Scale, Slice, SoftCap
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX, Router
@@ -115,6 +115,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "command-r": {"architectures": ["CohereForCausalLM"], **SIZES, "layer_norm_eps": 1e-4, "logit_scale": 0.8},
     "cohere2": {"architectures": ["Cohere2ForCausalLM"], **SIZES, "num_hidden_layers": 4, "sliding_window": 16},
+    "phi3": {
+        "architectures": ["Phi3ForCausalLM"],
+        **SIZES,
+        "head_dim": 16,
+        "original_max_position_embeddings": 32,
+        "sliding_window": None,
+        "rope_scaling": {"type": "su", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8},
+    },
+    "phi3-partial": {
+        "architectures": ["Phi3ForCausalLM"],
+        **SIZES,
+        "partial_rotary_factor": 0.75,
+        "sliding_window": 16,
+    },
+    "glm4": {"architectures": ["Glm4ForCausalLM"], **SIZES, "attention_bias": True},
     "mellum": {
         "architectures": ["MellumForCausalLM"],
         **SIZES,
@@ -408,6 +423,39 @@ def test_gemma_3_has_another_rope_within_windows() -> None:
     assert [op.frequencies[1] for op in ropes] == pytest.approx([*[within] * 5, full, within])
 
 
+def test_products_of_phi3_are_fused() -> None:
+    spec = spec_from_config(CONFIGS["phi3"])
+    plan = build_plan(spec)
+    shapes = {name: weight.shape for name, weight in plan.weights.items()}
+    assert shapes["blk.1.attn_qkv.weight"] == (64 + 32 + 32, 64)
+    assert shapes["blk.1.ffn_up.weight"] == (2 * 96, 64)
+    assert "blk.1.ffn_gate.weight" not in shapes
+    slices = [(op.start, op.out.width) for op in plan.ops if isinstance(op, Slice)]
+    assert slices[:5] == [(0, 64), (64, 32), (96, 32), (0, 96), (96, 96)]
+
+
+def test_longrope_goes_by_the_context() -> None:
+    spec = spec_from_config(CONFIGS["phi3"])
+    assert (spec.context, spec.usual_context) == (128, 32)
+    for context, kind in ((0, "short"), (32, "short"), (33, "long")):
+        plan = build_plan(spec, context)
+        assert {op.factors for op in plan.ops if isinstance(op, Rope)} == {f"rope_factors_{kind}.weight"}
+        assert {"rope_factors_short.weight", "rope_factors_long.weight"} <= set(plan.weights)
+    assert spec.rope.magnitude() == pytest.approx(math.sqrt(1 + math.log(4) / math.log(32)))
+    entries = metadata_from_spec(spec)
+    del entries["phi3.rope.scaling.type"]  # as llama.cpp's converter has it
+    shapes = {name: weight.shape for name, weight in build_plan(spec).weights.items()}
+    again = spec_from_gguf(Entries({"general.architecture": "phi3", **entries}), shapes)
+    assert again.rope == spec.rope
+    early = {**CONFIGS["phi3"], "rope_scaling": {**CONFIGS["phi3"]["rope_scaling"], "type": "yarn"}}
+    assert spec_from_config(early).rope == spec.rope
+
+
+def test_glm4_rotates_half_of_each_head() -> None:
+    ropes = [op for op in build_plan(spec_from_config(CONFIGS["glm4"])).ops if isinstance(op, Rope)]
+    assert {(len(op.frequencies), op.layout) for op in ropes} == {(4, RopeLayout.INTERLEAVED)}
+
+
 def test_command_r_reads_one_norm_twice() -> None:
     spec = spec_from_config(CONFIGS["command-r"])
     plan = build_plan(spec)
@@ -538,6 +586,7 @@ def test_rope_layouts() -> None:
             {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "rope in layers with a window must be unscaled, not 'linear'",
         ),
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "short_factor must be a list of 8 num"),
         ("mellum", {"mlp_layer_types": ["dense"]}, "mlp_layer_types must say dense or sparse of every layer"),
         ("command-r", {"use_qk_norm": True}, "use_qk_norm=True is not supported"),
         ("gemma", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; supported: 'gelu_pytorch_tanh'"),

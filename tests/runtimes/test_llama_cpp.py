@@ -29,6 +29,7 @@ DIFFERENT = {
     "ministral",
     "mistral-window",
     "olmoe-fused",
+    "phi3-window",
     "qwen2moe-fused",
     "qwen3moe-plain-weights",
 }  # the converter warns of these

@@ -30,7 +30,7 @@ def logits_of(backend: Backend, path: Path, tokens: NDArray[np.int64], **changes
     blocks = -(-tokens.shape[1] // own.block_size)
     with GgufFile.open(path) as file:
         spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
-        session = backend.load(build_plan(spec), GgufWeights(file), own)
+        session = backend.load(build_plan(spec, own.context), GgufWeights(file), own)
         try:
             step = batch([(list(row), 0, list(range(i * blocks, (i + 1) * blocks))) for i, row in enumerate(tokens)])
             return session.step(step).reshape(*tokens.shape, -1)
@@ -42,7 +42,7 @@ def logits_in_steps(backend: Backend, path: Path, tokens: NDArray[np.int64]) -> 
     """The same of two sequences: some of the first, its next token beside some of the second, then both in step."""
     with GgufFile.open(path) as file:
         spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
-        session = backend.load(build_plan(spec), GgufWeights(file), limits())
+        session = backend.load(build_plan(spec, limits().context), GgufWeights(file), limits())
         try:
             first, second = [session.step(batch([(list(tokens[0, :7]), 0, [3])]))], []
             for i in range(7, tokens.shape[1]):

@@ -12,7 +12,7 @@ from edgert_models.errors import ConversionError
 from edgert_models.graph import Weight
 from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config
-from edgert_models.rope import llama3_factors
+from edgert_models.rope import rope_factors
 from edgert_models.sources import RopeFactors
 from numpy.typing import NDArray
 
@@ -62,7 +62,7 @@ class CheckpointSource:
             if weight.name == "output.weight" and self._tied:
                 source = architecture.source(self.spec, "token_embd.weight")
             if isinstance(source, RopeFactors):
-                self._rows[weight.name] = Computed(values=llama3_factors(config, head_size=self.spec.head_size))
+                self._rows[weight.name] = Computed(values=rope_factors(config, source.key, dims=spec.rope.dims))
                 continue
             self._rows[weight.name] = rows = finder.find(weight, source)
             if "mxfp4" in architecture.quantized and rows.types == (BlockType.MXFP4,):

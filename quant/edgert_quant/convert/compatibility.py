@@ -20,6 +20,7 @@ _NO_OUTPUT_BIAS = (
     "gemma",
     "gemma2",
     "gemma3",
+    "glm4",
     "exaone4",
     "hunyuan-dense",
     "mellum",

@@ -67,6 +67,7 @@ MODELS = {
         router=Router(normalize=False),
         layers=26,
     ),
+    "phi3": replace(_DENSE, architecture="phi3", fused_attention=True, fused_feed_forward=True, layers=9),
     "olmoe": replace(_EXPERTS, architecture="olmoe", experts=8, kv_heads=4, qk_norm="all", layers=8),
     "gpt-oss": replace(
         _EXPERTS, **_NARROW, architecture="gpt-oss", width=288, expert_feed_forward=288, experts=6, window=32, layers=9

@@ -79,7 +79,7 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     tokens, logits = expected(name)
     with GgufFile.open(path) as file:
         shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
-        plan = build_plan(spec_from_gguf(file.metadata, shapes))
+        plan = build_plan(spec_from_gguf(file.metadata, shapes), context=256)
         walk = Layerwise(plan, Floats(GgufWeights(file)))
         found = walk.logits(Sequences.of(tokens.tolist()))
     error, largest = relative_error(found.reshape(logits.shape), logits)
