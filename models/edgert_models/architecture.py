@@ -12,6 +12,7 @@ from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import SOFTMAX, Router
 from edgert_models.sources import (
+    Arranged,
     Experts,
     ExpertVectors,
     RopeFactors,
@@ -73,6 +74,8 @@ class Architecture:
         if isinstance(source, TransposedExperts | ExpertVectors):
             return replace(source, name=source.name.replace("{i}", layer))
         at_layer = tuple(text.replace("{i}", layer) for text in source.names)
+        if isinstance(source, Arranged):
+            return replace(source, names=at_layer).of(spec)
         if isinstance(source, Experts):
             return replace(source, names=at_layer, fused=tuple(t.replace("{i}", layer) for t in source.fused))
         if self.rope_layout is not self.checkpoint_layout and key.startswith(("attn_q.", "attn_k.")):

@@ -237,6 +237,28 @@ class Graph:
         fields: dict[str, Any] = {"weight": weight, "bias": bias_name, "kernel": kernel, "silu": silu}
         return self._add(ops.ShortConv, x.width, x=x, state=self._state(kernel - 1, x.width), **fields)
 
+    def delta_rule(self, x: Value, a: Value, b: Value, prefix: str, *, tiled: bool = False) -> Value:
+        """See `ops.DeltaRule`: `prefix`.ssm_a and .ssm_dt.bias, and the sizes of the model's recurrence."""
+        r = self.spec.recurrence
+        assert r is not None
+        decay, bias = f"{prefix}.ssm_a", f"{prefix}.ssm_dt.bias"
+        for name in (decay, bias):
+            self._weight(name, (r.heads,), Role.VECTOR)
+        return self._add(
+            ops.DeltaRule,
+            r.inner,
+            x=x,
+            a=a,
+            b=b,
+            decay=decay,
+            bias=bias,
+            state=self._state(r.heads, r.state, r.inner // r.heads),
+            heads=r.heads,
+            key_heads=r.groups,
+            key_size=r.state,
+            tiled=tiled,
+        )
+
     def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
         """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router.
         The activation is the model's or `kind`.

@@ -19,6 +19,15 @@ _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
 """What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
 _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 _SHORT_CONV = "shortconv.l_cache"
+_PERIOD = "full_attention_interval"
+_RECURRENT = "attention.recurrent_layers"
+_SSM = {
+    "kernel": "conv_kernel",
+    "inner": "inner_size",
+    "state": "state_size",
+    "heads": "time_step_rank",
+    "groups": "group_count",
+}
 
 
 class Metadata(Protocol):
@@ -195,10 +204,28 @@ def _kv_heads(metadata: Metadata, name: str, heads: int, layers: int) -> list[in
 
 
 def _recurrence(metadata: Metadata, name: str, kv_heads: list[int]) -> Recurrence | None:
-    kernel = f"{name}.{_SHORT_CONV}"
-    if kernel not in metadata:
+    attends = tuple(not count for count in kv_heads)
+    if f"{name}.{_SHORT_CONV}" in metadata:
+        return Recurrence(layers=attends, kernel=metadata.integer(f"{name}.{_SHORT_CONV}"))
+    if f"{name}.ssm.conv_kernel" not in metadata:
         return None
-    return Recurrence(layers=tuple(not count for count in kv_heads), kernel=metadata.integer(kernel))
+    period = metadata.integer(f"{name}.{_PERIOD}", 0)
+    if period:
+        attends = tuple((i + 1) % period != 0 for i in range(len(kv_heads)))
+    flags = metadata.booleans(f"{name}.{_RECURRENT}", list(attends), count=len(attends))
+    sizes = {field: metadata.integer(f"{name}.ssm.{key}") for field, key in _SSM.items()}
+    return Recurrence(layers=tuple(flags), period=period, **sizes)
+
+
+def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Value]:
+    entries: dict[str, Value] = {}
+    if recurrence.period:
+        entries = {_PERIOD: recurrence.period, _RECURRENT: list(recurrence.layers)}
+    else:
+        entries["attention.head_count_kv"] = [0 if recurs else spec.kv_heads for recurs in recurrence.layers]
+    if not recurrence.inner:
+        return entries | {_SHORT_CONV: recurrence.kernel}
+    return entries | {f"ssm.{key}": getattr(recurrence, field) for field, key in _SSM.items()}
 
 
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
@@ -272,8 +299,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
     if spec.windowed:
         entries[_PATTERN] = list(spec.windowed)
     if spec.recurrence:
-        entries[_SHORT_CONV] = spec.recurrence.kernel
-        entries["attention.head_count_kv"] = [0 if recurs else spec.kv_heads for recurs in spec.recurrence.layers]
+        entries |= _recurrence_entries(spec, spec.recurrence)
     if spec.experts:
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used

@@ -219,6 +219,40 @@ class ShortConv(Op):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DeltaRule(Op):
+    """Linear attention by the gated delta rule, with a state, which is no value: a matrix S [key_size, value_size] for
+    each of `heads` heads of values, zeros before position 0. At each position, in their order,
+
+    S ← exp(A · log(1 + exp(a + d))) · S;  S ← S + k (β (v − kᵀ S))ᵀ;  out = qᵀ S,  with β = 1 / (1 + exp(−b)).
+    A row of x has the queries and keys of `key_heads` heads, then the values of `heads`. The queries of a head are
+    divided by √(Σ q² + 1e-6) and √key_size, its keys by √(Σ k² + 1e-6). Head h of values goes with head
+    h · key_heads / heads of keys, or with head h mod key_heads where `tiled`. a and b [rows, heads]; `decay` names
+    A [heads], which is negative, `bias` d [heads]; out.width = heads · value_size. State number `state` of the plan
+    is S. Source: transformers' `modeling_qwen3_next`.
+    """
+
+    x: Value
+    a: Value
+    b: Value
+    decay: str
+    bias: str
+    state: int
+    heads: int
+    key_heads: int
+    key_size: int
+    tiled: bool = False
+
+    @property
+    def value_size(self) -> int:
+        """Elements of a head of values."""
+        return self.out.width // self.heads
+
+    def keys_of(self, head: int) -> int:
+        """The head of keys that a head of values goes with."""
+        return head % self.key_heads if self.tiled else head * self.key_heads // self.heads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Moe(Op):
     """A mixture of gated feed-forward networks. For each row `router` chooses `used` experts e and their weights w_e;
     out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgert_models.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +20,49 @@ class Stored:
     part: int = 0
     parts: int = 1
     plus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """An order of elements: `skip` of them stay where they are; the others come in `groups`, each of consecutive parts
+    of sizes `parts`, and of these the `chosen` parts are wanted: the first of them of all groups, then the second, …
+    """
+
+    groups: int
+    parts: tuple[int, ...]
+    chosen: tuple[int, ...]
+    skip: int = 0
+
+    @property
+    def total(self) -> int:
+        """Elements that are stored."""
+        return self.skip + self.groups * sum(self.parts)
+
+    def order(self) -> list[int]:
+        """Where the wanted elements are stored."""
+        found = list(range(self.skip))
+        for part in self.chosen:
+            for group in range(self.groups):
+                start = self.skip + group * sum(self.parts) + sum(self.parts[:part])
+                found += range(start, start + self.parts[part])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """Rows of one tensor in another order (or its `columns`, or the elements of a vector), which `groups` knows for a
+    model, if it is another; of every element x −eˣ where `negative_exponential`.
+    """
+
+    names: tuple[str, ...]
+    groups: Callable[[ModelSpec], Groups] | None = None
+    columns: bool = False
+    negative_exponential: bool = False
+    arrangement: Groups | None = None
+
+    def of(self, spec: ModelSpec) -> Arranged:
+        """With what `groups` gives."""
+        return replace(self, arrangement=None if self.groups is None else self.groups(spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +117,4 @@ class ExpertVectors:
     parts: int = 1
 
 
-Source = Stored | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors
+Source = Stored | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors

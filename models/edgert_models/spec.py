@@ -19,11 +19,30 @@ _MAX_KERNEL = 1024
 class Recurrence:
     """What layers with a state of fixed size have in place of attention. `layers` says of every layer whether it is one
     of these; `period`: every so-manieth is not, or 0 for no such rule. `kernel` rows go through the convolution.
+
+    What is more than a convolution has `heads`, `inner` elements together, each with `state` numbers for each element,
+    and `groups` of heads that share keys: time_step_rank, inner_size, state_size and group_count in GGUF.
     """
 
     layers: tuple[bool, ...]
     kernel: int
     period: int = 0
+    inner: int = 0
+    state: int = 0
+    heads: int = 0
+    groups: int = 0
+
+    def fault(self) -> str:
+        """What makes no sense, an empty text if nothing does."""
+        if not 1 < self.kernel <= _MAX_KERNEL:
+            return f"a convolution of {self.kernel} rows"
+        if not self.inner:
+            return ""
+        whole = min(self.heads, self.groups) > 0 and self.inner % self.heads == 0 == self.heads % self.groups
+        if not whole or not 0 < self.state * max(self.inner, self.groups) < _LIMIT:
+            sizes = f"{self.heads} heads in {self.groups} groups, together of {self.inner}"
+            return f"{sizes}, with states of {self.state} each"
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +139,9 @@ class ModelSpec:
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         if self.recurrence:
-            count, kernel = len(self.recurrence.layers), self.recurrence.kernel
+            count, fault = len(self.recurrence.layers), self.recurrence.fault()
             self._require(count == self.layers, f"{count} layers with or without a state")
-            self._require(1 < kernel <= _MAX_KERNEL, f"a convolution of {kernel} rows")
+            self._require(not fault, fault)
         if self.experts:
             self._require(self.experts <= _MAX_EXPERTS, f"experts is {self.experts}")
             self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")

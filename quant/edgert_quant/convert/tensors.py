@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from edgert_models.errors import ConversionError, UnsupportedError
 from edgert_models.graph import Weight
-from edgert_models.sources import Experts, ExpertVectors, RotaryRows, Stored, TransposedExperts
+from edgert_models.sources import Arranged, Experts, ExpertVectors, RotaryRows, Stored, TransposedExperts
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
@@ -105,6 +105,35 @@ class ShiftedRows(TensorRows):
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         return take(self.views[0], start, count) + np.float32(self.plus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderedRows(TensorRows):
+    """Rows of one tensor in an order of their own."""
+
+    order: NDArray[np.intp]
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`: what is stored in a row is read at once."""
+        wanted = self.order[start : start + count]
+        borders = np.flatnonzero(np.diff(wanted) != 1) + 1
+        runs = [run for run in np.split(wanted, borders) if len(run)]
+        return np.concatenate([take(self.views[0], int(run[0]), len(run)) for run in runs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderedColumns(TensorRows):
+    """Columns of one tensor (elements of a vector) in an order of their own, if there is one."""
+
+    order: NDArray[np.intp] | None
+    negative_exponential: bool = False
+    whole: ClassVar[bool] = False
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`."""
+        rows = take(self.views[0], start, count)
+        rows = rows if self.order is None else np.ascontiguousarray(rows[:, self.order])
+        return -np.exp(rows) if self.negative_exponential else rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +248,7 @@ class Finder:
     views: Mapping[str, View]
 
     def find(
-        self, weight: Weight, source: Stored | RotaryRows | Experts | TransposedExperts | ExpertVectors
+        self, weight: Weight, source: Stored | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors
     ) -> TensorRows:
         """Where the checkpoint has a weight."""
         if isinstance(source, Experts):
@@ -230,6 +259,8 @@ class Finder:
             experts, width = weight.shape
             vectors = (self._checked(weight, (source.name,), (experts, source.parts * width)),)
             return ExpertVectorRows(views=vectors, part=source.part, parts=source.parts)
+        if isinstance(source, Arranged):
+            return self._arranged(weight, source)
         if isinstance(source, Stored) and source.parts > 1:
             rows = weight.shape[0]
             whole = self._checked(weight, source.names, (source.parts * rows, *weight.shape[1:]))
@@ -240,6 +271,16 @@ class Finder:
         if len(weight.shape) == 1:
             return InterleavedVector(views=stored, head=weight.shape[0] // source.heads)
         return InterleavedRows(views=stored, row_group=weight.shape[0] // source.heads)
+
+    def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
+        groups = source.arrangement
+        order = None if groups is None else np.array(groups.order(), np.intp)
+        total = weight.shape[-1 if source.columns else 0] if groups is None else groups.total
+        if source.columns or len(weight.shape) == 1:
+            columns = (self._checked(weight, source.names, (*weight.shape[:-1], total)),)
+            return OrderedColumns(views=columns, order=order, negative_exponential=source.negative_exponential)
+        rows = (self._checked(weight, source.names, (total, *weight.shape[1:])),)
+        return StoredRows(views=rows) if order is None else OrderedRows(views=rows, order=order)
 
     def _experts(self, weight: Weight, source: Experts) -> TensorRows:
         experts, out, width = weight.shape

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from edgert_models.graph import Graph
 from edgert_models.ops import Value
+from edgert_models.spec import Recurrence
 
 from edgert_runtimes.base import Batch
 from edgert_runtimes.conformance.cases import Case, Wire, tokens
@@ -36,6 +38,33 @@ def recurrent_cases() -> Iterator[Case]:
         yield _case(
             "short_conv", f"{kernel} rows of {width}, bias {bias}, silu {silu}", _conv(width, kernel, bias, silu)
         )
+
+    for sizes in ((4, 2, 16, 16, False), (4, 2, 20, 40, True), (6, 6, 32, 9, False)):
+        heads, key_heads, key_size, value_size, tiled = sizes
+        name = f"{heads} heads of {value_size}, {key_heads} of keys of {key_size}{', tiled' if tiled else ''}"
+        recurrence = Recurrence(
+            layers=(True, False),
+            kernel=4,
+            inner=heads * value_size,
+            state=key_size,
+            heads=heads,
+            groups=key_heads,
+        )
+        yield Case(
+            op="delta_rule",
+            name=name,
+            wire=partial(_delta_rule, tiled=tiled),
+            steps=steps(),
+            spec={"recurrence": recurrence},
+            values={"blk.0.ssm_a": -np.linspace(0.05, 3.0, heads, dtype=np.float32)[None]},
+        )
+
+
+def _delta_rule(g: Graph, x: Value, tiled: bool) -> Value:
+    r = g.spec.recurrence
+    assert r is not None
+    a, b = (g.linear(x, name, r.heads) for name in ("a", "b"))
+    return g.delta_rule(g.linear(x, "in", 2 * r.groups * r.state + r.inner), a, b, "blk.0", tiled=tiled)
 
 
 def _case(op: str, name: str, wire: Wire) -> Case:

@@ -89,6 +89,8 @@ class Lowering(Values):
                     self._attend(op)
                 case ops.ShortConv():
                     self._short_conv(op)
+                case ops.DeltaRule():
+                    self._delta_rule(op)
                 case ops.Moe():
                     self._moe(op)
                 case _:
@@ -431,7 +433,9 @@ class Lowering(Values):
         self.program.state_bytes = sum(sizes)
         return [sum(sizes[:i]) for i in range(len(sizes))]
 
-    def _recur(self, run: Kernel, op: ops.ShortConv, units: int, cost: int, own: Mapping[int, Field]) -> None:
+    def _recur(
+        self, run: Kernel, op: ops.ShortConv | ops.DeltaRule, units: int, cost: int, own: Mapping[int, Field]
+    ) -> None:
         """A record of so many units a sequence, each of which costs so many nanoseconds a row."""
         self.give(op)
         fields: dict[int, Field] = {
@@ -457,6 +461,21 @@ class Lowering(Values):
         }
         units = -(-op.out.width // recurrent.CHANNELS)
         self._recur(recurrent.short_conv, op, units, recurrent.CHANNELS * op.kernel // 16, own)
+
+    def _delta_rule(self, op: ops.DeltaRule) -> None:
+        self._scratch(4 * (2 * op.key_size + op.value_size))
+        own: dict[int, Field] = {
+            recurrent.A: self.place(op.a),
+            recurrent.A_STRIDE: stride_of(op.a.width),
+            recurrent.B: self.place(op.b),
+            recurrent.B_STRIDE: stride_of(op.b.width),
+            recurrent.DECAY: _vector(op.decay),
+            recurrent.BIAS: _vector(op.bias),
+            recurrent.KEY_HEADS: op.key_heads,
+            recurrent.KEY_SIZE: op.key_size,
+            recurrent.TILED: int(op.tiled),
+        }
+        self._recur(recurrent.delta_rule, op, op.heads, op.key_size * op.value_size // 4, own)
 
 
 def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_bytes: int) -> dict[int, Field]:

@@ -72,6 +72,8 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                     self.attend(op)
                 case ops.ShortConv():
                     self.short_conv(op)
+                case ops.DeltaRule():
+                    self.delta_rule(op)
                 case ops.Moe():
                     self.moe(op)
                 case _:

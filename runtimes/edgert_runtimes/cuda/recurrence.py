@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgert_models import ops
+from edgert_models.errors import UnsupportedError
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cuda.device import Launch
@@ -37,6 +38,34 @@ class RecurrentLowering(Lowering):
             }
             sizes = {"count": s.runs, "width": width, "taps": op.kernel, "silu": int(op.silu)}
             return [Launch(catalogue.short_conv(), **arguments, **sizes)]
+
+        self.emit(op, launches)
+
+    def delta_rule(self, op: ops.DeltaRule) -> None:
+        """A warp goes through the rows of one sequence in 32 columns of a head's matrix."""
+        if op.key_size > catalogue.LARGEST_KEYS:
+            raise UnsupportedError(
+                f"{op.decay}: keys of {op.key_size} are not supported by the cuda backend, "
+                f"only up to {catalogue.LARGEST_KEYS}"
+            )
+        state, x, a, b = self._state(op.state), *(self.place(value) for value in op.inputs)
+        self.give(op)
+        y = self.place(op.out)
+        sizes = {"heads": op.heads, "key_heads": op.key_heads, "key_size": op.key_size, "size": op.value_size}
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            w = m.workspace
+            arguments = {
+                "x": w + x,
+                "a": w + a,
+                "b": w + b,
+                "runs": m.inputs["runs"],
+                "decay": m.weights[op.decay],
+                "bias": m.weights[op.bias],
+                "state": m.states + state,
+                "y": w + y,
+            }
+            return [Launch(catalogue.delta_rule(), **arguments, **sizes, count=s.runs, tiled=int(op.tiled))]
 
         self.emit(op, launches)
 

@@ -146,6 +146,30 @@ def short_conv(op: ops.ShortConv, text: Sequences, weights: Floats, x: Floats_) 
     return out * sigmoid(out) if op.silu else out
 
 
+def delta_rule(op: ops.DeltaRule, text: Sequences, weights: Floats, x: Floats_, a: Floats_, b: Floats_) -> Floats_:
+    """Position by position, all sequences together."""
+    width, heads = op.key_heads * op.key_size, [op.keys_of(head) for head in range(op.heads)]
+    keys = x[:, : 2 * width].reshape(len(x), 2, op.key_heads, op.key_size)
+    keys = (keys / np.sqrt((keys * keys).sum(axis=-1, keepdims=True) + x.dtype.type(1e-6)))[:, :, heads]
+    values = x[:, 2 * width :].reshape(len(x), op.heads, -1)
+    decay = np.exp(weights.whole(op.decay) * np.logaddexp(x.dtype.type(0), a + weights.whole(op.bias)))
+    rate = sigmoid(b)
+    starts = np.array([rows.start for rows in each_sequence(text)])
+    lengths = np.array([rows.stop - rows.start for rows in each_sequence(text)])
+    state = np.zeros((len(starts), op.heads, op.key_size, op.value_size), x.dtype)
+    out = np.empty_like(values)
+    for position in range(lengths.max()):
+        on = position < lengths
+        rows = starts[on] + position
+        (q, k), v = keys[rows].swapaxes(0, 1), values[rows]
+        after = state[on] * decay[rows][:, :, None, None]
+        change = rate[rows][:, :, None] * (v - (k[:, :, None] @ after)[:, :, 0])
+        after += k[..., None] * change[:, :, None]
+        out[rows] = (q[:, :, None] @ after)[:, :, 0] * x.dtype.type(op.key_size**-0.5)
+        state[on] = after
+    return out.reshape(len(x), -1)
+
+
 def angles(op: ops.Rope, weights: Floats, text: Sequences) -> tuple[Floats_, Floats_]:
     """Cosine and sine times the magnitude, [rows, 1, pairs]."""
     frequencies = np.array(op.frequencies)
@@ -330,6 +354,8 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
             return sliced(op, *inputs)
         case ops.ShortConv():
             return short_conv(op, text, weights, *inputs)
+        case ops.DeltaRule():
+            return delta_rule(op, text, weights, *inputs)
         case ops.Rope():
             return rotated(op, *angles(op, weights, text), *inputs)
         case ops.Attend():

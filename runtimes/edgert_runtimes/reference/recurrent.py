@@ -9,8 +9,8 @@ from edgert_runtimes.base import Float32, Int32
 from edgert_runtimes.reference.cache import Float64
 from edgert_runtimes.reference.ops import Weights, activate
 
-Recurrent = ops.ShortConv
-RECURRENT = (ops.ShortConv,)
+Recurrent = ops.ShortConv | ops.DeltaRule
+RECURRENT = (ops.ShortConv, ops.DeltaRule)
 NO_RUNS: Int32 = np.empty((0, 4), np.int32)
 
 
@@ -24,7 +24,12 @@ def recur(op: Recurrent, runs: Int32, weights: Weights, states: Float32, inputs:
             continue
         rows = slice(first, first + count)
         state = before[source] if source >= 0 else np.zeros(states.shape[1:])
-        out[rows], states[target] = short_conv(op, weights, state, x[0][rows])
+        own = [value[rows] for value in x]
+        match op:
+            case ops.ShortConv():
+                out[rows], states[target] = short_conv(op, weights, state, *own)
+            case ops.DeltaRule():
+                out[rows], states[target] = delta_rule(op, weights, state, *own)
     return out.astype(np.float32)
 
 
@@ -36,3 +41,28 @@ def short_conv(op: ops.ShortConv, weights: Weights, state: Float64, x: Float64) 
     if op.bias is not None:
         out = out + weights.vector(op.bias)
     return activate(out, np.ones_like(out), "silu") if op.silu else out, known[len(x) :]
+
+
+def delta_rule(
+    op: ops.DeltaRule, weights: Weights, state: Float64, x: Float64, a: Float64, b: Float64
+) -> tuple[Float64, Float64]:
+    """Results of the rows x of one sequence, and the state after them."""
+    width, heads = op.key_heads * op.key_size, [op.keys_of(head) for head in range(op.heads)]
+    q, k = (
+        normalized(part.reshape(len(x), op.key_heads, -1))[:, heads] for part in (x[:, :width], x[:, width : 2 * width])
+    )
+    v = x[:, 2 * width :].reshape(len(x), op.heads, -1)
+    decay = np.exp(weights.vector(op.decay) * np.logaddexp(0.0, a + weights.vector(op.bias)))
+    rate = 1.0 / (1.0 + np.exp(-b))
+    out = np.empty_like(v)
+    for row in range(len(x)):
+        state = state * decay[row, :, None, None]
+        change = rate[row, :, None] * (v[row] - np.einsum("hk,hkv->hv", k[row], state))
+        state = state + k[row, :, :, None] * change[:, None]
+        out[row] = np.einsum("hk,hkv->hv", q[row], state) / np.sqrt(op.key_size)
+    return out.reshape(len(x), -1), state
+
+
+def normalized(x: Float64) -> Float64:
+    """Divided by the norm of the last axis."""
+    return np.asarray(x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6))

@@ -6,15 +6,26 @@ A unit of work is a block of channels of one sequence of the batch, whose rows a
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 from edgert_quant.jit import device, kernel
-from edgert_quant.jit.primitives import copy_bytes, load_f32, load_i32, load_i64, store_f32
-from numpy import float32
+from edgert_quant.jit.primitives import copy_bytes, dot_f32, load_f32, load_i32, load_i64, store_f32, zero_bytes
+from numpy import float32, float64
 
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WEIGHT, WIDTH, X_STRIDE, X
-from edgert_runtimes.cpu.kernels.table import CHUNKS, OPERANDS, ROWS, RUNS, SEQUENCES, UNIT_COST, divide, share
-from edgert_runtimes.cpu.kernels.vectors import silu
+from edgert_runtimes.cpu.kernels.table import (
+    CHUNKS,
+    OPERANDS,
+    ROWS,
+    RUNS,
+    SEQUENCES,
+    UNIT_COST,
+    divide,
+    scratch_of,
+    share,
+)
+from edgert_runtimes.cpu.kernels.vectors import exp, silu, weighted_sum
 
 UNITS = OPERANDS + 8  # of a sequence
 STATE = OPERANDS + 9
@@ -60,8 +71,7 @@ def short_conv(state: int, record: int, chunk: int, thread: int) -> None:
             if load_i64(record, BIAS) != 0:
                 copy_bytes(out, load_i64(record, BIAS) + 4 * start, 4 * n)
             else:
-                for i in range(n):
-                    store_f32(out, i, float32(0.0))
+                zero_bytes(out, 4 * n)
             for tap in range(taps):
                 entered = row + 1 + tap - taps
                 if entered < 0 and source < 0:
@@ -80,5 +90,73 @@ def short_conv(state: int, record: int, chunk: int, thread: int) -> None:
             elif source >= 0:
                 copy_bytes(kept, before + 4 * width * (entered + taps - 1), 4 * n)
             else:
-                for i in range(n):
-                    store_f32(kept, i, float32(0.0))
+                zero_bytes(kept, 4 * n)
+
+
+A = OPERANDS + 14
+A_STRIDE = OPERANDS + 15
+B = OPERANDS + 16
+B_STRIDE = OPERANDS + 17
+DECAY = OPERANDS + 18
+KEY_HEADS = OPERANDS + 19
+KEY_SIZE = OPERANDS + 20
+TILED = OPERANDS + 21
+
+
+@device
+def softplus(x: Any) -> Any:
+    """log(1 + e^x) of a float32, in float64: log(1 + t) = 2 artanh(t / (2 + t)), a series in (t / (2 + t))² ≤ 1/9."""
+    t = float64(exp(-abs(x)))
+    s = t / (2.0 + t)
+    z = s * s
+    total = 1.0 / 25.0
+    for k in range(11, -1, -1):
+        total = total * z + 1.0 / (2 * k + 1)
+    return max(float64(x), 0.0) + 2.0 * s * total
+
+
+@device(inline=False)
+def normalize(out: Any, x: Any, n: Any, factor: Any) -> Any:
+    """out = factor · x / sqrt(Σ x² + 1e-6) for n floats."""
+    scale = float32(factor / sqrt(float64(dot_f32(x, x, n)) + 1e-6))
+    for i in range(n):
+        store_f32(out, i, load_f32(x, i) * scale)
+
+
+@kernel
+def delta_rule(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.DeltaRule`; a unit is a head. Scratch memory has its queries and keys, and what S changes by."""
+    heads, key_heads, size = load_i64(record, UNITS), load_i64(record, KEY_HEADS), load_i64(record, KEY_SIZE)
+    width = load_i64(record, WIDTH) // heads
+    q = scratch_of(state, thread)
+    k, change = q + 4 * size, q + 8 * size
+    first_unit, end_unit = share(load_i64(state, SEQUENCES) * heads, chunk, load_i64(record, CHUNKS))
+    for unit in range(first_unit, end_unit):
+        head = unit % heads
+        first, count, source, target = run_at(state, unit // heads)
+        after = load_i64(record, STATE) + 4 * (target * load_i64(record, STATE_SIZE) + head * size * width)
+        before = load_i64(record, STATE) + 4 * (source * load_i64(record, STATE_SIZE) + head * size * width)
+        if count > 0 and source < 0:
+            zero_bytes(after, 4 * size * width)
+            before = after
+        keys = head % key_heads if load_i64(record, TILED) != 0 else head * key_heads // heads
+        for row in range(first, first + count):
+            x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+            normalize(q, x + 4 * keys * size, size, 1.0 / sqrt(float64(size)))
+            normalize(k, x + 4 * (key_heads + keys) * size, size, 1.0)
+            v = x + 4 * (2 * key_heads * size + head * width)
+            a = load_f32(load_i64(record, A), row * load_i64(record, A_STRIDE) + head)
+            b = load_f32(load_i64(record, B), row * load_i64(record, B_STRIDE) + head)
+            rate = float32(1.0) / (float32(1.0) + exp(-b))
+            shift = softplus(a + load_f32(load_i64(record, BIAS), head))
+            decay = exp(float32(load_f32(load_i64(record, DECAY), head) * shift))
+            weighted_sum(change, before, width, k, size, width)
+            for j in range(width):
+                store_f32(change, j, rate * (load_f32(v, j) - decay * load_f32(change, j)))
+            for i in range(size):
+                old, new, share_of = before + 4 * i * width, after + 4 * i * width, load_f32(k, i)
+                for j in range(width):
+                    store_f32(new, j, decay * load_f32(old, j) + share_of * load_f32(change, j))
+            out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * width)
+            weighted_sum(out, after, width, q, size, width)
+            before = after

@@ -44,3 +44,76 @@ def short_conv(op: ops.ShortConv, weights: Weights) -> Function:
         return out * mx.sigmoid(out) if op.silu else out, known[:, count:]
 
     return _run_by_run(op.state, rows)
+
+
+CHUNK = 16
+"""Positions whose changes of a state are found together. Their system of equations is solved by products of powers of
+its matrix, whose rounding errors grow with this.
+"""
+
+
+def delta_rule(op: ops.DeltaRule, weights: Weights) -> Function:
+    """Chunk by chunk: within one, what the state changes by follows from a triangular system of equations (the UT
+    transform of "Parallelizing Linear Transformers with the Delta Rule over Sequence Length").
+    """
+    decay, bias = weights.vectors[op.decay], weights.vectors[op.bias]
+    width, size = op.key_heads * op.key_size, op.value_size
+    heads = mx.array([op.keys_of(head) for head in range(op.heads)])
+
+    def rows(state: mx.array, x: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
+        sequences, count, _ = x.shape
+        x = x.astype(mx.float32)
+        q, k = (
+            _normalized(part.reshape(sequences, count, op.key_heads, op.key_size))[:, :, heads].swapaxes(1, 2)
+            for part in (x[..., :width], x[..., width : 2 * width])
+        )
+        q = q * op.key_size**-0.5
+        v = x[..., 2 * width :].reshape(sequences, count, op.heads, size).swapaxes(1, 2)
+        shrink = (decay * mx.logaddexp(a.astype(mx.float32) + bias, 0.0)).swapaxes(1, 2)  # its logarithm
+        rate = mx.sigmoid(b.astype(mx.float32)).swapaxes(1, 2)[..., None]
+        if count == 1:
+            state = state * mx.exp(shrink)[..., None]
+            state = state + k.swapaxes(2, 3) * (rate * (v - k @ state))
+            return (q @ state).reshape(sequences, 1, -1), state
+        out, state = _chunks(state, q, k, v, shrink, rate)
+        return out.swapaxes(1, 2).reshape(sequences, count, -1), state
+
+    return _run_by_run(op.state, rows)
+
+
+def _normalized(x: mx.array) -> mx.array:
+    return x * mx.rsqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
+
+
+def _chunks(
+    state: mx.array, q: mx.array, k: mx.array, v: mx.array, shrink: mx.array, rate: mx.array
+) -> tuple[mx.array, mx.array]:
+    """Results [sequences, heads, count, size] of the rows of all chunks, and the last state.
+
+    In a chunk from S on, with L the sums of `shrink` so far, S_i = e^L_i S + Σ_j≤i e^(L_i - L_j) k_j u_jᵀ, where the u
+    solve u_i + rate_i Σ_j<i e^(L_i - L_j) (k_i k_j) u_j = rate_i (v_i - e^L_i Sᵀ k_i).
+    """
+    count = q.shape[2]
+    chunks = -(-count // CHUNK)
+    pad = [(0, 0), (0, 0), (0, chunks * CHUNK - count)]  # with rate and shrink 0: nothing changes there
+    q, k, v, rate = (
+        mx.pad(each, [*pad, (0, 0)]).reshape(*each.shape[:2], chunks, CHUNK, -1) for each in (q, k, v, rate)
+    )
+    sums = mx.cumsum(mx.pad(shrink, pad).reshape(*shrink.shape[:2], chunks, CHUNK), axis=-1)
+    before = mx.array(np.tril(np.ones((CHUNK, CHUNK), bool)))
+    between = mx.where(before, mx.exp(mx.minimum(sums[..., None] - sums[..., None, :], 0.0)), 0.0)
+    power = -rate * (k @ k.swapaxes(3, 4)) * between * mx.array(np.tril(np.ones((CHUNK, CHUNK), np.float32), -1))
+    inverse = mx.eye(CHUNK) + power
+    for _ in range((CHUNK - 1).bit_length() - 1):
+        power = power @ power
+        inverse = inverse + inverse @ power
+    since = mx.exp(sums)[..., None]
+    own, taken = inverse @ (rate * v), inverse @ (rate * since * k)
+    attended = (q @ k.swapaxes(3, 4)) * between
+    queries, keys = q * since, k * mx.exp(sums[..., -1:] - sums)[..., None]
+    results = []
+    for i in range(chunks):
+        change = own[:, :, i] - taken[:, :, i] @ state
+        results.append(queries[:, :, i] @ state + attended[:, :, i] @ change)
+        state = state * since[:, :, i, -1:] + keys[:, :, i].swapaxes(2, 3) @ change
+    return mx.concatenate(results, axis=2)[:, :, :count], state

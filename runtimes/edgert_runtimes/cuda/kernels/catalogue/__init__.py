@@ -30,7 +30,7 @@ from edgert_runtimes.cuda.kernels.catalogue.experts import (
     route,
 )
 from edgert_runtimes.cuda.kernels.catalogue.matrices import COLUMNS, embed, gemm, head_gemm, head_linear, linear
-from edgert_runtimes.cuda.kernels.catalogue.recurrent import short_conv
+from edgert_runtimes.cuda.kernels.catalogue.recurrent import LARGEST_KEYS, delta_rule, short_conv
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
     angles,
@@ -57,6 +57,7 @@ __all__ = [
     "FLOATS",
     "GATES",
     "KV_TYPES",
+    "LARGEST_KEYS",
     "MOST_GROUPS",
     "QUERIES",
     "WEIGHTS",
@@ -69,6 +70,7 @@ __all__ = [
     "combine",
     "copy_blocks",
     "copy_rest",
+    "delta_rule",
     "embed",
     "expert_counts",
     "expert_order",

@@ -16,3 +16,21 @@ def short_conv() -> Kernel:
         threads=128,
         blocks=lambda a: ceil_div(a["count"] * a["width"], 128),
     )
+
+
+LARGEST_KEYS = 256
+"""Elements that the keys of a head may have."""
+
+
+def delta_rule() -> Kernel:
+    """y [rows, heads · size] by the gated delta rule; state [slots, heads, key_size, size]."""
+    return Kernel(
+        name="delta_rule",
+        header="recurrent.cuh",
+        call=f"delta_rule<{LARGEST_KEYS}>",
+        signature="const float *x, const float *a, const float *b, const int4 *runs, const float *decay, "
+        "const float *bias, float *state, float *y, int count, int heads, int key_heads, int key_size, int size, "
+        "int tiled",
+        threads=32,
+        blocks=lambda a: a["count"] * a["heads"] * ceil_div(a["size"], 32),
+    )
