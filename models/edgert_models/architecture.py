@@ -40,9 +40,9 @@ class Architecture:
     the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
     holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0 for
     none; `activation`, `layer_norm`, and `logits_divided`: by what GGUF calls logit_scale, which other families
-    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `notes` are
-    sentences for docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers
-    differently.
+    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `left_out`
+    are beginnings of names of tensors that checkpoints may have and models do without. `notes` are sentences for
+    docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers differently.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Architecture:
     layer_norm: bool = False
     logits_divided: bool = False
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is
+    left_out: tuple[str, ...] = ()
     notes: str = ""
 
     def source(self, spec: ModelSpec, name: str) -> Source:
@@ -165,15 +166,20 @@ def attention(
     rope: Rope | None,
     rope_first: bool = False,
     sinks: str | None = None,
+    gated: bool = False,
 ) -> Value:
-    """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`."""
+    """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`. Where
+    `gated`, a gate follows the queries of each head, and lets through what the head gives.
+    """
     s = g.spec
-    widths = (s.query_width, s.kv_width, s.value_width)
+    widths = (s.query_width * (1 + gated), s.kv_width, s.value_width)
     if s.fused_attention:
         q, k, v = parts_of(g, g.linear(x, f"{block}.attn_qkv", sum(widths), bias=s.attention_bias), widths)
     else:
         names = (f"{block}.attn_{part}" for part in "qkv")
         q, k, v = (g.linear(x, name, n, bias=s.attention_bias) for name, n in zip(names, widths, strict=True))
+    gate = g.slice(q, s.head_size, s.head_size, groups=s.heads) if gated else None
+    q = g.slice(q, 0, s.head_size, groups=s.heads) if gated else q
     if rope and rope_first:
         q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
     if s.qk_norm:
@@ -183,6 +189,7 @@ def attention(
     if rope and not rope_first:
         q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
     y = g.attend(q, k, v, window=window, sinks=sinks)
+    y = y if gate is None else g.gated(gate, y, "sigmoid")
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 

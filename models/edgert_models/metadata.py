@@ -72,6 +72,7 @@ def spec_from_metadata(
     experts = metadata.integer(f"{name}.expert_count", 0)
     feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
     kv_heads = _kv_heads(metadata, name, heads, layers)
+    recurrence = _recurrence(metadata, name, kv_heads)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
     spec = ModelSpec(
         architecture=name,
@@ -104,11 +105,11 @@ def spec_from_metadata(
         layer_norm=architecture.layer_norm,
         norm_bias="output_norm.bias" in shapes,
         logits_bias="output.bias" in shapes,
-        fused_attention="blk.0.attn_qkv.weight" in shapes,
+        fused_attention="blk.0.attn_qkv.weight" in shapes and recurrence is None,
         fused_feed_forward=shapes.get("blk.0.ffn_up.weight", (0,))[0] == 2 * feed_forward > 0,
         activation=architecture.activation,
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
-        recurrence=_recurrence(metadata, name, kv_heads),
+        recurrence=recurrence,
     )
     return architecture.settle(spec)
 
@@ -245,6 +246,7 @@ def _rope(
     if scaling not in ("none", "linear", "yarn", "longrope"):
         known = "none, linear, yarn, longrope, llama3"
         raise UnsupportedError(f"rope scaling '{scaling}' is not supported; supported: {known}")
+    sections = list(metadata.integers(f"{prefix}.dimension_sections", [0] * 4, count=4))
     return Rope(
         base=metadata.number(f"{prefix}.freq_base", 10000.0),
         dims=metadata.integer(f"{prefix}.dimension_count", head_size),
@@ -259,6 +261,7 @@ def _rope(
         beta_slow=metadata.number(f"{prefix}.scaling.yarn_beta_slow", 1.0),
         truncate=architecture.yarn_truncate,
         factors="rope_freqs.weight" in shapes,
+        sections=tuple(int(each) for each in sections) if any(sections) else (),
     )
 
 
@@ -305,6 +308,8 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         entries["expert_used_count"] = spec.experts_used
         entries["expert_feed_forward_length"] = spec.expert_feed_forward
         entries |= _router_entries(spec)
+    if rope.sections:
+        entries["rope.dimension_sections"] = list(rope.sections)
     if rope.scaling != "none":
         entries["rope.scaling.type"] = rope.scaling
         entries["rope.scaling.factor"] = rope.factor

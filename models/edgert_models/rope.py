@@ -32,6 +32,8 @@ class Rope:
     between which yarn interpolates outwards to whole ones. `factors` says that the file has a tensor
     `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method). With the scaling longrope
     it has two: `rope_factors_short.weight` for contexts within the original one, `rope_factors_long.weight` for others.
+    `sections` count the pairs of each dimension where positions have several, which for text are one: they are only
+    kept for other programs.
     """
 
     base: float = 10000.0
@@ -45,6 +47,7 @@ class Rope:
     beta_slow: float = 1.0
     truncate: bool = True
     factors: bool = False
+    sections: tuple[int, ...] = ()
 
     @property
     def factor_weights(self) -> tuple[str, ...]:

@@ -150,6 +150,24 @@ def lfm2(**changes: Any) -> dict[str, Any]:
     return {**SMALL, "intermediate_size": 96, **own, "num_hidden_layers": len(changes["layer_types"]), **changes}
 
 
+def delta_net(**changes: Any) -> dict[str, Any]:
+    """Layers with a delta net before and after one that attends."""
+    own = {
+        "linear_conv_kernel_dim": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "head_dim": 16,
+        "num_hidden_layers": 3,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        **rope("default", partial_rotary_factor=0.5),
+    }
+    return {**SMALL, **own, "tie_word_embeddings": False, **changes}
+
+
+DELTA_EXPERTS = {**EXPERTS, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32}
+MROPE = rope("default", partial_rotary_factor=0.5, mrope_section=[2, 1, 1], mrope_interleaved=True)
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
@@ -166,6 +184,7 @@ OLMO3 = {
     },
 }
 LFM2_GAINS = {"w2": 0.3, "out_proj": 0.2, "embedding_norm": 1.0}
+DELTA_GAINS = {"out_proj": 0.2, "in_proj_a": 1.5, "in_proj_ba": 1.5}
 NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
 # Norms after attention and feed-forward say how much a layer adds.
 POST_NORM = {"post_attention_layernorm": 0.15, "post_feedforward_layernorm": 0.15}
@@ -204,6 +223,22 @@ GOLDENS = {
         "Lfm2",
         lfm2(conv_L_cache=4, layer_types=["full_attention", "conv"], block_auto_adjust_ff_dim=True),
         gains=LFM2_GAINS,
+    ),
+    "lfm2moe": Golden(
+        "Lfm2Moe",
+        lfm2(num_dense_layers=1, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, intermediate_size=48),
+        gains=LFM2_GAINS,
+    ),
+    "qwen3-next": Golden("Qwen3Next", delta_net(**DELTA_EXPERTS), zero_centred=True, gains=DELTA_GAINS),
+    "qwen3.5": Golden(
+        "Qwen3_5",
+        delta_net(intermediate_size=96, linear_value_head_dim=8, **MROPE),
+        text=True,
+        zero_centred=True,
+        gains=DELTA_GAINS,
+    ),
+    "qwen3.5-moe": Golden(
+        "Qwen3_5Moe", delta_net(**DELTA_EXPERTS, **MROPE), text=True, zero_centred=True, gains=DELTA_GAINS
     ),
     "qwen3": Golden("Qwen3", {**SMALL, **DENSE, "head_dim": 32}),
     "qwen2": Golden("Qwen2", {**SMALL, **DENSE, "tie_word_embeddings": True}),
@@ -312,7 +347,8 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
         noise = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim == 1 or name.endswith("_bias"):
             gain = next((gain for part, gain in golden.gains.items() if part in name), 1.0)
-            value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0)) - float(golden.zero_centred)
+            value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0))
+            value -= float(golden.zero_centred and "linear_attn" not in name)
         elif "embed_tokens" in name:
             value = noise
         else:
@@ -323,6 +359,9 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
             codes, exponents = mxfp4_codes(value.transpose(1, 2))
             value = mxfp4_values(codes, exponents).transpose(1, 2).contiguous()
         parameter.data = value.to(golden.dtype).float()
+    for name, buffer in sorted(model.named_buffers()):
+        if name.endswith("expert_bias"):
+            buffer.copy_((0.2 * torch.randn(buffer.shape, generator=generator)).to(golden.dtype))
 
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
@@ -364,11 +403,14 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
 
     def look(module: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
         bias = getattr(module, "bias", None)
-        logits = torch.nn.functional.linear(inputs[0], module.weight, bias).flatten(0, -2).sort(descending=True).values
+        logits = torch.nn.functional.linear(inputs[0], module.weight, bias).flatten(0, -2)
+        if len(inputs) > 1:  # a bias for choosing, of sigmoids: as steep as logits where they are steepest
+            logits = 4 * (logits.sigmoid() + inputs[1])
+        logits = logits.sort(descending=True).values
         used = model.config.num_experts_per_tok
         gaps.append(float((logits[:, used - 1] - logits[:, used]).min()))
 
-    routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router")
+    routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate")
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]
     model(tokens, use_cache=False)
     for hook in hooks:

@@ -25,6 +25,15 @@ SIZES = {
     "rms_norm_eps": 1e-6,
 }
 EXPERTS = {"num_experts_per_tok": 2}
+DELTA = {
+    **SIZES,
+    "num_hidden_layers": 5,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+}
+DELTA_EXPERTS = {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ["LlamaForCausalLM"], **SIZES, "tie_word_embeddings": True},
     "yi": {"architectures": ["LlamaForCausalLM"], **SIZES, "rope_theta": 5e6, "attention_bias": False},
@@ -43,6 +52,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **SIZES,
         "layer_types": ["conv", "full_attention"],
         "norm_eps": 1e-5,
+    },
+    "lfm2moe": {
+        "architectures": ["Lfm2MoeForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "layer_types": ["conv", "full_attention"],
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "num_dense_layers": 1,
+    },
+    "qwen3next": {"architectures": ["Qwen3NextForCausalLM"], **DELTA, **DELTA_EXPERTS},
+    "qwen3.5": {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "tie_word_embeddings": True,
+        "text_config": {**DELTA, "rope_parameters": {"rope_theta": 1e6, "mrope_section": [11, 11, 10]}},
+        "vision_config": {},
+    },
+    "qwen3.5-moe": {
+        "architectures": ["Qwen3_5MoeForCausalLM"],
+        **DELTA,
+        "layer_types": ["linear_attention"] * 2 + ["full_attention"] * 3,
+        **DELTA_EXPERTS,
     },
     "qwen3moe": {
         "architectures": ["Qwen3MoeForCausalLM"],
@@ -608,6 +639,12 @@ def test_rope_layouts() -> None:
         ("lfm2", {"layer_types": ["conv", "mamba"]}, "layer_types must say conv or full_attention of every layer, not"),
         ("lfm2", {"layer_types": ["conv"]}, "1 layers with or without a state"),
         ("lfm2", {"conv_L_cache": 1}, "a convolution of 1 rows"),
+        ("qwen3next", {"layer_types": ["mamba"] * 5}, "layer_types must say linear_attention or full_attention"),
+        ("qwen3next", {"linear_num_key_heads": 4}, "6 heads in 4 groups, together of 96, with states of 8 each"),
+        ("qwen3next", {"linear_key_head_dim": 0}, "6 heads in 2 groups, together of 96, with states of 0 each"),
+        ("qwen3.5", {"text_config": [1]}, "text_config must be an object, not list"),
+        ("qwen3.5", {"text_config": {"hidden_act": "gelu"}}, "hidden_act='gelu' is not supported"),
+        ("qwen3.5-moe", {"rope_parameters": {"mrope_section": 3}}, "mrope_section must be a list of integers, not 3"),
         ("exaone4-windows", {"sliding_window_pattern": "LG"}, "sliding_window_pattern='LG' is not supported"),
         ("exaone4-windows", {"layer_types": ["full_attention"] * 4}, "sliding_window without a layer of type sliding"),
         ("hunyuan-dense", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not"),

@@ -56,6 +56,8 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "ministral",
         "olmo3",
         "olmo3-yarn",
+        "qwen3-next",
+        "qwen3.5",
         "smollm3",
     ],
 )

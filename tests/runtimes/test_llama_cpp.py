@@ -38,6 +38,7 @@ NOT_LOADED = {
     "ernie4.5-biased",
     "flex-olmo",
     "qwen2moe-dense-layers",
+    "qwen3.5",
     "qwen3moe-dense-layers",
 }  # of these too
 GELU = {"gemma", "gemma2", "gemma3"}  # which llama.cpp looks up in a table of halves

@@ -7,9 +7,10 @@ import pytest
 from edgert_models.errors import RequestError
 from edgert_models.graph import Graph
 from edgert_models.ops import Value
+from edgert_models.spec import Recurrence
 from edgert_runtimes.base import Backend
 from edgert_runtimes.batches import runs_of
-from edgert_runtimes.conformance.cases import plan_of, tokens
+from edgert_runtimes.conformance.cases import plan_of, tokens, with_values
 from edgert_runtimes.conformance.tiny import batch, limits, random_weights
 from edgert_runtimes.cpu.backend import CpuBackend
 from hypothesis import given, settings
@@ -23,11 +24,14 @@ BLOCKS = range(3)
 
 def wire(g: Graph, x: Value) -> Value:
     """Every op with a state."""
-    return g.short_conv(x, "conv", 4, bias=True, silu=True)
+    x = g.add(x, g.short_conv(x, "conv", 4, bias=True, silu=True))
+    a, b = g.linear(x, "a", 4), g.linear(x, "b", 4)
+    return g.add(x, g.delta_rule(g.linear(x, "qkv", 2 * 2 * 8 + 64), a, b, "blk.0"))
 
 
-PLAN = plan_of(wire)
-WEIGHTS = random_weights(PLAN)
+SIZES = Recurrence(layers=(True, False), kernel=4, inner=64, state=8, heads=4, groups=2)
+PLAN = plan_of(wire, recurrence=SIZES)
+WEIGHTS = with_values(random_weights(PLAN), {"blk.0.ssm_a": -np.array([[0.1, 0.5, 1.0, 2.0]], np.float32)})
 
 
 @pytest.fixture(scope="module")

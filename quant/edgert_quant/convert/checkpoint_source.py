@@ -48,7 +48,7 @@ class CheckpointSource:
         config = self._checkpoint.config
         architecture = architecture_of_config(config)
         spec = spec_from_config(config)
-        self._tied = spec.tied
+        self._tied, self._left_out = spec.tied, architecture.left_out
         self.fixed_types: dict[str, BlockType] = {}
         self.spec = replace(spec, tied=False) if wants_own_output(spec) else spec
         self.paths = tuple({tensor.file: None for tensor in self._checkpoint.tensors.values()})
@@ -80,7 +80,11 @@ class CheckpointSource:
         beyond = [name for name in left if self._is_beyond_last_layer(name)]
         if beyond:
             self.warnings.append(f"left out, beyond the last of {self.spec.layers} layers: {some(beyond)}")
-        unknown = [name for name in left if name not in beyond and not self._is_zero_bias(name)]
+        apart = [name for name in left if name.startswith(self._left_out)] if self._left_out else []
+        if apart:
+            self.warnings.append(f"left out, as edgert does not use it: {some(apart)}")
+        known = {*beyond, *apart}
+        unknown = [name for name in left if name not in known and not self._is_zero_bias(name)]
         if unknown:
             raise ConversionError(
                 f"{self._checkpoint.folder}: the model has no place for {some(unknown)}; "

@@ -10,9 +10,10 @@ from edgert_models.spec import ModelSpec
 
 _OWN_OUTPUT = ("gpt-oss", "mellum", "olmo2", "olmoe", "qwen2moe")
 _SOME_WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")  # what it reads windows of
+_DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _UNKNOWN = ("flexolmo",)
 _READS_SCALE = ("granite", "granitemoe")  # of scores
-_ALL_SPARSE = ("mellum", "qwen2moe", "qwen3moe")
+_ALL_SPARSE = ("mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "cohere2",
@@ -23,11 +24,16 @@ _NO_OUTPUT_BIAS = (
     "glm4",
     "exaone4",
     "hunyuan-dense",
+    "lfm2",
+    "lfm2moe",
     "mellum",
     "olmo2",
     "olmoe",
     "qwen3",
+    "qwen35",
+    "qwen35moe",
     "qwen3moe",
+    "qwen3next",
     "seed_oss",
     "smollm3",
 )
@@ -47,7 +53,7 @@ def score_scale(spec: ModelSpec) -> float:
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
     """A sentence for each thing that llama.cpp would compute differently, or not load."""
     found = []
-    if spec.architecture in ("mellum", "qwen3moe") and not spec.router.normalize:
+    if spec.architecture in ("lfm2moe", "mellum", "qwen3moe", "qwen3next") and not spec.router.normalize:
         found.append(
             "llama.cpp scales the weights of the chosen experts to sum to one in "
             f"{spec.architecture}; this model does not"
@@ -98,5 +104,10 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants query heads together as wide as the model in {spec.architecture}")
     if spec.output_bias and spec.architecture in _NO_OUTPUT_BIAS:
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")
+    r = spec.recurrence
+    if r and spec.architecture in _DELTA_NETS and r.inner != r.heads * r.state:
+        reasons.append("it wants keys and values of one size in delta nets")
+    if spec.architecture == "lfm2moe" and not spec.router.bias:
+        reasons.append("it wants a bias of the router in lfm2moe")
     found += [f"llama.cpp will not load the file: {reason}" for reason in reasons]
     return found

@@ -1,0 +1,62 @@
+"""Checkpoints of models with delta nets: heads in the order of GGUF, and what is beside the text model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from edgert_models.sources import Groups
+from edgert_quant.convert import convert
+from edgert_quant.gguf import GgufFile
+
+from tests.quant.convert.checkpoints import load, save
+from tests.support.golden import FOLDER
+
+
+def test_an_order_by_groups() -> None:
+    assert Groups(2, (1, 2, 3), (2, 0), skip=1).order() == [0, 4, 5, 6, 10, 11, 12, 1, 7]
+    assert Groups(2, (1, 2, 3), (2, 0), skip=1).total == 13
+
+
+def nested(name: str, folder: Path) -> Path:
+    """A golden checkpoint as the part of one for pictures too, with layers that predict further tokens."""
+    config = json.loads((FOLDER / name / "config.json").read_text())
+    outer = {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "text_config": config}
+    tensors = load(FOLDER / name)
+    moved = {key.replace("model.", "model.language_model.", 1): value for key, value in tensors.items()}
+    beside = {"mtp.fc.weight": np.ones((2, 2), np.float32), "model.visual.patch.bias": np.ones(2, np.float32)}
+    return save(folder, moved | beside, outer)
+
+
+def test_the_text_model_of_another(tmp_path: Path) -> None:
+    convert(FOLDER / "qwen3.5-moe", tmp_path / "text.gguf", type="f32")
+    report = convert(nested("qwen3.5-moe", tmp_path / "nested"), tmp_path / "nested.gguf", type="f32")
+    (warning,) = (text for text in report.warnings if "left out" in text)
+    assert warning == "left out, as edgert does not use it: mtp.fc.weight, model.visual.patch.bias"
+    with GgufFile.open(tmp_path / "text.gguf") as text, GgufFile.open(tmp_path / "nested.gguf") as found:
+        assert set(text.tensors) == set(found.tensors)
+        assert all(np.array_equal(text.read(name), found.read(name)) for name in text.tensors)
+
+
+def test_heads_of_values_are_reordered(tmp_path: Path) -> None:
+    """Two heads of keys with two of values each: the second and the third change places."""
+    convert(FOLDER / "qwen3.5-moe", tmp_path / "model.gguf", type="f32")
+    stored = load(FOLDER / "qwen3.5-moe")
+    heads, layer = [0, 2, 1, 3], "model.layers.0.linear_attn"
+    rows = [row for head in heads for row in range(16 * head, 16 * head + 16)]
+    qkv = [*range(64), *(64 + row for row in rows)]
+    wanted = {
+        "attn_qkv.weight": stored[f"{layer}.in_proj_qkv.weight"][qkv],
+        "attn_gate.weight": stored[f"{layer}.in_proj_z.weight"][rows],
+        "ssm_beta.weight": stored[f"{layer}.in_proj_b.weight"][heads],
+        "ssm_alpha.weight": stored[f"{layer}.in_proj_a.weight"][heads],
+        "ssm_conv1d.weight": stored[f"{layer}.conv1d.weight"].reshape(128, 4)[qkv],
+        "ssm_a": -np.exp(stored[f"{layer}.A_log"].reshape(-1)[heads]),
+        "ssm_dt.bias": stored[f"{layer}.dt_bias"].reshape(-1)[heads],
+        "ssm_out.weight": stored[f"{layer}.out_proj.weight"][:, rows],
+        "ssm_norm.weight": stored[f"{layer}.norm.weight"],
+        "attn_norm.weight": 1 + stored["model.layers.0.input_layernorm.weight"],
+    }
+    with GgufFile.open(tmp_path / "model.gguf") as file:
+        for name, values in wanted.items():
+            found = file.read(f"blk.0.{name}").view(np.float32)
+            np.testing.assert_array_equal(found.reshape(values.shape), values, err_msg=name)
