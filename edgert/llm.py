@@ -42,6 +42,7 @@ from edgert.reader import Reader
 from edgert.recommended import recommended
 from edgert.resolve import resolve_model
 from edgert.text import Tokenizer
+from edgert.text.infill import Infill
 
 Prompt = str | Sequence[int] | ChatPrompt
 T = TypeVar("T")
@@ -115,6 +116,7 @@ class LLM:
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
             self._breakers = _breakers(self._tokenizer)
             self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
+            self._infill = None if self._tokenizer is None else Infill.from_gguf(metadata, self._tokenizer)
             defaults = recommended(metadata)
             known = self.spec.vocabulary
             if self._tokenizer is not None:
@@ -129,7 +131,7 @@ class LLM:
             self._engine = Engine(
                 session,
                 vocabulary=known,
-                end_ids=() if self._tokenizer is None else self._tokenizer.stop_ids,
+                end_ids=_end_ids(self._tokenizer, self._infill),
                 defaults=defaults,
                 seed=seed,
                 queue_limit=queue_limit,
@@ -210,6 +212,21 @@ class LLM:
         where it cannot be chosen.
         """
         return self._conversing().reasoning_variables(on)
+
+    @property
+    def infills(self) -> bool:
+        """Whether `infill_prompt` works."""
+        return self._infill is not None
+
+    def infill_prompt(self, before: str, after: str, *, files: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """What to `generate` from for the text between two others; `files` are others of the project, as (name, text).
+
+        UnsupportedError where the model was not trained for it: its vocabulary then lacks the tokens.
+        """
+        if self._infill is None:
+            reason = f"the model {self.name!r} has no tokens for filling in (such as <|fim_prefix|>); give it a prompt"
+            raise UnsupportedError(reason)
+        return self._infill.prompt(before, after, files)
 
     def chat_tokens(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> list[int]:
         """Token ids of the rendered messages. Nothing is added: the template says where the begin token goes."""
@@ -518,6 +535,12 @@ def _reader(prompt: Prompt) -> Reader | None:
 def _is_ids(prompt: Any) -> bool:
     """Whether this is one prompt of token ids (and not several prompts)."""
     return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
+
+
+def _end_ids(tokenizer: Tokenizer | None, infill: Infill | None) -> frozenset[int]:
+    """Tokens that end an answer."""
+    ends = frozenset() if tokenizer is None else tokenizer.stop_ids
+    return ends if infill is None else ends | infill.ends
 
 
 def _breakers(tokenizer: Tokenizer | None) -> Callable[[tuple[str, ...]], Breakers]:

@@ -61,6 +61,8 @@ LINES = "application/x-ndjson"
 _COMMENT = b": still there\n\n"
 """Which readers of server-sent events pass over (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 OPENAI = Wire(EVENTS, _event, openai_form, b"data: [DONE]\n\n", pause=_COMMENT)
+COMPLETION = Wire(EVENTS, _event, openai_form, pause=_COMMENT)
+"""llama.cpp's own: the last event says `stop`."""
 ANTHROPIC = Wire(EVENTS, named_event, anthropic_form, pause=_COMMENT)
 OLLAMA = Wire(LINES, _line, ollama_form)
 

@@ -11,19 +11,21 @@ from starlette.concurrency import run_in_threadpool
 
 from edgert import LLM
 from edgert.server.counting import Served
-from edgert.server.documented import OpenAIError, errors_as
+from edgert.server.documented import OpenAIError, errors_as, streamed
 from edgert.server.models.fleet import Fleet
 from edgert.server.models.leases import use
+from edgert.server.native import infill
 from edgert.server.native.live import glance
 from edgert.server.native.metrics import exposition
 from edgert.server.native.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from edgert.server.stream import EVENTS
 from edgert.server.strict import StrictRoute
 
 _PROMETHEUS = "text/plain; version=0.0.4"
 
 
 def native_routes(fleet: Fleet, served: Served) -> APIRouter:
-    """/health, /metrics, /slots, /live, /tokenize, /detokenize, /apply-template."""
+    """/health, /metrics, /slots, /live, /infill, /tokenize, /detokenize, /apply-template."""
     router = APIRouter(route_class=StrictRoute, tags=["native"], responses=errors_as(OpenAIError))
 
     async def seen(name: str | None) -> LLM | None:
@@ -61,6 +63,11 @@ def native_routes(fleet: Fleet, served: Served) -> APIRouter:
     async def live(model: str | None = None) -> dict[str, Any]:
         llm = await seen(model)
         return {} if llm is None else glance(llm)
+
+    @router.post("/infill", summary="The text between two others", responses=streamed(EVENTS))
+    async def fill_in(body: infill.InfillRequest, request: Request) -> Response:
+        llm = await use(fleet, request, body.model)
+        return await infill.answer(llm, body, request)
 
     @router.post("/tokenize", summary="The tokens of a text")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from edgert_models.errors import RequestError
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
@@ -34,7 +35,13 @@ async def generate(llm: LLM, body: GenerateRequest, request: Request) -> Respons
     params = body.params(llm)
     # Without a template there is no other way than to go on where the prompt ends.
     raw = body.raw or (not llm.has_chat_template and body.system is None and body.think is None)
-    prompt = body.prompt if raw else await prompt_of(llm, body.conversation(llm))
+    prompt: str | list[int] | ChatPrompt
+    if body.suffix:
+        if body.system or body.think:
+            raise RequestError("suffix: what is filled in is no answer; leave system and think out", parameter="suffix")
+        prompt = llm.infill_prompt(body.prompt, body.suffix)
+    else:
+        prompt = body.prompt if raw else await prompt_of(llm, body.conversation(llm))
 
     def say(text: str, reasoning: str, calls: list[ToolCall]) -> Json:
         return {"response": text, **({"thinking": reasoning} if reasoning else {})}
@@ -78,7 +85,7 @@ async def embed(llm: LLM, body: EmbedRequest, request: Request) -> Response:
 
 
 async def _answer(
-    llm: LLM, prompt: str | ChatPrompt, params: SamplingParams, request: Request, say: Say, *, streams: bool
+    llm: LLM, prompt: str | list[int] | ChatPrompt, params: SamplingParams, request: Request, say: Say, *, streams: bool
 ) -> Response:
     begin = time.perf_counter()
     stream = await start_one(llm, prompt, params)

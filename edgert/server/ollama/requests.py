@@ -125,12 +125,14 @@ class Asking(Named):
 
 
 class GenerateRequest(Asking):
-    """POST /api/generate. Without a prompt it only asks that the model be loaded."""
+    """POST /api/generate. Without a prompt it only asks that the model be loaded; with a suffix the answer is what lies
+    between the two.
+    """
 
     prompt: str | None = None
     system: str | None = None
     raw: bool | None = None
-    suffix: Literal[""] | None = None
+    suffix: str | None = None
     template: Literal[""] | None = None
     context: Annotated[list[int], Field(max_length=0)] | None = None
     images: Annotated[list[str], Field(max_length=0)] | None = None

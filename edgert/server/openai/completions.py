@@ -28,7 +28,7 @@ async def answer(llm: LLM, body: CompletionRequest, request: Request) -> Respons
         "created": int(time.time()),
         "model": llm.name,
     }
-    streams = await start(llm, body.prompt, body.params(), body.n or 1)
+    streams = await start(llm, body.tokens(llm), body.params(), body.n or 1)
     if not body.stream:
         completions = await whole_choices(streams, request)
         choices = [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
 from edgert_models.errors import RequestError
 from pydantic import Field
 
-from edgert import SamplingParams
+from edgert import LLM, SamplingParams
 from edgert.engine.overflow import Overflow
 from edgert.engine.params import MAX_BREAKER
 from edgert.server.conversation import Conversation
@@ -197,13 +198,21 @@ class ChatRequest(ChatTemplateFields, SamplingFields):
 
 
 class CompletionRequest(SamplingFields):
-    """POST /v1/completions."""
+    """POST /v1/completions. With a `suffix` the answer is what lies between it and the prompt."""
 
     prompt: str | TokenIds
     echo: Literal[False] | None = None
     best_of: Count | None = None
-    suffix: None = None
+    suffix: str | None = None
     logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
+
+    def tokens(self, llm: LLM) -> str | Sequence[int]:
+        """What is continued."""
+        if self.suffix is None:
+            return self.prompt
+        if not isinstance(self.prompt, str):
+            raise RequestError("suffix: the prompt must be text too, not token ids", parameter="suffix")
+        return llm.infill_prompt(self.prompt, self.suffix)
 
     def params(self) -> SamplingParams:
         """As OpenAI's: 16 tokens where the request does not say. RequestError where more answers are asked for than
