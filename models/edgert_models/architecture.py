@@ -132,9 +132,17 @@ def zero_centred(names: Mapping[str, Source]) -> dict[str, Source]:
 
 
 def expert_names(
-    block: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
+    block: str,
+    gate: str = "gate_proj",
+    up: str = "up_proj",
+    down: str = "down_proj",
+    *,
+    router: str = "gate",
+    bias: str = "gate.e_score_correction_bias",
 ) -> dict[str, Source]:
-    """Router and experts under the module `block` of a layer (and `mlp`, as fused checkpoints call it)."""
+    """Router, its selection bias and experts under the module `block` of a layer (and `mlp`, as fused checkpoints call
+    it).
+    """
     layer = "model.layers.{i}"
     modules = dict.fromkeys((block, "mlp"))
 
@@ -143,8 +151,8 @@ def expert_names(
         return Experts(each, tuple(f"{layer}.{module}.experts.{fused}" for module in modules), part, parts)
 
     return {
-        "ffn_gate_inp.weight": Stored(tuple(f"{layer}.{module}.gate.weight" for module in modules)),
-        "exp_probs_b.bias": Stored(tuple(f"{layer}.{module}.gate.e_score_correction_bias" for module in modules)),
+        "ffn_gate_inp.weight": Stored(tuple(f"{layer}.{module}.{router}.weight" for module in modules)),
+        "exp_probs_b.bias": Stored(tuple(f"{layer}.{module}.{bias}" for module in modules)),
         "ffn_gate_exps.weight": experts(gate, "gate_up_proj", 0, 2),
         "ffn_up_exps.weight": experts(up, "gate_up_proj", 1, 2),
         "ffn_down_exps.weight": experts(down, "down_proj", 0, 1),

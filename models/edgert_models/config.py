@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout, rope_from_config
-from edgert_models.router import Router
+from edgert_models.router import BIASED_SIGMOID, Router
 from edgert_models.spec import MAX_LAYERS
 
 _REQUIRED = object()
@@ -156,11 +157,32 @@ def recurrent_layers(c: Config, recurrent: str) -> tuple[bool, ...]:
     return tuple(kind == recurrent for kind in kinds)
 
 
+def leading_dense_layers(c: Config, *, default: int = 0) -> dict[str, Any]:
+    """The same by `mlp_layer_types`, or by `first_k_dense_replace`, the number of layers before the first with experts."""
+    kinds, count = c.get("mlp_layer_types"), c.integer("first_k_dense_replace", default=default)
+    if kinds is None:
+        return sparse_layers(i >= count for i in range(layer_count(c)))
+    if not isinstance(kinds, list) or len(kinds) != layer_count(c) or not set(kinds) <= {"dense", "sparse"}:
+        raise UnsupportedError(f"config.json: mlp_layer_types must say dense or sparse of every layer, not {kinds}")
+    return sparse_layers(kind == "sparse" for kind in kinds)
+
+
+def biased_sigmoid(c: Config) -> Router:
+    """The router of DeepSeek-V3, by the names of its config."""
+    return replace(
+        BIASED_SIGMOID,
+        normalize=c.boolean("norm_topk_prob", True),
+        scale=c.number("routed_scaling_factor", default=1.0),
+        groups=c.integer("n_group", default=1),
+        groups_used=c.integer("topk_group", default=1),
+    )
+
+
 def expert_sizes(c: Config, feed_forward: str, router: Router) -> dict[str, Any]:
     """The ModelSpec fields of experts; `feed_forward` is the config's name for an expert's width."""
     return {
-        "experts": c.integer("num_experts", "num_local_experts", "n_routed_experts"),
-        "experts_used": c.integer("num_experts_per_tok"),
+        "experts": c.integer("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+        "experts_used": c.integer("num_experts_per_tok", "moe_k", "moe_topk"),
         "expert_feed_forward": c.integer(feed_forward),
         "router": router,
     }

@@ -17,6 +17,8 @@ _PATTERN = "attention.sliding_window_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
 """What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
+_NAMES_STEP = ("ernie4_5-moe",)
+"""Whose files say that layers with experts come every so many."""
 _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 _SHORT_CONV = "shortconv.l_cache"
 _PERIOD = "full_attention_interval"
@@ -94,7 +96,7 @@ def spec_from_metadata(
         shared_gate=_first(shapes, layers, "ffn_gate_inp_shexp.weight") != (0,),
         sparse=_sparse(shapes, layers) if experts else (),
         router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
-        qk_norm=architecture.qk_norm,
+        qk_norm=architecture.qk_norm if _first(shapes, layers, "attn_q_norm.weight") != (0,) else None,
         window=window or None,
         windowed=_windowed(architecture, metadata, layers) if window else (),
         tied="output.weight" not in shapes,
@@ -177,13 +179,16 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
     """Keys of the router, of shared experts and of dense layers, where they are more than a softmax says."""
     router = spec.router
     entries: dict[str, Value] = {"expert_weights_norm": router.normalize}
-    shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
-    if spec.shared_gate or rest:
+    if spec.shared_feed_forward:
+        shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
         entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
-    if not spec.shared_gate and (shared or rest):
-        entries["expert_shared_count"] = 1 if rest else shared
+        if not spec.shared_gate:
+            entries["expert_shared_count"] = 1 if rest else shared
     if spec.leading_dense:
         entries["leading_dense_block_count"] = spec.leading_dense
+    if spec.architecture in _NAMES_STEP:
+        sparse = [i for i in range(spec.layers) if spec.has_experts(i)]
+        entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else 1
     if replace(router, normalize=True) != SOFTMAX or "expert_shared_count" in entries:
         entries["expert_gating_func"] = next(key for key, value in _GATING.items() if value == router.scoring)
         entries["expert_weights_scale"] = router.scale

@@ -9,21 +9,27 @@ from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
     cohere,
     cohere2,
+    dots1,
     ernie4_5,
+    ernie4_5_moe,
     exaone4,
+    exaone_moe,
     flex_olmo,
     gemma,
     gemma2,
     gemma3,
     glm4,
+    glm4_moe,
     gpt_oss,
     granite,
     granitemoe,
     hunyuan_dense,
+    hunyuan_moe,
     lfm2,
     lfm2moe,
     llama,
     mellum,
+    minimax_m2,
     mixtral,
     olmo2,
     olmoe,
@@ -37,6 +43,7 @@ from edgert_models.architectures import (
     qwen35moe,
     seed_oss,
     smollm3,
+    solar_open,
 )
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
@@ -78,6 +85,13 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         glm4,
         granite,
         granitemoe,
+        dots1,
+        ernie4_5_moe,
+        exaone_moe,
+        glm4_moe,
+        solar_open,
+        hunyuan_moe,
+        minimax_m2,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

@@ -53,3 +53,6 @@ class Router:
 
 SOFTMAX = Router()
 """The softmax of the chosen logits, and nothing else."""
+
+BIASED_SIGMOID = Router(scoring="sigmoid", epsilon=1e-20, bias=True)
+"""What DeepSeek-V3 began and many families have: sigmoids, and a bias that balances how often experts are chosen."""

@@ -189,6 +189,8 @@ NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
 # Norms after attention and feed-forward say how much a layer adds.
 POST_NORM = {"post_attention_layernorm": 0.15, "post_feedforward_layernorm": 0.15}
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+BIASED = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "n_shared_experts": 2}
+GROUPS = {"n_group": 4, "topk_group": 2}
 GOLDENS = {
     "qwen3moe": Golden("Qwen3Moe", qwen3moe()),
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
@@ -245,6 +247,85 @@ GOLDENS = {
     "qwen2moe": Golden("Qwen2Moe", qwen2moe()),
     "qwen2moe-fused": Golden("Qwen2Moe", qwen2moe(norm_topk_prob=True), fused=True),
     "qwen2moe-dense-layers": Golden("Qwen2Moe", qwen2moe(mlp_only_layers=[0], intermediate_size=64)),
+    "glm4moe": Golden(
+        "Glm4Moe",
+        {
+            **SMALL,
+            **BIASED,
+            **GROUPS,
+            "intermediate_size": 96,
+            "head_dim": 32,
+            "attention_bias": True,
+            "use_qk_norm": True,
+            "routed_scaling_factor": 2.5,
+        },
+    ),
+    "glm4moe-air": Golden(
+        "Glm4Moe", {**SMALL, **BIASED, "intermediate_size": 96, "n_shared_experts": 1, "norm_topk_prob": False}
+    ),
+    "solar-open": Golden("SolarOpen", {**SMALL, **BIASED, "head_dim": 32, "n_shared_experts": 1}),
+    "dots1": Golden(
+        "Dots1",
+        {
+            **SMALL,
+            **BIASED,
+            **GROUPS,
+            "num_key_value_heads": 4,
+            "intermediate_size": 96,
+            "first_k_dense_replace": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+        },
+    ),
+    "minimax-m2": Golden(
+        "MiniMaxM2",
+        {
+            **SMALL,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 32,
+            "head_dim": 32,
+            **rope("default", partial_rotary_factor=0.5),
+        },
+    ),
+    "ernie4.5-moe": Golden(
+        "Ernie4_5_Moe",
+        {
+            **SMALL,
+            "num_hidden_layers": 3,
+            "intermediate_size": 96,
+            "moe_intermediate_size": 32,
+            "moe_num_experts": 6,
+            "moe_k": 2,
+            "moe_num_shared_experts": 2,
+        },
+    ),
+    "hunyuan-moe": Golden(
+        "HunYuanMoEV1",
+        {
+            **SMALL,
+            "num_experts": 6,
+            "moe_topk": 2,
+            "intermediate_size": 32,
+            "head_dim": 32,
+            "tie_word_embeddings": True,
+            **rope("dynamic", alpha=50.0, factor=1.0),
+        },
+    ),
+    "exaone-moe": Golden(
+        "ExaoneMoe",
+        {
+            **SMALL,
+            "num_hidden_layers": 3,
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "num_shared_experts": 2,
+            "intermediate_size": 64,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
     "olmoe": Golden(
         "Olmoe",
         {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 32, "norm_topk_prob": False},
@@ -343,9 +424,12 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
     What a layer adds is a fraction of what it gets, so that rounding errors of a layer do not grow in the next.
     """
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(model.named_parameters()):
+    biases = [item for item in model.named_buffers() if item[0].endswith(SELECTION_BIASES)]
+    for name, parameter in sorted([*model.named_parameters(), *biases]):
         noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim == 1 or name.endswith("_bias"):
+        if name.endswith(SELECTION_BIASES):
+            value = 0.2 * noise
+        elif parameter.ndim == 1 or name.endswith("_bias"):
             gain = next((gain for part, gain in golden.gains.items() if part in name), 1.0)
             value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0))
             value -= float(golden.zero_centred and "linear_attn" not in name)
@@ -397,18 +481,39 @@ def save_mxfp4(model: torch.nn.Module, folder: Path) -> None:
     save_file({key: value.contiguous() for key, value in kept.items()}, folder / "model.safetensors", {"format": "pt"})
 
 
+SELECTION_BIASES = ("e_score_correction_bias", "expert_bias")
+
+
+def selection_bias(module: Any, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+    """What a router adds to scores: its own, or given to it."""
+    found = (getattr(part, name, None) for part in (module, *module.children()) for name in SELECTION_BIASES)
+    return next((bias for bias in found if bias is not None), inputs[1] if len(inputs) > 1 else None)
+
+
 def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
     """How far from a tie the closest choice of experts is; rounding must not change it."""
     gaps = [float("inf")]
 
+    def note(scores: torch.Tensor, used: int) -> None:
+        ranked = scores.sort(descending=True).values
+        gaps.append(float((ranked[:, used - 1] - ranked[:, used]).min()))
+
     def look(module: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-        bias = getattr(module, "bias", None)
-        logits = torch.nn.functional.linear(inputs[0], module.weight, bias).flatten(0, -2)
-        if len(inputs) > 1:  # a bias for choosing, of sigmoids: as steep as logits where they are steepest
-            logits = 4 * (logits.sigmoid() + inputs[1])
-        logits = logits.sort(descending=True).values
-        used = model.config.num_experts_per_tok
-        gaps.append(float((logits[:, used - 1] - logits[:, used]).min()))
+        matrix = next(part for part in (module, *module.children()) if hasattr(part, "weight"))
+        logits = torch.nn.functional.linear(inputs[0], matrix.weight, getattr(matrix, "bias", None)).flatten(0, -2)
+        bias = selection_bias(module, inputs)
+        if bias is None:
+            return note(logits, module.top_k)
+        scores = logits.softmax(-1) if hasattr(module, "moe_statics") else logits.sigmoid()
+        choice = scores + bias.flatten()
+        groups, kept = getattr(module, "num_group", 1), getattr(module, "topk_group", 1)
+        if kept < groups:
+            by_group = choice.unflatten(-1, (groups, -1))
+            best = by_group.topk(2).values.sum(-1)
+            note(best, kept)
+            worst = best.topk(kept).values[:, -1:]
+            choice = by_group.masked_fill((best < worst)[..., None], -1e9).flatten(-2)
+        return note(3 * choice, module.top_k)  # scores are closer than logits are
 
     routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate")
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]

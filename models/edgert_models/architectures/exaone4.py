@@ -5,6 +5,8 @@ Sources: transformers' `modeling_exaone4`; llama.cpp's `models/exaone4.cpp`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgert_models.architecture import POST_NORM_NAMES, Architecture, post_norm_decoder
 from edgert_models.config import Config, decoder_sizes, windows
 from edgert_models.errors import UnsupportedError
@@ -12,19 +14,25 @@ from edgert_models.graph import Graph, Plan
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 
-_PERIOD = 4  # of the layers that see everything
+PERIOD = 4  # of the layers that see everything
 
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Exaone4ForCausalLM; a window that no layer has is refused."""
     sizes = {**decoder_sizes(c, RopeLayout.HALVES), "attention_bias": False, "output_bias": False}
-    if c.get("sliding_window"):
-        if c.get("layer_types") is None:
-            c.refuse_unless("sliding_window_pattern", ("LLLG", _PERIOD), default=_PERIOD)
-        sizes |= windows(c, period=_PERIOD)
-        if "window" not in sizes:
-            raise UnsupportedError("config.json: sliding_window without a layer of type sliding_attention")
-    return ModelSpec(architecture="exaone4", **sizes, qk_norm="head")
+    return ModelSpec(architecture="exaone4", **sizes, **window_sizes(c), qk_norm="head")
+
+
+def window_sizes(c: Config) -> dict[str, Any]:
+    """The ModelSpec fields of its windows."""
+    if not c.get("sliding_window"):
+        return {}
+    if c.get("layer_types") is None:
+        c.refuse_unless("sliding_window_pattern", ("LLLG", PERIOD), default=PERIOD)
+    sizes = windows(c, period=PERIOD)
+    if "window" not in sizes:
+        raise UnsupportedError("config.json: sliding_window without a layer of type sliding_attention")
+    return sizes
 
 
 def rope_of(spec: ModelSpec, layer: int) -> Rope | None:
@@ -46,7 +54,7 @@ ARCHITECTURE = Architecture(
     names=POST_NORM_NAMES,
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
-    window_period=_PERIOD,
+    window_period=PERIOD,
     notes="Windows, and no rope in layers without one. llama.cpp knows windows only in models of 64 layers, and loads"
     " neither a bias of the attention output nor heads that are together not as wide as the model.",
 )

@@ -19,11 +19,11 @@ _ATTENTION = "model.layers.{i}.self_attn"
 def config(c: Config) -> ModelSpec:
     """ModelSpec of HunYuanDenseV1ForCausalLM."""
     return ModelSpec(
-        architecture="hunyuan-dense", **decoder_sizes(_with_stretched_base(c), RopeLayout.HALVES), qk_norm="head"
+        architecture="hunyuan-dense", **decoder_sizes(with_stretched_base(c), RopeLayout.HALVES), qk_norm="head"
     )
 
 
-def _with_stretched_base(c: Config) -> Config:
+def with_stretched_base(c: Config) -> Config:
     """The config with the rope that it means: `dynamic` with an `alpha` is another base, and no scaling."""
     given = c.get("rope_parameters") or c.get("rope_scaling") or {}
     if not isinstance(given, Mapping) or not given.get("alpha"):

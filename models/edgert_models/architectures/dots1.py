@@ -1,0 +1,46 @@
+"""dots.llm1: Qwen3's attention; experts chosen by sigmoids and a bias, beside shared ones.
+
+Sources: transformers' `modeling_dots1`; llama.cpp's `conversion/dots1.py` and `models/dots1.cpp`.
+"""
+
+from __future__ import annotations
+
+from edgert_models.architecture import (
+    COMMON_NAMES,
+    Architecture,
+    expert_names,
+    pre_norm_decoder,
+    shared_expert_names,
+)
+from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers
+from edgert_models.errors import UnsupportedError
+from edgert_models.rope import RopeLayout
+from edgert_models.router import BIASED_SIGMOID
+from edgert_models.spec import ModelSpec
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of Dots1ForCausalLM; sliding windows are refused."""
+    if "sliding_attention" in (c.get("layer_types") or ()):
+        raise UnsupportedError("config.json: layer_types with sliding_attention are not supported for this model")
+    return ModelSpec(
+        architecture="dots1",
+        **decoder_sizes(c, RopeLayout.HALVES),
+        **expert_sizes(c, "moe_intermediate_size", biased_sigmoid(Config({"norm_topk_prob": False, **c}))),
+        **leading_dense_layers(c),
+        shared_feed_forward=c.integer("moe_intermediate_size") * c.integer("n_shared_experts"),
+        qk_norm="head",
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="dots1",
+    title="dots.llm1",
+    hf_classes=("Dots1ForCausalLM",),
+    config=config,
+    wire=pre_norm_decoder,
+    names={**COMMON_NAMES, **expert_names("mlp"), **shared_expert_names()},
+    rope_layout=RopeLayout.HALVES,
+    qk_norm="head",
+    router=BIASED_SIGMOID,
+)
