@@ -100,7 +100,8 @@ def _runs(gguf: GgufFile) -> tuple[str, int | None]:
     try:
         plan = build_plan(spec_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()}))
         check_weights(plan, GgufWeights(gguf), str(gguf.path))
-        return "yes", weight_bytes_per_token(plan, GgufWeights(gguf))
+        kept = f"; its {plan.spec.nextn} layers for multi-token prediction are kept, not run" if plan.spec.nextn else ""
+        return f"yes{kept}", weight_bytes_per_token(plan, GgufWeights(gguf))
     except UnsupportedError as error:
         return f"no: {error}", None
 

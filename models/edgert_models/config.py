@@ -158,7 +158,7 @@ def recurrent_layers(c: Config, recurrent: str) -> tuple[bool, ...]:
 
 
 def leading_dense_layers(c: Config, *, default: int = 0) -> dict[str, Any]:
-    """The same by `mlp_layer_types`, or by `first_k_dense_replace`, the number of layers before the first with experts."""
+    """The same by `mlp_layer_types`, or by `first_k_dense_replace`: the number of dense layers before those."""
     kinds, count = c.get("mlp_layer_types"), c.integer("first_k_dense_replace", default=default)
     if kinds is None:
         return sparse_layers(i >= count for i in range(layer_count(c)))

@@ -62,7 +62,8 @@ def spec_from_metadata(
     """The ModelSpec of a GGUF file, from its metadata and the shapes (outermost first) of its tensors."""
     name = architecture.name
     width = metadata.integer(f"{name}.embedding_length")
-    layers = metadata.integer(f"{name}.block_count")
+    nextn = metadata.integer(f"{name}.nextn_predict_layers", 0)
+    layers = metadata.integer(f"{name}.block_count") - nextn
     heads = metadata.integer(f"{name}.attention.head_count")
     if heads <= 0:
         raise UnsupportedError(f"{name}.attention.head_count is {heads}")
@@ -83,6 +84,7 @@ def spec_from_metadata(
         context=metadata.integer(f"{name}.context_length"),
         width=width,
         layers=layers,
+        nextn=nextn,
         heads=heads,
         kv_heads=max(kv_heads),
         head_size=head_size,
@@ -285,7 +287,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         "vocab_size": spec.vocabulary,
         "context_length": spec.context,
         "embedding_length": spec.width,
-        "block_count": spec.layers,
+        "block_count": spec.layers + spec.nextn,
         "feed_forward_length": spec.feed_forward or spec.expert_feed_forward,
         "attention.head_count": spec.heads,
         "attention.head_count_kv": spec.kv_heads,
@@ -308,6 +310,8 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         entries[_PATTERN] = list(spec.windowed)
     if spec.recurrence:
         entries |= _recurrence_entries(spec, spec.recurrence)
+    if spec.nextn:
+        entries["nextn_predict_layers"] = spec.nextn
     if spec.experts:
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used

@@ -263,7 +263,10 @@ GOLDENS = {
     "glm4moe-air": Golden(
         "Glm4Moe", {**SMALL, **BIASED, "intermediate_size": 96, "n_shared_experts": 1, "norm_topk_prob": False}
     ),
-    "solar-open": Golden("SolarOpen", {**SMALL, **BIASED, "head_dim": 32, "n_shared_experts": 1}),
+    "solar-open": Golden(
+        "SolarOpen",
+        {**SMALL, **BIASED, "head_dim": 32, "n_shared_experts": 1, **rope("default", partial_rotary_factor=1.0)},
+    ),
     "dots1": Golden(
         "Dots1",
         {

@@ -12,7 +12,7 @@ from edgert_models.metadata import metadata_from_spec
 from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, RmsNorm, Rope, Scale, Slice, SoftCap
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
-from edgert_models.router import SOFTMAX, Router
+from edgert_models.router import BIASED_SIGMOID, SOFTMAX, Router
 
 SIZES = {
     "vocab_size": 96,
@@ -34,6 +34,7 @@ DELTA = {
     "linear_num_value_heads": 6,
 }
 DELTA_EXPERTS = {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}
+BIASED = {**EXPERTS, "n_routed_experts": 8, "moe_intermediate_size": 32, "n_shared_experts": 1}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ["LlamaForCausalLM"], **SIZES, "tie_word_embeddings": True},
     "yi": {"architectures": ["LlamaForCausalLM"], **SIZES, "rope_theta": 5e6, "attention_bias": False},
@@ -212,6 +213,56 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **EXPERTS,
         "num_local_experts": 4,
         "shared_intermediate_size": 48,
+    },
+    "glm4moe": {
+        "architectures": ["Glm4MoeForCausalLM"],
+        **SIZES,
+        **BIASED,
+        "n_group": 4,
+        "topk_group": 2,
+        "use_qk_norm": True,
+        "attention_bias": True,
+    },
+    "glm4moe-air": {"architectures": ["Glm4MoeForCausalLM"], **SIZES, **BIASED, "first_k_dense_replace": 0},
+    "solar-open": {"architectures": ["SolarOpenForCausalLM"], **SIZES, **BIASED, "head_dim": 32},
+    "dots1": {"architectures": ["Dots1ForCausalLM"], **SIZES, **BIASED, "first_k_dense_replace": 1},
+    "minimax-m2": {
+        "architectures": ["MiniMaxM2ForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_local_experts": 4,
+        "head_dim": 32,
+        "rotary_dim": 16,
+        "use_mtp": True,
+    },
+    "ernie4.5-moe": {
+        "architectures": ["Ernie4_5_MoeForCausalLM"],
+        **SIZES,
+        "num_hidden_layers": 5,
+        "moe_intermediate_size": 32,
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_layer_interval": 2,
+        "moe_layer_end_index": 3,
+    },
+    "hunyuan-moe": {
+        "architectures": ["HunYuanMoEV1ForCausalLM"],
+        **SIZES,
+        "num_experts": 4,
+        "moe_topk": [2, 2],
+        "moe_intermediate_size": [96, 96],
+        "num_shared_expert": [1, 1],
+        "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0},
+    },
+    "exaone-moe": {
+        "architectures": ["ExaoneMoeForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_hidden_layers": 4,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "sliding_window": 16,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
     },
     "linear": {
         "architectures": ["LlamaForCausalLM"],
@@ -527,6 +578,23 @@ def test_dense_layers_among_sparse_ones() -> None:
     assert spec_from_config({**config, "decoder_sparse_step": 1, "mlp_only_layers": []}).sparse == ()
 
 
+def test_families_with_biased_sigmoids() -> None:
+    glm = spec_from_config(CONFIGS["glm4moe"])
+    assert glm.router == replace(BIASED_SIGMOID, groups=4, groups_used=2)
+    assert (glm.rope.dims, glm.sparse, glm.qk_norm, glm.output_bias) == (8, (False, True), "head", False)
+    air = spec_from_config(CONFIGS["glm4moe-air"])
+    assert (air.sparse, air.qk_norm, air.shared_feed_forward) == ((), None, 32)
+    solar = spec_from_config(CONFIGS["solar-open"])
+    assert (solar.architecture, solar.rope.dims, solar.sparse) == ("glm4moe", 32, ())
+    minimax = spec_from_config(CONFIGS["minimax-m2"])
+    assert (minimax.rope.dims, minimax.router.epsilon, minimax.qk_norm) == (16, 0.0, "all")
+    exaone = spec_from_config(CONFIGS["exaone-moe"])
+    assert (exaone.windowed, exaone.router.scale) == ((True, True, True, False), 2.5)
+    ernie = spec_from_config(CONFIGS["ernie4.5-moe"])
+    assert (ernie.sparse, ernie.router.scoring) == ((False, True, False, True, False), "softmax")
+    assert metadata_from_spec(ernie)["ernie4_5-moe.interleave_moe_layer_step"] == 2
+
+
 def test_routers_in_gguf() -> None:
     """What llama.cpp's converters write of a router; a count of one group, or none, leaves out none."""
     spec = replace(spec_from_config(CONFIGS["qwen3moe"]), experts=16)
@@ -624,6 +692,19 @@ def test_rope_layouts() -> None:
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
+        ("glm4moe", {"mlp_layer_types": ["dense"]}, "mlp_layer_types must say dense or sparse of every layer, not"),
+        ("glm4moe", {"topk_group": 5}, "5 groups used of 4 with 8 experts"),
+        ("dots1", {"layer_types": ["sliding_attention"] * 2}, "layer_types with sliding_attention are not supported"),
+        (
+            "minimax-m2",
+            {"qk_norm_type": "per_head"},
+            "qk_norm_type='per_head' is not supported",
+        ),
+        ("ernie4.5-moe", {"use_bias": True}, "use_bias=True is not supported"),
+        ("ernie4.5-moe", {"moe_norm_min": 1e-3}, "moe_norm_min=0.001 is not supported; supported: 1e-12"),
+        ("hunyuan-moe", {"moe_topk": [1, 2]}, "moe_topk differs by layer, which is not supported"),
+        ("hunyuan-moe", {"use_cla": True}, "use_cla=True is not supported"),
+        ("exaone-moe", {"layer_types": ["full_attention"] * 4}, "sliding_window without a layer of type sliding"),
         ("qwen3moe", {"mlp_only_layers": 1}, "mlp_only_layers must be a list, not 1"),
         ("qwen3moe", {"decoder_sparse_step": 0}, "decoder_sparse_step=0 is not supported; supported: 1 and more"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),

@@ -43,4 +43,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     router=BIASED_SIGMOID,
+    notes="Sliding windows are refused. llama.cpp wants as many key as query heads, and loads no bias of the attention "
+    "output.",
 )

@@ -48,4 +48,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
     router=ROUTER,
+    left_out=("model.mtp_",),
+    notes="Biases (`use_bias`) are refused; layers for multi-token prediction are left out, with a warning. "
+    "llama.cpp knows dense layers only before the first with experts.",
 )

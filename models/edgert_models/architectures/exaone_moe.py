@@ -53,4 +53,7 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     window_period=exaone4.PERIOD,
+    left_out=("mtp.",),
+    notes="Windows, and no rope in layers without one; layers for multi-token prediction are left out, with a warning. "
+    "llama.cpp does not load models without windows, and knows dense layers only before the first with experts.",
 )

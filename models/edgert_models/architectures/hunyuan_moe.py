@@ -55,4 +55,6 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    notes="The rope that `alpha` stretches is honoured. Layers that differ and caches shared by layers (`use_cla`) are "
+    "refused. llama.cpp loads no bias of the attention output.",
 )

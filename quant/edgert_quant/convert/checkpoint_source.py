@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from edgert_models.architecture import Architecture
 from edgert_models.errors import ConversionError
-from edgert_models.graph import Weight
+from edgert_models.graph import Plan, Weight
 from edgert_models.metadata import metadata_from_spec
+from edgert_models.nextn import OPTIONAL, nextn_weights
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config
 from edgert_models.rope import rope_factors
-from edgert_models.sources import RopeFactors
+from edgert_models.sources import RopeFactors, Stored
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
@@ -52,9 +54,11 @@ class CheckpointSource:
         self.fixed_types: dict[str, BlockType] = {}
         self.spec = replace(spec, tied=False) if wants_own_output(spec) else spec
         self.paths = tuple({tensor.file: None for tensor in self._checkpoint.tensors.values()})
-        self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
+        plan = build_plan(self.spec)
+        self.weights: dict[str, Weight] = dict(plan.weights)
         self.warnings = llama_cpp_differences(self.spec)
         self._views = open_views(self._checkpoint)
+        self._keep_nextn(architecture, plan)
         finder = Finder(self._checkpoint.folder, self._views)
         self._rows: dict[str, TensorRows] = {}
         for weight in self.weights.values():
@@ -71,6 +75,21 @@ class CheckpointSource:
         folder = self._checkpoint.folder
         self._tokenizer, warnings = tokenizer_metadata(folder, vocabulary=self.spec.vocabulary, parity=parity)
         self.warnings += warnings
+
+    def _keep_nextn(self, architecture: Architecture, plan: Plan) -> None:
+        """Layers for multi-token prediction, as many as there are, become part of the file."""
+
+        def is_there(name: str) -> bool:
+            source = architecture.source(self.spec, name)
+            return isinstance(source, Stored) and any(each in self._views for each in source.names)
+
+        if "nextn.eh_proj.weight" not in architecture.names:
+            return
+        while is_there(f"blk.{self.spec.layers + self.spec.nextn}.nextn.eh_proj.weight"):
+            found = nextn_weights(plan, self.spec.layers + self.spec.nextn)
+            kept = [weight for weight in found if not weight.name.endswith(OPTIONAL) or is_there(weight.name)]
+            self.weights |= {weight.name: weight for weight in kept}
+            self.spec = replace(self.spec, nextn=self.spec.nextn + 1)
 
     def _check_left_over(self) -> None:
         used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))

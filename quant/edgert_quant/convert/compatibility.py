@@ -8,8 +8,9 @@ from dataclasses import replace
 from edgert_models.registry import architecture_named
 from edgert_models.spec import ModelSpec
 
-_OWN_OUTPUT = ("gpt-oss", "mellum", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")  # what it reads windows of
+_OWN_OUTPUT = ("dots1", "exaone-moe", "gpt-oss", "mellum", "minimax-m2", "olmo2", "olmoe", "qwen2moe")
+_SOME_WINDOWS = ("cohere2", "exaone-moe", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")
+"""Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _UNKNOWN = ("flexolmo",)
 _READS_SCALE = ("granite", "granitemoe")  # of scores
@@ -18,12 +19,14 @@ _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "cohere2",
     "command-r",
+    "dots1",
+    "exaone4",
     "gemma",
     "gemma2",
     "gemma3",
     "glm4",
-    "exaone4",
     "hunyuan-dense",
+    "hunyuan-moe",
     "lfm2",
     "lfm2moe",
     "mellum",
@@ -63,6 +66,8 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             "llama.cpp does not scale the weights of the chosen experts to sum to one in "
             f"{spec.architecture}; this model does"
         )
+    if spec.experts and spec.router.limited and spec.router.group_best != 2:
+        found.append("llama.cpp ranks groups of experts by the sum of their best two; this model by their best")
     theirs = replace(spec.rope, beta_fast=32.0, beta_slow=1.0, truncate=True)
     if spec.rope.frequencies() != theirs.frequencies():
         found.append(
@@ -98,6 +103,12 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants an output matrix in {spec.architecture}")
     if not all(spec.sparse) and spec.architecture in _ALL_SPARSE:
         reasons.append(f"it wants experts in every layer of {spec.architecture}")
+    elif not all(spec.sparse[spec.leading_dense :]):
+        reasons.append(f"it knows dense layers of {spec.architecture} only before the first with experts")
+    if spec.architecture == "dots1" and spec.kv_heads != spec.heads:
+        reasons.append("it wants as many key as query heads in dots1")
+    if spec.architecture == "exaone-moe" and not spec.window:
+        reasons.append("it wants windows in exaone-moe")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
     if spec.architecture in ("cohere2", "exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:

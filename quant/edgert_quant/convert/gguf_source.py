@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from edgert_models.errors import ConversionError
 from edgert_models.graph import Role, Weight
+from edgert_models.nextn import nextn_weights
 from edgert_models.registry import architecture_named, build_plan, spec_from_gguf
 from numpy.typing import NDArray
 
@@ -40,7 +41,10 @@ class GgufSource:
         self.paths = self._file.paths
         self.spec = spec_from_gguf(self._file.metadata, {name: tensor.shape for name, tensor in tensors.items()})
         self.warnings = llama_cpp_differences(self.spec)
-        self.weights: dict[str, Weight] = dict(build_plan(self.spec).weights)
+        plan = build_plan(self.spec)
+        self.weights: dict[str, Weight] = dict(plan.weights)
+        for layer in range(self.spec.layers, self.spec.layers + self.spec.nextn):
+            self.weights |= {weight.name: weight for weight in nextn_weights(plan, layer) if weight.name in tensors}
         for weight in self.weights.values():
             if weight.name not in tensors:
                 raise ConversionError(f"{self._file.path}: tensor {weight.name} is missing")
