@@ -73,8 +73,8 @@ class ModelSpec:
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
     window, where it is another one. `recurrence` is that of models whose layers do not all attend. `value_length` is
     the size of a value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of
-    one product, `fused_feed_forward`: so do gates and ups. `nextn` layers for multi-token prediction follow in the file,
-    which are not run. Raises UnsupportedError naming the figure if they do not fit together.
+    one product, `fused_feed_forward`: so do gates and ups. `nextn` layers for multi-token prediction follow in the
+    file, which are not run. Raises UnsupportedError naming the figure if they do not fit together.
     """
 
     architecture: str
