@@ -378,6 +378,7 @@ async def endurance(server: Server, seconds: float, clients: int = 16) -> Trial:
         "clients": clients,
         "counts": dict(sorted(counts.items())),
         "memory_bytes": {"after a tenth": int(before), "at the end": int(after), "most": max(memory)},
+        "memory_every_twentieth": memory[:: max(1, len(memory) // 20)],
         "memory_growth": round(after / before - 1, 4),
         "settled_seconds": settled,
         "failures": failures,
