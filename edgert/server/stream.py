@@ -74,7 +74,8 @@ async def start(
     has that of the one before plus one. None is left running if one cannot begin.
     """
     seed = llm.seed if params.seed is None else params.seed
-    tokens = llm.tokenize(prompt) if isinstance(prompt, str) else prompt
+    # In a thread: of megabytes it takes a while, in which streams would stand still.
+    tokens = await run_in_threadpool(llm.tokenize, prompt) if isinstance(prompt, str) else prompt
     if params.structured_outputs is not None or (isinstance(prompt, ChatPrompt) and prompt.tools):
         await run_in_threadpool(llm.prepare, tokens, params)  # what is to be compiled holds up nobody else
     streams: list[AsyncStream] = []

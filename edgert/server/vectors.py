@@ -9,6 +9,7 @@ import numpy as np
 from edgert_models.errors import RequestError
 from fastapi import Request
 from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
 
 from edgert import LLM
 from edgert.server.stream import while_there
@@ -42,7 +43,7 @@ async def embed_each(
     async def embed() -> Embedded:
         vectors, tokens = [], 0
         for text in texts:
-            ids = llm.tokenize(text) if isinstance(text, str) else text
+            ids = await run_in_threadpool(llm.tokenize, text) if isinstance(text, str) else text
             if truncate:
                 ids = ids[: llm.context]
             tokens += len(ids)

@@ -10,13 +10,12 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.responses import Response
 
-from edgert import LLM, Chunk, Completion, SamplingParams
+from edgert import LLM, Chunk, SamplingParams
 from edgert.server.errors import Json
+from edgert.server.native.completion import ending
 from edgert.server.openai.requests import SamplingFields
 from edgert.server.stream import COMPLETION, events, whole
 from edgert.server.strict import WHOLE, Strict
-
-_STOPS = {"stop": "eos", "length": "limit"}
 
 
 class ExtraFile(Strict):
@@ -57,35 +56,10 @@ async def answer(llm: LLM, body: InfillRequest, request: Request) -> Response:
     """Fill in."""
     stream = llm.astream(body.tokens(llm), body.params())
     if not body.stream:
-        return JSONResponse(_ending(llm, done := await whole(stream, request), done.text))
+        return JSONResponse(ending(llm, await whole(stream, request)))
 
     def each(chunk: Chunk) -> list[Json]:
         said: list[Json] = [{"content": chunk.text, "stop": False}] if chunk.text else []
-        return said if stream.completion is None else [*said, _ending(llm, stream.completion, "")]
+        return said if stream.completion is None else [*said, {**ending(llm, stream.completion), "content": ""}]
 
     return events(stream, [], each, COMPLETION)
-
-
-def _ending(llm: LLM, done: Completion, content: str) -> Json:
-    computed = done.usage.prompt_tokens - done.usage.cached_tokens
-    return {
-        "content": content,
-        "stop": True,
-        "stop_type": _STOPS[done.finish_reason or "stop"],
-        "model": llm.name,
-        "tokens_predicted": done.usage.completion_tokens,
-        "tokens_evaluated": done.usage.prompt_tokens,
-        "tokens_cached": done.usage.cached_tokens,
-        "timings": {
-            **_timing("prompt", computed, done.timings.prefill),
-            **_timing("predicted", done.usage.completion_tokens, done.timings.decode),
-        },
-    }
-
-
-def _timing(name: str, tokens: int, seconds: float) -> Json:
-    return {
-        f"{name}_n": tokens,
-        f"{name}_ms": 1000 * seconds,
-        f"{name}_per_second": tokens / seconds if seconds else 0.0,
-    }

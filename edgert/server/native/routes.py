@@ -14,7 +14,7 @@ from edgert.server.counting import Served
 from edgert.server.documented import OpenAIError, errors_as, streamed
 from edgert.server.models.fleet import Fleet
 from edgert.server.models.leases import use
-from edgert.server.native import infill
+from edgert.server.native import completion, infill
 from edgert.server.native.live import glance
 from edgert.server.native.metrics import exposition
 from edgert.server.native.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
@@ -25,7 +25,7 @@ _PROMETHEUS = "text/plain; version=0.0.4"
 
 
 def native_routes(fleet: Fleet, served: Served) -> APIRouter:
-    """/health, /metrics, /slots, /live, /infill, /tokenize, /detokenize, /apply-template."""
+    """/health, /metrics, /slots, /live, /completion, /infill, /tokenize, /detokenize, /apply-template."""
     router = APIRouter(route_class=StrictRoute, tags=["native"], responses=errors_as(OpenAIError))
 
     async def seen(name: str | None) -> LLM | None:
@@ -69,10 +69,15 @@ def native_routes(fleet: Fleet, served: Served) -> APIRouter:
         llm = await use(fleet, request, body.model)
         return await infill.answer(llm, body, request)
 
+    @router.post("/completion", summary="Continue prompts, as llama.cpp's server does", responses=streamed(EVENTS))
+    async def complete(body: completion.CompletionRequest, request: Request) -> Response:
+        llm = await use(fleet, request, body.model)
+        return await completion.answer(llm, body, request)
+
     @router.post("/tokenize", summary="The tokens of a text")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
         llm = await use(fleet, request, body.model)
-        return {"tokens": body.tokens(llm)}
+        return {"tokens": await run_in_threadpool(body.tokens, llm)}
 
     @router.post("/detokenize", summary="The text of tokens")
     async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, Any]:

@@ -91,11 +91,9 @@ class StreamOptions(Strict):
     include_usage: bool = False
 
 
-class SamplingFields(StructuredFields):
-    """What chat and completion requests have in common."""
+class SamplerFields(StructuredFields):
+    """How an answer is drawn, and what ends it: SamplingParams but for their `max_tokens`, bias and logprobs."""
 
-    model: str
-    max_tokens: Count | None = None
     min_tokens: Natural | None = None
     samplers: list[str] | None = None
     temperature: Temperature | None = None
@@ -121,12 +119,32 @@ class SamplingFields(StructuredFields):
     mirostat: Annotated[int, Field(ge=0, le=2), WHOLE] | None = None
     mirostat_tau: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
     mirostat_eta: Probability | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     ignore_eos: bool | None = None
     timeout: Annotated[float, Field(ge=1e-3, le=1e6)] | None = None
     overflow: Overflow | None = None
     seed: Seed | None = None
     stop: Stop | Stops | None = None
+
+    def drawing(self, **more: Any) -> SamplingParams:
+        """SamplingParams of these fields, and `more`; RequestError names what is out of range."""
+        given = {name: value for name in _SAME if (value := getattr(self, name)) is not None}
+        if self.repeat_penalty is not None:  # llama.cpp's name
+            if self.repetition_penalty is not None:
+                raise RequestError("repeat_penalty and repetition_penalty are the same", parameter="repeat_penalty")
+            given["repetition_penalty"] = self.repeat_penalty
+        return SamplingParams(structured_outputs=self.content(), **{**given, **more})
+
+
+_SAME = {each.name for each in fields(SamplingParams)} & SamplerFields.model_fields.keys() - {"structured_outputs"}
+"""Fields that SamplingParams calls alike and takes as they are."""
+
+
+class SamplingFields(SamplerFields):
+    """What chat and completion requests have in common."""
+
+    model: str
+    max_tokens: Count | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -134,29 +152,16 @@ class SamplingFields(StructuredFields):
 
     def sampling(self, *, default_max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """The request's SamplingParams; RequestError names what is out of range."""
-        given = {name: value for name in _SAME if (value := getattr(self, name)) is not None}
-        if self.repeat_penalty is not None:  # llama.cpp's name
-            if self.repetition_penalty is not None:
-                raise RequestError("repeat_penalty and repetition_penalty are the same", parameter="repeat_penalty")
-            given["repetition_penalty"] = self.repeat_penalty
-        if self.logit_bias:
-            given["logit_bias"] = {token_id(key): bias for key, bias in self.logit_bias.items()}
-        return SamplingParams(
+        return self.drawing(
             max_tokens=self.max_tokens or default_max_tokens,
             logprobs=logprobs,
-            structured_outputs=self.content(),
-            **given,
+            logit_bias={token_id(key): bias for key, bias in (self.logit_bias or {}).items()},
         )
 
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
-
-
-_SAME = {each.name for each in fields(SamplingParams)} & SamplingFields.model_fields.keys()
-_SAME -= {"max_tokens", "logit_bias", "structured_outputs"}
-"""Fields that SamplingParams calls alike and takes as they are."""
 
 
 class ChatTemplateFields(Strict):
