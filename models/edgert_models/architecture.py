@@ -15,6 +15,7 @@ from edgert_models.sources import (
     Arranged,
     Experts,
     ExpertVectors,
+    HeadRows,
     RopeFactors,
     RotaryRows,
     Source,
@@ -39,10 +40,11 @@ class Architecture:
     `wire` builds the model. `names` maps GGUF names (after `blk.N.` inside a layer) to checkpoint names with {i} for
     the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
     holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0 for
-    none; `activation`, `layer_norm`, and `logits_divided`: by what GGUF calls logit_scale, which other families
-    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `left_out`
-    are beginnings of names of tensors that checkpoints may have and models do without. `notes` are sentences for
-    docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers differently.
+    none; `activation`, `layer_norm`; `scales_scores`: yarn scales scores of attention as well; `logits_divided`: by
+    what GGUF calls logit_scale, which other families multiply with), and the `quant_method` of checkpoints whose
+    experts keep their form in every mix. `left_out` are beginnings of names of tensors that checkpoints may have and
+    models do without. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is refused, and
+    where stock llama.cpp answers differently.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Architecture:
     activation: str = "silu"
     layer_norm: bool = False
     logits_divided: bool = False
+    scales_scores: bool = False
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is
     left_out: tuple[str, ...] = ()
     notes: str = ""
@@ -75,7 +78,7 @@ class Architecture:
         if isinstance(source, TransposedExperts | ExpertVectors):
             return replace(source, name=source.name.replace("{i}", layer))
         at_layer = tuple(text.replace("{i}", layer) for text in source.names)
-        if isinstance(source, Arranged):
+        if isinstance(source, Arranged | HeadRows):
             return replace(source, names=at_layer).of(spec)
         if isinstance(source, Experts):
             return replace(source, names=at_layer, fused=tuple(t.replace("{i}", layer) for t in source.fused))

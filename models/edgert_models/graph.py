@@ -125,10 +125,11 @@ class Graph:
         self._weight(weight, (self.spec.vocabulary, self.spec.width), Role.EMBEDDING)
         return self._add(ops.Embed, self.spec.width, weight=weight)
 
-    def rms_norm(self, x: Value, weight: str, *, groups: int = 1, rest: int = 0) -> Value:
-        """See `ops.RmsNorm`; eps is the model's."""
+    def rms_norm(self, x: Value, weight: str, *, groups: int = 1, rest: int = 0, eps: float | None = None) -> Value:
+        """See `ops.RmsNorm`; eps is the model's unless it is given."""
         self._weight(weight, (x.width // groups - rest,), Role.VECTOR)
-        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=self.spec.norm_eps, groups=groups, rest=rest)
+        eps = self.spec.norm_eps if eps is None else eps
+        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=eps, groups=groups, rest=rest)
 
     def layer_norm(self, x: Value, name: str, *, bias: bool = False) -> Value:
         """`name`.weight and, with `bias`, `name`.bias; see `ops.LayerNorm`. eps is the model's."""

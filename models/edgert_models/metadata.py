@@ -10,7 +10,7 @@ from edgert_models.architecture import Architecture
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
 from edgert_models.router import SOFTMAX, Router
-from edgert_models.spec import MAX_LAYERS, ModelSpec, Recurrence, Scales
+from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
@@ -30,6 +30,7 @@ _SSM = {
     "heads": "time_step_rank",
     "groups": "group_count",
 }
+_LOG_MULTIPLIER = "scaling.yarn_log_multiplier"  # a tenth of it, in families that scale scores
 
 
 class Metadata(Protocol):
@@ -68,8 +69,7 @@ def spec_from_metadata(
     if heads <= 0:
         raise UnsupportedError(f"{name}.attention.head_count is {heads}")
     head_size = metadata.integer(f"{name}.attention.key_length", width // heads)
-    if metadata.integer(f"{name}.attention.value_length", head_size) != head_size:
-        raise UnsupportedError(f"{name}: keys and values of different length are not supported")
+    value_size = metadata.integer(f"{name}.attention.value_length", head_size)
     if "token_embd.weight" not in shapes:
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
@@ -77,6 +77,10 @@ def spec_from_metadata(
     kv_heads = _kv_heads(metadata, name, heads, layers)
     recurrence = _recurrence(metadata, name, kv_heads)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
+    rope = _rope(architecture, metadata, head_size, shapes)
+    latent = _latent(metadata, name, head_size, value_size)
+    if latent:
+        kv_heads, head_size, value_size = [1], latent.rank + rope.dims, latent.rank
     spec = ModelSpec(
         architecture=name,
         name=metadata.string("general.name", ""),
@@ -88,7 +92,8 @@ def spec_from_metadata(
         heads=heads,
         kv_heads=max(kv_heads),
         head_size=head_size,
-        rope=_rope(architecture, metadata, head_size, shapes),
+        value_length=0 if value_size == head_size else value_size,
+        rope=rope,
         norm_eps=metadata.number(f"{name}.{_eps(architecture.layer_norm)}"),
         feed_forward=feed_forward,
         experts=experts,
@@ -114,6 +119,7 @@ def spec_from_metadata(
         activation=architecture.activation,
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
         recurrence=recurrence,
+        latent=latent,
     )
     return architecture.settle(spec)
 
@@ -211,6 +217,19 @@ def _kv_heads(metadata: Metadata, name: str, heads: int, layers: int) -> list[in
     return found
 
 
+def _latent(metadata: Metadata, name: str, key_length: int, value_length: int) -> Latent | None:
+    """What old files call the length of a key and a value is that before products are absorbed, as in `_mla` now."""
+    prefix = f"{name}.attention"
+    if f"{prefix}.kv_lora_rank" not in metadata:
+        return None
+    return Latent(
+        rank=metadata.integer(f"{prefix}.kv_lora_rank"),
+        query_rank=metadata.integer(f"{prefix}.q_lora_rank", 0),
+        key_size=metadata.integer(f"{prefix}.key_length_mla", key_length),
+        value_size=metadata.integer(f"{prefix}.value_length_mla", value_length),
+    )
+
+
 def _recurrence(metadata: Metadata, name: str, kv_heads: list[int]) -> Recurrence | None:
     attends = tuple(not count for count in kv_heads)
     if f"{name}.{_SHORT_CONV}" in metadata:
@@ -267,6 +286,7 @@ def _rope(
         beta_fast=metadata.number(f"{prefix}.scaling.yarn_beta_fast", 32.0),
         beta_slow=metadata.number(f"{prefix}.scaling.yarn_beta_slow", 1.0),
         truncate=architecture.yarn_truncate,
+        log_multiplier=metadata.number(f"{prefix}.{_LOG_MULTIPLIER}", 0.0) / 0.1 if architecture.scales_scores else 0.0,
         factors="rope_freqs.weight" in shapes,
         sections=tuple(int(each) for each in sections) if any(sections) else (),
     )
@@ -292,7 +312,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         "attention.head_count": spec.heads,
         "attention.head_count_kv": spec.kv_heads,
         "attention.key_length": spec.head_size,
-        "attention.value_length": spec.head_size,
+        "attention.value_length": spec.value_size,
         _eps(spec.layer_norm): spec.norm_eps,
         "rope.dimension_count": rope.dims,
         "rope.freq_base": rope.base,
@@ -312,6 +332,15 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         entries |= _recurrence_entries(spec, spec.recurrence)
     if spec.nextn:
         entries["nextn_predict_layers"] = spec.nextn
+    if spec.latent:
+        entries["attention.kv_lora_rank"] = spec.latent.rank
+        entries["attention.q_lora_rank"] = spec.latent.query_rank
+        entries["attention.key_length_mla"] = spec.latent.key_size
+        entries["attention.value_length_mla"] = spec.latent.value_size
+        # llama.cpp looks for these, also in a dense model.
+        entries["expert_feed_forward_length"] = spec.feed_forward
+        entries["expert_shared_count"] = 0
+        entries["leading_dense_block_count"] = spec.leading_dense
     if spec.experts:
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used
@@ -328,4 +357,6 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
     if rope.scaling == "yarn":
         entries["rope.scaling.yarn_beta_fast"] = rope.beta_fast
         entries["rope.scaling.yarn_beta_slow"] = rope.beta_slow
+    if rope.log_multiplier:
+        entries[f"rope.{_LOG_MULTIPLIER}"] = 0.1 * rope.log_multiplier
     return {f"{name}.{key}": value for key, value in entries.items()}

@@ -9,6 +9,7 @@ from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
     cohere,
     cohere2,
+    deepseek2,
     dots1,
     ernie4_5,
     ernie4_5_moe,
@@ -60,6 +61,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         mixtral,
         cohere,
         cohere2,
+        deepseek2,
         ernie4_5,
         exaone4,
         flex_olmo,

@@ -29,11 +29,12 @@ class Rope:
 
     `base` is theta, `dims` the rotated elements of each head, `scaling` one of none, linear, yarn. `factor` stretches
     the context (linear, yarn). `attention_factor` multiplies the method's own magnitude. `truncate` rounds the pairs
-    between which yarn interpolates outwards to whole ones. `factors` says that the file has a tensor
-    `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method). With the scaling longrope
-    it has two: `rope_factors_short.weight` for contexts within the original one, `rope_factors_long.weight` for others.
-    `sections` count the pairs of each dimension where positions have several, which for text are one: they are only
-    kept for other programs.
+    between which yarn interpolates outwards to whole ones. `log_multiplier` is of models whose scores of attention yarn
+    scales as well (`score_factor`): where it is not 0, `attention_factor` is all of the magnitude. `factors` says that
+    the file has a tensor `rope_freqs.weight` [dims/2] whose entries divide the frequencies (the llama3 method). With
+    the scaling longrope it has two: `rope_factors_short.weight` for contexts within the original one,
+    `rope_factors_long.weight` for others. `sections` count the pairs of each dimension where positions have several,
+    which for text are one: they are only kept for other programs.
     """
 
     base: float = 10000.0
@@ -46,6 +47,7 @@ class Rope:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     truncate: bool = True
+    log_multiplier: float = 0.0
     factors: bool = False
     sections: tuple[int, ...] = ()
 
@@ -72,17 +74,49 @@ class Rope:
 
     def magnitude(self) -> float:
         """The factor on cosine and sine."""
-        if self.scaling == "yarn" and self.factor > 1.0:
-            return self.attention_factor * (1.0 + 0.1 * math.log(self.factor))
+        if self.scaling == "yarn" and not self.log_multiplier:
+            return self.attention_factor * _yarn_magnitude(self.factor, 1.0)
         return self.attention_factor
+
+    def score_factor(self) -> float:
+        """The factor on scores of attention in models that scale these as well, of turned elements and of others.
+
+        Source: llama.cpp's `models/deepseek2.cpp`, which knows no other way to say it.
+        """
+        return (self.magnitude() * _yarn_magnitude(self.factor, self.log_multiplier)) ** 2
 
     def unscaled(self) -> Rope:
         """The same for the context that the model was first trained on."""
-        return replace(self, scaling="none", factor=1.0, attention_factor=1.0)
+        return replace(self, scaling="none", factor=1.0, attention_factor=1.0, log_multiplier=0.0)
 
     def _turns_to_pair(self, turns: float) -> float:
         """The (fractional) pair that turns this many times within the original context."""
         return self.dims * math.log(self.original_context / (turns * 2.0 * math.pi)) / (2.0 * math.log(self.base))
+
+
+def _yarn_magnitude(factor: float, multiplier: float) -> float:
+    """What yarn makes of a context that is stretched by a factor."""
+    return 1.0 + 0.1 * multiplier * math.log(factor) if factor > 1.0 else 1.0
+
+
+def with_scaled_scores(rope: Rope, config: Mapping[str, Any]) -> Rope:
+    """The same for models whose scores are multiplied by yarn's magnitude for `mscale_all_dim`, squared, or by nothing
+    where there is none. Source: `yarn_apply_mscale` in transformers' `modeling_deepseek_v2`.
+    """
+    if rope.scaling != "yarn" or rope.factor <= 1.0:
+        return rope
+    given = _parameters(config)
+    every = _number(given, "mscale_all_dim") if given.get("mscale_all_dim") else 0.0
+    magnitude, wanted = rope.magnitude(), _yarn_magnitude(rope.factor, every)
+    multiplier = (wanted / magnitude - 1.0) / (0.1 * math.log(rope.factor))
+    return replace(rope, attention_factor=magnitude, log_multiplier=multiplier) if multiplier else rope
+
+
+def _parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(given, Mapping):
+        raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
+    return given
 
 
 def rope_from_config(
@@ -92,9 +126,7 @@ def rope_from_config(
 
     GGUF files do not say whether yarn truncates: it is the family's convention, and a config that differs is refused.
     """
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(given, Mapping):
-        raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
+    given = _parameters(config)
     kind = str(given.get("rope_type", given.get("type", "default")))
     base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
     share = _number(given, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
@@ -121,13 +153,14 @@ def rope_from_config(
         return Rope(base=base, dims=dims, layout=layout, original_context=context, factors=True)
     if kind == "linear":
         return Rope(base=base, dims=dims, layout=layout, scaling="linear", factor=factor)
-    if given.get("mscale") or given.get("mscale_all_dim"):
-        raise UnsupportedError("yarn rope scaling with mscale or mscale_all_dim is not supported")
     truncate = given.get("truncate") is not False
     if truncate is not yarn_truncate:
         found = "true" if truncate else "false"
         raise UnsupportedError(f"yarn rope scaling with truncate={found} is not supported for this model")
-    natural = 1.0 + 0.1 * math.log(factor) if factor > 1.0 else 1.0
+    usual = natural = _yarn_magnitude(factor, 1.0)
+    if given.get("mscale") and given.get("mscale_all_dim"):
+        scale, every = (_number(given, key) for key in ("mscale", "mscale_all_dim"))
+        usual = _yarn_magnitude(factor, scale) / _yarn_magnitude(factor, every)
     return Rope(
         base=base,
         dims=dims,
@@ -135,7 +168,7 @@ def rope_from_config(
         scaling="yarn",
         factor=factor,
         original_context=context,
-        attention_factor=_number(given, "attention_factor", natural) / natural,
+        attention_factor=_number(given, "attention_factor", usual) / natural,
         beta_fast=_number(given, "beta_fast", 32.0),
         beta_slow=_number(given, "beta_slow", 1.0),
         truncate=truncate,

@@ -117,4 +117,22 @@ class ExpertVectors:
     parts: int = 1
 
 
-Source = Stored | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors
+@dataclass(frozen=True, slots=True)
+class HeadRows:
+    """Of a tensor [heads · size, in], each of whose heads has `first` rows for keys and then rows for values: either
+    these, head by head, or those, each head's matrix transposed.
+    """
+
+    names: tuple[str, ...]
+    keys: bool
+    first: int = 0
+    size: int = 0
+
+    def of(self, spec: ModelSpec) -> HeadRows:
+        """With the sizes of a model's heads."""
+        assert spec.latent is not None
+        first = spec.latent.key_size - spec.rope.dims
+        return replace(self, first=first, size=first + spec.latent.value_size)
+
+
+Source = Stored | HeadRows | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors

@@ -46,6 +46,20 @@ class Recurrence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latent:
+    """Latent attention: keys and values of all heads are made of a latent of `rank` elements, queries of one of
+    `query_rank` (0: of the layer's input). A head's query and key have `key_size` elements, of which rope turns the
+    last, and its value has `value_size`. (Where these products are absorbed, attention sees keys of `head_size`, the
+    latent and the turned elements, and values of `value_length`, the latent.)
+    """
+
+    rank: int
+    query_rank: int = 0
+    key_size: int
+    value_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scales:
     """Factors on embeddings, on what a layer adds to its input, and on scores of attention (None: 1 / √head_size); what
     logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`). None for none.
@@ -114,6 +128,7 @@ class ModelSpec:
     fused_attention: bool = False
     fused_feed_forward: bool = False
     recurrence: Recurrence | None = None
+    latent: Latent | None = None
 
     def __post_init__(self) -> None:
         sizes = {
@@ -143,6 +158,14 @@ class ModelSpec:
             count, fault = len(self.recurrence.layers), self.recurrence.fault()
             self._require(count == self.layers, f"{count} layers with or without a state")
             self._require(not fault, fault)
+        if self.latent:
+            for key, value in vars(self.latent).items():
+                self._require((0 if key == "query_rank" else 1) <= value < _LIMIT, f"the latent's {key} is {value}")
+            self._require(self.rope.dims < self.latent.key_size, f"keys of {self.latent.key_size} are all rotated")
+            largest = self.heads * max(self.latent.key_size, self.latent.value_size)
+            self._require(largest < _LIMIT, "heads times the latent's key_size is out of range")
+            absorbed = (1, self.latent.rank + self.rope.dims, self.latent.rank)
+            self._require((self.kv_heads, self.head_size, self.value_size) == absorbed, "heads are not the latent's")
         if self.experts:
             self._require(self.experts <= _MAX_EXPERTS, f"experts is {self.experts}")
             self._require(0 < self.experts_used <= self.experts, f"{self.experts_used} experts used of {self.experts}")

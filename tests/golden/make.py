@@ -168,6 +168,22 @@ def delta_net(**changes: Any) -> dict[str, Any]:
 
 DELTA_EXPERTS = {**EXPERTS, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32}
 MROPE = rope("default", partial_rotary_factor=0.5, mrope_section=[2, 1, 1], mrope_interleaved=True)
+
+
+def latent(**changes: Any) -> dict[str, Any]:
+    """Latent attention, a dense layer, and one with experts and shared ones."""
+    heads = {"kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 24}
+    experts = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "n_shared_experts": 2}
+    own = {"num_key_value_heads": 4, "intermediate_size": 80, "q_lora_rank": None, "first_k_dense_replace": 1}
+    return {**SMALL, **heads, **experts, **own, **changes}
+
+
+def deepseek_yarn(scale: float) -> dict[str, Any]:
+    """As DeepSeek's configs have it."""
+    every = {"mscale": scale, "mscale_all_dim": scale, "original_max_position_embeddings": 16}
+    return rope("yarn", factor=4.0, beta_fast=32.0, beta_slow=1.0, **every)
+
+
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
@@ -191,6 +207,8 @@ POST_NORM = {"post_attention_layernorm": 0.15, "post_feedforward_layernorm": 0.1
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 BIASED = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "n_shared_experts": 2}
 GROUPS = {"n_group": 4, "topk_group": 2}
+# The latent's norm makes keys large: scores are sharp anyway.
+LATENT_GAINS = {"q_proj": 0.7, "q_b_proj": 0.7, "kv_b_proj": 0.7, "kv_a_layernorm": 0.7}
 GOLDENS = {
     "qwen3moe": Golden("Qwen3Moe", qwen3moe()),
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
@@ -329,6 +347,35 @@ GOLDENS = {
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
     ),
+    "deepseek-v2": Golden("DeepseekV2", latent(**deepseek_yarn(0.707)), gains=LATENT_GAINS),
+    "deepseek-v2-groups": Golden(
+        "DeepseekV2",
+        latent(
+            q_lora_rank=24,
+            topk_method="group_limited_greedy",
+            n_group=4,
+            topk_group=2,
+            routed_scaling_factor=2.0,
+            **rope("yarn", factor=4.0, original_max_position_embeddings=16),
+        ),
+        gains=LATENT_GAINS,
+    ),
+    "deepseek-v3": Golden(
+        "DeepseekV3",
+        latent(q_lora_rank=32, n_group=4, topk_group=2, qk_rope_head_dim=32, v_head_dim=32, **deepseek_yarn(1.0)),
+        gains=LATENT_GAINS,
+    ),
+    "moonlight": Golden(
+        "DeepseekV3",
+        latent(n_group=1, topk_group=1, routed_scaling_factor=2.446, first_k_dense_replace=0, n_shared_experts=1),
+        gains=LATENT_GAINS,
+    ),
+    "glm4-moe-lite": Golden(
+        "Glm4MoeLite",
+        latent(q_lora_rank=24, kv_lora_rank=24, v_head_dim=40, n_shared_experts=1, num_experts_per_tok=2),
+        gains=LATENT_GAINS,
+    ),
+    "youtu": Golden("Youtu", latent(q_lora_rank=32, tie_word_embeddings=True), gains=LATENT_GAINS),
     "olmoe": Golden(
         "Olmoe",
         {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 32, "norm_topk_prob": False},
@@ -505,18 +552,18 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
         matrix = next(part for part in (module, *module.children()) if hasattr(part, "weight"))
         logits = torch.nn.functional.linear(inputs[0], matrix.weight, getattr(matrix, "bias", None)).flatten(0, -2)
         bias = selection_bias(module, inputs)
-        if bias is None:
-            return note(logits, module.top_k)
-        scores = logits.softmax(-1) if hasattr(module, "moe_statics") else logits.sigmoid()
-        choice = scores + bias.flatten()
-        groups, kept = getattr(module, "num_group", 1), getattr(module, "topk_group", 1)
+        choice, group_best, steepness = logits, 1, 1
+        if bias is not None:
+            scores = logits.softmax(-1) if hasattr(module, "moe_statics") else logits.sigmoid()
+            choice, group_best, steepness = scores + bias.flatten(), 2, 3  # scores are closer than logits are
+        groups, kept = getattr(module, "num_group", None) or 1, getattr(module, "topk_group", None) or 1
         if kept < groups:
             by_group = choice.unflatten(-1, (groups, -1))
-            best = by_group.topk(2).values.sum(-1)
+            best = by_group.topk(group_best).values.sum(-1)
             note(best, kept)
             worst = best.topk(kept).values[:, -1:]
             choice = by_group.masked_fill((best < worst)[..., None], -1e9).flatten(-2)
-        return note(3 * choice, module.top_k)  # scores are closer than logits are
+        note(steepness * choice, module.top_k)
 
     routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate")
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]

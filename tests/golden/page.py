@@ -39,7 +39,7 @@ Honoured in all of them: grouped queries, head sizes that are not width / heads,
 one.
 
 Refused by name in all of them: rope scaling dynamic and longrope, activations other than SiLU where nothing else is
-said, yarn with `mscale`, and yarn whose `truncate` is not that of the family (false in gpt-oss, true elsewhere).
+said, and yarn whose `truncate` is not that of the family (false in gpt-oss, true elsewhere).
 
 ## In stock llama.cpp
 `edgert convert` warns where llama.cpp would answer differently, or not load the file; the notes above say of what.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from edgert_models.errors import ConversionError, UnsupportedError
 from edgert_models.graph import Weight
-from edgert_models.sources import Arranged, Experts, ExpertVectors, RotaryRows, Stored, TransposedExperts
+from edgert_models.sources import Arranged, Experts, ExpertVectors, HeadRows, RotaryRows, Stored, TransposedExperts
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
@@ -189,6 +189,20 @@ class FusedRows(TensorRows):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransposedHeads(TensorRows):
+    """The first `rows` of every `stride` rows, as columns of a matrix of `row_group` rows."""
+
+    rows: int
+    stride: int
+    whole: ClassVar[bool] = False
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`; the whole matrix."""
+        matrix = take(self.views[0], start // self.row_group * self.stride, self.rows)
+        return np.ascontiguousarray(matrix.T)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EveryRows(TensorRows):
     """Rows `part`, part + parts, … of one tensor."""
 
@@ -248,13 +262,17 @@ class Finder:
     views: Mapping[str, View]
 
     def find(
-        self, weight: Weight, source: Stored | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors
+        self,
+        weight: Weight,
+        source: Stored | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | HeadRows,
     ) -> TensorRows:
         """Where the checkpoint has a weight."""
         if isinstance(source, Experts):
             return self._experts(weight, source)
         if isinstance(source, TransposedExperts):
             return self._transposed(weight, source)
+        if isinstance(source, HeadRows):
+            return self._head_rows(weight, source)
         if isinstance(source, ExpertVectors):
             experts, width = weight.shape
             vectors = (self._checked(weight, (source.name,), (experts, source.parts * width)),)
@@ -295,6 +313,14 @@ class Finder:
                 views = tuple(self._checked(weight, (name,), (out, width)) for name in names)
                 return ExpertRows(views=views, rows=out)
         raise self._missing(weight, (*(name.replace("{e}", "0") for name in source.names), *source.fused))
+
+    def _head_rows(self, weight: Weight, source: HeadRows) -> TensorRows:
+        heads, out, width = weight.shape
+        rank = out if source.keys else width
+        views = (self._checked(weight, source.names, (heads * source.size, rank)),)
+        if source.keys:
+            return TransposedHeads(views=views, row_group=out, rows=width, stride=source.size)
+        return FusedRows(views=views, rows=out, stride=source.size, offset=source.first)
 
     def _transposed(self, weight: Weight, source: TransposedExperts) -> TensorRows:
         experts, out, width = weight.shape

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ def test_specification_survives(name: str, tmp_path: Path) -> None:
         assert next(iter(file.tensors)) == "token_embd.weight"
         assert again.rope.frequencies() == pytest.approx(spec.rope.frequencies(), rel=1e-6)
         assert again.norm_eps == pytest.approx(spec.norm_eps, rel=1e-6)
-        for field in ("heads", "kv_heads", "head_size", "window", "tied", "router", "experts", "qk_norm"):
+        assert again.rope.magnitude() == pytest.approx(spec.rope.magnitude(), rel=1e-6)
+        assert again.rope.score_factor() == pytest.approx(spec.rope.score_factor(), rel=1e-6)
+        assert again.router.scale == pytest.approx(spec.router.scale, rel=1e-6)
+        again = replace(again, router=replace(again.router, scale=spec.router.scale))
+        sizes = ("heads", "kv_heads", "head_size", "value_size", "latent", "experts")
+        for field in (*sizes, "window", "tied", "router", "qk_norm"):
             assert getattr(again, field) == getattr(spec, field), field
 
 

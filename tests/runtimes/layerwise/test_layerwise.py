@@ -11,7 +11,7 @@ from edgert_models.errors import BackendError
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
-from edgert_models.spec import ModelSpec, Recurrence, Scales
+from edgert_models.spec import Latent, ModelSpec, Recurrence, Scales
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile
@@ -62,6 +62,14 @@ SPECS = {
         "experts": 0,
         "qk_norm": "head",
         "recurrence": Recurrence(layers=(True, False), kernel=3),
+    },
+    "latent": {
+        "architecture": "deepseek2",
+        "kv_heads": 1,
+        "head_size": 24,
+        "value_length": 16,
+        "rope": Rope(dims=8, layout=RopeLayout.INTERLEAVED),
+        "latent": Latent(rank=16, query_rank=12, key_size=20, value_size=10),
     },
     "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }

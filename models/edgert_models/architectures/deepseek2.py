@@ -1,0 +1,168 @@
+"""DeepSeek-V2 and V3, and what is built alike: latent attention, and experts beside shared ones.
+
+Keys and values of all heads are products of one latent of a position. A head's product for keys is done to its query
+instead, and that for values to what attention gives (so they are called absorbed): attention has one head of keys, the
+latent and beside it a part that rope turns, and values are the latent. Sources: DeepSeek-V2 (arXiv 2405.04434);
+transformers' `modeling_deepseek_v2`, `modeling_deepseek_v3`, `modeling_glm4_moe_lite` and `modeling_youtu`;
+llama.cpp's `conversion/deepseek.py` and `models/deepseek2.cpp` for the names in GGUF.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edgert_models.architecture import (
+    COMMON_NAMES,
+    Architecture,
+    embedded,
+    expert_names,
+    feed_forward,
+    norm,
+    predict,
+    residual,
+    shared_expert_names,
+    stored,
+)
+from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, mlp_layers, sparse_layers
+from edgert_models.graph import Graph, Plan
+from edgert_models.nextn import NEXTN_NAMES
+from edgert_models.ops import Value
+from edgert_models.rope import RopeLayout, with_scaled_scores
+from edgert_models.router import Router
+from edgert_models.sources import HeadRows
+from edgert_models.spec import Latent, ModelSpec
+
+_ATTENTION = "model.layers.{i}.self_attn"
+_LATENT_EPS = 1e-6
+"""That of the norms of latents, whatever the model's is."""
+_UNSAID = Router(normalize=False, group_best=1)
+"""DeepSeek-V2's."""
+
+
+def config(c: Config) -> ModelSpec:
+    """ModelSpec of any of the classes; biases, and rope with pairs in halves, are refused."""
+    for key in ("attention_bias", "mlp_bias"):
+        c.refuse_unless(key, (False,), default=False)
+    c.refuse_unless("rope_interleave", (True,), default=True)
+    c.refuse_unless("moe_layer_freq", (1,), default=1)
+    rotated, rank = c.integer("qk_rope_head_dim"), c.integer("kv_lora_rank")
+    sizes = decoder_sizes(Config({**c, "head_dim": rotated}), RopeLayout.INTERLEAVED)
+    latent = Latent(
+        rank=rank,
+        query_rank=c.integer("q_lora_rank", default=0),
+        key_size=c.integer("qk_nope_head_dim") + rotated,
+        value_size=c.integer("v_head_dim"),
+    )
+    sizes |= {
+        "kv_heads": 1,
+        "head_size": rank + rotated,
+        "value_length": rank,
+        "rope": with_scaled_scores(sizes["rope"], c),
+    }
+    return ModelSpec(architecture="deepseek2", **sizes, **_experts(c), latent=latent)
+
+
+def _experts(c: Config) -> dict[str, Any]:
+    """The ModelSpec fields of experts, nothing for a dense model."""
+    kind = str(c["architectures"][0])
+    if kind.startswith("Youtu"):
+        return {"router": _UNSAID}
+    if kind.startswith("DeepseekV2"):
+        limited = c.get("topk_method") == "group_limited_greedy"
+        c.refuse_unless("topk_method", ("greedy", "group_limited_greedy"), default="greedy")
+        c.refuse_unless("scoring_func", ("softmax",), default="softmax")
+        router = _UNSAID
+    else:
+        limited = True
+        c.refuse_unless("topk_method", ("noaux_tc",), default="noaux_tc")
+        c.refuse_unless("scoring_func", ("sigmoid",), default="sigmoid")
+        router = Router(scoring="sigmoid", normalize=c.boolean("norm_topk_prob", True), bias=True)
+    groups = c.integer("n_group", default=1) if limited else 1
+    router = replace(
+        router,
+        scale=c.number("routed_scaling_factor", default=1.0),
+        groups=groups,
+        groups_used=c.integer("topk_group", default=groups) if limited else 1,
+    )
+    width = c.integer("moe_intermediate_size")
+    if "mlp_layer_types" in c:
+        sparse = mlp_layers(c)
+    else:
+        dense = c.integer("first_k_dense_replace", default=0)
+        sparse = sparse_layers(i >= dense for i in range(layer_count(c)))
+    return {
+        **expert_sizes(c, "moe_intermediate_size", router),
+        **sparse,
+        "shared_feed_forward": width * c.integer("n_shared_experts", default=0),
+    }
+
+
+def settle(spec: ModelSpec) -> ModelSpec:
+    """Files do not say how groups are ranked, and old ones not that experts with a bias are chosen by sigmoids."""
+    scoring = "sigmoid" if spec.router.bias else spec.router.scoring
+    return replace(spec, router=replace(spec.router, scoring=scoring, group_best=2 if scoring == "sigmoid" else 1))
+
+
+def attention(g: Graph, x: Value, block: str) -> Value:
+    """Latent attention, with the products of heads absorbed."""
+    s = g.spec
+    latent = s.latent
+    assert latent is not None
+    rotated = s.rope.dims
+    plain = latent.key_size - rotated
+    q, name = x, f"{block}.attn_q"
+    if latent.query_rank:
+        q = g.linear(x, f"{block}.attn_q_a", latent.query_rank)
+        q, name = g.rms_norm(q, f"{block}.attn_q_a_norm.weight", eps=_LATENT_EPS), f"{block}.attn_q_b"
+    q = g.rope(g.linear(q, name, s.heads * latent.key_size), s.heads, s.rope, first=plain)
+    q = g.head_linear(q, f"{block}.attn_k_b.weight", s.heads, latent.rank, rest=rotated)
+    k = g.linear(x, f"{block}.attn_kv_a_mqa", s.head_size)
+    k = g.rms_norm(k, f"{block}.attn_kv_a_norm.weight", rest=rotated, eps=_LATENT_EPS)
+    k = g.rope(k, 1, s.rope, first=latent.rank)
+    y = g.attend(q, k, None, scale=latent.key_size**-0.5 * s.rope.score_factor())
+    y = g.head_linear(y, f"{block}.attn_v_b.weight", s.heads, latent.value_size)
+    return g.linear(y, f"{block}.attn_output", s.width)
+
+
+def wire(g: Graph) -> Plan:
+    """The wiring of `pre_norm_decoder`, with latent attention."""
+    x = embedded(g)
+    for i in range(g.spec.layers):
+        block = f"blk.{i}"
+        x = residual(g, x, attention(g, norm(g, x, f"{block}.attn_norm"), block))
+        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.ffn_norm"), i))
+    return predict(g, x)
+
+
+ARCHITECTURE = Architecture(
+    name="deepseek2",
+    title="DeepSeek-V2, V3 and R1, Kimi-K2, Moonlight, GLM-4.7-Flash, Youtu-LLM",
+    hf_classes=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeLiteForCausalLM", "YoutuForCausalLM"),
+    config=config,
+    wire=wire,
+    names={
+        **COMMON_NAMES,
+        **expert_names("mlp"),
+        **shared_expert_names(),
+        **NEXTN_NAMES,
+        **stored(
+            attn_q_a=f"{_ATTENTION}.q_a_proj",
+            attn_q_a_norm=f"{_ATTENTION}.q_a_layernorm",
+            attn_q_b=f"{_ATTENTION}.q_b_proj",
+            attn_kv_a_mqa=f"{_ATTENTION}.kv_a_proj_with_mqa",
+            attn_kv_a_norm=f"{_ATTENTION}.kv_a_layernorm",
+        ),
+        "attn_k_b.weight": HeadRows((f"{_ATTENTION}.kv_b_proj.weight",), keys=True),
+        "attn_v_b.weight": HeadRows((f"{_ATTENTION}.kv_b_proj.weight",), keys=False),
+    },
+    rope_layout=RopeLayout.INTERLEAVED,
+    checkpoint_layout=RopeLayout.INTERLEAVED,
+    router=_UNSAID,
+    scales_scores=True,
+    settle=settle,
+    notes="The cache holds a latent a position, keys and values in one. Yarn's `mscale` and `mscale_all_dim` are "
+    "honoured, `attention_bias` and `rope_interleave: false` refused. Norms of latents have an epsilon of 1e-6, as in "
+    "`transformers`; llama.cpp takes the model's there, and ranks groups of experts by the two best of each, also in "
+    "DeepSeek-V2, which ranks them by the best.",
+)
