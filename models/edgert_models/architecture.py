@@ -39,12 +39,12 @@ class Architecture:
     `config` makes a ModelSpec of a config.json, `settle` of what a GGUF file says one with what it leaves unsaid.
     `wire` builds the model. `names` maps GGUF names (after `blk.N.` inside a layer) to checkpoint names with {i} for
     the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
-    holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0 for
-    none; `activation`, `layer_norm`; `scales_scores`: yarn scales scores of attention as well; `logits_divided`: by
-    what GGUF calls logit_scale, which other families multiply with), and the `quant_method` of checkpoints whose
-    experts keep their form in every mix. `left_out` are beginnings of names of tensors that checkpoints may have and
-    models do without. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is refused, and
-    where stock llama.cpp answers differently.
+    holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0
+    for none; `activation`; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn
+    scales scores of attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families
+    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `left_out` are
+    beginnings of names of tensors that checkpoints may have and models do without. `notes` are sentences for
+    docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers differently.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Architecture:
     quantized: tuple[str, ...] = ()
     activation: str = "silu"
     layer_norm: bool = False
+    rms_norm_wins: bool = False
     logits_divided: bool = False
     scales_scores: bool = False
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is

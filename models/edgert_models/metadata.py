@@ -12,6 +12,7 @@ from edgert_models.rope import Rope
 from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
+_ALWAYS_SAYS = ("cohere2moe",)  # how experts are scored, and how many layers are dense: llama.cpp asks for both
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
@@ -77,6 +78,8 @@ def spec_from_metadata(
     kv_heads = _kv_heads(metadata, name, heads, layers)
     recurrence = _recurrence(metadata, name, kv_heads)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
+    rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
+    layer_norm = architecture.layer_norm and not rms_norm
     rope = _rope(architecture, metadata, head_size, shapes)
     latent = _latent(metadata, name, head_size, value_size)
     if latent:
@@ -94,7 +97,7 @@ def spec_from_metadata(
         head_size=head_size,
         value_length=0 if value_size == head_size else value_size,
         rope=rope,
-        norm_eps=metadata.number(f"{name}.{_eps(architecture.layer_norm)}"),
+        norm_eps=metadata.number(f"{name}.{_eps(layer_norm)}"),
         feed_forward=feed_forward,
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
@@ -111,7 +114,7 @@ def spec_from_metadata(
         output_bias="blk.0.attn_output.bias" in shapes,
         feed_forward_bias="blk.0.ffn_up.bias" in shapes,
         scales=_scales(architecture, metadata),
-        layer_norm=architecture.layer_norm,
+        layer_norm=layer_norm,
         norm_bias="output_norm.bias" in shapes,
         logits_bias="output.bias" in shapes,
         fused_attention="blk.0.attn_qkv.weight" in shapes and recurrence is None,
@@ -192,12 +195,13 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
         entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
         if not spec.shared_gate:
             entries["expert_shared_count"] = 1 if rest else shared
-    if spec.leading_dense:
+    if spec.leading_dense or spec.architecture in _ALWAYS_SAYS:
         entries["leading_dense_block_count"] = spec.leading_dense
     if spec.architecture in _NAMES_STEP:
         sparse = [i for i in range(spec.layers) if spec.has_experts(i)]
         entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else 1
-    if replace(router, normalize=True) != SOFTMAX or "expert_shared_count" in entries:
+    unusual = replace(router, normalize=True) != SOFTMAX or spec.architecture in _ALWAYS_SAYS
+    if unusual or "expert_shared_count" in entries:
         entries["expert_gating_func"] = next(key for key, value in _GATING.items() if value == router.scoring)
         entries["expert_weights_scale"] = router.scale
     if router.groups > 1:

@@ -26,7 +26,6 @@ NEEDS: Mapping[str, str] = {
     "BailingMoeForCausalLM": _SHARED,
     "BailingMoeV2ForCausalLM": f"{_SIGMOID}, and {_SHARED}",
     "BeamForCausalLM": f"{_SIGMOID}, queries scaled by a power of the position, and attention whose result has a gate",
-    "Cohere2MoeForCausalLM": "attention and experts side by side, after one layer norm",
     "DbrxForCausalLM": "layer norms, and clipped queries, keys and values",
     "DeepseekForCausalLM": f"dense layers before the sparse ones, and {_SHARED}",
     "DeepseekV32ForCausalLM": f"{_LATENT}, and {_INDEXER}",

@@ -9,6 +9,7 @@ from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
     cohere,
     cohere2,
+    cohere2moe,
     deepseek2,
     dots1,
     ernie4_5,
@@ -61,6 +62,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         mixtral,
         cohere,
         cohere2,
+        cohere2moe,
         deepseek2,
         ernie4_5,
         exaone4,

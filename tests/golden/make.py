@@ -85,6 +85,19 @@ def mellum(base: float, **changes: Any) -> dict[str, Any]:
     return {**qwen3moe(head_dim=16), **kinds, "intermediate_size": 48, **changes}
 
 
+def cohere2moe(**changes: Any) -> dict[str, Any]:
+    """A dense layer without a window, and a sparse one with one."""
+    experts = {
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "intermediate_size": 32,
+        "prefix_dense_intermediate_size": 48,
+    }
+    kinds = {"layer_types": ["full_attention", "sliding_attention"], "mlp_layer_types": ["dense", "sparse"]}
+    own = {"sliding_window": 5, "head_dim": 16, "tie_word_embeddings": False}
+    return {**cohere(), **experts, **kinds, **own, **changes}
+
+
 def phi3(original: int, **changes: Any) -> dict[str, Any]:
     """Rope of three quarters of each head, scaled in one way up to the original context and in another beyond."""
     factors = {"short_factor": [1.0 + 0.1 * i for i in range(9)], "long_factor": [2.0 + 3.0 * i for i in range(9)]}
@@ -399,6 +412,11 @@ GOLDENS = {
     "gpt-oss-mxfp4": Golden("GptOss", gpt_oss(**ALL_PAIRS), mxfp4=True, gains=GPT_OSS_GAINS),
     "command-r": Golden("Cohere", cohere(rope_theta=100.0)),
     "cohere2": Golden("Cohere2", cohere(sliding_window=5, layer_types=["full_attention", "sliding_attention"])),
+    "cohere2moe": Golden("Cohere2Moe", cohere2moe(rms_norm_eps=None, expert_selection_fn="sigmoid")),
+    "cohere2moe-shared": Golden(
+        "Cohere2Moe",
+        cohere2moe(num_shared_experts=2, rms_norm_eps=1e-5, mlp_layer_types=["sparse", "sparse"]),
+    ),
     "mellum": Golden("Mellum", mellum(10000.0)),
     "mellum-dense": Golden("Mellum", mellum(100.0, mlp_layer_types=["dense", "sparse"])),
     "phi3": Golden("Phi3", phi3(1024, max_position_embeddings=4096)),

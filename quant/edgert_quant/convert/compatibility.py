@@ -9,7 +9,7 @@ from edgert_models.registry import architecture_named
 from edgert_models.spec import ModelSpec
 
 _OWN_OUTPUT = ("dots1", "exaone-moe", "gpt-oss", "mellum", "minimax-m2", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("cohere2", "exaone-moe", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")
+_SOME_WINDOWS = ("cohere2", "cohere2moe", "exaone-moe", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")
 """Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _UNKNOWN = ("flexolmo",)
@@ -18,6 +18,7 @@ _ALL_SPARSE = ("mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "cohere2",
+    "cohere2moe",
     "command-r",
     "dots1",
     "exaone4",
