@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,6 +38,7 @@ from edgert.engine.sampling import Breakers
 from edgert.engine.structured import StructuredOutputs
 from edgert.engine.worker import Room
 from edgert.pooling import pooling_of
+from edgert.ranking import Ranker
 from edgert.reader import Reader
 from edgert.recommended import recommended
 from edgert.resolve import resolve_model
@@ -114,6 +115,7 @@ class LLM:
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._pool = pooling_of(metadata)
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
+            self._ranker = cache(partial(Ranker.from_gguf, file, self._tokenizer, self.spec.width))
             self._breakers = _breakers(self._tokenizer)
             self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
             self._infill = None if self._tokenizer is None else Infill.from_gguf(metadata, self._tokenizer)
@@ -349,6 +351,24 @@ class LLM:
 
     async def aembed(self, text: Prompt) -> NDArray[np.float32]:
         """As `embed` for one text, float32 [width], for the running event loop; to cancel it ends the request."""
+        return self._pool(await self._hidden(self._ids(text)))
+
+    def rank(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+        """How well each document answers a query, float32 [documents]: probabilities, or scores of any size, as the
+        model was trained. UnsupportedError where it was not trained for that.
+        """
+        ranker = self._ranker()
+        rows = self._evaluate([ranker.prompt(query, document) for document in documents], hidden=True)
+        return np.array([ranker.score(row) for row in rows], np.float32)
+
+    async def arank(self, query: str, document: str) -> tuple[float, int]:
+        """As `rank` for one document, for the running event loop; also how many tokens it took."""
+        ranker = self._ranker()
+        ids = ranker.prompt(query, document)
+        return ranker.score(await self._hidden(ids)), len(ids)
+
+    async def _hidden(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """The last hidden values of token ids, float32 [tokens, width]."""
         import asyncio  # not at the top: see AsyncStream
 
         loop = asyncio.get_running_loop()
@@ -358,7 +378,6 @@ class LLM:
             if not result.done():
                 result.set_result(event)
 
-        ids = self._ids(text)
         request = self._engine.evaluate(ids, lambda event: deliver(loop, settle, event), hidden=True)
         try:
             event = await result
@@ -367,7 +386,7 @@ class LLM:
         if isinstance(event, Failed):
             raise event.error
         assert isinstance(event, Rows)
-        return self._pool(event.values)
+        return event.values
 
     def statistics(self) -> Statistics:
         """What the engine is doing and has done."""

@@ -58,10 +58,11 @@ def write_tiny(
     padding: int = 0,
     seed: int = 0,
     matrices: BlockType = BlockType.F32,
+    more: Mapping[str, np.ndarray] | None = None,
     **changes: Any,
 ) -> Path:
-    """A tiny model, its matrices in one type; `padding` rows of the embedding have no token, `changes` are ModelSpec
-    fields.
+    """A tiny model, its matrices in one type; `padding` rows of the embedding have no token, `more` are further tensors
+    in float32, `changes` are ModelSpec fields.
     """
     entries = tokenizer_entries() if tokenizer is None else dict(tokenizer)
     spec = tiny_spec(architecture, **{"vocabulary": len(vocabulary()) + padding, **changes})
@@ -74,6 +75,8 @@ def write_tiny(
             writer.add_metadata(key, value)
         for weight in plan.weights.values():
             writer.add_tensor(weight.name, type_of(weight), weight.shape)
+        for name, values in (more or {}).items():
+            writer.add_tensor(name, BlockType.F32, values.shape)
         writer.begin()
         for weight in plan.weights.values():
             values = generator.standard_normal(weight.shape, dtype=np.float32)
@@ -82,4 +85,6 @@ def write_tiny(
             elif weight.role is not Role.EMBEDDING:
                 values *= np.float32(2 * weight.shape[-1] ** -0.5)
             writer.write(weight.name, quantize(values.reshape(-1, weight.shape[-1]), type_of(weight)))
+        for name, values in (more or {}).items():
+            writer.write(name, values.reshape(-1, values.shape[-1]).astype(np.float32).view(np.uint8))
     return path

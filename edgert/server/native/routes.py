@@ -11,10 +11,10 @@ from starlette.concurrency import run_in_threadpool
 
 from edgert import LLM
 from edgert.server.counting import Served
-from edgert.server.documented import OpenAIError, errors_as, streamed
+from edgert.server.documented import WHOLE, OpenAIError, errors_as, streamed
 from edgert.server.models.fleet import Fleet
 from edgert.server.models.leases import use
-from edgert.server.native import completion, infill
+from edgert.server.native import completion, infill, rerank
 from edgert.server.native.live import glance
 from edgert.server.native.metrics import exposition
 from edgert.server.native.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
@@ -25,7 +25,7 @@ _PROMETHEUS = "text/plain; version=0.0.4"
 
 
 def native_routes(fleet: Fleet, served: Served) -> APIRouter:
-    """/health, /metrics, /slots, /live, /completion, /infill, /tokenize, /detokenize, /apply-template."""
+    """/health, /metrics, /slots, /live, /completion, /infill, /rerank, /tokenize, /detokenize, /apply-template."""
     router = APIRouter(route_class=StrictRoute, tags=["native"], responses=errors_as(OpenAIError))
 
     async def seen(name: str | None) -> LLM | None:
@@ -73,6 +73,12 @@ def native_routes(fleet: Fleet, served: Served) -> APIRouter:
     async def complete(body: completion.CompletionRequest, request: Request) -> Response:
         llm = await use(fleet, request, body.model)
         return await completion.answer(llm, body, request)
+
+    @router.post("/v1/rerank", summary="Which documents answer a query best", responses=WHOLE)
+    @router.post("/rerank", summary="Which documents answer a query best", responses=WHOLE)
+    async def rank(body: rerank.RerankRequest, request: Request) -> Response:
+        llm = await use(fleet, request, body.model)
+        return await rerank.answer(llm, body, request)
 
     @router.post("/tokenize", summary="The tokens of a text")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
