@@ -9,28 +9,31 @@ from edgert_models.errors import FileFormatError
 from edgert_models.graph import Plan, Role
 from edgert_models.ops import Embed, Moe
 from edgert_quant.blocks import BlockType
-from edgert_quant.gguf import GgufFile
+from edgert_quant.gguf import GgufFile, GgufTensor
+from edgert_quant.latent import HeadTensor, split_latents
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import StoredWeight, WeightProvider
 
 
 class GgufWeights:
-    """The tensors of an open GGUF file (which stays the caller's to close)."""
+    """The tensors of an open GGUF file (which stays the caller's to close), and those that are made of one."""
 
     def __init__(self, file: GgufFile) -> None:
         self._file = file
+        self._made = split_latents(file)
+        tensors: dict[str, GgufTensor | HeadTensor] = {**file.tensors, **self._made}
         self.weights: Mapping[str, StoredWeight] = {
-            name: StoredWeight(tensor.type, tensor.shape) for name, tensor in file.tensors.items()
+            name: StoredWeight(tensor.type, tensor.shape) for name, tensor in tensors.items()
         }
 
     def read(self, name: str, start: int = 0, count: int | None = None) -> NDArray[np.uint8]:
         """See WeightProvider."""
-        return self._file.read(name, start, count)
+        return self._made[name].read(start, count) if name in self._made else self._file.read(name, start, count)
 
     def map(self, name: str) -> NDArray[np.uint8] | None:
         """See WeightProvider."""
-        return self._file.map(name)
+        return None if name in self._made else self._file.map(name)
 
     def check(self) -> None:
         """See WeightProvider."""

@@ -161,7 +161,8 @@ ARCHITECTURE = Architecture(
     router=_UNSAID,
     scales_scores=True,
     settle=settle,
-    notes="The cache holds a latent a position, keys and values in one. Yarn's `mscale` and `mscale_all_dim` are "
+    notes="The cache holds a latent a position, keys and values in one; "
+    "files that have `attn_kv_b` in one tensor are read as well. Yarn's `mscale` and `mscale_all_dim` are "
     "honoured, `attention_bias` and `rope_interleave: false` refused. Norms of latents have an epsilon of 1e-6, as in "
     "`transformers`; llama.cpp takes the model's there, and ranks groups of experts by the two best of each, also in "
     "DeepSeek-V2, which ranks them by the best.",

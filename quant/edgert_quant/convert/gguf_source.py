@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from edgert_models.errors import ConversionError
 from edgert_models.graph import Role, Weight
+from edgert_models.metadata import metadata_from_spec
 from edgert_models.nextn import nextn_weights
 from edgert_models.registry import architecture_named, build_plan, spec_from_gguf
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert.compatibility import llama_cpp_differences
 from edgert_quant.convert.source import MetadataEntry, some
-from edgert_quant.gguf import GgufFile
+from edgert_quant.gguf import GgufFile, GgufTensor
+from edgert_quant.latent import HeadTensor, split_latents
 from edgert_quant.recipes import DEFAULT
 
 _REPLACED = ("general.alignment", "general.file_type", "general.quantization_version")
@@ -37,7 +39,11 @@ class GgufSource:
             raise
 
     def _prepare(self) -> None:
-        tensors = self._file.tensors
+        self._made = split_latents(self._file)
+        together = {made.source for made in self._made.values()}
+        whole = {name: tensor for name, tensor in self._file.tensors.items() if name not in together}
+        self._tensors: dict[str, GgufTensor | HeadTensor] = {**whole, **self._made}
+        tensors = self._tensors
         self.paths = self._file.paths
         self.spec = spec_from_gguf(self._file.metadata, {name: tensor.shape for name, tensor in tensors.items()})
         self.warnings = llama_cpp_differences(self.spec)
@@ -71,11 +77,15 @@ class GgufSource:
     def metadata(self) -> dict[str, MetadataEntry]:
         """The file's own metadata, less what a conversion decides anew."""
         found = self._file.metadata
-        return {
+        entries = {
             key: MetadataEntry(value, found.stored_type(key))  # type: ignore[arg-type]
             for key, value in found.items()
             if key not in _REPLACED and not key.startswith(_REPLACED_PREFIXES)
         }
+        if self._made:  # of heads whose products are absorbed
+            own, attention = metadata_from_spec(self.spec), f"{self.spec.architecture}.attention."
+            entries |= {key: MetadataEntry(value) for key, value in own.items() if key.startswith(attention)}
+        return entries
 
     def row_group(self, name: str) -> int:
         """See `Source`: any row can be read by itself."""
@@ -83,8 +93,8 @@ class GgufSource:
 
     def read(self, name: str, start: int, count: int, kind: BlockType) -> NDArray[np.float32] | NDArray[np.uint8]:
         """See `Source`."""
-        stored = self._file.tensors[name].type
-        data: NDArray[np.uint8] = self._file.read(name, start, count)
+        stored, made = self._tensors[name].type, self._made.get(name)
+        data: NDArray[np.uint8] = self._file.read(name, start, count) if made is None else made.read(start, count)
         return data if stored is kind else dequantize(data, stored)
 
     @property
@@ -94,7 +104,7 @@ class GgufSource:
 
     def native_types(self) -> dict[str, BlockType]:
         """See `Source`: the types that they have."""
-        return {name: self._file.tensors[name].type for name in self.weights}
+        return {name: self._tensors[name].type for name in self.weights}
 
     def forms(self, types: Mapping[str, BlockType]) -> dict[str, tuple[str, str]]:
         """See `Source`: none, a file holds nothing that no type keeps."""
