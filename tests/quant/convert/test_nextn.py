@@ -21,32 +21,34 @@ from tests.support.golden import FOLDER, expected, logits_of, relative_error
 OWN = {"eh_proj": (64, 128), "enorm": (64,), "hnorm": (64,), "shared_head.norm": (64,)}
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """GLM-4.5 with a layer for multi-token prediction that has no embedding and no head of its own."""
-    tensors, rng = load(FOLDER / "glm4moe"), np.random.default_rng(0)
+def checkpoint(golden: str, tmp_path: Path) -> Path:
+    """With a layer for multi-token prediction that has no embedding and no head of its own."""
+    tensors, rng = load(FOLDER / golden), np.random.default_rng(0)
     for name in [name for name in tensors if ".layers.1." in name]:
         tensors[name.replace(".layers.1.", ".layers.2.")] = tensors[name]
     for name, shape in OWN.items():
         tensors[f"model.layers.2.{name}.weight"] = rng.standard_normal(shape, dtype=np.float32)
-    return save(tmp_path / "checkpoint", tensors, FOLDER / "glm4moe" / "config.json")
+    return save(tmp_path / "checkpoint", tensors, FOLDER / golden / "config.json")
 
 
-def test_they_are_kept_and_not_run(checkpoint: Path, tmp_path: Path) -> None:
-    report = convert(checkpoint, tmp_path / "f32.gguf", type="f32")
+@pytest.mark.parametrize(
+    ("golden", "architecture", "matrix"), [("glm4moe", "glm4moe", "attn_q"), ("deepseek-v3", "deepseek2", "attn_k_b")]
+)
+def test_they_are_kept_and_not_run(golden: str, architecture: str, matrix: str, tmp_path: Path) -> None:
+    report = convert(checkpoint(golden, tmp_path), tmp_path / "f32.gguf", type="f32")
     assert not any("layers" in text for text in report.warnings)
     convert(tmp_path / "f32.gguf", tmp_path / "q8_0.gguf", type="q8_0")
     for name, kind in (("f32", BlockType.F32), ("q8_0", BlockType.Q8_0)):
         with GgufFile.open(tmp_path / f"{name}.gguf") as file:
             spec = spec_from_gguf(file.metadata, {key: tensor.shape for key, tensor in file.tensors.items()})
-            assert (spec.layers, spec.nextn, file.metadata.integer("glm4moe.block_count")) == (2, 1, 3)
+            assert (spec.layers, spec.nextn, file.metadata.integer(f"{architecture}.block_count")) == (2, 1, 3)
             kinds = {key: tensor.type for key, tensor in file.tensors.items() if key.startswith("blk.2.")}
             last = {key.replace("blk.1.", "blk.2.") for key in file.tensors if key.startswith("blk.1.")}
         own = {"eh_proj", "enorm", "hnorm", "shared_head_norm"}
         assert set(kinds) == last | {f"blk.2.nextn.{key}.weight" for key in own}
-        assert {kinds[f"blk.2.{key}.weight"] for key in ("nextn.eh_proj", "attn_q", "ffn_up_exps")} == {kind}
+        assert {kinds[f"blk.2.{key}.weight"] for key in ("nextn.eh_proj", matrix, "ffn_up_exps")} == {kind}
         assert kinds["blk.2.nextn.enorm.weight"] is BlockType.F32
-    tokens, logits = expected("glm4moe")
+    tokens, logits = expected(golden)
     found = logits_of(get_backend("reference"), tmp_path / "f32.gguf", tokens)
     assert max(relative_error(found, logits)) <= 1e-4
     shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "q8_0.gguf")]).output
