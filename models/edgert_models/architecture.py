@@ -254,14 +254,27 @@ def residual(g: Graph, x: Value, y: Value) -> Value:
 
 
 def pre_norm_decoder(
-    g: Graph, rope_of: RopeOf = ModelSpec.rope_of, *, rope_first: bool = False, ffn_norm: str = "ffn_norm"
+    g: Graph,
+    rope_of: RopeOf = ModelSpec.rope_of,
+    *,
+    rope_first: bool = False,
+    sinks: bool = False,
+    ffn_norm: str = "ffn_norm",
 ) -> Plan:
     """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
     s = g.spec
     x = embedded(g)
     for i in range(s.layers):
-        block, window, rope = f"blk.{i}", s.window_of(i), rope_of(s, i)
-        y = attention(g, norm(g, x, f"{block}.attn_norm"), block, window=window, rope=rope, rope_first=rope_first)
+        block = f"blk.{i}"
+        y = attention(
+            g,
+            norm(g, x, f"{block}.attn_norm"),
+            block,
+            window=s.window_of(i),
+            rope=rope_of(s, i),
+            rope_first=rope_first,
+            sinks=f"{block}.attn_sinks.weight" if sinks else None,
+        )
         x = residual(g, x, y)
         x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.{ffn_norm}"), i))
     return predict(g, x)

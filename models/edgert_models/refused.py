@@ -32,7 +32,6 @@ NEEDS: Mapping[str, str] = {
     "DeepseekV4ForCausalLM": f"compressed keys and values, {_INDEXER}, and {_HYPER}",
     "DogeForCausalLM": "experts that are single vectors, retrieved by product keys",
     "Dots3NoteForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "FlintForCausalLM": f"experts chosen by sigmoids, and {_SHARED}",
     "Gemma4ForCausalLM": "several sizes of heads in one model, and experts beside a dense feed-forward network",
     "Gemma4ForConditionalGeneration": "pictures and sound, beside what Gemma4ForCausalLM needs",
     "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",

@@ -98,6 +98,15 @@ def cohere2moe(**changes: Any) -> dict[str, Any]:
     return {**cohere(), **experts, **kinds, **own, **changes}
 
 
+FLINT = {
+    "head_dim": 16,
+    "intermediate_size": 48,
+    "mlp_only_layers": [0],
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+
+
 def phi3(original: int, **changes: Any) -> dict[str, Any]:
     """Rope of three quarters of each head, scaled in one way up to the original context and in another beyond."""
     factors = {"short_factor": [1.0 + 0.1 * i for i in range(9)], "long_factor": [2.0 + 3.0 * i for i in range(9)]}
@@ -416,6 +425,10 @@ GOLDENS = {
     "cohere2moe-shared": Golden(
         "Cohere2Moe",
         cohere2moe(num_shared_experts=2, rms_norm_eps=1e-5, mlp_layer_types=["sparse", "sparse"]),
+    ),
+    "flint": Golden(
+        "Flint",
+        {**qwen2moe(norm_topk_prob=True), **FLINT},
     ),
     "mellum": Golden("Mellum", mellum(10000.0)),
     "mellum-dense": Golden("Mellum", mellum(100.0, mlp_layer_types=["dense", "sparse"])),

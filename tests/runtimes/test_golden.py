@@ -47,6 +47,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
     [
         "cohere2",
         "exaone4-windows",
+        "flint",
         "gemma2",
         "gemma3",
         "mellum",

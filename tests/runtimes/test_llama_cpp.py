@@ -38,6 +38,7 @@ NOT_LOADED = {
     "mellum-dense",
     "ernie4.5-biased",
     "flex-olmo",
+    "flint",
     "qwen2moe-dense-layers",
     "qwen3.5",
     "qwen3moe-dense-layers",

@@ -12,7 +12,7 @@ _OWN_OUTPUT = ("dots1", "exaone-moe", "gpt-oss", "mellum", "minimax-m2", "olmo2"
 _SOME_WINDOWS = ("cohere2", "cohere2moe", "exaone-moe", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")
 """Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
-_UNKNOWN = ("flexolmo",)
+_UNKNOWN = ("flexolmo", "flint")
 _READS_SCALE = ("granite", "granitemoe")  # of scores
 _ALL_SPARSE = ("mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
