@@ -66,6 +66,7 @@ class Architecture:
     logits_divided: bool = False
     scales_scores: bool = False
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is
+    positions: bool = True
     left_out: tuple[str, ...] = ()
     notes: str = ""
 
@@ -84,7 +85,7 @@ class Architecture:
         if isinstance(source, Experts):
             return replace(source, names=at_layer, fused=tuple(t.replace("{i}", layer) for t in source.fused))
         if self.rope_layout is not self.checkpoint_layout and key.startswith(("attn_q.", "attn_k.")):
-            return RotaryRows(at_layer, spec.heads if key.startswith("attn_q.") else spec.kv_heads)
+            return RotaryRows(at_layer, spec.heads if key.startswith("attn_q.") else spec.kv_heads, spec.rope.dims)
         return replace(source, names=at_layer)
 
 

@@ -260,6 +260,32 @@ class Graph:
             tiled=tiled,
         )
 
+    def scan(self, x: Value, t: Value, b: Value, c: Value, prefix: str, *, decays: int = 1) -> Value:
+        """See `ops.Scan`: `prefix`.ssm_a [heads, decays], .ssm_d and .ssm_dt.bias; as many heads as t is wide."""
+        r = self.spec.recurrence
+        assert r is not None
+        heads = t.width
+        decay, bias, skip = (f"{prefix}.{name}" for name in ("ssm_a", "ssm_dt.bias", "ssm_d"))
+        self._weight(decay, (heads, decays), Role.VECTOR)
+        self._weight(bias, (heads,), Role.VECTOR)
+        self._weight(skip, (heads, 1) if decays == 1 else (heads,), Role.VECTOR)
+        return self._add(
+            ops.Scan,
+            x.width,
+            x=x,
+            t=t,
+            b=b,
+            c=c,
+            decay=decay,
+            bias=bias,
+            skip=skip,
+            state=self._state(heads, x.width // heads, r.state),
+            heads=heads,
+            groups=b.width // r.state,
+            state_size=r.state,
+            decays=decays,
+        )
+
     def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
         """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router.
         The activation is the model's or `kind`.

@@ -23,6 +23,7 @@ _NAMES_STEP = ("ernie4_5-moe",)
 _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 _SHORT_CONV = "shortconv.l_cache"
 _PERIOD = "full_attention_interval"
+_POSITIONS = "rope.scaling.finetuned"
 _RECURRENT = "attention.recurrent_layers"
 _SSM = {
     "kernel": "conv_kernel",
@@ -123,6 +124,7 @@ def spec_from_metadata(
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
         recurrence=recurrence,
         latent=latent,
+        positions=recurrence is None or metadata.boolean(f"{name}.{_POSITIONS}", architecture.positions),
     )
     return architecture.settle(spec)
 
@@ -254,6 +256,8 @@ def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Va
         entries = {_PERIOD: recurrence.period, _RECURRENT: list(recurrence.layers)}
     else:
         entries["attention.head_count_kv"] = [0 if recurs else spec.kv_heads for recurs in recurrence.layers]
+    if not spec.positions:
+        entries[_POSITIONS] = False
     if not recurrence.inner:
         return entries | {_SHORT_CONV: recurrence.kernel}
     return entries | {f"ssm.{key}": getattr(recurrence, field) for field, key in _SSM.items()}

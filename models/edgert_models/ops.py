@@ -253,6 +253,36 @@ class DeltaRule(Op):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Scan(Op):
+    """A selective state space (Mamba, Mamba 2), with a state, which is no value: S [size, state_size] for each of
+    `heads`, zeros before position 0. At each position, in their order, with Δ = log(1 + exp(t + d)),
+
+    S[i, n] ← exp(Δ A[n]) S[i, n] + Δ x[i] b[n];  out[i] = Σ_n S[i, n] c[n] + D x[i].
+    x [rows, heads · size]; t [rows, heads]; b and c [rows, groups · state_size], of which head h reads group
+    h · groups / heads. `decay` names A [heads, state_size] or [heads, 1], which is negative, `bias` d [heads], `skip`
+    D [heads, 1] or [heads]. State number `state` of the plan is S. Source: transformers' `modeling_mamba2`.
+    """
+
+    x: Value
+    t: Value
+    b: Value
+    c: Value
+    decay: str
+    bias: str
+    skip: str
+    state: int
+    heads: int
+    groups: int
+    state_size: int
+    decays: int = 1
+
+    @property
+    def size(self) -> int:
+        """Elements of a head."""
+        return self.out.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Moe(Op):
     """A mixture of gated feed-forward networks. For each row `router` chooses `used` experts e and their weights w_e;
     out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation.

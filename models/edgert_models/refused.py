@@ -35,7 +35,6 @@ NEEDS: Mapping[str, str] = {
     "Gemma4ForCausalLM": "several sizes of heads in one model, and experts beside a dense feed-forward network",
     "Gemma4ForConditionalGeneration": "pictures and sound, beside what Gemma4ForCausalLM needs",
     "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "GraniteMoeHybridForCausalLM": f"factors on what layers add, and {_MAMBA}",
     "GraniteMoeSWAForCausalLM": "factors on embeddings, on what layers add, and on logits",
     "HYV3ForCausalLM": f"{_SIGMOID}, and {_SHARED}",
     "HYV4ForCausalLM": f"{_LATENT}, {_INDEXER}, and {_HYPER}",

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
+    bamba,
     cohere,
     cohere2,
     cohere2moe,
@@ -25,6 +26,7 @@ from edgert_models.architectures import (
     glm4_moe,
     gpt_oss,
     granite,
+    granitehybrid,
     granitemoe,
     hunyuan_dense,
     hunyuan_moe,
@@ -98,6 +100,8 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         solar_open,
         hunyuan_moe,
         minimax_m2,
+        granitehybrid,
+        bamba,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

@@ -51,7 +51,7 @@ class Groups:
 @dataclass(frozen=True, slots=True)
 class Arranged:
     """Rows of one tensor in another order (or its `columns`, or the elements of a vector), which `groups` knows for a
-    model, if it is another; of every element x −eˣ where `negative_exponential`.
+    model, if it is another; vectors also in another shape. Of every element x −eˣ where `negative_exponential`.
     """
 
     names: tuple[str, ...]
@@ -68,11 +68,12 @@ class Arranged:
 @dataclass(frozen=True, slots=True)
 class RotaryRows:
     """Rows of a query or key projection, from halves to interleaved: within each head, row pair (i, i + half) becomes
-    (2i, 2i + 1). GGUF files of the llama architecture store them so.
+    (2i, 2i + 1). GGUF files of the llama architecture store them so. Only the first `rotated` rows of a head are moved.
     """
 
     names: tuple[str, ...]
     heads: int
+    rotated: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,10 +85,11 @@ class ModelSpec:
     many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
-    window, where it is another one. `recurrence` is that of models whose layers do not all attend. `value_length` is
-    the size of a value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of
-    one product, `fused_feed_forward`: so do gates and ups. `nextn` layers for multi-token prediction follow in the
-    file, which are not run. Raises UnsupportedError naming the figure if they do not fit together.
+    window, where it is another one. `recurrence` is that of models whose layers do not all attend; where not
+    `positions`, nothing is rotated in these. `value_length` is the size of a value head where it is not `head_size` (0:
+    it is). `fused_attention`: queries, keys and values come of one product, `fused_feed_forward`: so do gates and ups.
+    `nextn` layers for multi-token prediction follow in the file, which are not run. Raises UnsupportedError naming the
+    figure if they do not fit together.
     """
 
     architecture: str
@@ -129,6 +130,7 @@ class ModelSpec:
     fused_feed_forward: bool = False
     recurrence: Recurrence | None = None
     latent: Latent | None = None
+    positions: bool = True
 
     def __post_init__(self) -> None:
         sizes = {

@@ -206,6 +206,12 @@ def deepseek_yarn(scale: float) -> dict[str, Any]:
     return rope("yarn", factor=4.0, beta_fast=32.0, beta_slow=1.0, **every)
 
 
+def mamba(**changes: Any) -> dict[str, Any]:
+    """Mamba 2 before and after a layer that attends."""
+    sizes = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_d_conv": 4}
+    return {**SMALL, **sizes, "mamba_expand": 2, "num_hidden_layers": 3, "tie_word_embeddings": False, **changes}
+
+
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
@@ -222,6 +228,7 @@ OLMO3 = {
     },
 }
 LFM2_GAINS = {"w2": 0.3, "out_proj": 0.2, "embedding_norm": 1.0}
+MAMBA_GAINS = {"out_proj": 0.2, "output_linear": 0.3}
 DELTA_GAINS = {"out_proj": 0.2, "in_proj_a": 1.5, "in_proj_ba": 1.5}
 NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
 # Norms after attention and feed-forward say how much a layer adds.
@@ -265,6 +272,38 @@ GOLDENS = {
         "Lfm2",
         lfm2(conv_L_cache=4, layer_types=["full_attention", "conv"], block_auto_adjust_ff_dim=True),
         gains=LFM2_GAINS,
+    ),
+    "granitehybrid": Golden(
+        "GraniteMoeHybrid",
+        granite(
+            **mamba(
+                num_local_experts=6,
+                num_experts_per_tok=2,
+                intermediate_size=16,
+                shared_intermediate_size=32,
+                layer_types=["linear_attention", "full_attention", "linear_attention"],
+            )
+        ),
+        gains=MAMBA_GAINS,
+    ),
+    "granitehybrid-dense": Golden(
+        "GraniteMoeHybrid",
+        granite(
+            **mamba(
+                num_local_experts=0,
+                intermediate_size=48,
+                shared_intermediate_size=48,
+                position_embedding_type="rope",
+                num_hidden_layers=2,
+                layer_types=["linear_attention", "full_attention"],
+            )
+        ),
+        gains=MAMBA_GAINS,
+    ),
+    "bamba": Golden(
+        "Bamba",
+        mamba(intermediate_size=48, attn_layer_indices=[1]),
+        gains={"out_proj": 0.1, "o_proj": 0.1, "down_proj": 0.15},
     ),
     "lfm2moe": Golden(
         "Lfm2Moe",

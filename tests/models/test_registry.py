@@ -25,6 +25,7 @@ SIZES = {
     "rms_norm_eps": 1e-6,
 }
 EXPERTS = {"num_experts_per_tok": 2}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 1}
 DELTA = {
     **SIZES,
     "num_hidden_layers": 5,
@@ -63,6 +64,25 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 32,
         "num_dense_layers": 1,
     },
+    "granitehybrid": {
+        "architectures": ["GraniteMoeHybridForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        **MAMBA,
+        "num_local_experts": 4,
+        "shared_intermediate_size": 192,
+        "layer_types": ["mamba", "attention"],
+        "time_step_limit": [0.0, {"__float__": "Infinity"}],
+    },
+    "granite-all-attention": {
+        "architectures": ["GraniteMoeHybridForCausalLM"],
+        **SIZES,
+        "num_local_experts": 0,
+        "shared_intermediate_size": 192,
+        "layer_types": ["attention", "attention"],
+        "position_embedding_type": "rope",
+    },
+    "bamba": {"architectures": ["BambaForCausalLM"], **SIZES, **MAMBA, "attn_layer_indices": [1]},
     "qwen3next": {"architectures": ["Qwen3NextForCausalLM"], **DELTA, **DELTA_EXPERTS},
     "qwen3.5": {
         "architectures": ["Qwen3_5ForConditionalGeneration"],
@@ -374,6 +394,7 @@ def test_spec_survives_gguf(name: str) -> None:
         "logits_bias",
         "activation",
         "recurrence",
+        "positions",
     ):
         assert getattr(again, field) == getattr(spec, field), field
 
@@ -748,6 +769,10 @@ def test_rope_layouts() -> None:
         ("lfm2", {"layer_types": ["conv", "mamba"]}, "layer_types must say conv or full_attention of every layer, not"),
         ("lfm2", {"layer_types": ["conv"]}, "1 layers with or without a state"),
         ("lfm2", {"conv_L_cache": 1}, "a convolution of 1 rows"),
+        ("granitehybrid", {"mamba_proj_bias": True}, "mamba_proj_bias=True is not supported; supported: False"),
+        ("granitehybrid", {"time_step_limit": [0.0, 1.0]}, "not supported; supported: \\[0, infinity\\]"),
+        ("granitehybrid", {"layer_types": ["mamba", "moe"]}, "layer_types must say linear_attention or full_attention"),
+        ("granite-all-attention", {"position_embedding_type": None}, "position_embedding_type=None is not supported"),
         ("qwen3next", {"layer_types": ["mamba"] * 5}, "layer_types must say linear_attention or full_attention"),
         ("qwen3next", {"linear_num_key_heads": 4}, "6 heads in 4 groups, together of 96, with states of 8 each"),
         ("qwen3next", {"linear_key_head_dim": 0}, "6 heads in 2 groups, together of 96, with states of 0 each"),

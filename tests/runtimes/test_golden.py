@@ -52,6 +52,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "gemma3",
         "mellum",
         "gpt-oss",
+        "granitehybrid",
         "hunyuan-dense",
         "lfm2",
         "ministral",

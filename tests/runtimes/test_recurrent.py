@@ -26,12 +26,17 @@ def wire(g: Graph, x: Value) -> Value:
     """Every op with a state."""
     x = g.add(x, g.short_conv(x, "conv", 4, bias=True, silu=True))
     a, b = g.linear(x, "a", 4), g.linear(x, "b", 4)
-    return g.add(x, g.delta_rule(g.linear(x, "qkv", 2 * 2 * 8 + 64), a, b, "blk.0"))
+    x = g.add(x, g.delta_rule(g.linear(x, "qkv", 2 * 2 * 8 + 64), a, b, "blk.0"))
+    return g.add(x, g.scan(x, a, g.linear(x, "in", 16), g.linear(x, "out", 16), "blk.1"))
 
 
 SIZES = Recurrence(layers=(True, False), kernel=4, inner=64, state=8, heads=4, groups=2)
+DECAYS = {
+    f"blk.{i}.ssm_a": -np.array([0.1, 0.5, 1.0, 2.0], np.float32).reshape(shape)
+    for i, shape in enumerate(((1, 4), (4, 1)))
+}
 PLAN = plan_of(wire, recurrence=SIZES)
-WEIGHTS = with_values(random_weights(PLAN), {"blk.0.ssm_a": -np.array([[0.1, 0.5, 1.0, 2.0]], np.float32)})
+WEIGHTS = with_values(random_weights(PLAN), DECAYS)
 
 
 @pytest.fixture(scope="module")

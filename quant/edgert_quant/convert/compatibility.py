@@ -13,7 +13,7 @@ _SOME_WINDOWS = ("cohere2", "cohere2moe", "exaone-moe", "exaone4", "gemma2", "ge
 """Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _UNKNOWN = ("flexolmo", "flint")
-_READS_SCALE = ("granite", "granitemoe")  # of scores
+_READS_SCALE = ("granite", "granitehybrid", "granitemoe")  # of scores
 _ALL_SPARSE = ("mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from edgert_models.errors import ConversionError, UnsupportedError
-from edgert_models.graph import Weight
+from edgert_models.graph import Role, Weight
 from edgert_models.sources import Arranged, Experts, ExpertVectors, HeadRows, RotaryRows, Stored, TransposedExperts
 from numpy.typing import NDArray
 
@@ -122,6 +123,21 @@ class OrderedRows(TensorRows):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShapedRows(TensorRows):
+    """All numbers of a small tensor in another shape."""
+
+    shape: tuple[int, ...]
+    negative_exponential: bool = False
+    whole: ClassVar[bool] = False
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`."""
+        everything = take(self.views[0], 0, prod(self.views[0].shape[:-1]))
+        rows = everything.reshape(-1, self.shape[-1])[start : start + count]
+        return -np.exp(rows) if self.negative_exponential else rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrderedColumns(TensorRows):
     """Columns of one tensor (elements of a vector) in an order of their own, if there is one."""
 
@@ -138,15 +154,18 @@ class OrderedColumns(TensorRows):
 
 @dataclass(frozen=True, kw_only=True)
 class InterleavedRows(TensorRows):
-    """One tensor whose rows are heads of `row_group` rows; row i of a head's first half goes to 2i, of its second to
-    2i + 1.
+    """One tensor whose rows are heads of `row_group` rows. Of the first `rotated` rows of a head, row i of the first
+    half goes to 2i, of the second to 2i + 1.
     """
+
+    rotated: int
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         rows = take(self.views[0], start, count)
-        heads = rows.reshape(-1, 2, self.row_group // 2, rows.shape[1])
-        return heads.swapaxes(1, 2).reshape(rows.shape)
+        return rows.reshape(-1, self.row_group, rows.shape[1])[:, interleaved(self.row_group, self.rotated)].reshape(
+            rows.shape
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +173,19 @@ class InterleavedVector(TensorRows):
     """A bias of such rows: one row of as many columns."""
 
     head: int
+    rotated: int
     whole: ClassVar[bool] = False
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         row = take(self.views[0], start, count)
-        return row.reshape(-1, 2, self.head // 2).swapaxes(1, 2).reshape(row.shape)
+        return row.reshape(-1, self.head)[:, interleaved(self.head, self.rotated)].reshape(row.shape)
+
+
+def interleaved(size: int, rotated: int) -> NDArray[np.intp]:
+    """Where the elements of a head come from."""
+    turned = np.arange(rotated).reshape(2, -1).T.reshape(-1)
+    return np.concatenate([turned, np.arange(rotated, size)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,11 +313,16 @@ class Finder:
         if isinstance(source, Stored):
             return ShiftedRows(views=stored, plus=source.plus) if source.plus else StoredRows(views=stored)
         if len(weight.shape) == 1:
-            return InterleavedVector(views=stored, head=weight.shape[0] // source.heads)
-        return InterleavedRows(views=stored, row_group=weight.shape[0] // source.heads)
+            return InterleavedVector(views=stored, head=weight.shape[0] // source.heads, rotated=source.rotated)
+        return InterleavedRows(views=stored, row_group=weight.shape[0] // source.heads, rotated=source.rotated)
 
     def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
         groups = source.arrangement
+        if groups is None and weight.role is Role.VECTOR:
+            view = next((self.views[name] for name in source.names if name in self.views), None)
+            shape = weight.shape if view is None or view.shape[0] != prod(weight.shape) else (prod(weight.shape),)
+            whole = (self._checked(weight, source.names, shape),)
+            return ShapedRows(views=whole, shape=weight.shape, negative_exponential=source.negative_exponential)
         order = None if groups is None else np.array(groups.order(), np.intp)
         total = weight.shape[-1 if source.columns else 0] if groups is None else groups.total
         if source.columns or len(weight.shape) == 1:

@@ -59,6 +59,27 @@ def recurrent_cases() -> Iterator[Case]:
             values={"blk.0.ssm_a": -np.linspace(0.05, 3.0, heads, dtype=np.float32)[None]},
         )
 
+    for heads, size, groups, numbers, decays in ((4, 16, 1, 16, 1), (6, 5, 2, 33, 1), (20, 1, 1, 12, 12)):
+        recurrence = Recurrence(
+            layers=(True, False), kernel=4, inner=heads * size, state=numbers, heads=heads, groups=1
+        )
+        yield Case(
+            op="scan",
+            name=f"{heads} heads of {size}, {groups} groups of {numbers}, {decays} decays",
+            wire=partial(_scan, heads=heads, size=size, groups=groups, numbers=numbers, decays=decays),
+            steps=steps(),
+            spec={"recurrence": recurrence},
+            values={"blk.0.ssm_a": -np.linspace(0.05, 3.0, heads * decays, dtype=np.float32).reshape(heads, decays)},
+        )
+
+
+def _scan(g: Graph, x: Value, heads: int, size: int, groups: int, numbers: int, decays: int) -> Value:
+    y, t, b, c = (
+        g.linear(x, name, width)
+        for name, width in (("x", heads * size), ("t", heads), ("b", groups * numbers), ("c", groups * numbers))
+    )
+    return g.scan(y, t, b, c, "blk.0", decays=decays)
+
 
 def _delta_rule(g: Graph, x: Value, tiled: bool) -> Value:
     r = g.spec.recurrence

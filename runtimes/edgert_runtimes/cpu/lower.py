@@ -29,6 +29,8 @@ from edgert_runtimes.experts import expert_counts, mixtures_of
 from edgert_runtimes.memory import aligned
 from edgert_runtimes.values import Span
 
+Recurrent = ops.ShortConv | ops.DeltaRule | ops.Scan
+
 
 def lower(plan: Plan, layouts: Mapping[str, Layout], limits: Limits) -> Program:
     """The program of a plan; UnsupportedError names an op that has no kernel."""
@@ -91,6 +93,8 @@ class Lowering(Values):
                     self._short_conv(op)
                 case ops.DeltaRule():
                     self._delta_rule(op)
+                case ops.Scan():
+                    self._scan(op)
                 case ops.Moe():
                     self._moe(op)
                 case _:
@@ -433,9 +437,7 @@ class Lowering(Values):
         self.program.state_bytes = sum(sizes)
         return [sum(sizes[:i]) for i in range(len(sizes))]
 
-    def _recur(
-        self, run: Kernel, op: ops.ShortConv | ops.DeltaRule, units: int, cost: int, own: Mapping[int, Field]
-    ) -> None:
+    def _recur(self, run: Kernel, op: Recurrent, units: int, cost: int, own: Mapping[int, Field]) -> None:
         """A record of so many units a sequence, each of which costs so many nanoseconds a row."""
         self.give(op)
         fields: dict[int, Field] = {
@@ -476,6 +478,24 @@ class Lowering(Values):
             recurrent.TILED: int(op.tiled),
         }
         self._recur(recurrent.delta_rule, op, op.heads, op.key_size * op.value_size // 4, own)
+
+    def _scan(self, op: ops.Scan) -> None:
+        self._scratch(4 * op.state_size)
+        own: dict[int, Field] = {
+            recurrent.T: self.place(op.t),
+            recurrent.T_STRIDE: stride_of(op.t.width),
+            recurrent.B: self.place(op.b),
+            recurrent.B_STRIDE: stride_of(op.b.width),
+            recurrent.C: self.place(op.c),
+            recurrent.C_STRIDE: stride_of(op.c.width),
+            recurrent.DECAY: _vector(op.decay),
+            recurrent.BIAS: _vector(op.bias),
+            recurrent.SKIP: _vector(op.skip),
+            recurrent.GROUPS: op.groups,
+            recurrent.DECAYS: op.decays,
+            recurrent.NUMBERS: op.state_size,
+        }
+        self._recur(recurrent.scan, op, op.heads, 20 + op.size * op.state_size // 4, own)
 
 
 def _expert_fields(name: str, form: Format, k: int, width: int, x: Field, x_bytes: int) -> dict[int, Field]:

@@ -74,6 +74,8 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                     self.short_conv(op)
                 case ops.DeltaRule():
                     self.delta_rule(op)
+                case ops.Scan():
+                    self.scan(op)
                 case ops.Moe():
                     self.moe(op)
                 case _:

@@ -69,6 +69,42 @@ class RecurrentLowering(Lowering):
 
         self.emit(op, launches)
 
+    def scan(self, op: ops.Scan) -> None:
+        """A warp goes through the rows of one sequence for one element of a head."""
+        if op.state_size > max(catalogue.SCANNED):
+            raise UnsupportedError(
+                f"{op.decay}: states of {op.state_size} numbers are not supported by the cuda backend, "
+                f"only up to {max(catalogue.SCANNED)}"
+            )
+        state, x, t, b, c = self._state(op.state), *(self.place(value) for value in op.inputs)
+        self.give(op)
+        y = self.place(op.out)
+        sizes = {
+            "heads": op.heads,
+            "size": op.size,
+            "groups": op.groups,
+            "numbers": op.state_size,
+            "decays": op.decays,
+        }
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            w, weights = m.workspace, m.weights
+            arguments = {
+                "x": w + x,
+                "t": w + t,
+                "b": w + b,
+                "c": w + c,
+                "runs": m.inputs["runs"],
+                "decay": weights[op.decay],
+                "bias": weights[op.bias],
+                "skip": weights[op.skip],
+                "state": m.states + state,
+                "y": w + y,
+            }
+            return [Launch(catalogue.scan(op.state_size), **arguments, **sizes, count=s.runs)]
+
+        self.emit(op, launches)
+
     def _state(self, number: int) -> int:
         """Where the slots of a state begin."""
         sizes = [state_bytes(state.size, self.limits) for state in self.plan.states]

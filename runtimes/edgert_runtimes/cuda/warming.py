@@ -26,6 +26,7 @@ def common_kernels() -> Iterator[Kernel]:
         yield make()
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.GATES)
+    yield from map(catalogue.scan, catalogue.SCANNED)
     for kind in catalogue.WEIGHTS:
         yield from (catalogue.linear(kind, columns) for columns in catalogue.COLUMNS)
         for each in (catalogue.gemm, catalogue.experts_down, catalogue.experts_gemm, catalogue.embed):

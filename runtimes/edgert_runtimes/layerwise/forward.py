@@ -154,13 +154,9 @@ def delta_rule(op: ops.DeltaRule, text: Sequences, weights: Floats, x: Floats_, 
     values = x[:, 2 * width :].reshape(len(x), op.heads, -1)
     decay = np.exp(weights.whole(op.decay) * np.logaddexp(x.dtype.type(0), a + weights.whole(op.bias)))
     rate = sigmoid(b)
-    starts = np.array([rows.start for rows in each_sequence(text)])
-    lengths = np.array([rows.stop - rows.start for rows in each_sequence(text)])
-    state = np.zeros((len(starts), op.heads, op.key_size, op.value_size), x.dtype)
+    state = np.zeros((len(text.bounds) - 1, op.heads, op.key_size, op.value_size), x.dtype)
     out = np.empty_like(values)
-    for position in range(lengths.max()):
-        on = position < lengths
-        rows = starts[on] + position
+    for rows, on in each_position(text):
         (q, k), v = keys[rows].swapaxes(0, 1), values[rows]
         after = state[on] * decay[rows][:, :, None, None]
         change = rate[rows][:, :, None] * (v - (k[:, :, None] @ after)[:, :, 0])
@@ -168,6 +164,29 @@ def delta_rule(op: ops.DeltaRule, text: Sequences, weights: Floats, x: Floats_, 
         out[rows] = (q[:, :, None] @ after)[:, :, 0] * x.dtype.type(op.key_size**-0.5)
         state[on] = after
     return out.reshape(len(x), -1)
+
+
+def scan(op: ops.Scan, text: Sequences, weights: Floats, x: Floats_, t: Floats_, b: Floats_, c: Floats_) -> Floats_:
+    """Position by position, all sequences together."""
+    heads = x.reshape(len(x), op.heads, -1)
+    b, c = (np.repeat(each.reshape(len(x), op.groups, -1), op.heads // op.groups, axis=1) for each in (b, c))
+    span = np.logaddexp(x.dtype.type(0), t + weights.whole(op.bias))
+    decay = np.exp(span[..., None] * weights.whole(op.decay).reshape(op.heads, -1))
+    out = heads * weights.whole(op.skip).reshape(-1, 1)
+    state = np.zeros((len(text.bounds) - 1, op.heads, op.size, op.state_size), x.dtype)
+    for rows, on in each_position(text):
+        entering = (span[rows][..., None] * heads[rows])[..., None] * b[rows][:, :, None]
+        state[on] = decay[rows][:, :, None] * state[on] + entering
+        out[rows] += (state[on] @ c[rows][..., None])[..., 0]
+    return out.reshape(len(x), -1)
+
+
+def each_position(text: Sequences) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """The rows of one position after another, and which sequences have it."""
+    starts, lengths = np.array(text.bounds[:-1]), np.diff(text.bounds)
+    for position in range(lengths.max()):
+        on = position < lengths
+        yield starts[on] + position, on
 
 
 def angles(op: ops.Rope, weights: Floats, text: Sequences) -> tuple[Floats_, Floats_]:
@@ -356,6 +375,8 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
             return short_conv(op, text, weights, *inputs)
         case ops.DeltaRule():
             return delta_rule(op, text, weights, *inputs)
+        case ops.Scan():
+            return scan(op, text, weights, *inputs)
         case ops.Rope():
             return rotated(op, *angles(op, weights, text), *inputs)
         case ops.Attend():

@@ -15,7 +15,7 @@ from edgert_models.ops import Value
 from edgert_runtimes.mlx.matrices import HostRows
 from edgert_runtimes.mlx.ops.attention import attend
 from edgert_runtimes.mlx.ops.products import head_linear, linear, moe
-from edgert_runtimes.mlx.ops.recurrent import delta_rule, short_conv
+from edgert_runtimes.mlx.ops.recurrent import delta_rule, scan, short_conv
 from edgert_runtimes.mlx.ops.rows import (
     add,
     embed,
@@ -32,7 +32,7 @@ from edgert_runtimes.mlx.step import Function, Inputs, Step
 from edgert_runtimes.mlx.weights import Weights
 
 Values = dict[int, mx.array]
-REMEMBERING = (ops.Attend, ops.ShortConv, ops.DeltaRule)
+REMEMBERING = (ops.Attend, ops.ShortConv, ops.DeltaRule, ops.Scan)
 """Ops that keep something for later steps."""
 
 
@@ -169,6 +169,8 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return short_conv(op, weights)
         case ops.DeltaRule():
             return delta_rule(op, weights)
+        case ops.Scan():
+            return scan(op, weights)
         case ops.Moe():
             return moe(op, weights, beside)
         case ops.PickRows():

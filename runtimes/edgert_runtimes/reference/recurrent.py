@@ -9,8 +9,8 @@ from edgert_runtimes.base import Float32, Int32
 from edgert_runtimes.reference.cache import Float64
 from edgert_runtimes.reference.ops import Weights, activate
 
-Recurrent = ops.ShortConv | ops.DeltaRule
-RECURRENT = (ops.ShortConv, ops.DeltaRule)
+Recurrent = ops.ShortConv | ops.DeltaRule | ops.Scan
+RECURRENT = (ops.ShortConv, ops.DeltaRule, ops.Scan)
 NO_RUNS: Int32 = np.empty((0, 4), np.int32)
 
 
@@ -30,6 +30,8 @@ def recur(op: Recurrent, runs: Int32, weights: Weights, states: Float32, inputs:
                 out[rows], states[target] = short_conv(op, weights, state, *own)
             case ops.DeltaRule():
                 out[rows], states[target] = delta_rule(op, weights, state, *own)
+            case ops.Scan():
+                out[rows], states[target] = scan(op, weights, state, *own)
     return out.astype(np.float32)
 
 
@@ -60,6 +62,21 @@ def delta_rule(
         change = rate[row, :, None] * (v[row] - np.einsum("hk,hkv->hv", k[row], state))
         state = state + k[row, :, :, None] * change[:, None]
         out[row] = np.einsum("hk,hkv->hv", q[row], state) / np.sqrt(op.key_size)
+    return out.reshape(len(x), -1), state
+
+
+def scan(
+    op: ops.Scan, weights: Weights, state: Float64, x: Float64, t: Float64, b: Float64, c: Float64
+) -> tuple[Float64, Float64]:
+    """Results of the rows x of one sequence, and the state after them."""
+    heads = x.reshape(len(x), op.heads, -1)
+    b, c = (np.repeat(each.reshape(len(x), op.groups, -1), op.heads // op.groups, axis=1) for each in (b, c))
+    span = np.logaddexp(0.0, t + weights.vector(op.bias))
+    decay = np.exp(span[..., None] * weights.vector(op.decay).reshape(op.heads, -1))
+    out = heads * weights.vector(op.skip)[:, None]
+    for row in range(len(x)):
+        state = decay[row][:, None] * state + (span[row][:, None] * heads[row])[..., None] * b[row][:, None]
+        out[row] += np.einsum("hpn,hn->hp", state, c[row])
     return out.reshape(len(x), -1), state
 
 

@@ -160,3 +160,52 @@ def delta_rule(state: int, record: int, chunk: int, thread: int) -> None:
             out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * width)
             weighted_sum(out, after, width, q, size, width)
             before = after
+
+
+T = A
+T_STRIDE = A_STRIDE
+C = OPERANDS + 22
+C_STRIDE = OPERANDS + 23
+GROUPS = OPERANDS + 24
+DECAYS = OPERANDS + 25  # of a head: 1, or one for each of its numbers
+SKIP = OPERANDS + 26
+NUMBERS = KEY_SIZE  # of each element
+
+
+@kernel
+def scan(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.Scan`; a unit is a head. Scratch memory has what S shrinks by."""
+    heads, groups, numbers = load_i64(record, UNITS), load_i64(record, GROUPS), load_i64(record, NUMBERS)
+    size, decays = load_i64(record, WIDTH) // heads, load_i64(record, DECAYS)
+    shrink = scratch_of(state, thread)
+    first_unit, end_unit = share(load_i64(state, SEQUENCES) * heads, chunk, load_i64(record, CHUNKS))
+    for unit in range(first_unit, end_unit):
+        head = unit % heads
+        first, count, source, target = run_at(state, unit // heads)
+        after = load_i64(record, STATE) + 4 * (target * load_i64(record, STATE_SIZE) + head * size * numbers)
+        before = load_i64(record, STATE) + 4 * (source * load_i64(record, STATE_SIZE) + head * size * numbers)
+        if count > 0 and source < 0:
+            zero_bytes(after, 4 * size * numbers)
+            before = after
+        group = head * groups // heads
+        skip, bias = load_f32(load_i64(record, SKIP), head), load_f32(load_i64(record, BIAS), head)
+        for row in range(first, first + count):
+            x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * size)
+            out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * size)
+            b = load_i64(record, B) + 4 * (row * load_i64(record, B_STRIDE) + group * numbers)
+            c = load_i64(record, C) + 4 * (row * load_i64(record, C_STRIDE) + group * numbers)
+            t = load_f32(load_i64(record, T), row * load_i64(record, T_STRIDE) + head)
+            span = softplus(t + bias)
+            for n in range(decays):
+                rate = load_f32(load_i64(record, DECAY), head * decays + n)
+                store_f32(shrink, n, exp(float32(rate * span)))
+            for n in range(decays, numbers):
+                store_f32(shrink, n, load_f32(shrink, 0))
+            for i in range(size):
+                value = load_f32(x, i)
+                entering = float32(span) * value
+                old, new = before + 4 * i * numbers, after + 4 * i * numbers
+                for n in range(numbers):
+                    store_f32(new, n, load_f32(shrink, n) * load_f32(old, n) + entering * load_f32(b, n))
+                store_f32(out, i, dot_f32(new, c, numbers) + skip * value)
+            before = after

@@ -71,4 +71,42 @@ __device__ __forceinline__ void delta_rule(const float *x, const float *a, const
     }
 }
 
+/* A warp to an element of a head, in a run: see `ops.Scan`. state [slots, heads, size, numbers], numbers at most 32 · PER_LANE; t [rows,
+   heads], b and c [rows, groups · numbers], decay [heads, decays]. */
+template <int PER_LANE>
+__device__ __forceinline__ void scan(const float *x, const float *t, const float *b, const float *c, const int4 *runs, const float *decay,
+                                     const float *bias, const float *skip, float *state, float *y, int count, int heads, int size,
+                                     int groups, int numbers, int decays) {
+    i64 warp = (i64)blockIdx.x * (blockDim.x / 32) + warp_id(), width = (i64)heads * size;
+    if (warp >= count * width) return;
+    int element = (int)(warp % width), head = element / size;
+    int4 run = runs[warp / width];
+    int group = head * groups / heads;
+    float s[PER_LANE];
+#pragma unroll
+    for (int k = 0; k < PER_LANE; k++) {
+        int n = 32 * k + lane_id();
+        s[k] = run.z < 0 || n >= numbers ? 0.0f : state[(run.z * width + element) * numbers + n];
+    }
+    for (i64 row = run.x; row < run.x + run.y; row++) {
+        float z = t[row * heads + head] + bias[head], value = x[row * width + element], sum = 0;
+        float span = fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z)));
+#pragma unroll
+        for (int k = 0; k < PER_LANE; k++) {
+            int n = 32 * k + lane_id();
+            if (n >= numbers) continue;
+            i64 place = (row * groups + group) * numbers + n;
+            s[k] = expf(span * decay[head * decays + (decays > 1 ? n : 0)]) * s[k] + span * value * b[place];
+            sum += s[k] * c[place];
+        }
+        sum = lanes_sum(sum);
+        if (lane_id() == 0) y[row * width + element] = sum + skip[head] * value;
+    }
+#pragma unroll
+    for (int k = 0; k < PER_LANE; k++) {
+        int n = 32 * k + lane_id();
+        if (n < numbers && run.y > 0) state[(run.w * width + element) * numbers + n] = s[k];
+    }
+}
+
 }  // namespace kernels

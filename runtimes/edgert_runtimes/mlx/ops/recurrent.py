@@ -117,3 +117,57 @@ def _chunks(
         results.append(queries[:, :, i] @ state + attended[:, :, i] @ change)
         state = state * since[:, :, i, -1:] + keys[:, :, i].swapaxes(2, 3) @ change
     return mx.concatenate(results, axis=2)[:, :, :count], state
+
+
+SCANNED = 64
+"""Positions of a scan that are computed together, where a head has one decay."""
+
+
+def scan(op: ops.Scan, weights: Weights) -> Function:
+    """Chunk by chunk where a head has one decay: the form of Mamba 2, "Transformers are SSMs". Else row by row."""
+    decay = mx.array(np.asarray(weights.vectors[op.decay]).reshape(op.heads, -1))
+    bias = weights.vectors[op.bias]
+    skip = mx.array(np.asarray(weights.vectors[op.skip]).reshape(op.heads, 1, 1))
+    repeats = op.heads // op.groups
+
+    def rows(state: mx.array, x: mx.array, t: mx.array, b: mx.array, c: mx.array) -> tuple[mx.array, mx.array]:
+        sequences, count, _ = x.shape
+        x, t, b, c = (each.astype(mx.float32) for each in (x, t, b, c))
+        x = x.reshape(sequences, count, op.heads, op.size).swapaxes(1, 2)
+        b, c = (
+            mx.repeat(each.reshape(sequences, count, op.groups, op.state_size).swapaxes(1, 2), repeats, axis=1)
+            for each in (b, c)
+        )
+        span = mx.logaddexp(t + bias, 0.0).swapaxes(1, 2)
+        entering = x * span[..., None]
+        if count > 1 and op.decays == 1:
+            out, state = _scan_chunks(state, entering, decay * span, b, c)
+        else:
+            out, state = _scan_rows(state, entering, span[..., None] * decay[:, None], b, c)
+        return (out + skip * x).swapaxes(1, 2).reshape(sequences, count, -1), state
+
+    return _run_by_run(op.state, rows)
+
+
+def _scan_rows(state: mx.array, x: mx.array, shrink: mx.array, b: mx.array, c: mx.array) -> tuple[mx.array, mx.array]:
+    """x [sequences, heads, count, size]; shrink, b and c [sequences, heads, count, numbers (or 1)]."""
+    factors, results = mx.exp(shrink), []
+    for i in range(x.shape[2]):
+        state = factors[:, :, i, None] * state + x[:, :, i, :, None] * b[:, :, i, None]
+        results.append(state @ c[:, :, i, :, None])
+    return mx.concatenate(results, axis=3).swapaxes(2, 3), state
+
+
+def _scan_chunks(state: mx.array, x: mx.array, shrink: mx.array, b: mx.array, c: mx.array) -> tuple[mx.array, mx.array]:
+    """The same with shrink [sequences, heads, count]: S_i = e^L_i S + Σ_j≤i e^(L_i - L_j) x_j b_jᵀ with L its sums."""
+    results = []
+    for start in range(0, x.shape[2], SCANNED):
+        part = slice(start, start + SCANNED)
+        own_x, own_b, own_c, sums = x[:, :, part], b[:, :, part], c[:, :, part], mx.cumsum(shrink[:, :, part], axis=-1)
+        before = mx.array(np.tril(np.ones((sums.shape[-1],) * 2, bool)))
+        between = mx.where(before, mx.exp(mx.minimum(sums[..., None] - sums[..., None, :], 0.0)), 0.0)
+        since, until = mx.exp(sums)[..., None], mx.exp(sums[..., -1:] - sums)[..., None]
+        inner = ((own_c @ own_b.swapaxes(2, 3)) * between) @ own_x
+        results.append(inner + (own_c @ state.swapaxes(2, 3)) * since)
+        state = state * since[:, :, -1:] + (own_x * until).swapaxes(2, 3) @ own_b
+    return mx.concatenate(results, axis=2), state

@@ -30,7 +30,7 @@ from edgert_runtimes.cuda.kernels.catalogue.experts import (
     route,
 )
 from edgert_runtimes.cuda.kernels.catalogue.matrices import COLUMNS, embed, gemm, head_gemm, head_linear, linear
-from edgert_runtimes.cuda.kernels.catalogue.recurrent import LARGEST_KEYS, delta_rule, short_conv
+from edgert_runtimes.cuda.kernels.catalogue.recurrent import LARGEST_KEYS, SCANNED, delta_rule, scan, short_conv
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
     angles,
@@ -60,6 +60,7 @@ __all__ = [
     "LARGEST_KEYS",
     "MOST_GROUPS",
     "QUERIES",
+    "SCANNED",
     "WEIGHTS",
     "add",
     "angles",
@@ -96,6 +97,7 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "scan",
     "short_conv",
     "slice_parts",
     "soft_cap",

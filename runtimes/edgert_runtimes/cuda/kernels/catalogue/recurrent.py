@@ -34,3 +34,22 @@ def delta_rule() -> Kernel:
         threads=32,
         blocks=lambda a: a["count"] * a["heads"] * ceil_div(a["size"], 32),
     )
+
+
+SCANNED = (32, 128, 256)
+"""Numbers for each element of a state that scans have kernels for, or fewer."""
+
+
+def scan(numbers: int) -> Kernel:
+    """y [rows, heads · size] by a selective scan; state [slots, heads, size, numbers]."""
+    most = next(each for each in SCANNED if numbers <= each)
+    return Kernel(
+        name=f"scan_{most}",
+        header="recurrent.cuh",
+        call=f"scan<{most // 32}>",
+        signature="const float *x, const float *t, const float *b, const float *c, const int4 *runs, "
+        "const float *decay, const float *bias, const float *skip, float *state, float *y, int count, int heads, "
+        "int size, int groups, int numbers, int decays",
+        threads=128,
+        blocks=lambda a: ceil_div(a["count"] * a["heads"] * a["size"], 4),
+    )
