@@ -49,7 +49,7 @@ class Browser:
         body = f"{head} (async () => {{{script}}})().then(done, error => done(`${{error}}`))"
         return self._ask("POST", "execute/async", {"script": body, "args": list(arguments)})
 
-    def find(self, selector: str, seconds: float = 15) -> Json:
+    def find(self, selector: str, seconds: float = 30) -> Json:
         """The first element that is shown."""
 
         def look() -> Json | None:
@@ -60,7 +60,7 @@ class Browser:
 
         return self.wait(look, selector, seconds)  # type: ignore[no-any-return]
 
-    def wait(self, look: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+    def wait(self, look: Callable[[], Any], what: str, seconds: float = 30) -> Any:
         """What `look` gives once it is something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

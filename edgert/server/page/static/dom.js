@@ -35,14 +35,28 @@ export function iconButton(name, label, onclick, properties = {}) {
 /** A button that copies what `text()` gives, and says so for a moment. */
 export function copyButton(label, text) {
   const button = iconButton("copy", label, async () => {
-    try {
-      await navigator.clipboard.writeText(text());
-      flash(button, "check", "Copied");
-    } catch {
-      flash(button, "alert", "The browser does not allow copying here");
-    }
+    if (await copied(text())) flash(button, "check", "Copied");
+    else flash(button, "alert", "The browser does not allow copying here");
   });
   return button;
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Pages that come without TLS from another machine have no clipboard, but may still copy what is selected.
+    const field = make("textarea", { class: "unseen" });
+    const before = document.activeElement;
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    before?.focus();
+    return done;
+  }
 }
 
 function flash(button, name, label) {

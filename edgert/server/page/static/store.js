@@ -37,7 +37,9 @@ export function loadConversations() {
 }
 
 export function newConversation() {
-  return { id: crypto.randomUUID(), title: "New chat", updated: Date.now(), messages: [] };
+  // Not randomUUID, which pages that come without TLS from another machine do not have.
+  const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  return { id, title: "New chat", updated: Date.now(), messages: [] };
 }
 
 /** Throws where the browser has no room left. */

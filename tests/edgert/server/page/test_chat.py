@@ -29,10 +29,11 @@ COLOUR = "return getComputedStyle(document.body).backgroundColor"
 LIGHT, DARK = "rgb(250, 249, 247)", "rgb(24, 24, 27)"
 
 
-def fresh(browser: Browser, url: str) -> None:
-    """The page with nothing kept from before."""
+def fresh(browser: Browser, url: str, **settings: str) -> None:
+    """The page with nothing kept from before but some settings."""
     browser.open(url)
     browser.run("localStorage.clear(); sessionStorage.clear()")
+    browser.run("localStorage['edgert.settings'] = args[0]", json.dumps(settings))
     browser.reload()
     browser.find("#model option")
 
@@ -57,7 +58,7 @@ def talk(browser: Browser, talking: tuple[Served, Say]) -> tuple[Browser, Say]:
 
 
 def test_a_conversation_with_the_demo_model(browser: Browser, demo: Served) -> None:
-    fresh(browser, demo.url)
+    fresh(browser, demo.url, temperature="0")
     assert browser.text("#model") == demo.llm.name
     browser.click(".example")
     browser.find(".assistant .figures")

@@ -10,17 +10,20 @@ import httpx
 
 import edgert.server.page
 from edgert.server.page.routes import PAGE_PATHS
+from tests.edgert.server.conftest import serve
 
 if TYPE_CHECKING:
+    from tests.edgert.scripted import Say
     from tests.edgert.server.conftest import Served
 
 FILES = {file.name: file.read_text() for file in (Path(edgert.server.page.__file__).parent / "static").iterdir()}
 
 
-def test_every_file_is_served_without_a_key_and_under_the_policy(served_with_key: Served) -> None:
+def test_every_file_is_served_without_a_key_and_under_the_policy(talking: tuple[Served, Say]) -> None:
     assert {"/", *(f"/page/{name}" for name in FILES if name != "index.html")} == PAGE_PATHS
-    with httpx.Client(base_url=served_with_key.url) as client:
-        _check(client)
+    for served in serve(talking[0].llm, api_keys=["secret"]):
+        with httpx.Client(base_url=served.url) as client:
+            _check(client)
 
 
 def _check(client: httpx.Client) -> None:
@@ -41,7 +44,8 @@ def _check(client: httpx.Client) -> None:
         assert client.get(path).status_code == 401, path
 
 
-def test_types(served: Served) -> None:
+def test_types(talking: tuple[Served, Say]) -> None:
+    served, _ = talking
     for path, kind in (("/", "text/html"), ("/page/app.js", "text/javascript"), ("/page/style.css", "text/css")):
         assert httpx.get(served.url + path).headers["content-type"] == f"{kind}; charset=utf-8"
     assert httpx.get(f"{served.url}/page/icon.svg").headers["content-type"] == "image/svg+xml"
