@@ -23,12 +23,13 @@ class Role(Enum):
     EXPERTS = "experts"  # [experts, out, in]
     HEADS = "heads"  # [heads, out, in]
     ROUTER = "router"  # [experts, in]; kept in F32, routing flips on small errors
+    ADAPTER = "adapter"  # [adapters, rank, in or out], of all adapters that may be asked for; always F32
     VECTOR = "vector"  # [n] (or [experts, n], [n, kernel]): norms, biases, sinks, frequency factors, …; always F32
 
     @property
     def stays_float(self) -> bool:
         """Whether it is kept in F32, whatever the matrices are stored in."""
-        return self in (Role.VECTOR, Role.ROUTER)
+        return self in (Role.VECTOR, Role.ROUTER, Role.ADAPTER)
 
     @property
     def stacked(self) -> bool:
@@ -106,14 +107,26 @@ class Plan:
     states: tuple[State, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """How many adapters a plan serves, and the highest rank among them by the name of the matrix that they adapt."""
+
+    count: int
+    ranks: Mapping[str, int]
+
+
+NO_ADAPTERS = Adapters(0, {})
+
+
 class Graph:
     """Records ops and the weights they name. Methods are the ops; each returns its result. `context` is the longest
     that sequences may become, where that is known.
     """
 
-    def __init__(self, spec: ModelSpec, context: int = 0) -> None:
+    def __init__(self, spec: ModelSpec, context: int = 0, adapters: Adapters = NO_ADAPTERS) -> None:
         self.spec = spec
         self.context = context
+        self._adapters = adapters
         self._ops: list[ops.Op] = []
         self._values: list[Value] = []
         self._weights: dict[str, Weight] = {}
@@ -146,7 +159,8 @@ class Graph:
             self._weight(weight, (width, x.width), role)
         if bias_name:
             self._weight(bias_name, (width,), Role.VECTOR)
-        return self._add(ops.Linear, width, x=x, weight=weight, bias=bias_name)
+        y = self._add(ops.Linear, width, x=x, weight=weight, bias=bias_name)
+        return self._adapted(x, y, weight) if weight in self._adapters.ranks else y
 
     def head_linear(self, x: Value, weight: str, heads: int, size: int, *, rest: int = 0) -> Value:
         """See `ops.HeadLinear`; each head of the result has `size` elements and the rest."""
@@ -337,6 +351,14 @@ class Graph:
             logits,
             tuple(self._states),
         )
+
+    def _adapted(self, x: Value, y: Value, weight: str) -> Value:
+        """y and what adapters add to it."""
+        count, rank = self._adapters.count, self._adapters.ranks[weight]
+        a, b = f"{weight}.lora_a", f"{weight}.lora_b"
+        self._weight(a, (count, rank, x.width), Role.ADAPTER)
+        self._weight(b, (count, rank, y.width), Role.ADAPTER)
+        return self._add(ops.LowRank, y.width, x=x, y=y, a=a, b=b, rank=rank)
 
     def _state(self, *shape: int) -> int:
         """The number of a new state."""

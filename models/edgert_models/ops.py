@@ -84,6 +84,22 @@ class Linear(Op):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LowRank(Op):
+    """What an adapter adds to a linear op's result y: out = y + (x a[n]ᵀ) b[n], n being the adapter of the row's
+    sequence (`Batch.adapters`); y where it has none.
+
+    a [adapters, rank, x.width], b [adapters, rank, out.width]. LoRA (Hu et al. 2021), with the scale in b; an adapter
+    of a lower rank, or without this matrix, has zeros.
+    """
+
+    x: Value
+    y: Value
+    a: str
+    b: str
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeadLinear(Op):
     """Each head by a matrix of its own: of head h, all but the last `rest` elements are an a: out = a weight[h]ᵀ, and
     then the rest as it is.

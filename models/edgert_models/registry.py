@@ -52,7 +52,7 @@ from edgert_models.architectures import (
 )
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
-from edgert_models.graph import Graph, Plan
+from edgert_models.graph import NO_ADAPTERS, Adapters, Graph, Plan
 from edgert_models.metadata import Metadata, spec_from_metadata
 from edgert_models.refused import NEEDS
 from edgert_models.spec import ModelSpec
@@ -142,8 +142,8 @@ def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) ->
     return spec_from_metadata(architecture_named(metadata.string("general.architecture")), metadata, shapes)
 
 
-def build_plan(spec: ModelSpec, context: int = 0) -> Plan:
-    """Wire the model. Some turn positions otherwise where sequences may become longer than what they were first trained
-    on (the rope scaling longrope): `context` is how long, in positions.
+def build_plan(spec: ModelSpec, context: int = 0, adapters: Adapters = NO_ADAPTERS) -> Plan:
+    """Wire the model, with what `adapters` add to its matrices. Some turn positions otherwise where sequences may become
+    longer than what they were first trained on (the rope scaling longrope): `context` is how long, in positions.
     """
-    return architecture_named(spec.architecture).wire(Graph(spec, context))
+    return architecture_named(spec.architecture).wire(Graph(spec, context, adapters))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 NO_STATES: Int32 = np.empty(0, np.int32)
+NO_ADAPTERS: Int32 = np.empty(0, np.int32)
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): stages are "compile" (kernels) and "load" (bytes)."""
 
@@ -58,6 +59,8 @@ class Batch:
     are after its last row goes to slot `state_to[s]`. Several sequences may continue from one slot, but none from one
     that is written for another. Where the two slots differ, a step that failed can be asked for again. For other models
     both are empty.
+
+    `adapters[s]` is the number of the adapter that sequence s goes through, -1 for none; empty where none has any.
     """
 
     tokens: Int32  # [rows]
@@ -69,6 +72,7 @@ class Batch:
     pick: Int32  # [picked]
     state_from: Int32 = field(default_factory=lambda: NO_STATES)  # [sequences]
     state_to: Int32 = field(default_factory=lambda: NO_STATES)  # [sequences]
+    adapters: Int32 = field(default_factory=lambda: NO_ADAPTERS)  # [sequences], or empty
 
 
 @dataclass(frozen=True, slots=True)

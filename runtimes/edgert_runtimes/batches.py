@@ -1,5 +1,5 @@
-"""Whether a batch stays within a session's limits, for backends whose kernels do not look themselves; and the runs of
-its rows that recurrent states go through.
+"""Whether a batch stays within a session's limits, for backends whose kernels do not look themselves; the runs of its
+rows that recurrent states go through, and the adapters that they go through.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ def runs_of(batch: Batch, limits: Limits) -> Int32:
     if len(set(touched)) < len(touched):
         raise RequestError("a slot of states is written for two sequences, or read for another", parameter="state_to")
     return runs
+
+
+def adapters_of(batch: Batch, count: int) -> Int32:
+    """The adapter of each row, -1 for none. RequestError for one that is not among `count`."""
+    if not len(batch.adapters):
+        return np.full(len(batch.tokens), -1, np.int32)
+    if batch.adapters.shape != batch.lengths.shape or not _within((batch.adapters + 1).tolist(), count + 1):
+        raise RequestError(f"adapters are {batch.adapters.tolist()}; there are {count}", parameter="adapters")
+    return np.asarray(batch.adapters[batch.sequence], np.int32)
 
 
 def _check_range(name: str, values: list[int], size: int) -> None:

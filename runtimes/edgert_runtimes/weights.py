@@ -90,6 +90,8 @@ def weight_bytes_per_token(plan: Plan, provider: WeightProvider) -> int:
     looked_up = {op.weight for op in plan.ops if isinstance(op, Embed)}
     total = 0
     for name, weight in plan.weights.items():
+        if weight.role is Role.ADAPTER:
+            continue  # who reads which is not known
         stored = provider.weights[name]
         row = stored.type.row_bytes(weight.shape[-1])
         nbytes = row * int(np.prod(weight.shape[:-1], dtype=np.int64))

@@ -25,7 +25,7 @@ from edgert_quant.jit.helpers import prepare_together
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
-from edgert_runtimes.batches import runs_of
+from edgert_runtimes.batches import adapters_of, runs_of
 from edgert_runtimes.cpu import compiling
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
@@ -53,6 +53,7 @@ INPUTS = {
     "tables": table.BLOCK_TABLES,
     "pick": table.PICK,
     "runs": table.RUNS,
+    "adapters": table.ADAPTERS,
 }
 """The arrays of a batch, and what is found from them; where the state has their addresses."""
 
@@ -153,6 +154,7 @@ class CpuSession:
         self._workspace = allocate(program.workspace_bytes)
         self._loaded = loaded
         self._expert_load = expert_counts(plan)
+        self._adapters = max((plan.weights[op.a].shape[0] for op in plan.ops if isinstance(op, ops.LowRank)), default=0)
         areas: dict[str, NDArray[Any]] = {
             "cache": self._cache,
             "state": self._states,
@@ -272,6 +274,8 @@ class CpuSession:
             index = fault >> 8
             found = getattr(batch, name)[index]
             raise RequestError(f"{name}[{index}] is out of range: {found}", parameter=name)
+        if self._adapters:
+            self._inputs["adapters"][:count] = adapters_of(batch, self._adapters)
         if self._plan.states:
             self._inputs["runs"][: 4 * shape[0]] = runs_of(batch, limits).ravel()
             state[table.SEQUENCES] = shape[0]

@@ -7,6 +7,7 @@ from edgert_quant.jit.helpers import serve
 
 from edgert_runtimes.cpu.formats import format_for, packed_types
 from edgert_runtimes.cpu.kernels import (
+    adapters,
     attend,
     checks,
     division,
@@ -31,7 +32,7 @@ BASE_KERNELS = (executor.run_step, executor.run_worker, executor.stop_workers, c
 def all_kernels() -> list[jit.Kernel]:
     """Those of every op and block type, for this CPU."""
     formats = [form for block_type in packed_types() if (form := format_for(block_type)) is not None]
-    modules = (attend, division, gates, heads, linear, moe, recurrent, route, rows, softmax)
+    modules = (adapters, attend, division, gates, heads, linear, moe, recurrent, route, rows, softmax)
     found = [item for module in modules for item in vars(module).values() if isinstance(item, jit.Kernel)]
     by_type = (
         *(storing.STORE_KEY, storing.STORE_ROW),

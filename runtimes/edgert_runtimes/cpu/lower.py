@@ -21,7 +21,19 @@ from numpy.typing import NDArray
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
 from edgert_runtimes.cpu.formats import LANES, Activation, Format
-from edgert_runtimes.cpu.kernels import attend, division, gates, heads, linear, moe, recurrent, route, rows, table
+from edgert_runtimes.cpu.kernels import (
+    adapters,
+    attend,
+    division,
+    gates,
+    heads,
+    linear,
+    moe,
+    recurrent,
+    route,
+    rows,
+    table,
+)
 from edgert_runtimes.cpu.program import Field, Place, Program, Record
 from edgert_runtimes.cpu.values import Values, stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded, Vector
@@ -85,6 +97,8 @@ class Lowering(Values):
                     self._rows(rows.pick_rows, op, [op.x], in_place=False)
                 case ops.Linear():
                     self._linear(op)
+                case ops.LowRank():
+                    self._low_rank(op)
                 case ops.HeadLinear():
                     self._head_linear(op)
                 case ops.Attend():
@@ -217,6 +231,24 @@ class Lowering(Values):
         }
         self._scratch(table.PANELS + form.scratch_bytes(op.x.width))
         self._emit(linear.linear, self.rows_of(op.out), fields, prepare=linear.prepare_linear)
+
+    def _low_rank(self, op: ops.LowRank) -> None:
+        fields: dict[int, Field] = {
+            rows.X: self.place(op.x),
+            rows.X_STRIDE: stride_of(op.x.width),
+            rows.Y: self.place(op.y),
+            rows.Y_STRIDE: stride_of(op.y.width),
+            rows.WIDTH: op.out.width,
+            adapters.A: Place("weight", name=op.a),
+            adapters.B: Place("weight", name=op.b),
+            adapters.RANK: op.rank,
+            adapters.K: op.x.width,
+            adapters.PICKED: int(op.out.picked),
+        }
+        self._scratch(4 * op.rank)
+        self.give(op, (op.y,))
+        fields[rows.OUT], fields[rows.OUT_STRIDE] = self.place(op.out), stride_of(op.out.width)
+        self._emit(adapters.low_rank, self.rows_of(op.out), fields, cost=op.rank * (op.x.width + op.out.width) // 16)
 
     def _head_linear(self, op: ops.HeadLinear) -> None:
         form, head = self.layouts[op.weight].format, op.inward + op.rest

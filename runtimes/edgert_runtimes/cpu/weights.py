@@ -87,7 +87,7 @@ def plan_layouts(plan: Plan, provider: WeightProvider) -> dict[str, Layout]:
         own = format_for(stored.type)
         plain = format_for(BlockType.F32)
         assert plain is not None
-        if weight.role is Role.VECTOR:
+        if weight.role in (Role.VECTOR, Role.ADAPTER):
             layouts[name] = Layout(name, Vector, stored, plain, stored.type is not BlockType.F32, mapped=False)
             continue
         mapped = own is not None and provider.map(name) is not None

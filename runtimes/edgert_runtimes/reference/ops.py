@@ -14,7 +14,8 @@ from edgert_models.rope import RopeLayout
 from edgert_quant.blocks import dequantize
 from numpy.typing import NDArray
 
-from edgert_runtimes.base import Batch, Float32, WeightProvider
+from edgert_runtimes.base import Batch, Float32, StoredWeight, WeightProvider
+from edgert_runtimes.batches import adapters_of
 from edgert_runtimes.reference.cache import Cache, Float64
 
 _CHUNK = 1 << 22  # elements of a weight dequantized at once
@@ -30,6 +31,10 @@ class Weights:
         """Rows of a tensor as float64 [count, in]."""
         raw = self._provider.read(name, start, count)
         return dequantize(raw, self._provider.weights[name].type).astype(np.float64)
+
+    def stored(self, name: str) -> StoredWeight:
+        """How a tensor is stored."""
+        return self._provider.weights[name]
 
     def vector(self, name: str) -> Float64:
         """A 1-D tensor."""
@@ -119,6 +124,19 @@ def sliced(op: ops.Slice, x: Float64) -> Float64:
     """Elements of each group."""
     parts = x.reshape(len(x), op.groups, -1)[:, :, op.start : op.start + op.out.width // op.groups]
     return parts.reshape(len(x), -1)
+
+
+def low_rank(op: ops.LowRank, batch: Batch, weights: Weights, x: Float64, y: Float64) -> Float64:
+    """Adapter by adapter."""
+    chosen = adapters_of(batch, weights.stored(op.a).shape[0])
+    if op.out.picked:
+        chosen = chosen[batch.pick]
+    y = y.copy()
+    for number in np.unique(chosen[chosen >= 0]):
+        rows = chosen == number
+        first = int(number) * op.rank
+        y[rows] += weights.project(x[rows], op.a, first, op.rank) @ weights.rows(op.b, first, op.rank)
+    return y
 
 
 def head_linear(op: ops.HeadLinear, weights: Weights, x: Float64) -> Float64:
@@ -220,6 +238,8 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
             y = layer_norm(op, weights, *x)
         case ops.Linear():
             y = linear(op, weights, *x)
+        case ops.LowRank():
+            y = low_rank(op, batch, weights, *x)
         case ops.HeadLinear():
             y = head_linear(op, weights, *x)
         case ops.Add():

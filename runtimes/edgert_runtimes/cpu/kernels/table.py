@@ -38,6 +38,7 @@ SPIN = 54  # rounds of waiting before yielding the core
 PROFILE = 55  # 0, or the address of int64 [records + 1]: when each record began, and when the last one ended, in ns
 RUNS = 56  # address of int32 [sequences, 4], see `batches.runs_of`; only for models with recurrent states
 SEQUENCES = 57  # of the batch
+ADAPTERS = 58  # address of int32 [rows]: the adapter of each, -1 for none; only for plans with adapters
 STATE_WORDS = 64
 
 INTERRUPTED = -1
