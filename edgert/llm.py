@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from numbers import Integral
@@ -18,12 +19,13 @@ import numpy as np
 from edgert_models import build_plan, spec_from_gguf
 from edgert_models.errors import RequestError, UnsupportedError
 from edgert_quant.gguf import GgufFile
-from edgert_runtimes.base import OpTime, Progress, Session
+from edgert_runtimes.base import OpTime, Progress, Session, WeightProvider
 from edgert_runtimes.experts import layer_of, mixtures_of
 from edgert_runtimes.registry import get_backend
-from edgert_runtimes.weights import GgufWeights, check_weights, weight_bytes_per_token
+from edgert_runtimes.weights import GgufWeights, JoinedWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
 
+from edgert.adapters import Source, load_adapters
 from edgert.answer import Answer, AsyncStream, Start, Stream, deliver
 from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits, first_that_fits
 from edgert.chat import Chat, ChatPrompt, Message, ToolChoice
@@ -63,7 +65,8 @@ class LLM:
     `sequences` is how many answers are computed at once, `rows` how many tokens go through the model in one step at
     most, `queue_limit` how many requests may wait (None: any number). `timeout` is the seconds a request may take, and
     `overflow` what becomes of more tokens than the context holds, where its params do not say. `chat_template` is a
-    Jinja file to use instead of the model's own template. `progress(stage, done, total)` is told about fetching,
+    Jinja file to use instead of the model's own template. `adapters` are LoRA adapters by name, for `adapted`: GGUF
+    files or folders of PEFT, or pairs of these and a scale. `progress(stage, done, total)` is told about fetching,
     compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
@@ -85,6 +88,7 @@ class LLM:
         timeout: float | None = None,
         overflow: Overflow = "error",
         chat_template: str | Path | None = None,
+        adapters: Mapping[str, Source] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.seed = SamplingParams(seed=seed, timeout=timeout, overflow=overflow).seed  # checked
@@ -99,8 +103,15 @@ class LLM:
             self.metadata = metadata
             self.parameters = sum(math.prod(shape) for shape in shapes.values())
             plan = build_plan(self.spec)
-            weights = GgufWeights(file)
+            weights: WeightProvider = GgufWeights(file)
             check_weights(plan, weights, str(self.path))
+            self.adapters: tuple[str, ...] = ()
+            self._adapter = -1
+            self._base: LLM | None = None  # which an adapted one keeps open
+            if adapters:
+                loaded = load_adapters(adapters, plan)
+                plan, weights = build_plan(self.spec, loaded.plan), JoinedWeights(weights, loaded.weights)
+                self.adapters = loaded.names
             limits = choose_limits(
                 plan,
                 weights,
@@ -146,6 +157,20 @@ class LLM:
             raise
         # Not a method of self, which would keep self alive.
         self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, self._compiler, file)
+
+    def adapted(self, name: str) -> Self:
+        """This model with one of its `adapters`: all that is asked of it goes through that. It shares everything with
+        this one, steps too; to close either closes both. RequestError lists the adapters where it is none of them.
+        """
+        if name not in self.adapters:
+            has = f"it has {', '.join(self.adapters)}" if self.adapters else "it has none"
+            raise RequestError(f"the model {self.name!r} has no adapter {name!r}; {has}", parameter="adapter")
+        found = copy(self)
+        found._adapter = self.adapters.index(name)
+        found.name = f"{self.name}:{name}"
+        found.adapters = ()
+        found._base = self
+        return found
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -378,7 +403,8 @@ class LLM:
             if not result.done():
                 result.set_result(event)
 
-        request = self._engine.evaluate(ids, lambda event: deliver(loop, settle, event), hidden=True)
+        told = partial(deliver, loop, settle)
+        request = self._engine.evaluate(ids, told, hidden=True, adapter=self._adapter)
         try:
             event = await result
         finally:
@@ -483,7 +509,7 @@ class LLM:
                 raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
             breakers = self._breakers(tuple(params.dry_sequence_breakers))
         constraint = self._constraint(prompt, params)
-        return lambda on_event: self._engine.submit(ids, params, on_event, breakers, constraint)
+        return lambda on_event: self._engine.submit(ids, params, on_event, breakers, constraint, self._adapter)
 
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
         """All at once, their events in one queue, so that each stop text is seen when it comes."""
@@ -512,7 +538,8 @@ class LLM:
         results: dict[int, NDArray[np.float32]] = {}
         try:
             for index, ids in enumerate(prompts):
-                requests.append(self._engine.evaluate(ids, _tagged(events, index), hidden=hidden))
+                told = _tagged(events, index)
+                requests.append(self._engine.evaluate(ids, told, hidden=hidden, adapter=self._adapter))
             while len(results) < len(prompts):
                 index, event = events.get()
                 if isinstance(event, Failed):

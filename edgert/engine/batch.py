@@ -44,6 +44,7 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
         tables=_tables([part.request.table.blocks for part in parts], lengths, block_size),
         lengths=np.array(lengths, dtype=np.int32),
         pick=np.array(pick, dtype=np.int32),
+        **_adapters(parts),
         **_states([(part.request.states.now, part.request.states.next) for part in parts]),
     )
 
@@ -65,6 +66,12 @@ def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Bat
         lengths=batch.lengths + 1,
         **_states([(part.request.states.next, part.request.states.ahead) for part in parts]),
     )
+
+
+def _adapters(parts: Sequence[Part]) -> dict[str, NDArray[np.int32]]:
+    """The adapter of each part, where any has one."""
+    chosen = [part.request.adapter for part in parts]
+    return {} if max(chosen) < 0 else {"adapters": np.array(chosen, dtype=np.int32)}
 
 
 def _states(slots: Sequence[tuple[int | None, int | None]]) -> dict[str, NDArray[np.int32]]:

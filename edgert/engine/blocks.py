@@ -67,16 +67,19 @@ class BlockPool:
         """Blocks that hold so many positions."""
         return -(-positions // self.block_size)
 
-    def match(self, tokens: Sequence[int]) -> tuple[Table, int]:
+    def match(self, tokens: Sequence[int], root: int = ROOT) -> tuple[Table, int]:
         """The cached full blocks that `tokens` begins with, as a table that is not held yet, and how many of them are
-        idle now. At least one token stays uncovered: somebody wants its logits.
+        idle now. At least one token stays uncovered: somebody wants its logits. Chains from another `root` (which no
+        serial is) share nothing: what was computed with an adapter serves that one alone.
         """
-        table = self._match(tokens)
+        table = self._match(tokens, root)
         return table, self._idle_of(table)
 
-    def match_until(self, tokens: Sequence[int], serves: Callable[[int], bool]) -> tuple[Table, int, int]:
+    def match_until(
+        self, tokens: Sequence[int], serves: Callable[[int], bool], root: int = ROOT
+    ) -> tuple[Table, int, int]:
         """The same up to the last block whose serial `serves`, and how many there would be without that."""
-        table = self._match(tokens)
+        table = self._match(tokens, root)
         found = len(table.blocks)
         while table.blocks and not serves(self._entries[table.blocks[-1]].serial):
             table.chain = self._entries[table.blocks.pop()].chain
@@ -86,8 +89,8 @@ class BlockPool:
     def _idle_of(self, table: Table) -> int:
         return sum(1 for block in table.blocks if not self._holders[block])
 
-    def _match(self, tokens: Sequence[int]) -> Table:
-        table = Table()
+    def _match(self, tokens: Sequence[int], root: int) -> Table:
+        table = Table(chain=root)
         while (table.published + 1) * self.block_size < len(tokens):
             block = self._found.get(self.next_key(table, tokens))
             if block is None:

@@ -103,11 +103,13 @@ class Engine:
         on_event: OnEvent,
         breakers: Breakers | None = None,
         constraint: Constraint | None = None,
+        adapter: int = -1,
     ) -> Request:
         """Continue `prompt`: a Token event for each token, the last with its `ending`, or Failed.
 
         `breakers` are `params.dry_sequence_breakers` as found in the tokens, whose texts are not known here;
-        `constraint`, for this request alone, is what `params.structured_outputs` come to.
+        `constraint`, for this request alone, is what `params.structured_outputs` come to; `adapter` is the number of
+        the one that it goes through, -1 for none.
         Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
         max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
         """
@@ -123,6 +125,7 @@ class Engine:
             constraint=constraint,
         )
         request = self._request(Kind.GENERATE, tokens, on_event)
+        request.adapter = adapter
         request.sampler, request.seed = sampler, sampler.seed
         request.stop_ids = self._end_ids.union(params.stop_token_ids)
         request.limit = self._context if params.max_tokens is None else len(tokens) + params.max_tokens
@@ -130,7 +133,7 @@ class Engine:
         request.dropped_tokens = dropped
         return self._start(request, params.timeout)
 
-    def evaluate(self, tokens: Sequence[int], on_event: OnEvent, *, hidden: bool = False) -> Request:
+    def evaluate(self, tokens: Sequence[int], on_event: OnEvent, *, hidden: bool = False, adapter: int = -1) -> Request:
         """One Rows event with the logits (or the last hidden values) of every token, or Failed.
 
         The prefix cache is neither read nor written. Errors as in `submit`.
@@ -139,7 +142,9 @@ class Engine:
         if len(ids) > self._context:
             reason = f"{len(ids)} tokens do not fit the context of {self._context}"
             raise ContextLengthError(reason, tokens=len(ids), limit=self._context, parameter="prompt")
-        return self._start(self._request(Kind.HIDDEN if hidden else Kind.LOGITS, ids, on_event))
+        request = self._request(Kind.HIDDEN if hidden else Kind.LOGITS, ids, on_event)
+        request.adapter = adapter
+        return self._start(request)
 
     def borrow(self, blocks: int, work: Callable[[Session, Room], T]) -> T:
         """What `work(session, room)` returns or raises. It runs on the engine's thread, between two steps, so that it

@@ -11,7 +11,7 @@ import numpy as np
 from edgert_models.errors import EdgertError
 from numpy.typing import NDArray
 
-from edgert.engine.blocks import Table
+from edgert.engine.blocks import ROOT, Table
 from edgert.engine.sampling import Sampler, TokenLogprob
 from edgert.engine.states import States
 
@@ -71,6 +71,7 @@ class Request:
     prompt_tokens: int
     on_event: OnEvent
     _cancel: Callable[[Request], None]
+    adapter: int = -1  # that it goes through, -1 for none
     seed: int = 0  # the one in use, also where none was asked for
 
     submitted_at: float = 0.0  # time.monotonic(), seconds
@@ -96,6 +97,11 @@ class Request:
 
     def __post_init__(self) -> None:
         self.history = self.tokens
+
+    @property
+    def root(self) -> int:
+        """Where its chain of blocks begins: keys and values of one adapter are no other's."""
+        return ROOT if self.adapter < 0 else -1 - self.adapter
 
     @property
     def remaining(self) -> int:

@@ -194,10 +194,10 @@ class Scheduler:
         table, idle = Table(), 0
         if request.kind is Kind.GENERATE:
             if self.states.size:
-                table, idle, found = self.pool.match_until(request.tokens, self.states.has)
+                table, idle, found = self.pool.match_until(request.tokens, self.states.has, request.root)
                 request.border = found * self.pool.block_size
             else:
-                table, idle = self.pool.match(request.tokens)
+                table, idle = self.pool.match(request.tokens, request.root)
             if self.pool.next_key(table, request.tokens) in step.coming:
                 return False
         needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)

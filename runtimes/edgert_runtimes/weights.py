@@ -62,6 +62,27 @@ class MemoryWeights:
         """Memory stays."""
 
 
+class JoinedWeights:
+    """The tensors of a provider, and others that are held in memory."""
+
+    def __init__(self, first: WeightProvider, more: MemoryWeights) -> None:
+        self._first = first
+        self._more = more
+        self.weights: Mapping[str, StoredWeight] = {**first.weights, **more.weights}
+
+    def read(self, name: str, start: int = 0, count: int | None = None) -> NDArray[np.uint8]:
+        """See WeightProvider."""
+        return (self._more if name in self._more.weights else self._first).read(name, start, count)
+
+    def map(self, name: str) -> NDArray[np.uint8] | None:
+        """See WeightProvider."""
+        return (self._more if name in self._more.weights else self._first).map(name)
+
+    def check(self) -> None:
+        """See WeightProvider."""
+        self._first.check()
+
+
 def check_weights(plan: Plan, provider: WeightProvider, path: str = "weights") -> None:
     """Raise FileFormatError unless every tensor of the plan has its shape, and vectors are floats."""
     for weight in plan.weights.values():
