@@ -78,6 +78,10 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                     self.scan(op)
                 case ops.Moe():
                     self.moe(op)
+                case ops.LowRank():
+                    raise UnsupportedError(
+                        "adapters are not supported by the cuda backend; the cpu backend serves them"
+                    )
                 case _:
                     raise UnsupportedError(f"op {type(op).__name__} is not supported by the cuda backend")
             program.ends[op.out.id] = len(program.works)

@@ -175,5 +175,7 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return moe(op, weights, beside)
         case ops.PickRows():
             return pick_rows(op, weights)
+        case ops.LowRank():
+            raise UnsupportedError("adapters are not supported by the mlx backend; the cpu backend serves them")
         case _:
             raise UnsupportedError(f"op {type(op).__name__} is not supported by the mlx backend")
