@@ -105,13 +105,11 @@ class LLM:
             plan = build_plan(self.spec)
             weights: WeightProvider = GgufWeights(file)
             check_weights(plan, weights, str(self.path))
-            self.adapters: tuple[str, ...] = ()
+            loaded = load_adapters(adapters or {}, plan)
+            weights = JoinedWeights(weights, loaded.weights) if loaded.names else weights
+            self.adapters = loaded.names
             self._adapter = -1
             self._base: LLM | None = None  # which an adapted one keeps open
-            if adapters:
-                loaded = load_adapters(adapters, plan)
-                plan, weights = build_plan(self.spec, loaded.plan), JoinedWeights(weights, loaded.weights)
-                self.adapters = loaded.names
             limits = choose_limits(
                 plan,
                 weights,
@@ -122,7 +120,7 @@ class LLM:
                 threads=threads,
                 memory=memory,
             )
-            plan = build_plan(self.spec, limits[0].context)
+            plan = build_plan(self.spec, limits[0].context, loaded.plan)
             no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
             self._pool = pooling_of(metadata)
             self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)

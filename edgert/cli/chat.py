@@ -26,6 +26,7 @@ def chat(
     memory: options.Memory = None,
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
     sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
@@ -46,6 +47,7 @@ def chat(
         kv_type=kv_type,
         seed=seed,
         chat_template=chat_template,
+        adapter=adapter,
     ) as llm:
         conversation = Conversation(llm, params, system)
         if message is None:

@@ -46,6 +46,7 @@ def generate(
     memory: options.Memory = None,
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
     sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
@@ -65,6 +66,7 @@ def generate(
         kv_type=kv_type,
         seed=seed,
         chat_template=chat_template,
+        adapter=adapter,
     ) as llm:
         messages = [{"role": "user", "content": text}]
         if as_json:

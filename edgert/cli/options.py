@@ -81,11 +81,38 @@ Template = Annotated[
         help="A Jinja file to use instead of the model's own template.",
     ),
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="PATH[:SCALE]", help="A LoRA adapter to go through: a GGUF file, or a folder of PEFT."),
+]
 Offline = Annotated[
     bool,
     typer.Option("--offline", envvar="EDGERT_OFFLINE", help="Never ask the Hugging Face hub."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def adapter_source(text: str) -> tuple[str, float]:
+    """PATH[:SCALE] as a path and a scale."""
+    path, colon, scale = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, 1.0
+    try:
+        return path, float(scale)
+    except ValueError:
+        return text, 1.0
+
+
+def named_adapters(options: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """NAME=PATH[:SCALE], several times, as what LLM takes."""
+    found = {}
+    for option in options:
+        name, equals, rest = option.partition("=")
+        if not equals or name in found:
+            reason = "is there twice" if equals else "is to be written like NAME=PATH or NAME=PATH:SCALE"
+            raise RequestError(f"--adapter {option}: {name if equals else 'it'} {reason}", parameter="adapter")
+        found[name] = adapter_source(rest)
+    return found
 
 
 def may_be_offline(command: Callable[..., None]) -> Callable[..., None]:
@@ -118,6 +145,7 @@ def open_model(
     sequences: int | None = None,
     queue_limit: int | None = None,
     chat_template: Path | None = None,
+    adapter: str | None = None,
     quiet: bool = False,
 ) -> LLM:
     """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
@@ -126,7 +154,7 @@ def open_model(
     from edgert.cli.progress import loading
 
     with loading(quiet) as progress:
-        return LLM(
+        llm = LLM(
             None if model in (None, "demo") else model,
             backend=backend,
             threads=threads,
@@ -137,5 +165,7 @@ def open_model(
             sequences=DEFAULT_SEQUENCES if sequences is None else sequences,
             queue_limit=queue_limit,
             chat_template=chat_template,
+            adapters=None if adapter is None else {"adapter": adapter_source(adapter)},
             progress=progress,
         )
+        return llm if adapter is None else llm.adapted("adapter")

@@ -84,6 +84,13 @@ def serve(
     ] = None,
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH[:SCALE]",
+            help="A LoRA adapter that requests can name, as MODEL:NAME: GGUF, or a folder of PEFT. Several times.",
+        ),
+    ] = None,
 ) -> None:
     """Serve models over HTTP, in the protocols of OpenAI, Anthropic and Ollama."""
     from edgert.cli.progress import loading
@@ -107,6 +114,7 @@ def serve(
         "timeout": timeout,
         "overflow": overflow,
         "chat_template": chat_template,
+        "adapters": options.named_adapters(adapter or ()),
     }
     keep = None if idle_timeout is None else seconds(idle_timeout, "--idle-timeout")
     with loading() as progress:

@@ -143,7 +143,7 @@ def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def build_plan(spec: ModelSpec, context: int = 0, adapters: Adapters = NO_ADAPTERS) -> Plan:
-    """Wire the model, with what `adapters` add to its matrices. Some turn positions otherwise where sequences may become
-    longer than what they were first trained on (the rope scaling longrope): `context` is how long, in positions.
+    """Wire the model, with what `adapters` add to its matrices. Some turn positions otherwise where sequences may
+    become longer than what they were first trained on (the rope scaling longrope): `context` is how long, in positions.
     """
     return architecture_named(spec.architecture).wire(Graph(spec, context, adapters))

@@ -20,7 +20,7 @@ RANKS = {
     "blk.1.ffn_gate_inp.weight": 2,
     "output.weight": 5,
 }
-PLAN = build_plan(tiny_spec(tied=False), Adapters(3, RANKS))
+PLAN = build_plan(tiny_spec(tied=False), adapters=Adapters(3, RANKS))
 BASE = build_plan(tiny_spec(tied=False))
 WEIGHTS = random_weights(PLAN, 5)
 

@@ -20,14 +20,25 @@ from edgert.resolve import resolve_model
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model that can be asked for: its file (of a split one the first), what it is called (by itself, if `own`), and
-    what else.
+    """A model that can be asked for: its file (of a split one the first), what it is called (by itself, if `own`), what
+    else, and the adapters that can be named after it.
     """
 
     name: str
     path: Path
     aliases: frozenset[str] = frozenset()
     own: bool = False
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its own, and those of its adapters."""
+        return self.name, *(f"{self.name}:{adapter}" for adapter in self.adapters)
+
+    def adapter_of(self, name: str) -> str | None:
+        """The adapter in a name that means this model with one."""
+        model, _, adapter = name.removesuffix(":latest").rpartition(":")
+        return adapter if adapter in self.adapters and model in (self.name, *self.aliases) else None
 
     def description(self) -> Description:
         """What its file says."""

@@ -97,7 +97,7 @@ class Fleet:
     @classmethod
     def of(cls, llm: LLM) -> Fleet:
         """One model that is open, and stays so: who opened it closes it."""
-        entry = Entry(llm.name, llm.path)
+        entry = Entry(llm.name, llm.path, adapters=llm.adapters)
         fleet = cls(Catalogue((entry,)), lambda entry, memory: llm)
         fleet._adopt(Loaded(entry, pinned=True), llm)
         return fleet
@@ -148,7 +148,10 @@ class Fleet:
             called = [entry for entry in entries.values() if wanted in entry.aliases]
             if len(called) == 1:
                 return called[0]
-        raise UnknownModelError(name, entries)
+        for entry in entries.values():
+            if entry.adapter_of(name) is not None:
+                return entry
+        raise UnknownModelError(name, [each for entry in entries.values() for each in entry.names])
 
     # Using them
 

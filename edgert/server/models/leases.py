@@ -33,10 +33,11 @@ class Leases:
 
 
 async def use(fleet: Fleet, request: Request, name: str | None, keep: Keep = UNCHANGED) -> LLM:
-    """The model that a request names (None: the first there is), for as long as it is answered. See `Fleet.take` and
-    `Fleet.give_back`; ClientGoneError where the client leaves while it waits.
+    """The model that a request names (None: the first there is), with its adapter, for as long as it is answered. See
+    `Fleet.take` and `Fleet.give_back`; ClientGoneError where the client leaves while it waits.
     """
     model = await while_there(request, fleet.take(name))
     request.scope[_KEY].append(partial(fleet.give_back, model, keep))
     assert model.llm is not None
-    return model.llm
+    adapter = None if name is None else model.entry.adapter_of(name)
+    return model.llm if adapter is None else model.llm.adapted(adapter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,15 @@ def open_fleet(
         if options["chat_template"] is not None:
             reason = "--chat-template is for one model; several are served here"
             raise RequestError(reason, parameter="chat_template")
+        if options.get("adapters"):
+            raise RequestError("--adapter is for one model; several are served here", parameter="adapters")
         memory = _default_memory(backend) if memory is None else memory
 
     def opener(**more: Any) -> OpenModel:
         own = {**options, **more}
         return _beside(own, backend) if several else lambda entry, _: LLM(entry.path, memory=memory, **own)
 
+    wanted = [replace(entry, adapters=tuple(options.get("adapters") or ())) for entry in wanted]
     catalogue = Catalogue(tuple(wanted), folder=folder, cache=cache)
     if not catalogue.entries():
         raise RequestError(f"--models-dir {folder} has no model that runs", parameter="models_dir")

@@ -18,10 +18,10 @@ from edgert.text import Tokenizer
 from edgert.text.template import TEMPLATE_KEY
 
 
-def tag(entry: Entry) -> Json:
-    """A model, as a file."""
+def tag(entry: Entry, name: str) -> Json:
+    """A model, as a file, by one of its names."""
     said = entry.description()
-    return {**_named(entry), "modified_at": _moment(said.modified), "size": said.size, "details": _details(said)}
+    return {**_named(name), "modified_at": _moment(said.modified), "size": said.size, "details": _details(said)}
 
 
 def running(model: Loaded) -> Json:
@@ -30,7 +30,7 @@ def running(model: Loaded) -> Json:
     report = model.llm.report
     on_device = 0 if report.backend in ("cpu", "reference") else report.weight_bytes
     return {
-        **_named(model.entry),
+        **_named(model.entry.name),
         "size": report.weight_bytes + report.cache_bytes,
         "size_vram": on_device,
         "details": _details(model.entry.description()),
@@ -82,8 +82,8 @@ def _details(said: Description) -> Json:
     }
 
 
-def _named(entry: Entry) -> Json:
-    return {"name": entry.name, "model": entry.name}
+def _named(name: str) -> Json:
+    return {"name": name, "model": name}
 
 
 def _moment(seconds: float) -> str:

@@ -49,7 +49,9 @@ def ollama_routes(fleet: Fleet, *, allow_pull: bool) -> APIRouter:
 
     @router.get("/tags", summary="The models that can be asked for")
     async def tags() -> dict[str, Any]:
-        return {"models": [models.tag(entry) for entry in (await fleet.entries()).values()]}
+        return {
+            "models": [models.tag(entry, name) for entry in (await fleet.entries()).values() for name in entry.names]
+        }
 
     @router.get("/ps", summary="The models that are loaded")
     async def ps() -> dict[str, Any]:

@@ -22,11 +22,13 @@ def openai_routes(fleet: Fleet) -> APIRouter:
     @router.get("/models", summary="The models that can be asked for")
     async def models() -> dict[str, Any]:
         entries = await fleet.entries()
-        return {"object": "list", "data": [_told(entry) for entry in entries.values()]}
+        return {"object": "list", "data": [_told(entry, name) for entry in entries.values() for name in entry.names]}
 
     @router.get("/models/{model:path}", summary="One model")
     async def model_named(model: str) -> dict[str, Any]:
-        return _told(await fleet.find(model))
+        entry = await fleet.find(model)
+        adapter = entry.adapter_of(model)
+        return _told(entry, f"{entry.name}:{adapter}" if adapter else entry.name)
 
     @router.post("/chat/completions", summary="Answer a conversation", responses=streamed(EVENTS))
     async def chat_completions(body: chat.ChatRequest, request: Request) -> Response:
@@ -51,6 +53,6 @@ def openai_routes(fleet: Fleet) -> APIRouter:
     return router
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _told(entry: Entry, name: str) -> dict[str, Any]:
     created = int(entry.description().modified)
-    return {"id": entry.name, "object": "model", "created": created, "owned_by": "edgert"}
+    return {"id": name, "object": "model", "created": created, "owned_by": "edgert"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from edgert_models.errors import EdgertError, FileFormatError, RequestError, Uns
 from edgert_models.graph import Plan
 from edgert_models.registry import build_plan, spec_from_config
 from edgert_quant.adapters import Pair, read_adapter
-from edgert_quant.blocks import BlockType
-from edgert_quant.gguf import GgufWriter
 
+from tests.support.adapters import write_gguf
 from tests.support.golden import FOLDER as GOLDEN
 
 HERE = Path(__file__).parent
@@ -28,24 +26,6 @@ def plan_of(name: str) -> Plan:
 
 
 LLAMA = plan_of("llama")
-
-
-def write_gguf(path: Path, pairs: Mapping[str, Pair], *, alpha: float = 0.0, **changes: Any) -> Path:
-    """As llama.cpp's converter does: alpha / rank is still to be multiplied."""
-    entries = {"general.type": "adapter", "general.architecture": "llama", "adapter.type": "lora", **changes}
-    with GgufWriter(path) as writer:
-        for key, value in {**entries, "adapter.lora.alpha": np.float32(alpha)}.items():
-            writer.add_metadata(key, value)
-        tensors = {}
-        for name, pair in pairs.items():
-            scale = np.float32(alpha / len(pair.a) if alpha else 1.0)
-            tensors |= {f"{name}.lora_a": pair.a, f"{name}.lora_b": pair.b / scale}
-        for name, values in tensors.items():
-            writer.add_tensor(name, BlockType.F32, values.shape)
-        writer.begin()
-        for name, values in tensors.items():
-            writer.write(name, np.ascontiguousarray(values, np.float32).view(np.uint8))
-    return path
 
 
 @pytest.fixture

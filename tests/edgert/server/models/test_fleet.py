@@ -207,7 +207,7 @@ def test_idle_models_leave_in_time(models: Models) -> None:
 
 def test_what_was_opened_elsewhere_stays(models: Models) -> None:
     llm = models(Entry("a", Path("a")), None)
-    llm.name, llm.path = "a", Path("a")
+    llm.name, llm.path, llm.adapters = "a", Path("a"), ()
 
     async def work() -> None:
         fleet = Fleet.of(llm)
