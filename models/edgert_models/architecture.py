@@ -180,9 +180,10 @@ def attention(
     rope_first: bool = False,
     sinks: str | None = None,
     gated: bool = False,
+    gate_name: str | None = None,
 ) -> Value:
-    """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`. Where
-    `gated`, a gate follows the queries of each head, and lets through what the head gives.
+    """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`. A gate
+    lets through what each head gives: it follows the head's queries where `gated`, or is the product `gate_name`.
     """
     s = g.spec
     widths = (s.query_width * (1 + gated), s.kv_width, s.value_width)
@@ -192,6 +193,7 @@ def attention(
         names = (f"{block}.attn_{part}" for part in "qkv")
         q, k, v = (g.linear(x, name, n, bias=s.attention_bias) for name, n in zip(names, widths, strict=True))
     gate = g.slice(q, s.head_size, s.head_size, groups=s.heads) if gated else None
+    gate = g.linear(x, gate_name, s.query_width) if gate_name else gate
     q = g.slice(q, 0, s.head_size, groups=s.heads) if gated else q
     if rope and rope_first:
         q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)

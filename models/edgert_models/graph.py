@@ -305,7 +305,7 @@ class Graph:
         The activation is the model's or `kind`.
         """
         s = self.spec
-        selection_bias = f"{prefix}.exp_probs_b.bias" if s.router.bias else None
+        selection_bias = f"{prefix}.{s.selection_bias}" if s.router.bias else None
         if selection_bias:
             self._weight(selection_bias, (s.experts,), Role.VECTOR)
         gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))

@@ -18,6 +18,8 @@ _PATTERN = "attention.sliding_window_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
 """What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
+_WIDTH_OF_ONE = ("bailingmoe2",)
+"""Whose files give the width of one shared expert."""
 _NAMES_STEP = ("ernie4_5-moe",)
 """Whose files say that layers with experts come every so many."""
 _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
@@ -171,7 +173,7 @@ def _router(
         raise UnsupportedError(
             f"{name}.expert_gating_func is {number}; supported: 1 (softmax), 2 (sigmoid), 3 (softmax of the chosen)"
         )
-    bias = _first(shapes, layers, "exp_probs_b.bias") != (0,)
+    bias = any(_first(shapes, layers, tensor) != (0,) for tensor in ("exp_probs_b.bias", "exp_probs_b"))
     if bias and number == _SOFTMAX_OF_CHOSEN:
         raise UnsupportedError(
             f"{name}: a softmax of the chosen (expert_gating_func 3) with exp_probs_b is not supported"
@@ -194,7 +196,8 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
     entries: dict[str, Value] = {"expert_weights_norm": router.normalize}
     if spec.shared_feed_forward:
         shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
-        entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward
+        each = shared if spec.architecture in _WIDTH_OF_ONE and not rest else 1
+        entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward // each
         if not spec.shared_gate:
             entries["expert_shared_count"] = 1 if rest else shared
     if spec.leading_dense or spec.architecture in _ALWAYS_SAYS:

@@ -23,7 +23,12 @@ NEXTN_NAMES = stored(
     }
 )
 """Their own tensors as DeepSeek-V3 and GLM-4.5 name them: for the `names` of families that have such layers."""
-OPTIONAL = ("nextn.embed_tokens.weight", "nextn.shared_head_norm.weight", "nextn.shared_head_head.weight")
+OPTIONAL = (
+    "nextn.embed_tokens.weight",
+    "nextn.shared_head_norm.weight",
+    "nextn.shared_head_head.weight",
+    "layer_output_norm.weight",
+)
 """What a layer may be without, and then takes from the model."""
 
 
@@ -36,7 +41,7 @@ def nextn_weights(plan: Plan, layer: int) -> Iterator[Weight]:
             yield replace(weight, name=prefix + weight.name.removeprefix(last))
     width, vocabulary = spec.width, spec.vocabulary
     yield Weight(f"{prefix}nextn.eh_proj.weight", (width, 2 * width), Role.MATRIX)
-    for norm in ("enorm", "hnorm", "shared_head_norm"):
-        yield Weight(f"{prefix}nextn.{norm}.weight", (width,), Role.VECTOR)
+    for norm in ("nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm", "layer_output_norm"):
+        yield Weight(f"{prefix}{norm}.weight", (width,), Role.VECTOR)
     yield Weight(f"{prefix}nextn.embed_tokens.weight", (vocabulary, width), Role.EMBEDDING)
     yield Weight(f"{prefix}nextn.shared_head_head.weight", (vocabulary, width), Role.MATRIX)

@@ -7,10 +7,14 @@ from typing import Any
 
 from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
+    afmoe,
+    bailingmoe,
+    bailingmoe2,
     bamba,
     cohere,
     cohere2,
     cohere2moe,
+    deepseek,
     deepseek2,
     dots1,
     ernie4_5,
@@ -30,6 +34,7 @@ from edgert_models.architectures import (
     granitemoe,
     hunyuan_dense,
     hunyuan_moe,
+    hy_v3,
     lfm2,
     lfm2moe,
     llama,
@@ -102,6 +107,11 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         minimax_m2,
         granitehybrid,
         bamba,
+        afmoe,
+        bailingmoe,
+        bailingmoe2,
+        deepseek,
+        hy_v3,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

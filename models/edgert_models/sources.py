@@ -49,16 +49,28 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """An order that is no order of groups: where the wanted elements are, of `total` that are stored."""
+
+    elements: tuple[int, ...]
+    total: int
+
+    def order(self) -> list[int]:
+        """Where the wanted elements are stored."""
+        return list(self.elements)
+
+
+@dataclass(frozen=True, slots=True)
 class Arranged:
     """Rows of one tensor in another order (or its `columns`, or the elements of a vector), which `groups` knows for a
     model, if it is another; vectors also in another shape. Of every element x −eˣ where `negative_exponential`.
     """
 
     names: tuple[str, ...]
-    groups: Callable[[ModelSpec], Groups] | None = None
+    groups: Callable[[ModelSpec], Groups | Order] | None = None
     columns: bool = False
     negative_exponential: bool = False
-    arrangement: Groups | None = None
+    arrangement: Groups | Order | None = None
 
     def of(self, spec: ModelSpec) -> Arranged:
         """With what `groups` gives."""

@@ -80,7 +80,8 @@ class ModelSpec:
 
     `feed_forward` is the width of a dense feed-forward network, `expert_feed_forward` of one expert,
     `shared_feed_forward` of all shared experts beside those (0: there are none), which a `shared_gate` lets through.
-    `sparse` says of every layer whether it has experts (empty: all have, if any). `router` says how they are chosen.
+    `sparse` says of every layer whether it has experts (empty: all have, if any). `router` says how they are chosen,
+    `selection_bias` what the tensor of its bias is called.
     `qk_norm` is "head" (each head by itself), "all" (the whole width) or None. `window` lets a position see only that
     many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
@@ -113,6 +114,7 @@ class ModelSpec:
     sparse: tuple[bool, ...] = ()
     router: Router = SOFTMAX
     nextn: int = 0
+    selection_bias: str = "exp_probs_b.bias"
     qk_norm: str | None = None
     window: int | None = None
     windowed: tuple[bool, ...] = ()

@@ -8,6 +8,7 @@ computed in float32 with eager attention from the weights as they are stored.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.golden import disguises
 
 HERE = Path(__file__).parent
 SEQUENCES, LENGTH = 2, 16
@@ -39,7 +43,7 @@ EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "tie_word_embeddings": Fa
 @dataclass(frozen=True)
 class Golden:
     """One checkpoint: model class (`text`: the part of it that is for text), what its config overrides, how it is
-    stored; `zero_centred`: norms are what they differ by from one.
+    stored; `zero_centred`: norms are what they differ by from one; `disguise` makes it one of another family.
     """
 
     family: str
@@ -51,6 +55,7 @@ class Golden:
     text: bool = False
     gains: dict[str, float] = field(default_factory=dict)
     shard_size: str | None = None
+    disguise: Callable[[Path], None] | None = None
 
 
 def qwen3moe(**changes: Any) -> dict[str, Any]:
@@ -238,6 +243,10 @@ BIASED = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_siz
 GROUPS = {"n_group": 4, "topk_group": 2}
 # The latent's norm makes keys large: scores are sharp anyway.
 LATENT_GAINS = {"q_proj": 0.7, "q_b_proj": 0.7, "kv_b_proj": 0.7, "kv_a_layernorm": 0.7}
+NO_GATES = {"shared_expert_gate": 0.0}
+PLAIN = qwen2moe(qkv_bias=False, shared_expert_intermediate_size=64)
+PLAIN_DEEPSEEK = {**PLAIN, "num_key_value_heads": 4, "mlp_only_layers": [0], "intermediate_size": 96}
+PLAIN_BAILING = {**PLAIN, "norm_topk_prob": True}
 GOLDENS = {
     "qwen3moe": Golden("Qwen3Moe", qwen3moe()),
     "qwen3moe-plain-weights": Golden("Qwen3Moe", qwen3moe(norm_topk_prob=False, num_experts_per_tok=3)),
@@ -358,6 +367,41 @@ GOLDENS = {
             "norm_topk_prob": True,
             "routed_scaling_factor": 2.5,
         },
+    ),
+    "afmoe": Golden(
+        "Afmoe",
+        {
+            **SMALL,
+            "num_hidden_layers": 4,
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "intermediate_size": 64,
+            "head_dim": 16,
+            "sliding_window": 5,
+            "mup_enabled": True,
+            "route_scale": 2.5,
+        },
+        gains={**POST_NORM, "post_mlp_layernorm": 0.15, "embed_tokens": 0.125},
+    ),
+    "hy-v3": Golden(
+        "HYV3",
+        {
+            **SMALL,
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "intermediate_size": 64,
+            "head_dim": 32,
+            "router_scaling_factor": 2.5,
+        },
+    ),
+    "deepseek": Golden("Qwen2Moe", PLAIN_DEEPSEEK, gains=NO_GATES, disguise=disguises.deepseek),
+    "bailingmoe": Golden("Qwen2Moe", PLAIN_BAILING, gains=NO_GATES, disguise=disguises.bailing),
+    "bailingmoe2": Golden(
+        "Glm4Moe",
+        {**SMALL, **BIASED, **GROUPS, "intermediate_size": 96, "use_qk_norm": True, "routed_scaling_factor": 2.5},
+        disguise=disguises.bailing2,
     ),
     "minimax-m2": Golden(
         "MiniMaxM2",
@@ -680,6 +724,8 @@ def make(name: str, golden: Golden) -> None:
 
     again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options).eval()
     assert torch.equal(again(tokens, use_cache=False).logits, logits), name
+    if golden.disguise is not None:
+        golden.disguise(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{name}: seed {seed}, {size / 1000:.0f} kB, logits of standard deviation {float(logits.std()):.2f}")
 

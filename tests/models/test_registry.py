@@ -13,6 +13,7 @@ from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, RmsNor
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID, SOFTMAX, Router
+from edgert_models.sources import Arranged
 
 SIZES = {
     "vocab_size": 96,
@@ -36,6 +37,7 @@ DELTA = {
 }
 DELTA_EXPERTS = {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}
 BIASED = {**EXPERTS, "n_routed_experts": 8, "moe_intermediate_size": 32, "n_shared_experts": 1}
+BAILING = {**EXPERTS, "num_experts": 8, "moe_intermediate_size": 32, "num_shared_experts": 2}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ["LlamaForCausalLM"], **SIZES, "tie_word_embeddings": True},
     "yi": {"architectures": ["LlamaForCausalLM"], **SIZES, "rope_theta": 5e6, "attention_bias": False},
@@ -308,6 +310,37 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 16,
         "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
     },
+    "afmoe": {
+        "architectures": ["AfmoeForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_hidden_layers": 4,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "head_dim": 16,
+        "num_dense_layers": 2,
+        "sliding_window": 16,
+        "mup_enabled": True,
+    },
+    "hy-v3": {
+        "architectures": ["HYV3ForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+        "router_scaling_factor": 2.5,
+    },
+    "deepseek": {"architectures": ["DeepseekForCausalLM"], **SIZES, **BIASED, "first_k_dense_replace": 1},
+    "bailingmoe": {"architectures": ["BailingMoeForCausalLM"], **SIZES, **BAILING, "norm_topk_prob": True},
+    "bailingmoe2": {
+        "architectures": ["BailingMoeV2ForCausalLM"],
+        **SIZES,
+        **BAILING,
+        "first_k_dense_replace": 1,
+        "n_group": 4,
+        "topk_group": 2,
+    },
+    "sarvam": {"architectures": ["SarvamMoEForCausalLM"], **SIZES, **BAILING, "first_k_dense_replace": 1},
     "linear": {
         "architectures": ["LlamaForCausalLM"],
         **SIZES,
@@ -462,6 +495,7 @@ def test_windows_of_ministral() -> None:
         ("exaone4", [True, True]),
         ("exaone4-windows", [True, True, True, False]),
         ("flint", [False, False, True, True, False]),
+        ("afmoe", [True, True, True, False]),
         ("cohere2moe", [True, True, True, True, False, True]),
         ("cohere2", [True, True, True, False]),
         ("olmo3-yarn", [True, True]),
@@ -642,6 +676,32 @@ def test_families_with_biased_sigmoids() -> None:
     assert metadata_from_spec(ernie)["ernie4_5-moe.interleave_moe_layer_step"] == 2
 
 
+def test_ling() -> None:
+    spec = spec_from_config(CONFIGS["bailingmoe"])
+    source = architecture_of_config(CONFIGS["bailingmoe"]).source(spec, "blk.1.attn_k.weight")
+    assert isinstance(source, Arranged)
+    assert source.names == ("model.layers.1.attention.query_key_value.weight",)
+    assert source.arrangement is not None
+    assert source.arrangement.order()[:4] == [64, 72, 65, 73]
+    assert sorted(source.arrangement.order()) == list(range(64, 96))
+    second, sarvam = (spec_from_config(CONFIGS[name]) for name in ("bailingmoe2", "sarvam"))
+    assert (second.rope.dims, sarvam.rope.dims) == (8, 16)
+    assert build_plan(second).weights["blk.0.attn_qkv.weight"].shape == (128, 64)
+    assert metadata_from_spec(second)["bailingmoe2.expert_shared_feed_forward_length"] == 32
+    assert metadata_from_spec(second)["bailingmoe2.expert_shared_count"] == 2
+
+
+def test_layers_of_afmoe() -> None:
+    afmoe = spec_from_config(CONFIGS["afmoe"])
+    assert afmoe.windowed == (True, True, True, False)
+    assert afmoe.scales.embedding == 8.0
+    assert afmoe.sparse == (False, False, True, True)
+
+
+def test_the_bias_of_hy3_has_a_name_of_its_own() -> None:
+    assert build_plan(spec_from_config(CONFIGS["hy-v3"])).weights["blk.1.exp_probs_b"].shape == (4,)
+
+
 def test_routers_in_gguf() -> None:
     """What llama.cpp's converters write of a router; a count of one group, or none, leaves out none."""
     spec = replace(spec_from_config(CONFIGS["qwen3moe"]), experts=16)
@@ -741,6 +801,10 @@ def test_rope_layouts() -> None:
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
+        ("afmoe", {"mup_enabled": False}, "mup_enabled=False is not supported; supported: True"),
+        ("bailingmoe", {"norm_head": True}, "norm_head=True is not supported"),
+        ("bailingmoe2", {"use_qk_norm": False}, "use_qk_norm=False is not supported"),
+        ("deepseek", {"scoring_func": "sigmoid"}, "scoring_func='sigmoid' is not supported"),
         ("glm4moe", {"mlp_layer_types": ["dense"]}, "mlp_layer_types must say dense or sparse of every layer, not"),
         ("glm4moe", {"topk_group": 5}, "5 groups used of 4 with 8 experts"),
         ("dots1", {"layer_types": ["sliding_attention"] * 2}, "layer_types with sliding_attention are not supported"),

@@ -80,11 +80,11 @@ class CheckpointSource:
         """Layers for multi-token prediction, as many as there are, become part of the file."""
 
         def is_there(name: str) -> bool:
+            if name.split(".", 2)[2] not in architecture.names:
+                return False
             source = architecture.source(self.spec, name)
             return isinstance(source, Stored) and any(each in self._views for each in source.names)
 
-        if "nextn.eh_proj.weight" not in architecture.names:
-            return
         while is_there(f"blk.{self.spec.layers + self.spec.nextn}.nextn.eh_proj.weight"):
             found = nextn_weights(plan, self.spec.layers + self.spec.nextn)
             kept = [weight for weight in found if not weight.name.endswith(OPTIONAL) or is_there(weight.name)]

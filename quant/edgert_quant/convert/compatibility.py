@@ -8,18 +8,50 @@ from dataclasses import replace
 from edgert_models.registry import architecture_named
 from edgert_models.spec import ModelSpec
 
-_OWN_OUTPUT = ("dots1", "exaone-moe", "gpt-oss", "mellum", "minimax-m2", "olmo2", "olmoe", "qwen2moe")
-_SOME_WINDOWS = ("cohere2", "cohere2moe", "exaone-moe", "exaone4", "gemma2", "gemma3", "gpt-oss", "mellum", "olmo2")
+_OWN_OUTPUT = (
+    "bailingmoe",
+    "bailingmoe2",
+    "dots1",
+    "exaone-moe",
+    "gpt-oss",
+    "mellum",
+    "minimax-m2",
+    "olmo2",
+    "olmoe",
+    "qwen2moe",
+)
+_SOME_WINDOWS = (
+    "afmoe",
+    "cohere2",
+    "cohere2moe",
+    "exaone-moe",
+    "exaone4",
+    "gemma2",
+    "gemma3",
+    "gpt-oss",
+    "mellum",
+    "olmo2",
+)
 """Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _UNKNOWN = ("flexolmo", "flint")
 _READS_SCALE = ("granite", "granitehybrid", "granitemoe")  # of scores
-_ALL_SPARSE = ("mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
+_ALL_SPARSE = ("bailingmoe", "mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
+_AS_WIDE = (
+    "bailingmoe2",
+    "cohere2",
+    "cohere2moe",
+    "deepseek",
+    "exaone4",
+    "olmo2",
+    "qwen2moe",
+)  # query heads, as the model
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "cohere2",
     "cohere2moe",
     "command-r",
+    "deepseek",
     "dots1",
     "exaone4",
     "gemma",
@@ -62,7 +94,7 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             "llama.cpp scales the weights of the chosen experts to sum to one in "
             f"{spec.architecture}; this model does not"
         )
-    if spec.architecture in ("olmoe", "qwen2moe") and spec.router.normalize:
+    if spec.architecture in ("deepseek", "olmoe", "qwen2moe") and spec.router.normalize:
         found.append(
             "llama.cpp does not scale the weights of the chosen experts to sum to one in "
             f"{spec.architecture}; this model does"
@@ -106,13 +138,15 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants experts in every layer of {spec.architecture}")
     elif not all(spec.sparse[spec.leading_dense :]):
         reasons.append(f"it knows dense layers of {spec.architecture} only before the first with experts")
+    if spec.architecture == "bailingmoe2" and spec.attention_bias:
+        reasons.append("it knows no biases in bailingmoe2")
     if spec.architecture == "dots1" and spec.kv_heads != spec.heads:
         reasons.append("it wants as many key as query heads in dots1")
     if spec.architecture == "exaone-moe" and not spec.window:
         reasons.append("it wants windows in exaone-moe")
     if spec.architecture == "olmoe" and (spec.kv_heads != spec.heads or spec.query_width != spec.width):
         reasons.append("it wants as many key as query heads in olmoe, together as wide as the model")
-    if spec.architecture in ("cohere2", "exaone4", "olmo2", "qwen2moe") and spec.query_width != spec.width:
+    if spec.architecture in _AS_WIDE and spec.query_width != spec.width:
         reasons.append(f"it wants query heads together as wide as the model in {spec.architecture}")
     if spec.output_bias and spec.architecture in _NO_OUTPUT_BIAS:
         reasons.append(f"it knows no bias of the attention output in {spec.architecture}")

@@ -223,6 +223,11 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
         "ernie4.5-moe",
         "hunyuan-moe",
         "exaone-moe",
+        "afmoe",
+        "hy-v3",
+        "deepseek",
+        "bailingmoe",
+        "bailingmoe2",
     ],
 )
 def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
@@ -253,6 +258,9 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("glm4moe", {"sparse": (False, True), "tied": True}, None),
         ("dots1", {"kv_heads": 2}, "as many key as query heads in dots1"),
         ("exaone-moe", {}, "it wants windows in exaone-moe"),
+        ("bailingmoe", {"sparse": (False, True)}, "experts in every layer of bailingmoe"),
+        ("bailingmoe2", {"head_size": 32}, "query heads together as wide as the model in bailingmoe2"),
+        ("bailingmoe2", {"attention_bias": True}, "no biases in bailingmoe2"),
         ("qwen2moe", {"head_size": 32}, "query heads together as wide as the model in qwen2moe"),
         ("qwen2moe", {"attention_bias": True, "kv_heads": 1}, None),
         ("llama", {"attention_bias": True, "output_bias": True, "tied": True, "kv_heads": 1}, None),
