@@ -37,15 +37,8 @@ _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _UNKNOWN = ("flexolmo", "flint")
 _READS_SCALE = ("granite", "granitehybrid", "granitemoe")  # of scores
 _ALL_SPARSE = ("bailingmoe", "mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
-_AS_WIDE = (
-    "bailingmoe2",
-    "cohere2",
-    "cohere2moe",
-    "deepseek",
-    "exaone4",
-    "olmo2",
-    "qwen2moe",
-)  # query heads, as the model
+_AS_WIDE = ("bailingmoe2", "cohere2", "deepseek", "exaone4", "olmo2", "qwen2moe")
+"""Whose query heads together have to be as wide as the model."""
 _ALWAYS_TIED = ("cohere2", "command-r", "gemma", "gemma2")
 _NO_OUTPUT_BIAS = (
     "cohere2",
