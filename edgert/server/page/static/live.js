@@ -15,6 +15,7 @@ export class Live {
     this.asking = false;
     this.timer = 0;
     this.before = null;
+    this.looked = null; // the model that `before` is of
     this.generated = Array(KEPT).fill(0);
     this.prefilled = Array(KEPT).fill(0);
     this.heatMap = new HeatMap(byId("heat-map"), byId("heat-told"));
@@ -37,10 +38,11 @@ export class Live {
   }
 
   async #ask() {
+    const model = this.model();
     let now;
     this.asking = true;
     try {
-      now = await getJson(`live?model=${encodeURIComponent(this.model())}`);
+      now = await getJson(`live?model=${encodeURIComponent(model)}`);
     } catch (error) {
       byId("live-problem").textContent = error.message;
       byId("live-problem").hidden = false;
@@ -57,7 +59,9 @@ export class Live {
       byId("live-problem").hidden = true;
       byId("live-loaded").hidden = !loaded;
       byId("live-unloaded").hidden = loaded;
-      if (this.before?.model !== now.model) this.before = null;
+      byId("live-machine").hidden = !loaded;
+      if (this.looked !== model) this.before = null;
+      this.looked = model;
       if (loaded) this.#draw(now);
       this.before = loaded ? now : null;
     }
@@ -81,7 +85,8 @@ export class Live {
     curve(byId("curve-generated"), push(this.generated, rate("generated_tokens")));
     curve(byId("curve-prefilled"), push(this.prefilled, prefill));
     text("live-generated", rate("generated_tokens").toFixed(1));
-    text("live-between", `${milliseconds(mean(now, before, "between_tokens_seconds"))} from token to token`);
+    const guessed = now.guessed_tokens ? `, ${Math.round((100 * now.right_guesses) / now.guessed_tokens)} % of guesses right` : "";
+    text("live-between", `${milliseconds(mean(now, before, "between_tokens_seconds"))} from token to token${guessed}`);
     text("live-prefilled", prefill.toFixed(1));
     text("live-first", `${milliseconds(mean(now, before, "first_token_seconds"))} to the first token`);
 
