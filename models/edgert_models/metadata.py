@@ -13,6 +13,7 @@ from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
 _ALWAYS_SAYS = ("cohere2moe",)  # how experts are scored, and how many layers are dense: llama.cpp asks for both
+_RMS_EPSILON = ("phimoe",)  # under which name it has that of its layer norms
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
@@ -100,7 +101,7 @@ def spec_from_metadata(
         head_size=head_size,
         value_length=0 if value_size == head_size else value_size,
         rope=rope,
-        norm_eps=metadata.number(f"{name}.{_eps(layer_norm)}"),
+        norm_eps=metadata.number(f"{name}.{_eps(layer_norm and name not in _RMS_EPSILON)}"),
         feed_forward=feed_forward,
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
@@ -206,6 +207,8 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
         sparse = [i for i in range(spec.layers) if spec.has_experts(i)]
         entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else 1
     unusual = replace(router, normalize=True) != SOFTMAX or spec.architecture in _ALWAYS_SAYS
+    if router.scoring not in _GATING.values():
+        return entries
     if unusual or "expert_shared_count" in entries:
         entries["expert_gating_func"] = next(key for key, value in _GATING.items() if value == router.scoring)
         entries["expert_weights_scale"] = router.scale
@@ -324,7 +327,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         "attention.head_count_kv": spec.kv_heads,
         "attention.key_length": spec.head_size,
         "attention.value_length": spec.value_size,
-        _eps(spec.layer_norm): spec.norm_eps,
+        **{_eps(kind): spec.norm_eps for kind in {spec.layer_norm, spec.layer_norm and name not in _RMS_EPSILON}},
         "rope.dimension_count": rope.dims,
         "rope.freq_base": rope.base,
     }

@@ -49,7 +49,6 @@ NEEDS: Mapping[str, str] = {
     "MiniMaxM3VLForCausalLM": f"{_SIGMOID}, and {_INDEXER}",
     "Mistral4ForCausalLM": _LATENT,
     "NemotronHForCausalLM": f"{_MAMBA}, and experts without gates",
-    "PhimoeForCausalLM": "layer norms, and experts chosen by a sparse mixer",
     "Qwen4ExpForCausalLM": f"{_INDEXER}, embeddings of n-grams, and {_DELTA}",
     "ZayaForCausalLM": "keys and values that are convolved, and a router of its own kind",
 }

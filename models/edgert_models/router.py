@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCORINGS = ("softmax", "sigmoid")
+SCORINGS = ("softmax", "sigmoid", "sparsemixer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +20,11 @@ class Router:
     The weights of the chosen are their s, without b, divided by their sum + `epsilon` if `normalize`, times `scale`.
     With softmax, `normalize` and no epsilon that is the softmax of the chosen logits alone.
 
-    Sources: transformers' `modeling_deepseek_v2` (one best expert a group) and `modeling_deepseek_v3` (two, and b).
+    With "sparsemixer" experts are chosen by their logits, and the weight of the k-th best, whose logit is l, is that in
+    a softmax over itself and the worse ones whose logits m are near: l − m ≤ `band` · max(|m|, l).
+
+    Sources: transformers' `modeling_deepseek_v2` (one best expert a group) and `modeling_deepseek_v3` (two, and b),
+    `modeling_phimoe` (SparseMixer, arXiv 2409.12136).
     """
 
     scoring: str = "softmax"
@@ -31,6 +35,7 @@ class Router:
     groups: int = 1
     groups_used: int = 1
     group_best: int = 2
+    band: float = 0.0
 
     @property
     def limited(self) -> bool:
@@ -43,6 +48,8 @@ class Router:
             return f"the router's scoring is '{self.scoring}'; supported: {', '.join(SCORINGS)}"
         if not (self.scale > 0.0 and self.epsilon >= 0.0):
             return f"the router's scale is {self.scale} and its epsilon {self.epsilon}"
+        if self.scoring == "sparsemixer" and (self.normalize or self.bias or self.limited or not 0.0 < self.band < 1.0):
+            return f"a sparse mixer with a band of {self.band}, or with more than that"
         if not 1 <= self.groups_used <= self.groups or experts % self.groups:
             return f"{self.groups_used} groups used of {self.groups} with {experts} experts"
         size = experts // self.groups

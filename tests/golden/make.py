@@ -103,6 +103,13 @@ def cohere2moe(**changes: Any) -> dict[str, Any]:
     return {**cohere(), **experts, **kinds, **own, **changes}
 
 
+def phimoe() -> dict[str, Any]:
+    factors = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
+    scaled = rope("longrope", **factors, short_mscale=1.3, long_mscale=1.3, original_max_position_embeddings=1024)
+    biases = {"attention_bias": True, "lm_head_bias": True, "max_position_embeddings": 4096}
+    return {**SMALL, **scaled, **biases, "intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2}
+
+
 FLINT = {
     "head_dim": 16,
     "intermediate_size": 48,
@@ -513,6 +520,7 @@ GOLDENS = {
         "Flint",
         {**qwen2moe(norm_topk_prob=True), **FLINT},
     ),
+    "phimoe": Golden("Phimoe", phimoe()),
     "mellum": Golden("Mellum", mellum(10000.0)),
     "mellum-dense": Golden("Mellum", mellum(100.0, mlp_layer_types=["dense", "sparse"])),
     "phi3": Golden("Phi3", phi3(1024, max_position_embeddings=4096)),
@@ -678,6 +686,9 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
             worst = best.topk(kept).values[:, -1:]
             choice = by_group.masked_fill((best < worst)[..., None], -1e9).flatten(-2)
         note(steepness * choice, module.top_k)
+        for own in logits.topk(2).values.split(1, -1) if hasattr(module, "router_jitter_noise") else ():
+            distance = (own - logits) / torch.maximum(logits.abs(), own) - 2 * module.router_jitter_noise
+            gaps.append(4 * float(distance.abs().min()))  # from the edge of a sparse mixer's band
 
     routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate")
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]

@@ -222,6 +222,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": True,
         "sliding_window": 16,
     },
+    "phimoe": {
+        "architectures": ["PhimoeForCausalLM"],
+        **SIZES,
+        "num_local_experts": 4,
+        "attention_bias": True,
+        "lm_head_bias": True,
+        "original_max_position_embeddings": 32,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0] * 8,
+            "long_factor": [4.0] * 8,
+            "short_mscale": 1.24,
+            "long_mscale": 1.24,
+        },
+    },
     "gemma": {"architectures": ["GemmaForCausalLM"], **SIZES, "head_dim": 32, "hidden_act": "gelu_pytorch_tanh"},
     "gemma2": {
         "architectures": ["Gemma2ForCausalLM"],
@@ -586,6 +601,17 @@ def test_gemma_3_has_another_rope_within_windows() -> None:
     assert [op.frequencies[1] for op in ropes] == pytest.approx([*[within] * 5, full, within])
 
 
+def test_norms_and_biases_of_phimoe() -> None:
+    spec = spec_from_config(CONFIGS["phimoe"])
+    plan = build_plan(spec)
+    assert {op.bias for op in plan.ops if isinstance(op, LayerNorm)} >= {"blk.0.ffn_norm.bias", "output_norm.bias"}
+    assert {"output.bias", "blk.1.attn_output.bias"} <= set(plan.weights)
+    assert (spec.router.scoring, spec.router.band, spec.rope.magnitude()) == ("sparsemixer", 0.02, 1.24)
+    entries = metadata_from_spec(spec)
+    assert entries["phimoe.attention.layer_norm_rms_epsilon"] == 1e-6  # under which name llama.cpp wants it
+    assert "phimoe.expert_gating_func" not in entries
+
+
 def test_products_of_phi3_are_fused() -> None:
     spec = spec_from_config(CONFIGS["phi3"])
     plan = build_plan(spec)
@@ -791,6 +817,12 @@ def test_rope_layouts() -> None:
             "mellum",
             {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "rope in layers with a window must be unscaled, not 'linear'",
+        ),
+        ("phimoe", {"router_jitter_noise": 0.1}, "router_jitter_noise=0.1 is not supported; supported: 0.01"),
+        (
+            "phimoe",
+            {"rope_scaling": {**CONFIGS["phimoe"]["rope_scaling"], "long_mscale": 1.3}},
+            "short_mscale and long_mscale must be the same",
         ),
         ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "short_factor must be a list of 8 num"),
         ("mellum", {"mlp_layer_types": ["dense"]}, "mlp_layer_types must say dense or sparse of every layer"),

@@ -31,6 +31,7 @@ DIFFERENT = {
     "mistral-window",
     "olmoe-fused",
     "phi3-window",
+    "phimoe",
     "qwen2moe-fused",
     "qwen3moe-plain-weights",
 }  # the converter warns of these

@@ -116,6 +116,10 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             f"llama.cpp scales scores of attention by {theirs_scale:.4g} in {spec.architecture}, this model does by "
             f"{scale:.4g}"
         )
+    if spec.architecture == "phimoe":
+        found.append(
+            "llama.cpp does not subtract the mean in norms of phimoe, and weighs experts otherwise than the model"
+        )
     if spec.architecture == "mellum" and spec.window_rope and spec.window_rope.base != spec.rope.base:
         found.append("llama.cpp turns positions in layers with a window of mellum by the base of the others")
     reasons = []

@@ -96,6 +96,7 @@ def _routers() -> Iterator[Case]:
         "softmax, groups by their best two": Router(**grouped),
         "sigmoid, groups": Router(scoring="sigmoid", **grouped),
         "sigmoid with a bias, groups": Router(scoring="sigmoid", epsilon=1e-20, scale=2.5, bias=True, **grouped),
+        "sparse mixer": Router(scoring="sparsemixer", normalize=False, band=0.5),
         "softmax with a bias, groups by their best": Router(bias=True, group_best=1, **grouped),
     }
 
@@ -115,7 +116,7 @@ def _routers() -> Iterator[Case]:
 
     for name, router in routers.items():
         yield case(name, router, 40, 33)
-    for name in ("sigmoid with a bias, groups", "softmax, groups by their best"):
+    for name in ("sigmoid with a bias, groups", "softmax, groups by their best", "sparse mixer"):
         yield case(name, routers[name], 168, 1)
         yield case(name, routers[name], 40, 2, tied=True)
 

@@ -309,6 +309,7 @@ class Lowering(Values):
             route.GROUPS: op.router.groups,
             route.GROUPS_USED: op.router.groups_used,
             route.GROUP_BEST: op.router.group_best,
+            route.BAND: op.router.band,
         }
         self._emit(route.route, count, {**routing, **router}, cost=op.experts * (op.used + 16) // 8)
         y = self.expert_products(op, routing)

@@ -100,6 +100,7 @@ class MixtureLowering(Lowering):
             "group_best": router.group_best,
             "epsilon": router.epsilon,
             "scale": router.scale,
+            "band": router.band,
         }
 
         def launches(s: Shape, m: Memory) -> list[Launch]:

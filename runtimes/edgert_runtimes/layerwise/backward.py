@@ -250,6 +250,11 @@ def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, l
 def _routing_back(op: ops.Moe, routing: f.Routing, by_share: Floats_) -> Floats_:
     """By the logits, from the derivative by the shares of the chosen; the choice itself has none."""
     router, scores = op.router, routing.scores
+    if router.scoring == "sparsemixer":
+        steep = (by_share * routing.share)[:, :, None]
+        by_logits = -(steep * scores).sum(axis=1)
+        np.add.at(by_logits, (np.arange(len(by_share))[:, None], routing.chosen), steep[:, :, 0])
+        return np.asarray(by_logits)
     by_chosen = by_share * by_share.dtype.type(router.scale)
     if router.normalize:
         total = np.take_along_axis(scores, routing.chosen, axis=1).sum(axis=1, keepdims=True)

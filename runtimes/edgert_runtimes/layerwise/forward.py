@@ -279,7 +279,7 @@ def each_sequence(text: Sequences) -> Iterator[slice]:
 @dataclass(frozen=True)
 class Routing:
     """Where rows go: the experts `chosen` by each [rows, used], their `share` [rows, used], and the `scores`
-    [rows, experts] of all.
+    [rows, experts] of all; with a sparse mixer those that each choice is among [rows, used, experts].
     """
 
     chosen: NDArray[np.intp]
@@ -299,7 +299,7 @@ class Routing:
 def route(op: ops.Moe, weights: Floats, logits: Floats_) -> Routing:
     """The best experts of each row."""
     router = op.router
-    scores = softmax(logits) if router.scoring == "softmax" else sigmoid(logits)
+    scores = sigmoid(logits) if router.scoring == "sigmoid" else softmax(logits)
     choice = logits if op.selection_bias is None else scores + weights.whole(op.selection_bias)
     if np.isnan(choice).any():
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
@@ -310,7 +310,11 @@ def route(op: ops.Moe, weights: Floats, logits: Floats_) -> Routing:
         np.put_along_axis(kept, _largest(group_scores, router.groups_used), True, axis=1)
         choice = np.where(np.repeat(kept, groups.shape[-1], axis=1), choice, -np.inf)
     chosen = _largest(choice, op.used)
-    share = np.take_along_axis(scores, chosen, axis=1)
+    if router.scoring == "sparsemixer":
+        scores = sparse_mix(logits, chosen, router.band)
+        share = np.take_along_axis(scores, chosen[:, :, None], axis=2)[:, :, 0]
+    else:
+        share = np.take_along_axis(scores, chosen, axis=1)
     if router.normalize:
         share /= share.sum(axis=1, keepdims=True) + share.dtype.type(router.epsilon)
     share *= share.dtype.type(router.scale)
@@ -328,6 +332,15 @@ def of_expert(weights: Floats, x: Floats_, name: str, bias: str | None, expert: 
     if bias is not None:
         y += weights.expert(bias, expert)
     return np.asarray(y)
+
+
+def sparse_mix(logits: Floats_, chosen: NDArray[np.intp], band: float) -> Floats_:
+    """What each choice is among [rows, used, experts]: a softmax over it and the worse ones that are near."""
+    own = np.take_along_axis(logits, chosen, axis=1)[:, :, None]
+    near = own - logits[:, None] <= band * np.maximum(np.abs(logits[:, None]), own)
+    for rank in range(1, chosen.shape[1]):
+        np.put_along_axis(near[:, rank], chosen[:, :rank], False, axis=1)
+    return softmax(np.where(near, logits[:, None], -np.inf).astype(logits.dtype))
 
 
 def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Floats_) -> Floats_:

@@ -196,7 +196,7 @@ def best(scores: Float64, count: int) -> NDArray[np.intp]:
 def route(op: ops.Moe, weights: Weights, logits: Float64) -> tuple[NDArray[np.intp], Float64]:
     """The experts that each row chooses [rows, used], and their weights."""
     router = op.router
-    scores = softmax(logits) if router.scoring == "softmax" else activate(logits, np.ones_like(logits), "sigmoid")
+    scores = activate(logits, np.ones_like(logits), "sigmoid") if router.scoring == "sigmoid" else softmax(logits)
     choice = logits if op.selection_bias is None else scores + weights.vector(op.selection_bias)
     if np.isnan(choice).any():
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
@@ -208,9 +208,19 @@ def route(op: ops.Moe, weights: Weights, logits: Float64) -> tuple[NDArray[np.in
         choice = np.where(np.repeat(left_out, groups.shape[-1], axis=1), -np.inf, choice)
     chosen = best(choice, op.used)
     share = np.take_along_axis(scores, chosen, axis=1)
+    if router.scoring == "sparsemixer":
+        share = np.stack([sparse_mix(logits, chosen, rank, router.band) for rank in range(op.used)], axis=1)
     if router.normalize:
         share = share / (share.sum(axis=1, keepdims=True) + router.epsilon)
     return chosen, router.scale * share
+
+
+def sparse_mix(logits: Float64, chosen: NDArray[np.intp], rank: int, band: float) -> Float64:
+    """The weights [rows] of the experts chosen as number `rank`; see `Router`."""
+    own = np.take_along_axis(logits, chosen[:, rank : rank + 1], axis=1)
+    near = own - logits <= band * np.maximum(np.abs(logits), own)
+    np.put_along_axis(near, chosen[:, :rank], False, axis=1)
+    return np.asarray(1.0 / np.where(near, np.exp(np.minimum(logits - own, 0.0)), 0.0).sum(axis=1))
 
 
 def moe(op: ops.Moe, weights: Weights, x: Float64, logits: Float64) -> Float64:

@@ -42,6 +42,15 @@ SPECS = {
         "activation": "gelu",
         "scales": Scales(embedding=2.0, attention_cap=1.5, logits_cap=3.0),
     },
+    "phimoe": {
+        "architecture": "phimoe",
+        "attention_bias": True,
+        "output_bias": True,
+        "layer_norm": True,
+        "norm_bias": True,
+        "logits_bias": True,
+        "router": Router(scoring="sparsemixer", normalize=False, band=0.9),
+    },
     "granite": {
         "architecture": "granite",
         "experts": 0,

@@ -24,7 +24,16 @@ from numpy import float32
 
 from edgert_runtimes.cpu.kernels.rows import X_STRIDE, X
 from edgert_runtimes.cpu.kernels.table import CHUNKS, OP, OPERANDS, STATUS, rows_of, scratch_of, share
-from edgert_runtimes.cpu.kernels.vectors import add_to, divide_by, exponentials, first_equal, largest, sigmoids, total
+from edgert_runtimes.cpu.kernels.vectors import (
+    add_to,
+    divide_by,
+    exp,
+    exponentials,
+    first_equal,
+    largest,
+    sigmoids,
+    total,
+)
 
 EXPERTS = OPERANDS + 8
 USED = OPERANDS + 9
@@ -43,6 +52,7 @@ BIAS = OPERANDS + 20  # address of floats [experts], or 0
 GROUPS = OPERANDS + 21
 GROUPS_USED = OPERANDS + 22
 GROUP_BEST = OPERANDS + 23
+BAND = OPERANDS + 24  # a float64, 0 without a sparse mixer
 
 TAKEN = math.nan
 """Stands for what is chosen already, or not to be chosen: it equals nothing, and `largest` passes over it."""
@@ -56,6 +66,7 @@ def route(state: int, record: int, chunk: int, thread: int) -> None:
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     experts, used, normalize = load_i64(record, EXPERTS), load_i64(record, USED), load_i64(record, NORMALIZE)
     epsilon, scale = float32(load_f64(record, EPSILON)), float32(load_f64(record, SCALE))
+    band = float32(load_f64(record, BAND))
     left = scratch_of(state, thread)
     odds = left + 4 * experts
     for row in range(first, end):
@@ -80,9 +91,13 @@ def route(state: int, record: int, chunk: int, thread: int) -> None:
         chosen = float32(0.0)
         for rank in range(used):
             best = min(first_equal(left, experts, largest(left, experts)), experts - 1)
+            if band > 0:
+                store_f32(odds, best, mixed(left, load_f32(logits, best), experts, band))
             store_f32(left, best, float32(TAKEN))
             store_i32(ids, rank, best)
             chosen += load_f32(odds, best)
+        if band > 0:
+            everything = float32(1.0)
         divisor = chosen + epsilon * everything if normalize != 0 else everything
         for rank in range(used):
             store_f32(shares, rank, scale * (load_f32(odds, load_i32(ids, rank)) / divisor))
@@ -96,6 +111,17 @@ def score(record: Any, odds: Any, experts: Any) -> Any:
     else:
         exponentials(odds, experts, largest(odds, experts))
     return total(odds, experts)
+
+
+@device
+def mixed(left: Any, own: Any, experts: Any, band: Any) -> Any:
+    """The weight of the best logit in `left` among it and those that are near, of which none is TAKEN."""
+    everything = float32(0.0)
+    for i in range(experts):
+        other = load_f32(left, i)
+        if own - other <= band * max(abs(other), own):
+            everything += exp(other - own)
+    return float32(1.0) / everything
 
 
 @device

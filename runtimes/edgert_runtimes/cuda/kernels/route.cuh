@@ -36,7 +36,7 @@ template <class Values> __device__ __forceinline__ Ranked best_after(Ranked last
    *failed to 1. */
 __device__ __forceinline__ void route(const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used,
                                       const float *bias, int sigmoid, int normalize, int groups, int groups_used, int group_best,
-                                      float epsilon, float scale) {
+                                      float epsilon, float scale, float band) {
     i64 row = (i64)blockIdx.x * (blockDim.x / 32) + warp_id();
     if (row >= rows) return;
     logits += row * experts, ids += row * used, shares += row * used;
@@ -89,6 +89,15 @@ __device__ __forceinline__ void route(const float *logits, int *ids, float *shar
     for (int rank = 0; rank < used; rank++) {
         last = best_after(last, 0, experts, choice);
         float weight = score(last.index);
+        if (band > 0) {  // a sparse mixer: among it and the worse ones that are near
+            float near = 0;
+            for (int e = lane_id(); e < experts; e += 32) {
+                float z = logit(e);
+                bool before = z > last.value || (z == last.value && e < last.index);
+                if (!before && last.value - z <= band * fmaxf(fabsf(z), last.value)) near += expf(z - last.value);
+            }
+            weight = 1.0f / lanes_sum(near);
+        }
         total += weight;
         if (lane_id() == 0) {
             ids[rank] = last.index;

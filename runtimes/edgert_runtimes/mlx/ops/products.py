@@ -57,12 +57,24 @@ def route(op: ops.Moe, weights: Weights) -> Callable[[mx.array], tuple[mx.array,
         places = mx.argsort(mx.argsort(-scores, axis=-1), axis=-1)
         return mx.repeat(places < router.groups_used, groups.shape[-1], axis=-1)
 
+    def sparse_mix(logits: mx.array, chosen: mx.array, rank: int) -> mx.array:
+        """The weights [rows, 1] of the experts chosen as number `rank`."""
+        own = mx.take_along_axis(logits, chosen[:, rank : rank + 1], axis=-1)
+        near = own - logits <= router.band * mx.maximum(mx.abs(logits), own)
+        for before in range(rank):
+            near = near & (mx.arange(op.experts) != chosen[:, before : before + 1])
+        return 1 / mx.where(near, mx.exp(mx.minimum(logits - own, 0)), 0).sum(axis=-1, keepdims=True)
+
     def run(logits: mx.array) -> tuple[mx.array, mx.array]:
         softmax = router.scoring == "softmax"
         if softmax and router.normalize and not router.epsilon and bias is None and not router.limited:
             chosen = mx.argsort(-logits, axis=-1)[:, : op.used]
             return chosen, router.scale * mx.softmax(mx.take_along_axis(logits, chosen, axis=-1), axis=-1)
         exact = logits.astype(mx.float32)
+        if router.scoring == "sparsemixer":
+            chosen = mx.argsort(-exact, axis=-1)[:, : op.used]
+            shares = [sparse_mix(exact, chosen, rank) for rank in range(op.used)]
+            return chosen, (router.scale * mx.concatenate(shares, axis=-1)).astype(logits.dtype)
         scores = mx.softmax(exact, axis=-1) if softmax else mx.sigmoid(exact)
         choice = logits if bias is None else scores + bias
         if router.limited:

@@ -58,6 +58,7 @@ def route(
         groups=router.groups,
         groups_used=router.groups_used,
         group_best=router.group_best,
+        band=router.band,
         epsilon=router.epsilon,
         scale=router.scale,
     )
