@@ -283,6 +283,21 @@ def pre_norm_decoder(
     return predict(g, x)
 
 
+Mixer = Callable[[Graph, Value, int], Value]
+"""What a layer (by its number) makes of the normalised value, with what it remembers of earlier positions."""
+
+
+def hybrid_decoder(g: Graph, mix: Mixer, *, ffn_norm: str = "ffn_norm", last_norm: str = "output_norm") -> Plan:
+    """The wiring of `pre_norm_decoder` for layers that do not all attend."""
+    s = g.spec
+    x = embedded(g)
+    for i in range(s.layers):
+        block = f"blk.{i}"
+        x = residual(g, x, mix(g, norm(g, x, f"{block}.attn_norm"), i))
+        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.{ffn_norm}"), i))
+    return predict(g, x, last_norm)
+
+
 def sandwich_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     """The wiring of families with norms before and after: norm, attention, norm, add, norm, feed-forward, norm, add."""
     s = g.spec

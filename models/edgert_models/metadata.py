@@ -252,7 +252,8 @@ def _recurrence(metadata: Metadata, name: str, kv_heads: list[int]) -> Recurrenc
     if period:
         attends = tuple((i + 1) % period != 0 for i in range(len(kv_heads)))
     flags = metadata.booleans(f"{name}.{_RECURRENT}", list(attends), count=len(attends))
-    sizes = {field: metadata.integer(f"{name}.ssm.{key}") for field, key in _SSM.items()}
+    sizes = {field: metadata.integer(f"{name}.ssm.{key}") for field, key in _SSM.items() if field != "groups"}
+    sizes["groups"] = metadata.integer(f"{name}.ssm.{_SSM['groups']}", 1)
     return Recurrence(layers=tuple(flags), period=period, **sizes)
 
 

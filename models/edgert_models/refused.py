@@ -36,7 +36,6 @@ NEEDS: Mapping[str, str] = {
     "Inkling2ForCausalLM": f"biases by relative position, clipped norms, and {_CONVOLUTIONS}",
     "Inkling2LoopForCausalLM": f"layers that run several times, clipped norms, and {_CONVOLUTIONS}",
     "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
-    "JambaForCausalLM": _MAMBA,
     "JetMoeForCausalLM": "experts of attention",
     "KimiLinearForCausalLM": f"{_LATENT}, and {_DELTA}",
     "Kolibri1ForCausalLM": f"experts chosen by logits with a bias and weighted by sigmoids, and {_SHARED}",

@@ -35,6 +35,7 @@ from edgert_models.architectures import (
     hunyuan_dense,
     hunyuan_moe,
     hy_v3,
+    jamba,
     lfm2,
     lfm2moe,
     llama,
@@ -114,6 +115,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         bailingmoe2,
         deepseek,
         hy_v3,
+        jamba,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

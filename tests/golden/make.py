@@ -321,6 +321,16 @@ GOLDENS = {
         mamba(intermediate_size=48, attn_layer_indices=[1]),
         gains={"out_proj": 0.1, "o_proj": 0.1, "down_proj": 0.15},
     ),
+    "jamba": Golden(
+        "Jamba",
+        {
+            **mamba(num_experts=6, num_experts_per_tok=2, intermediate_size=32, mamba_dt_rank=8),
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "use_mamba_kernels": False,
+        },
+        gains={"out_proj": 0.1, "o_proj": 0.1, "down_proj": 0.15, "feed_forward.router": 1.5},
+    ),
     "lfm2moe": Golden(
         "Lfm2Moe",
         lfm2(num_dense_layers=1, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, intermediate_size=48),
@@ -690,7 +700,7 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
             distance = (own - logits) / torch.maximum(logits.abs(), own) - 2 * module.router_jitter_noise
             gaps.append(4 * float(distance.abs().min()))  # from the edge of a sparse mixer's band
 
-    routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate")
+    routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate", "feed_forward.router")
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]
     model(tokens, use_cache=False)
     for hook in hooks:

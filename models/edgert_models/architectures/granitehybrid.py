@@ -12,11 +12,7 @@ from typing import Any
 from edgert_models.architecture import (
     Architecture,
     attention,
-    embedded,
-    feed_forward,
-    norm,
-    predict,
-    residual,
+    hybrid_decoder,
 )
 from edgert_models.architectures import granitemoe
 from edgert_models.architectures.granite import scales
@@ -79,36 +75,32 @@ def mamba(c: Config, layers: tuple[bool, ...]) -> Recurrence:
     )
 
 
+def mix(g: Graph, x: Value, layer: int) -> Value:
+    """Attention, or Mamba 2: a short convolution and a selective scan, gated and normalised."""
+    s, block = g.spec, f"blk.{layer}"
+    if s.recurs(layer):
+        return mamba_layer(g, x, block)
+    return attention(g, x, block, window=None, rope=s.rope if s.positions else None)
+
+
 def mamba_layer(g: Graph, x: Value, block: str) -> Value:
-    """Mamba 2: a short convolution and a selective scan, gated and normalised."""
+    """Mamba 2."""
     s, r = g.spec, g.spec.recurrence
     assert r is not None
-    shared, starts = r.groups * r.state, [0]
-    for width in (r.inner, r.inner + 2 * shared):
-        starts.append(starts[-1] + width)
-    projected = g.linear(x, f"{block}.ssm_in", starts[-1] + r.heads)
-    gate = g.slice(projected, 0, r.inner)
-    t = g.slice(projected, starts[2], r.heads)
-    y = g.slice(projected, starts[1], r.inner + 2 * shared)
-    y = g.short_conv(y, f"{block}.ssm_conv1d", r.kernel, bias=True, silu=True)
-    b, c = (g.slice(y, r.inner + start, shared) for start in (0, shared))
+    shared = r.groups * r.state
+    mixed = r.inner + 2 * shared
+    projected = g.linear(x, f"{block}.ssm_in", r.inner + mixed + r.heads)
+    gate, t = g.slice(projected, 0, r.inner), g.slice(projected, r.inner + mixed, r.heads)
+    y = g.short_conv(g.slice(projected, r.inner, mixed), f"{block}.ssm_conv1d", r.kernel, bias=True, silu=True)
+    b, c = (g.slice(y, start, shared) for start in (r.inner, r.inner + shared))
     y = g.scan(g.slice(y, 0, r.inner), t, b, c, block)
     y = g.rms_norm(g.gated(gate, y), f"{block}.ssm_norm.weight")
     return g.linear(y, f"{block}.ssm_out", s.width)
 
 
 def wire(g: Graph) -> Plan:
-    """The wiring of `pre_norm_decoder`, with Mamba in place of attention in some layers."""
-    s = g.spec
-    rope = s.rope if s.positions else None
-    x = embedded(g)
-    for i in range(s.layers):
-        block = f"blk.{i}"
-        y = norm(g, x, f"{block}.attn_norm")
-        mixed = mamba_layer(g, y, block) if s.recurs(i) else attention(g, y, block, window=None, rope=rope)
-        x = residual(g, x, mixed)
-        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.ffn_norm"), i))
-    return predict(g, x)
+    """The wiring of `hybrid_decoder` with Mamba 2."""
+    return hybrid_decoder(g, mix)
 
 
 def mamba_names(module: str) -> dict[str, Source]:

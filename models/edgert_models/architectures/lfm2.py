@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgert_models.architecture import COMMON_NAMES, Architecture, attention, feed_forward, predict, stored
+from edgert_models.architecture import COMMON_NAMES, Architecture, attention, hybrid_decoder, stored
 from edgert_models.config import Config, decoder_sizes, recurrent_layers
 from edgert_models.graph import Graph, Plan
 from edgert_models.ops import Value
@@ -55,30 +55,21 @@ def _feed_forward(c: Config) -> int:
     return multiple * -(-int(c.number("block_ffn_dim_multiplier", default=1.0) * int(2 * width / 3)) // multiple)
 
 
-def short_convolution(g: Graph, x: Value, block: str, kernel: int) -> Value:
-    """A convolution of what one gate lets in, and what another gate lets out."""
-    width = g.spec.width
-    projected = g.linear(x, f"{block}.shortconv.in_proj", 3 * width)
-    inward, outward, y = (g.slice(projected, part * width, width) for part in range(3))
-    y = g.short_conv(g.gated(inward, y, "bilinear"), f"{block}.shortconv.conv", kernel)
-    return g.linear(g.gated(outward, y, "bilinear"), f"{block}.shortconv.out_proj", width)
+def mix(g: Graph, x: Value, layer: int) -> Value:
+    """Attention, or a convolution of what one gate lets in, and what another gate lets out."""
+    s, r, block = g.spec, g.spec.recurrence, f"blk.{layer}"
+    assert r is not None
+    if not s.recurs(layer):
+        return attention(g, x, block, window=None, rope=s.rope)
+    projected = g.linear(x, f"{block}.shortconv.in_proj", 3 * s.width)
+    inward, outward, y = (g.slice(projected, part * s.width, s.width) for part in range(3))
+    y = g.short_conv(g.gated(inward, y, "bilinear"), f"{block}.shortconv.conv", r.kernel)
+    return g.linear(g.gated(outward, y, "bilinear"), f"{block}.shortconv.out_proj", s.width)
 
 
 def wire(g: Graph) -> Plan:
-    """The wiring of `pre_norm_decoder`, with convolutions in place of attention in some layers."""
-    s = g.spec
-    assert s.recurrence is not None
-    x = g.embed()
-    for i in range(s.layers):
-        block = f"blk.{i}"
-        y = g.rms_norm(x, f"{block}.attn_norm.weight")
-        if s.recurs(i):
-            y = short_convolution(g, y, block, s.recurrence.kernel)
-        else:
-            y = attention(g, y, block, window=None, rope=s.rope)
-        x = g.add(x, y)
-        x = g.add(x, feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm.weight"), i))
-    return predict(g, x, name="token_embd_norm")
+    """The wiring of `hybrid_decoder` with convolutions."""
+    return hybrid_decoder(g, mix, last_norm="token_embd_norm")
 
 
 NAMES: dict[str, Source] = {

@@ -12,12 +12,8 @@ from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
     attention,
-    embedded,
     expert_names,
-    feed_forward,
-    norm,
-    predict,
-    residual,
+    hybrid_decoder,
     shared_expert_names,
     stored,
     zero_centred,
@@ -66,10 +62,14 @@ def hybrid_sizes(c: Config) -> dict[str, Any]:
     return {**decoder_sizes(c, RopeLayout.HALVES), "qk_norm": "head", "recurrence": recurrence}
 
 
-def delta_net(g: Graph, x: Value, block: str) -> Value:
-    """Queries, keys and values through a short convolution and the delta rule; normalised and gated head by head."""
-    s, r = g.spec, g.spec.recurrence
+def mix(g: Graph, x: Value, layer: int) -> Value:
+    """Attention, or queries, keys and values through a short convolution and the delta rule, which are normalised and
+    gated head by head.
+    """
+    s, r, block = g.spec, g.spec.recurrence, f"blk.{layer}"
     assert r is not None
+    if not s.recurs(layer):
+        return attention(g, x, block, window=None, rope=s.rope, gated=True)
     y = g.linear(x, f"{block}.attn_qkv", 2 * r.groups * r.state + r.inner)
     y = g.short_conv(y, f"{block}.ssm_conv1d", r.kernel, silu=True)
     tiled = s.architecture != "qwen3next"
@@ -84,16 +84,8 @@ def delta_net(g: Graph, x: Value, block: str) -> Value:
 
 
 def wire(g: Graph) -> Plan:
-    """The wiring of `pre_norm_decoder`, with delta nets in place of attention in some layers."""
-    s = g.spec
-    x = embedded(g)
-    for i in range(s.layers):
-        block = f"blk.{i}"
-        y = norm(g, x, f"{block}.attn_norm")
-        mixed = delta_net(g, y, block) if s.recurs(i) else attention(g, y, block, window=None, rope=s.rope, gated=True)
-        x = residual(g, x, mixed)
-        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.post_attention_norm"), i))
-    return predict(g, x)
+    """The wiring of `hybrid_decoder` with delta nets."""
+    return hybrid_decoder(g, mix, ffn_norm="post_attention_norm")
 
 
 def _parts(*chosen: int) -> Any:
