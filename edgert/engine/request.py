@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from edgert.engine.blocks import ROOT, Table
 from edgert.engine.sampling import Sampler, TokenLogprob
 from edgert.engine.states import States
+
+CLIENT: ContextVar[str] = ContextVar("client", default="")
+"""Whom the request that is made is for: clients take turns. A server sets it; all else is one client."""
 
 
 class Kind(Enum):
@@ -72,6 +76,7 @@ class Request:
     on_event: OnEvent
     _cancel: Callable[[Request], None]
     adapter: int = -1  # that it goes through, -1 for none
+    client: str = field(default_factory=CLIENT.get)
     seed: int = 0  # the one in use, also where none was asked for
 
     submitted_at: float = 0.0  # time.monotonic(), seconds

@@ -8,7 +8,7 @@ request goes back to the head of the queue, and is computed again later (mostly 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -120,11 +120,19 @@ class Scheduler:
         for request in self.running:
             if request.kind is Kind.GENERATE and request.remaining > 1:
                 self._take(step, request)
-        while self.waiting and len(self.running) < self._sequences and self._admit(step, self.waiting[0]):
-            self.running.append(self.waiting.popleft())
+        while self.waiting and len(self.running) < self._sequences and self._admit(step, first := self._first()):
+            self.running.append(first)
+            self.waiting.remove(first)
         if not step.parts:
             return self.plan()
         return self._with_states(step)
+
+    def _first(self) -> Request:
+        """Who is next of those that wait: who was put back, then the first of the client with the fewest running."""
+        if self.waiting[0].started_at is not None:
+            return self.waiting[0]
+        running = Counter(request.client for request in self.running)
+        return min(self.waiting, key=lambda request: running[request.client])
 
     def _with_states(self, step: Step) -> Step:
         for part in step.parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgert.engine.request import CLIENT
 from edgert.server.errors import Problem, problem_response
 from edgert.server.page.routes import PAGE_PATHS
 
@@ -56,6 +58,7 @@ class Guard:
         elif _too_long(headers):
             problem = Problem(413, _TOO_LARGE)
         else:
+            CLIENT.set(_client(scope, headers))
             body = _Body(self, receive)
             try:
                 await self._app(scope, body.receive, send)
@@ -81,6 +84,13 @@ class Guard:
         if len(given) != 1:
             return False
         return sum(hmac.compare_digest(given[0], key) for key in self._keys) > 0  # `any` would tell which
+
+
+def _client(scope: Scope, headers: list[tuple[bytes, bytes]]) -> str:
+    """Who takes turns with others: an address, and of those with keys each key."""
+    keys = [value for name, value in headers if name in (b"x-api-key", b"authorization")]
+    address = scope["client"][0] if scope["client"] else ""
+    return f"{address} {hashlib.sha256(b' '.join(keys)).hexdigest()}"
 
 
 class _Body:

@@ -5,8 +5,17 @@ from edgert_models.errors import ContextLengthError, DeadlineError, RequestError
 
 from edgert.engine.overflow import oldest, room_for_prompt, without_middle
 from edgert.engine.params import SamplingParams
-from edgert.engine.request import Ending
-from tests.edgert.engine.fake import FakeSession, expected, greedy, history_logits, limits, make_engine, start
+from edgert.engine.request import CLIENT, Ending
+from tests.edgert.engine.fake import (
+    Collector,
+    FakeSession,
+    expected,
+    greedy,
+    history_logits,
+    limits,
+    make_engine,
+    start,
+)
 
 
 def test_a_request_ends_at_its_deadline() -> None:
@@ -29,6 +38,30 @@ def test_the_engines_deadline_is_for_all() -> None:
     for params in ({}, {"timeout": 9.0}):
         with pytest.raises(DeadlineError, match=r"longer than 0\.05 s"):
             start(engine, [1], max_tokens=60, **params)[1].tokens()
+    engine.close()
+
+
+def test_clients_take_turns() -> None:
+    """Who asks for much at once does not hold up who asks for little."""
+    session = FakeSession(limits(sequences=2))
+    engine = make_engine(session)
+    session.gate.clear()
+
+    def ask(client: str) -> Collector:
+        token = CLIENT.set(client)
+        try:
+            return start(engine, [1], max_tokens=2)[1]
+        finally:
+            CLIENT.reset(token)
+
+    many = [ask("many") for _ in range(6)]
+    few = [ask(name) for name in ("few", "fewer")]
+    session.gate.set()
+    for collector in [*many, *few]:
+        collector.finish()
+    begun = sorted([*many, *few], key=lambda collector: collector.events[0].at)
+    assert all(begun.index(collector) <= 3 for collector in few)
+    assert [collector for collector in begun if collector in many] == many
     engine.close()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -76,3 +79,25 @@ def test_a_request_that_takes_too_long(small: Served) -> None:
     assert '"code":"timeout"' in streamed.splitlines()[-2]
     assert "[DONE]" not in streamed
     assert small.llm.statistics().blocks_held == 0
+
+
+def test_a_full_queue(tiny_path: Path) -> None:
+    from edgert import LLM
+    from tests.edgert.server.conftest import serve
+
+    gate = threading.Event()
+    with LLM(tiny_path, backend="cpu", context=128, threads=1, queue_limit=1) as llm, ThreadPoolExecutor() as pool:
+        for served in serve(llm):
+            fields = {"prompt": "hello", "max_tokens": 1}
+            held = pool.submit(llm.borrow, 0, lambda *_: gate.wait(20))
+            first = pool.submit(ask, served, "/v1/completions", **fields)
+            deadline = time.monotonic() + 20
+            while not llm.statistics().waiting and time.monotonic() < deadline:
+                time.sleep(0.001)
+            refused = ask(served, "/v1/completions", **fields)
+            gate.set()
+            assert refused.status_code == 429, refused.text
+            assert refused.headers["retry-after"] == "1"
+            assert refused.json()["error"]["type"] == "rate_limit_error"
+            assert first.result().status_code == 200
+            assert held.result()

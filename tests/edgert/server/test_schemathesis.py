@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PROGRAM = os.environ.get("EDGERT_SCHEMATHESIS") or shutil.which("schemathesis")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 
 @pytest.mark.slow
@@ -25,6 +26,7 @@ def test_the_document_is_true(served: Served, tmp_path: Path) -> None:
     command = [PROGRAM, f"--config-file={CONFIG}", "run", document, "--checks=all", "--phases=fuzzing"]
     options = ["--max-examples=25", "--seed=1", "--no-color"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"EDGERT_TEST_MODEL": served.llm.name, "SCHEMATHESIS_HOOKS": str(HOOKS)}
     ran = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-1000:]
     assert "passed" in ran.stdout
