@@ -19,7 +19,7 @@ from edgert.engine.sampling import TokenLogprob
 from edgert.server.errors import Json
 from edgert.server.openai.requests import SamplerFields
 from edgert.server.stream import COMPLETION, choice_events, start, whole_choices
-from edgert.server.strict import WHOLE, TokenId
+from edgert.server.strict import WHOLE, Strict, TokenId
 
 MAX_PROMPTS = 128
 Piece = Annotated[str, Field(min_length=1)] | TokenId
@@ -32,13 +32,22 @@ Mixed = Annotated[list[Piece], Field(min_length=1)]
 """Tokens and texts that make one prompt."""
 
 
+class PromptString(Strict):
+    """A text, as llama.cpp writes it where pictures may come beside it."""
+
+    prompt_string: str
+
+
+Prompt = str | Mixed | PromptString
+
+
 class CompletionRequest(SamplerFields):
     """POST /completion. What is only a hint there (`cache_prompt`: prefixes are always kept, and change no answer) may
     be given, and has no effect.
     """
 
     model: str | None = None
-    prompt: str | Mixed | Annotated[list[str | Mixed], Field(min_length=1, max_length=MAX_PROMPTS)]
+    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
     n_predict: Annotated[int, Field(ge=-1), WHOLE] | None = None
     logit_bias: Bias | None = None
     n_probs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
@@ -167,8 +176,10 @@ def _probabilities(llm: LLM, logprobs: Sequence[TokenLogprob] | None) -> Json:
     }
 
 
-def _ids(llm: LLM, prompt: str | Sequence[str | int]) -> list[int]:
+def _ids(llm: LLM, prompt: PromptString | str | Sequence[str | int]) -> list[int]:
     """One prompt; the begin token comes before a text that is first."""
+    if isinstance(prompt, PromptString):
+        prompt = prompt.prompt_string
     if isinstance(prompt, str):
         return llm.tokenize(prompt)
     ids: list[int] = []

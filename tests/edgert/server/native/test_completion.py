@@ -49,9 +49,9 @@ def test_prompts_in_every_form(native: Served) -> None:
     single = complete(native)["content"]
     assert complete(native, prompt=ids)["content"] == single
     assert complete(native, prompt=[*ids[:-1], native.llm.detokenize(ids[-1:])])["content"] == single
-    several = complete(native, prompt=["hello", ids, "other"])
-    assert [each["index"] for each in several] == [0, 1, 2]
-    assert [each["content"] for each in several[:2]] == [single, single]
+    several = complete(native, prompt=["hello", ids, {"prompt_string": "hello"}, "other"])
+    assert [each["index"] for each in several] == [0, 1, 2, 3]
+    assert [each["content"] for each in several[:3]] == [single] * 3
     assert complete(native, prompt=["hello"])[0]["content"] == single
 
 
@@ -89,7 +89,7 @@ def test_bias_in_every_form(native: Served) -> None:
     ("fields", "param"),
     [
         ({"prompt": []}, "prompt"),
-        ({"prompt": {"prompt_string": "x"}}, "prompt"),
+        ({"prompt": {"prompt_string": "x", "multimodal_data": ["x"]}}, "prompt"),
         ({"prompt": [10**9]}, "prompt"),
         ({"n_predict": 0}, "n_predict"),
         ({"n_probs": 21}, "n_probs"),
