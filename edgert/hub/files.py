@@ -65,9 +65,8 @@ class GgufSet:
         return "".join(found[-1][:2]).upper() if found else self.first
 
     def is_called(self, wanted: str) -> bool:
-        """Whether `wanted` is its name, or a quantization that is named in it, in any case."""
-        place = re.search(rf"(?i)(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9_])", self.first)
-        return wanted in self.files or place is not None
+        """Whether `wanted` is a quantization that is named in its name, in any case."""
+        return re.search(rf"(?i)(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9_])", self.first) is not None
 
 
 def gguf_sets(names: Iterable[str]) -> list[GgufSet]:
@@ -89,11 +88,19 @@ def gguf_sets(names: Iterable[str]) -> list[GgufSet]:
 def matching(found: Sequence[GgufSet], reference: HubReference) -> list[GgufSet]:
     """Those that a reference may mean; one that is alone needs no name."""
     wanted = reference.wanted or DEFAULT_QUANTIZATION
+    named = [one for one in found if wanted in one.files]
+    if named:
+        return named
     called = [one for one in found if one.is_called(wanted)]
     exact = [one for one in called if one.tag.lower() == wanted.lower()]  # Q4_K_M rather than UD-Q4_K_M
     if len(exact) == 1:
         return exact
     return list(found) if len(found) == 1 and not reference.wanted else called
+
+
+def name_of(one: GgufSet, found: Sequence[GgufSet]) -> str:
+    """The shortest that means this one of them: its quantization, or its file's name."""
+    return one.tag if matching(found, HubReference("", one.tag)) == [one] else one.first
 
 
 def choose(found: Sequence[GgufSet], reference: HubReference) -> GgufSet:

@@ -14,7 +14,7 @@ from edgert_quant.hub import HUB_ID, hub_cache, repository_folder, snapshots
 
 from edgert.description import describe
 from edgert.hub.cached import cached_sets, names_in
-from edgert.hub.files import GgufSet, HubReference, checkpoint_files, choose
+from edgert.hub.files import GgufSet, HubReference, checkpoint_files, choose, name_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedFileInfo, CachedRepoInfo, HFCacheInfo
@@ -58,7 +58,7 @@ def _gguf(repository: str, one: GgufSet, folder: Path, others: list[GgufSet]) ->
     said = describe(path)
     lacks = f"{one.missing} of {len(one.files) + one.missing} shards are missing"
     return CachedModel(
-        name=f"{repository}:{_shortest(one, others)}",
+        name=f"{repository}:{name_of(one, others)}",
         quantization=one.tag if one.tag != one.first else "?",
         size=sum((folder / name).stat().st_size for name in one.files),
         architecture=said.architecture,
@@ -66,13 +66,6 @@ def _gguf(repository: str, one: GgufSet, folder: Path, others: list[GgufSet]) ->
         modified=said.modified,
         path=path,
     )
-
-
-def _shortest(one: GgufSet, others: list[GgufSet]) -> str:
-    """The shortest thing that means it, and no other."""
-    called = [other for other in others if other.is_called(one.tag)]
-    exact = [other for other in called if other.tag == one.tag]
-    return one.tag if len(called) == 1 or exact == [one] else one.first
 
 
 def _checkpoint(repository: str, folder: Path) -> CachedModel:

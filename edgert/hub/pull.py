@@ -56,6 +56,7 @@ def pull(reference: str, *, revision: str | None = None, progress: Progress | No
     names = _chosen(found, wanted)
     files = [found.files[name] for name in names]
     folder = repository_folder(wanted.repository)
+    _check_sizes(files)
     missing = {file.digest: file for file in files if not (folder / "blobs" / file.digest).is_file()}
     try:
         _check_room(wanted, missing.values(), folder)
@@ -97,6 +98,16 @@ def _chosen(found: Listing, wanted: HubReference) -> tuple[str, ...]:
         reason = f"'{wanted.repository}' has neither GGUF files nor a checkpoint in safetensors"
         raise RequestError(reason, parameter="model")
     return tuple(names)
+
+
+def _check_sizes(files: Iterable[RemoteFile]) -> None:
+    """HubError for a file that is too large for plain HTTP; only huggingface_hub's own transfers fetch it."""
+    from huggingface_hub import constants
+
+    for file in files:
+        if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:
+            reason = "the hub gives files above 50 GB to its own tools only; `hf download` brings it to the same cache"
+            raise HubError(f"{file.name} has {human_bytes(file.size)}, and {reason}")
 
 
 def _check_room(wanted: HubReference, files: Iterable[RemoteFile], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -229,6 +230,19 @@ def test_room_is_checked_before(hub: Hub, cache: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5119))
     fails("lab/m", HubError, "'lab/m' takes 5120 bytes (5.0 KiB) more, and", "has room for 5119 bytes")
     assert hub.bytes_asked() == []
+
+
+def test_a_file_that_is_too_large_for_http(hub: Hub) -> None:
+    hub.listed["m-Q4_K_M.gguf"] = {"lfs": {"sha256": "ab" * 32, "size": 60 * 10**9, "pointerSize": 1}}
+    fails("lab/m", HubError, "m-Q4_K_M.gguf has 60000000000 bytes", "`hf download` brings it to the same cache")
+
+
+def test_two_at_once_fetch_it_once(hub: Hub) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: pull("lab/m"), range(2)))
+    assert found[0].path == found[1].path
+    assert sorted(one.downloaded for one in found) == [0, len(MODEL)]
+    assert hub.bytes_asked() == [None]
 
 
 def test_a_cache_that_cannot_be_written(hub: Hub, cache: Path) -> None:
