@@ -26,9 +26,12 @@ const chat = new Chat({
   },
   denied: askForKey,
 });
-const list = new List((conversation) => {
-  location.hash = "";
-  chat.open(conversation);
+const list = new List({
+  opened: (conversation) => {
+    location.hash = "";
+    chat.open(conversation);
+  },
+  deleted: (id) => chat.forget(id),
 });
 const live = new Live({ model: () => models.value, denied: askForKey });
 

@@ -48,6 +48,11 @@ export class Chat {
     this.field.focus();
   }
 
+  /** A conversation is deleted: if its answer is still being written, that is not kept. */
+  forget(id) {
+    if (this.conversation.id === id) this.conversation.forgotten = true;
+  }
+
   send() {
     const content = this.field.value.trim();
     if (!content) return;
@@ -144,6 +149,7 @@ export class Chat {
   }
 
   #save(conversation, message) {
+    if (conversation.forgotten) return;
     try {
       saveConversation(conversation);
     } catch {

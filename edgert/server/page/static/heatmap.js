@@ -51,15 +51,16 @@ export class HeatMap {
     context.scale(ratio, ratio);
     const style = getComputedStyle(canvas);
     const gap = Math.min(width / columns, tall) > 5 ? 1 : 0;
+    const [cold, hot] = ["--cold", "--hot"].map((name) => style.getPropertyValue(name));
     const place = (column) => Math.round((column * width) / columns);
     rows.forEach((row, y) => {
       const whole = row.reduce((sum, count) => sum + count, 0);
       row.forEach((count, x) => {
         const times = whole ? (count * row.length) / whole : 0;
-        context.fillStyle = style.getPropertyValue("--cold");
+        context.fillStyle = cold;
         context.fillRect(place(x), y * tall, place(x + 1) - place(x) - gap, tall - gap);
         context.globalAlpha = Math.min(times / HOT, 1);
-        context.fillStyle = style.getPropertyValue("--hot");
+        context.fillStyle = hot;
         context.fillRect(place(x), y * tall, place(x + 1) - place(x) - gap, tall - gap);
         context.globalAlpha = 1;
       });

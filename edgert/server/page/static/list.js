@@ -4,14 +4,15 @@ import { byId, iconButton, make, say } from "./dom.js";
 import { deleteConversation, exported, imported, loadConversations, newConversation } from "./store.js";
 
 export class List {
-  /** `open` is called with the conversation that is chosen. */
-  constructor(open) {
-    this.opened = open;
+  /** `opened` is called with the conversation that is chosen, `deleted` with the id of one that is gone. */
+  constructor({ opened, deleted }) {
+    Object.assign(this, { opened, deleted });
     this.current = null;
     byId("new-chat").addEventListener("click", () => this.open(newConversation()));
     byId("export").addEventListener("click", download);
     byId("import").addEventListener("click", () => byId("import-file").click());
     byId("import-file").addEventListener("change", (event) => this.#import(event.target));
+    window.addEventListener("storage", () => this.refresh()); // another tab's
     this.refresh();
   }
 
@@ -38,6 +39,7 @@ export class List {
   #delete(conversation) {
     if (!confirm(`Delete “${conversation.title}”? It is kept in this browser only.`)) return;
     deleteConversation(conversation.id);
+    this.deleted(conversation.id);
     if (conversation.id === this.current) this.open(newConversation());
     else this.refresh();
     byId("new-chat").focus();

@@ -115,6 +115,22 @@ def test_stop_edit_and_again(talk: tuple[Browser, Say], talking: tuple[Served, S
     assert browser.text(".conversation") == "third"
 
 
+def test_a_conversation_that_is_deleted_while_it_is_answered_is_gone(talk: tuple[Browser, Say]) -> None:
+    browser, say = talk
+    say("first")
+    ask(browser, "hello")
+    say("word " * 100, 0.02)
+    browser.type("#prompt", "more\ue007")
+    browser.wait(lambda: "word" in messages(browser)[-1], "words")
+    browser.run("document.querySelector('#conversations .icon-button').focus()")
+    browser.click("#conversations .icon-button")
+    browser.accept()
+    browser.wait(lambda: messages(browser) == [], "an empty page")
+    browser.run("await new Promise((done) => setTimeout(done, 200))")
+    assert browser.count(".conversation") == 0
+    assert browser.run("return Object.keys(localStorage).filter((key) => key.includes('conversation'))") == []
+
+
 PAYLOADS = """<script>window.hacked = 1</script><img src=x onerror="window.hacked=1"><svg/onload=window.hacked=1>
 <iframe srcdoc="<script>parent.hacked=1</script>"></iframe> [x](javascript:window.hacked=1)
 <a href="javascript:hacked=1">y</a>
