@@ -211,7 +211,7 @@ class CpuSession:
                     raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
             start = 0
             for cache in self._plan.caches:
-                for head_bytes in block_bytes(cache, self.limits):
+                for head_bytes in filter(None, block_bytes(cache, self.limits)):
                     size = cache.kv_heads * head_bytes
                     whole = aligned(self.limits.blocks * size)
                     blocks = self._cache[start : start + self.limits.blocks * size].reshape(-1, size)

@@ -1,31 +1,41 @@
 """The same bytes whatever the threads, the chunks, the company and the blocks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-from edgert_models.graph import Plan
+from edgert_models.graph import Plan, Role
 from edgert_models.registry import build_plan
+from edgert_models.rope import Rope, RopeLayout
+from edgert_models.spec import Latent
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.conformance.attention import attention
-from edgert_runtimes.conformance.cases import plan_of
+from edgert_runtimes.conformance.attention import attention, shared
+from edgert_runtimes.conformance.cases import Wire, plan_of
 from edgert_runtimes.conformance.tiny import batch, limits, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
 from edgert_runtimes.cpu.kernels import attend, division
 from edgert_runtimes.weights import MemoryWeights
 
 TYPES = [BlockType.F32, BlockType.Q8_0, BlockType.Q4_K]
+LATENT = Latent(rank=64, key_size=64, value_size=32)
 
 
 def model(
     block_type: BlockType, window: int | None = None, architecture: str = "qwen3moe"
 ) -> tuple[Plan, MemoryWeights]:
     """Large enough that matrices and experts are divided among threads."""
-    sizes = {"width": 512, "heads": 8, "kv_heads": 2, "head_size": 64, "experts": 12, "experts_used": 3}
+    sizes: dict[str, Any] = {"width": 512, "heads": 8, "kv_heads": 2, "head_size": 64}
+    sizes |= {"experts": 12, "experts_used": 3}
     if architecture == "qwen2moe":
         sizes["shared_feed_forward"] = 512
+    if architecture == "deepseek2":
+        sizes |= {"kv_heads": 1, "head_size": 96, "value_length": 64, "latent": LATENT}
+        sizes["rope"] = Rope(dims=32, layout=RopeLayout.INTERLEAVED)
     plan = build_plan(tiny_spec(architecture, **sizes, expert_feed_forward=256, vocabulary=512, window=window))
-    return plan, random_weights(plan, 5, type_of_role(block_type))
+    choose = type_of_role(block_type)
+    small = {Role.HEADS: BlockType.Q8_0} if block_type is BlockType.Q4_K else {}  # rows are no whole block
+    return plan, random_weights(plan, 5, lambda weight: small.get(weight.role, choose(weight)))
 
 
 def prompt(length: int, seed: int) -> list[int]:
@@ -63,7 +73,13 @@ def random_walk(session: CpuSession, prompts: Sequence[Sequence[int]], seed: int
 @pytest.mark.parametrize("block_type", TYPES)
 @pytest.mark.parametrize(
     ("architecture", "kv_type", "window"),
-    [("qwen3moe", "f16", None), ("qwen3moe", "f32", 37), ("gpt-oss", "f16", 37), ("qwen2moe", "f16", None)],
+    [
+        ("qwen3moe", "f16", None),
+        ("qwen3moe", "f32", 37),
+        ("gpt-oss", "f16", 37),
+        ("qwen2moe", "f16", None),
+        ("deepseek2", "f16", None),
+    ],
 )
 def test_chunks_company_blocks_and_threads_change_nothing(
     block_type: BlockType, architecture: str, kv_type: str, window: int | None
@@ -109,9 +125,11 @@ def test_hidden_values_and_picked_rows() -> None:
     session.close()
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q4_0"])
-def test_copied_blocks_are_the_same_cache(kv_type: str) -> None:
-    plan, weights = model(BlockType.F32)
+@pytest.mark.parametrize(
+    ("kv_type", "architecture"), [("f16", "qwen3moe"), ("q4_0", "qwen3moe"), ("q8_0", "deepseek2")]
+)
+def test_copied_blocks_are_the_same_cache(kv_type: str, architecture: str) -> None:
+    plan, weights = model(BlockType.F32, architecture=architecture)
     session = CpuBackend().load(plan, weights, limits(kv_type=kv_type))
     tokens = prompt(48, 3)
     session.step(batch([(tokens, 0, [3, 1, 2])]))
@@ -132,12 +150,22 @@ def divided_rows(session: CpuSession) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("kv_type", "window", "heads"),
-    [("f16", None, 4), ("q8_0", 600, 2), ("f32", 300, 53), ("bf16", 1100, 3), ("q4_0", None, 8)],
+    ("kv_type", "window", "heads", "wire"),
+    [
+        ("f16", None, 4, attention),
+        ("q8_0", 600, 2, attention),
+        ("f32", 300, 53, attention),
+        ("bf16", 1100, 3, attention),
+        ("q4_0", None, 8, attention),
+        ("f16", None, 7, shared),
+        ("q8_0", 600, 6, shared),
+    ],
 )
-def test_a_long_context_divided_among_threads_is_the_same(kv_type: str, window: int | None, heads: int) -> None:
+def test_a_long_context_divided_among_threads_is_the_same(
+    kv_type: str, window: int | None, heads: int, wire: Wire
+) -> None:
     """Alone or beside other sequences; decoding, and some rows at once across the end of a tile; blocks of any size."""
-    plan = plan_of(attention, heads=heads, kv_heads=1, head_size=64, window=window, context=2048)
+    plan = plan_of(wire, heads=heads, kv_heads=1, head_size=64, value_length=32, window=window, context=2048)
     weights = random_weights(plan, 3)
     tokens = [token % 96 for token in prompt(1540, 1)]
     expected: dict[str, np.ndarray] = {}

@@ -2,7 +2,7 @@
 
 A score is sixteen chains of additions, of every sixteenth element each, that are added up by halves at the end: it does
 not depend on how tokens and positions are put together. Rows are whole vectors, and so are queries [tokens][row]: what
-is behind the end of a key is zero in both.
+is behind the end of a key is zero in both (the cache's memory begins as zeros, and nothing writes there).
 """
 
 from __future__ import annotations
