@@ -20,7 +20,7 @@ from edgert_models.metadata import metadata_from_spec
 from edgert_models.registry import build_plan
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
-from edgert_models.spec import ModelSpec
+from edgert_models.spec import Latent, ModelSpec
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.blocks.layout import LAYOUTS
 from edgert_quant.gguf import GgufFile, GgufWriter
@@ -99,6 +99,36 @@ SHAPES = {
         attention_bias=True,
         output_bias=True,
     ),
+    # DeepSeek-V2-Lite, whose cache holds a latent.
+    "deepseek": ModelSpec(
+        architecture="deepseek2",
+        vocabulary=102400,
+        context=163840,
+        width=2048,
+        layers=27,
+        heads=16,
+        kv_heads=1,
+        head_size=576,
+        value_length=512,
+        rope=Rope(
+            dims=64,
+            layout=RopeLayout.INTERLEAVED,
+            scaling="yarn",
+            factor=40.0,
+            original_context=4096,
+            attention_factor=1.0,
+            log_multiplier=0.707,
+        ),
+        norm_eps=1e-6,
+        feed_forward=10944,
+        experts=64,
+        experts_used=6,
+        expert_feed_forward=1408,
+        shared_feed_forward=2816,
+        sparse=(False, *[True] * 26),
+        router=Router(normalize=False, group_best=1),
+        latent=Latent(rank=512, key_size=192, value_size=128),
+    ),
     # Yi-6B.
     "yi": ModelSpec(
         architecture="llama",
@@ -168,12 +198,17 @@ def size(spec: ModelSpec, choose: Choose) -> int:
     return sum(int(np.prod(w.shape[:-1], dtype=np.int64)) * choose(w, spec).row_bytes(w.shape[-1]) for w in weights)
 
 
+def shortened(spec: ModelSpec, layers: int) -> ModelSpec:
+    """The model with its first layers only."""
+    return replace(spec, layers=layers, sparse=spec.sparse[:layers], windowed=spec.windowed[:layers])
+
+
 def within(spec: ModelSpec, choose: Choose, limit: int) -> ModelSpec:
     """The model with as many of its layers as make no more than `limit` bytes of tensors."""
     for layers in range(spec.layers, 0, -1):
-        if size(shorter := replace(spec, layers=layers), choose) <= limit:
+        if size(shorter := shortened(spec, layers), choose) <= limit:
             return shorter
-    raise UnsupportedError(f"one layer takes {size(replace(spec, layers=1), choose)} bytes, more than {limit}")
+    raise UnsupportedError(f"one layer takes {size(shortened(spec, 1), choose)} bytes, more than {limit}")
 
 
 def tokenizer_of(path: Path) -> Tokenizer:
@@ -232,7 +267,7 @@ def main() -> None:
             tokens = next(value for key, value, _ in tokenizer if key == "tokenizer.ggml.tokens")
             spec = replace(spec, vocabulary=len(tokens))
         _, choose = choice(arguments.type)
-        spec = replace(spec, layers=arguments.layers or spec.layers)
+        spec = shortened(spec, arguments.layers or spec.layers)
         if (limit := byte_count(arguments.bytes, "--bytes")) is not None:
             spec = within(spec, choose, limit)
         write(spec, arguments.type, arguments.output, tokenizer=tokenizer)
