@@ -136,6 +136,23 @@ def zero_centred(names: Mapping[str, Source]) -> dict[str, Source]:
     }
 
 
+def with_inner(names: Mapping[str, Source]) -> dict[str, Source]:
+    """The same for checkpoints whose text model is a part of another, as well."""
+
+    def all_of(each: tuple[str, ...]) -> tuple[str, ...]:
+        inner = [name.replace("model.", "model.language_model.", 1) for name in each]
+        return tuple(dict.fromkeys((*each, *inner, *(f"language_model.{name}" for name in each))))
+
+    found: dict[str, Source] = {}
+    for name, source in names.items():
+        if isinstance(source, Experts):
+            source = replace(source, names=all_of(source.names), fused=all_of(source.fused))
+        elif isinstance(source, Stored | Arranged):
+            source = replace(source, names=all_of(source.names))
+        found[name] = source
+    return found
+
+
 def expert_names(
     block: str,
     gate: str = "gate_proj",

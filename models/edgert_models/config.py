@@ -107,6 +107,19 @@ def _ropes(c: Config) -> tuple[Config, Config | None]:
     return full, within
 
 
+def text_of(c: Config, activation: str) -> Config:
+    """The part of a config that speaks of text, whose activation must be that."""
+    inner = c.get("text_config")
+    if inner is None:
+        return c
+    if not isinstance(inner, Mapping):
+        raise UnsupportedError(f"config.json: text_config must be an object, not {type(inner).__name__}")
+    tied = {"tie_word_embeddings": c.boolean("tie_word_embeddings")} if "tie_word_embeddings" in c else {}
+    text = Config({**tied, **inner})
+    text.refuse_other_activations(activation)
+    return text
+
+
 def windows(c: Config, *, period: int) -> dict[str, Any]:
     """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th."""
     layers = layer_count(c)

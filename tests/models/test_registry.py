@@ -257,6 +257,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
     },
+    "gemma3-vision": {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "sliding_window": 16},
+    },
     "gemma3": {
         "architectures": ["Gemma3ForCausalLM"],
         **SIZES,

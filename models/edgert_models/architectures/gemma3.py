@@ -8,16 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edgert_models.architecture import Architecture, sandwich_decoder
+from edgert_models.architecture import Architecture, sandwich_decoder, with_inner
 from edgert_models.architectures import gemma2
 from edgert_models.architectures.gemma import gemma_sizes
-from edgert_models.config import Config, windows
+from edgert_models.config import Config, text_of, windows
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec, Scales
 
 _PERIOD = 6  # of the layers that see everything
 _LARGEST = 62  # layers of the 27B model
 _WINDOW_BASE = 10000.0
+# What configs of checkpoints with a vision tower do not say.
+_USUAL = {
+    "vocab_size": 262208,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+}
 
 
 def settle(spec: ModelSpec) -> ModelSpec:
@@ -29,7 +37,8 @@ def settle(spec: ModelSpec) -> ModelSpec:
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Gemma3ForCausalLM."""
+    """ModelSpec of Gemma3ForCausalLM, or the text part of Gemma3ForConditionalGeneration."""
+    c = Config({**_USUAL, **text_of(c, "gelu")})
     c.refuse_unless("use_bidirectional_attention", (False,), default=False)
     c.refuse_unless("attn_logit_softcapping", (None,), default=None)
     scales = Scales(
@@ -54,16 +63,17 @@ def _with_two_ropes(c: Config) -> Config:
 ARCHITECTURE = Architecture(
     name="gemma3",
     title="Gemma 3, text",
-    hf_classes=("Gemma3ForCausalLM",),
+    hf_classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     config=config,
     settle=settle,
     wire=sandwich_decoder,
-    names=gemma2.NAMES,
+    names=with_inner(gemma2.NAMES),
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     activation="gelu",
+    left_out=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
     window_period=_PERIOD,
-    notes="The text model; checkpoints with a vision tower are refused. llama.cpp scales scores by the width of a "
-    "head, in models of 62 layers as if heads filled the model, whatever `query_pre_attn_scalar` is. It loads "
-    "no bias of the attention output.",
+    notes="The text model, also of checkpoints with a vision tower, which is left out with a warning. llama.cpp "
+    "scales scores by the width of a head, in models of 62 layers as if heads filled the model, whatever "
+    "`query_pre_attn_scalar` is. It loads no bias of the attention output.",
 )

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgert_models.architecture import Architecture
+from edgert_models.architecture import Architecture, with_inner
 from edgert_models.architectures.qwen3next import DELTA_NAMES, EXPERT_NAMES, LAYER, NORM_NAMES, hybrid_sizes, wire
-from edgert_models.config import Config
+from edgert_models.config import Config, text_of
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout
-from edgert_models.sources import Arranged, Experts, Groups, Source, Stored
+from edgert_models.sources import Arranged, Groups
 from edgert_models.spec import ModelSpec
 
 _SECTIONS = (11, 11, 10)
@@ -24,19 +24,7 @@ _SECTIONS = (11, 11, 10)
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Qwen3_5ForCausalLM, or the text part of Qwen3_5ForConditionalGeneration."""
-    return ModelSpec(architecture="qwen35", **text_sizes(text_of(c)))
-
-
-def text_of(c: Config) -> Config:
-    """The part of a config that speaks of text."""
-    inner = c.get("text_config")
-    if inner is None:
-        return c
-    if not isinstance(inner, Mapping):
-        raise UnsupportedError(f"config.json: text_config must be an object, not {type(inner).__name__}")
-    text = Config({"tie_word_embeddings": c.boolean("tie_word_embeddings"), **inner})
-    text.refuse_other_activations("silu")
-    return text
+    return ModelSpec(architecture="qwen35", **text_sizes(text_of(c, "silu")))
 
 
 def text_sizes(c: Config) -> dict[str, Any]:
@@ -73,24 +61,8 @@ def _size(s: ModelSpec) -> int:
     return s.recurrence.inner // s.recurrence.heads
 
 
-def _with_inner(names: Mapping[str, Source]) -> dict[str, Source]:
-    """The same for checkpoints whose text model is a part of another."""
-
-    def both(each: tuple[str, ...]) -> tuple[str, ...]:
-        return (*each, *(name.replace("model.", "model.language_model.", 1) for name in each))
-
-    found: dict[str, Source] = {}
-    for name, source in names.items():
-        if isinstance(source, Experts):
-            source = replace(source, names=both(source.names), fused=both(source.fused))
-        elif isinstance(source, Stored | Arranged):
-            source = replace(source, names=both(source.names))
-        found[name] = source
-    return found
-
-
 _DELTA = f"{LAYER}.linear_attn"
-NAMES = _with_inner(
+NAMES = with_inner(
     {
         **NORM_NAMES,
         **EXPERT_NAMES,

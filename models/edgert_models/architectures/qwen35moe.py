@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgert_models.architectures import qwen35
-from edgert_models.config import Config, expert_sizes
+from edgert_models.config import Config, expert_sizes, text_of
 from edgert_models.router import SOFTMAX
 from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Qwen3_5MoeForCausalLM, or the text part of Qwen3_5MoeForConditionalGeneration."""
-    c = qwen35.text_of(c)
+    c = text_of(c, "silu")
     sizes = {**qwen35.text_sizes(c), **expert_sizes(c, "moe_intermediate_size", SOFTMAX)}
     shared = c.integer("shared_expert_intermediate_size")
     return ModelSpec(architecture="qwen35moe", **sizes, shared_feed_forward=shared, shared_gate=True)

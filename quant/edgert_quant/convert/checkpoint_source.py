@@ -95,7 +95,7 @@ class CheckpointSource:
         used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))
         left = [name for name in self._views if name not in used and not name.endswith(_HARMLESS)]
         if self._tied:
-            left = [name for name in left if name != "lm_head.weight"]
+            left = [name for name in left if not name.endswith("lm_head.weight")]
         beyond = [name for name in left if self._is_beyond_last_layer(name)]
         if beyond:
             self.warnings.append(f"left out, beyond the last of {self.spec.layers} layers: {some(beyond)}")

@@ -1,6 +1,5 @@
-"""Checkpoints of models with delta nets: heads in the order of GGUF, and what is beside the text model."""
+"""Checkpoints of models with delta nets: heads in the order of GGUF."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,33 +7,13 @@ from edgert_models.sources import Groups
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile
 
-from tests.quant.convert.checkpoints import load, save
+from tests.quant.convert.checkpoints import load
 from tests.support.golden import FOLDER
 
 
 def test_an_order_by_groups() -> None:
     assert Groups(2, (1, 2, 3), (2, 0), skip=1).order() == [0, 4, 5, 6, 10, 11, 12, 1, 7]
     assert Groups(2, (1, 2, 3), (2, 0), skip=1).total == 13
-
-
-def nested(name: str, folder: Path) -> Path:
-    """A golden checkpoint as the part of one for pictures too, with layers that predict further tokens."""
-    config = json.loads((FOLDER / name / "config.json").read_text())
-    outer = {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "text_config": config}
-    tensors = load(FOLDER / name)
-    moved = {key.replace("model.", "model.language_model.", 1): value for key, value in tensors.items()}
-    beside = {"mtp.fc.weight": np.ones((2, 2), np.float32), "model.visual.patch.bias": np.ones(2, np.float32)}
-    return save(folder, moved | beside, outer)
-
-
-def test_the_text_model_of_another(tmp_path: Path) -> None:
-    convert(FOLDER / "qwen3.5-moe", tmp_path / "text.gguf", type="f32")
-    report = convert(nested("qwen3.5-moe", tmp_path / "nested"), tmp_path / "nested.gguf", type="f32")
-    (warning,) = (text for text in report.warnings if "left out" in text)
-    assert warning == "left out, as edgert does not use it: mtp.fc.weight, model.visual.patch.bias"
-    with GgufFile.open(tmp_path / "text.gguf") as text, GgufFile.open(tmp_path / "nested.gguf") as found:
-        assert set(text.tensors) == set(found.tensors)
-        assert all(np.array_equal(text.read(name), found.read(name)) for name in text.tensors)
 
 
 def test_heads_of_values_are_reordered(tmp_path: Path) -> None:
