@@ -38,7 +38,6 @@ NEEDS: Mapping[str, str] = {
     "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
     "JetMoeForCausalLM": "experts of attention",
     "KimiLinearForCausalLM": f"{_LATENT}, and {_DELTA}",
-    "Kolibri1ForCausalLM": f"experts chosen by logits with a bias and weighted by sigmoids, and {_SHARED}",
     "LagunaForCausalLM": f"{_SIGMOID}, {_SHARED}, numbers of heads that differ by layer, and softplus gates",
     "LaraMiniForCausalLM": _DELTA,
     "Llama4ForCausalLM": "attention within chunks, and experts whose inputs are scaled",

@@ -36,6 +36,7 @@ from edgert_models.architectures import (
     hunyuan_moe,
     hy_v3,
     jamba,
+    kolibri1,
     lfm2,
     lfm2moe,
     llama,
@@ -116,6 +117,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         deepseek,
         hy_v3,
         jamba,
+        kolibri1,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

@@ -12,10 +12,10 @@ class Router:
     """The rule from a row's logits [experts] to its experts and their weights.
 
     s = `scoring` of the logits: "softmax" over all experts, or "sigmoid" of each. Experts are chosen by s + b, where
-    `bias` says that there is a vector b [experts] (`exp_probs_b.bias` in GGUF), else by their logits, which have the
-    same order; the largest are chosen, and of equals the lower index. Experts are in `groups` of equal size, one after
-    another: only those in the `groups_used` best groups may be chosen, where a group is as good as the sum of its
-    `group_best` best s + b.
+    `bias` says that there is a vector b [experts] (`exp_probs_b.bias` in GGUF), or by their logits + b if
+    `bias_logits`, else by their logits; the largest are chosen, and of equals the lower index. Experts are in `groups`
+    of equal size, one after another: only those in the `groups_used` best groups may be chosen, where a group is as
+    good as the sum of its `group_best` best s, or of what they are chosen by if there is b.
 
     The weights of the chosen are their s, without b, divided by their sum + `epsilon` if `normalize`, times `scale`.
     With softmax, `normalize` and no epsilon that is the softmax of the chosen logits alone.
@@ -23,8 +23,8 @@ class Router:
     With "sparsemixer" experts are chosen by their logits, and the weight of the k-th best, whose logit is l, is that in
     a softmax over itself and the worse ones whose logits m are near: l − m ≤ `band` · max(|m|, l).
 
-    Sources: transformers' `modeling_deepseek_v2` (one best expert a group) and `modeling_deepseek_v3` (two, and b),
-    `modeling_phimoe` (SparseMixer, arXiv 2409.12136).
+    Sources: transformers' `modeling_deepseek_v2` (one best expert a group), `modeling_deepseek_v3` (two, and b),
+    `modeling_kolibri1` (logits + b) and `modeling_phimoe` (SparseMixer, arXiv 2409.12136).
     """
 
     scoring: str = "softmax"
@@ -32,6 +32,7 @@ class Router:
     epsilon: float = 0.0
     scale: float = 1.0
     bias: bool = False
+    bias_logits: bool = False
     groups: int = 1
     groups_used: int = 1
     group_best: int = 2

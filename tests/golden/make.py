@@ -420,6 +420,20 @@ GOLDENS = {
         {**SMALL, **BIASED, **GROUPS, "intermediate_size": 96, "use_qk_norm": True, "routed_scaling_factor": 2.5},
         disguise=disguises.bailing2,
     ),
+    "kolibri": Golden(
+        "Kolibri1",
+        {
+            **SMALL,
+            **EXPERTS,
+            "num_hidden_layers": 3,
+            "head_dim": 16,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 48,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        gains={"post_self_attn_layernorm": 0.15, "post_mlp_layernorm": 0.15},
+    ),
     "minimax-m2": Golden(
         "MiniMaxM2",
         {
@@ -685,7 +699,9 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
         logits = torch.nn.functional.linear(inputs[0], matrix.weight, getattr(matrix, "bias", None)).flatten(0, -2)
         bias = selection_bias(module, inputs)
         choice, group_best, steepness = logits, 1, 1
-        if bias is not None:
+        if model.config.model_type == "kolibri1":
+            choice = logits + bias
+        elif bias is not None:
             scores = logits.softmax(-1) if hasattr(module, "moe_statics") else logits.sigmoid()
             choice, group_best, steepness = scores + bias.flatten(), 2, 3  # scores are closer than logits are
         groups, kept = getattr(module, "num_group", None) or 1, getattr(module, "topk_group", None) or 1

@@ -40,6 +40,7 @@ NOT_LOADED = {
     "ernie4.5-biased",
     "flex-olmo",
     "flint",
+    "kolibri",
     "qwen2moe-dense-layers",
     "qwen3.5",
     "qwen3moe-dense-layers",

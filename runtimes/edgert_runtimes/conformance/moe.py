@@ -89,6 +89,8 @@ def _routers() -> Iterator[Case]:
         "sigmoid": Router(scoring="sigmoid", normalize=False),
         "sigmoid, normalised": Router(scoring="sigmoid", epsilon=0.25, scale=2.5),
         "sigmoid with a bias": Router(scoring="sigmoid", epsilon=1e-20, bias=True),
+        "sigmoid with a bias of logits": Router(scoring="sigmoid", bias=True, bias_logits=True),
+        "softmax with a bias of logits, groups": Router(bias=True, bias_logits=True, **grouped),
         "softmax with an epsilon": Router(epsilon=0.25),
         "softmax, scaled": Router(normalize=False, scale=16.0),
         "softmax with a bias": Router(epsilon=1e-12, bias=True),

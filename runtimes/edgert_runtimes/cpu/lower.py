@@ -306,6 +306,7 @@ class Lowering(Values):
             route.EPSILON: op.router.epsilon,
             route.SCALE: op.router.scale,
             route.BIAS: _vector(op.selection_bias),
+            route.BIAS_LOGITS: int(op.router.bias_logits),
             route.GROUPS: op.router.groups,
             route.GROUPS_USED: op.router.groups_used,
             route.GROUP_BEST: op.router.group_best,

@@ -93,6 +93,7 @@ class MixtureLowering(Lowering):
                 f"{op.gate}: {router.groups} groups of experts are not supported by the cuda backend"
             )
         rule: dict[str, int | float] = {
+            "bias_logits": int(router.bias_logits),
             "sigmoid": int(router.scoring == "sigmoid"),
             "normalize": int(router.normalize),
             "groups": router.groups,

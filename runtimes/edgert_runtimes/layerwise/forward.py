@@ -300,7 +300,9 @@ def route(op: ops.Moe, weights: Floats, logits: Floats_) -> Routing:
     """The best experts of each row."""
     router = op.router
     scores = sigmoid(logits) if router.scoring == "sigmoid" else softmax(logits)
-    choice = logits if op.selection_bias is None else scores + weights.whole(op.selection_bias)
+    choice = logits
+    if op.selection_bias is not None:
+        choice = (logits if router.bias_logits else scores) + weights.whole(op.selection_bias)
     if np.isnan(choice).any():
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
     if router.limited:

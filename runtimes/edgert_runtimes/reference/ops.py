@@ -197,7 +197,9 @@ def route(op: ops.Moe, weights: Weights, logits: Float64) -> tuple[NDArray[np.in
     """The experts that each row chooses [rows, used], and their weights."""
     router = op.router
     scores = activate(logits, np.ones_like(logits), "sigmoid") if router.scoring == "sigmoid" else softmax(logits)
-    choice = logits if op.selection_bias is None else scores + weights.vector(op.selection_bias)
+    choice = logits
+    if op.selection_bias is not None:
+        choice = (logits if router.bias_logits else scores) + weights.vector(op.selection_bias)
     if np.isnan(choice).any():
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
     if router.limited:

@@ -43,7 +43,7 @@ SORTED = OPERANDS + 12  # int32 [pairs], by expert, in the order of rows
 STARTS = OPERANDS + 13  # int32 [experts + 1]: where each expert's pairs start
 ACTIVE = OPERANDS + 14  # int32 [experts]: the experts that have pairs
 LOAD = OPERANDS + 39  # int64 [experts]: how many pairs each has had so far, counted by `sort_pairs`; or 0
-# What `edgert_models.router.Router` says; SIGMOID, NORMALIZE: 0 or 1. Of `route` alone.
+# What `edgert_models.router.Router` says; SIGMOID, NORMALIZE, BIAS_LOGITS: 0 or 1. Of `route` alone.
 SIGMOID = OPERANDS + 16
 NORMALIZE = OPERANDS + 17
 EPSILON = OPERANDS + 18  # a float64
@@ -53,6 +53,7 @@ GROUPS = OPERANDS + 21
 GROUPS_USED = OPERANDS + 22
 GROUP_BEST = OPERANDS + 23
 BAND = OPERANDS + 24  # a float64, 0 without a sparse mixer
+BIAS_LOGITS = OPERANDS + 25
 
 TAKEN = math.nan
 """Stands for what is chosen already, or not to be chosen: it equals nothing, and `largest` passes over it."""
@@ -79,11 +80,12 @@ def route(state: int, record: int, chunk: int, thread: int) -> None:
         if load_i64(record, SIGMOID) != 0:
             everything = float32(1.0)
         if load_i64(record, BIAS) != 0:
-            divide_by(odds, experts, everything)
-            everything = float32(1.0)
-            copy_bytes(left, odds, 4 * experts)
+            if load_i64(record, BIAS_LOGITS) == 0:
+                divide_by(odds, experts, everything)
+                everything = float32(1.0)
+                copy_bytes(left, odds, 4 * experts)
             add_to(left, load_i64(record, BIAS), experts)
-            check = total(left, experts)
+            check += total(left, experts)
         if not check < float32(1e30):
             store_i64(state, STATUS, load_i64(record, OP) + 1)
         if load_i64(record, GROUPS_USED) < load_i64(record, GROUPS):

@@ -35,8 +35,8 @@ template <class Values> __device__ __forceinline__ Ranked best_after(Ranked last
    edgert_models.router.Router says; bias may be null, and there are at most 32 groups. A NaN counts as minus infinity, and sets
    *failed to 1. */
 __device__ __forceinline__ void route(const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used,
-                                      const float *bias, int sigmoid, int normalize, int groups, int groups_used, int group_best,
-                                      float epsilon, float scale, float band) {
+                                      const float *bias, int bias_logits, int sigmoid, int normalize, int groups, int groups_used,
+                                      int group_best, float epsilon, float scale, float band) {
     i64 row = (i64)blockIdx.x * (blockDim.x / 32) + warp_id();
     if (row >= rows) return;
     logits += row * experts, ids += row * used, shares += row * used;
@@ -62,9 +62,10 @@ __device__ __forceinline__ void route(const float *logits, int *ids, float *shar
         for (int e = lane_id(); e < experts; e += 32) total += score(e);
         sum = lanes_sum(total);
     }
+    auto biased = [&](int e) { return (bias_logits ? logit(e) : score(e)) + bias[e]; };
     unsigned kept = EVERYONE;
     if (limited) {
-        auto ranked = [&](int e) { return score(e) + (bias ? bias[e] : 0.0f); };
+        auto ranked = [&](int e) { return bias ? biased(e) : score(e); };
         int size = experts / groups;
         Ranked mine = {0, groups};  // the group of this lane
         for (int group = 0; group < groups; group++) {
@@ -82,7 +83,7 @@ __device__ __forceinline__ void route(const float *logits, int *ids, float *shar
     }
     auto choice = [&](int e) {
         if (limited && !(kept >> (e / (experts / groups)) & 1)) return -INFINITE;
-        return bias ? score(e) + bias[e] : logit(e);
+        return bias ? biased(e) : logit(e);
     };
     Ranked last = {INFINITE, -1};
     float total = 0;

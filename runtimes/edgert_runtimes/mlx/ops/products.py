@@ -76,7 +76,7 @@ def route(op: ops.Moe, weights: Weights) -> Callable[[mx.array], tuple[mx.array,
             shares = [sparse_mix(exact, chosen, rank) for rank in range(op.used)]
             return chosen, (router.scale * mx.concatenate(shares, axis=-1)).astype(logits.dtype)
         scores = mx.softmax(exact, axis=-1) if softmax else mx.sigmoid(exact)
-        choice = logits if bias is None else scores + bias
+        choice = logits if bias is None else (exact if router.bias_logits else scores) + bias
         if router.limited:
             choice = mx.where(best_groups(scores if bias is None else choice), choice, -mx.inf)
         chosen = mx.argsort(-choice, axis=-1)[:, : op.used]
