@@ -15,7 +15,7 @@ from edgert.engine.scheduler import Part
 
 def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
     """Rows of all parts one after the other. Picked: of an evaluation every row, of a prompt that is complete with this
-    step the last row. Part i is sequence i; tables are padded with 0.
+    step the last row, and those of guesses. Part i is sequence i; tables are padded with 0.
     """
     # Lists, each made an array once: most parts are a single row, and NumPy takes a microsecond for whatever it does.
     tokens: list[int] = []
@@ -28,14 +28,15 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
         request, blocks = part.request, part.request.table.blocks
         start, end = request.computed, request.computed + part.count
         tokens += request.tokens[start:end]
+        tokens += part.guessed
         positions += range(start, end)
         sequence += [index] * part.count
         slots += [blocks[p // block_size] * block_size + p % block_size for p in range(start, end)]
         lengths.append(end)
         if request.kind is not Kind.GENERATE:
             pick += range(len(tokens) - part.count, len(tokens))
-        elif end == len(request.tokens):
-            pick.append(len(tokens) - 1)
+        elif end >= len(request.tokens):
+            pick += range(len(tokens) - 1 - len(part.guessed), len(tokens))
     return Batch(
         tokens=np.array(tokens, dtype=np.int32),
         positions=np.array(positions, dtype=np.int32),

@@ -132,6 +132,11 @@ class BlockPool:
             self._hold(block)
             table.blocks.append(block)
 
+    def shrink(self, table: Table, count: int) -> None:
+        """Give back what a table has beyond its first `count` blocks, none of which is published."""
+        while len(table.blocks) > count:
+            self._drop(table.blocks.pop())
+
     def publish(self, table: Table, tokens: Sequence[int], computed: int) -> None:
         """Make full blocks among the first `computed` positions findable. Where another table was first with the same
         content, this one takes over its block.

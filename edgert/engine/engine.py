@@ -22,6 +22,7 @@ from edgert.engine.overflow import room_for_prompt, without_middle
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Breakers, Constraint, Sampler
+from edgert.engine.speculation import Speculation
 from edgert.engine.worker import Loan, Room, Worker
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class Statistics:
     prompt_tokens: int
     cached_tokens: int  # of the prompt tokens, those found in the prefix cache
     generated_tokens: int
+    guessed_tokens: int  # by speculation
+    right_guesses: int  # that became tokens of answers
     steps: int
     preemptions: int
     restarts: int  # of the engine, after it had failed
@@ -64,8 +67,9 @@ class Engine:
     own end tokens, `defaults` its recommended sampling (see `FALLBACKS`), `seed` is for requests that name none.
     `queue_limit` bounds the requests that wait, `timeout` the seconds of each, `overflow` is what is done with too many
     tokens where a request does not say. `reopen` gives another session like the first: an engine that has it
-    and fails ends its requests with EngineError, and goes on with a new session. An engine that is dropped without
-    `close` closes itself.
+    and fails ends its requests with EngineError, and goes on with a new session. `speculation` guesses tokens; models
+    with recurrent states, which cannot take any back, do without. An engine that is dropped without `close` closes
+    itself.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Engine:
         timeout: float | None = None,
         overflow: str = "error",
         reopen: Callable[[], Session] | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._end_ids = frozenset(token for token in end_ids if token < vocabulary)
@@ -90,7 +95,7 @@ class Engine:
         self._overflow = overflow
         self._context = session.limits.context
         self._process = os.getpid()
-        self._worker = Worker(session, vocabulary, reopen)
+        self._worker = Worker(session, vocabulary, reopen, None if session.limits.states else speculation)
         self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
         self._thread.start()
         # Not a method of self, which would keep self alive; runs at exit too.
@@ -181,6 +186,8 @@ class Engine:
             prompt_tokens=worker.prompt_tokens,
             cached_tokens=worker.cached_tokens,
             generated_tokens=worker.generated_tokens,
+            guessed_tokens=worker.guessed_tokens,
+            right_guesses=worker.right_guesses,
             steps=worker.steps,
             preemptions=worker.scheduler.preemptions,
             restarts=worker.restarts,

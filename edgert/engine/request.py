@@ -84,6 +84,8 @@ class Request:
     last_at: float | None = None  # when it got its last token
     cached_tokens: int = 0  # prompt tokens that the prefix cache had
     dropped_tokens: int = 0  # left out because the context does not hold them
+    guessed_tokens: int = 0  # by speculation, and how many of them were right
+    right_guesses: int = 0
 
     sampler: Sampler | None = None
     stop_ids: frozenset[int] = frozenset()

@@ -47,10 +47,13 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`count` tokens of a request, from position `request.computed` on."""
+    """`count` tokens of a request, from position `request.computed` on; the last of them are `guessed`, and not the
+    request's yet.
+    """
 
     request: Request
     count: int
+    guessed: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -144,6 +147,23 @@ class Scheduler:
         if self.states.size and len(parts) * _SLOTS_AHEAD > self.states.size:
             return False
         return all(self.states.look_ahead(part.request.states) for part in parts)
+
+    def with_guesses(self, part: Part, guesses: Sequence[int]) -> Part:
+        """A part that is one token of a request with tokens that may follow it, as far as there is room for them:
+        nobody has to give up any, and a block is left for each that runs.
+        """
+        request = part.request
+        spare = self.pool.available - len(self.running)
+        room = (len(request.table.blocks) + max(0, spare)) * self.pool.block_size - len(request.tokens)
+        guessed = tuple(guesses[:room])
+        self.pool.grow(
+            request.table, self.pool.blocks_for(len(request.tokens) + len(guessed)) - len(request.table.blocks)
+        )
+        return Part(request, 1 + len(guessed), guessed)
+
+    def drop_guesses(self, request: Request) -> None:
+        """Give back the blocks that only wrong guesses needed."""
+        self.pool.shrink(request.table, self.pool.blocks_for(len(request.tokens)))
 
     def pace(self, rows: int, seconds: float) -> None:
         """The last step that was planned computed so many rows in so long."""

@@ -22,7 +22,8 @@ from edgert.engine.blocks import Table
 from edgert.engine.latency import Latencies
 from edgert.engine.overflow import oldest
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
-from edgert.engine.scheduler import Part, Scheduler
+from edgert.engine.scheduler import Part, Scheduler, Step
+from edgert.engine.speculation import Speculation
 
 _log = logging.getLogger("edgert.engine")
 _EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
@@ -51,14 +52,23 @@ class Loan:
 class Worker:
     """Everything that the engine's thread touches. Only `submit`, `cancel`, `stop` and the counts are for others.
 
-    `reopen` gives another session in place of one that has failed, after it has been closed.
+    `reopen` gives another session in place of one that has failed, after it has been closed. `speculation` is not for
+    models with recurrent states, which cannot take tokens back.
     """
 
-    def __init__(self, session: Session, vocabulary: int, reopen: Callable[[], Session] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        vocabulary: int,
+        reopen: Callable[[], Session] | None = None,
+        speculation: Speculation | None = None,
+    ) -> None:
         self._vocabulary = vocabulary
         self._adopt(session)
         self.waiting = self.requests = self.steps = self.restarts = 0
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
+        self.guessed_tokens = self.right_guesses = 0
+        self._speculation = speculation
         self.latencies = Latencies()
         self._reopen = reopen
         self._failed_steps = 0  # in a row
@@ -115,6 +125,8 @@ class Worker:
         finally:
             self._end_all(self._why_stopped)
             self.session.close()
+            if self._speculation is not None:
+                self._speculation.close()
 
     def _serve(self) -> bool:
         """Work until stopped or failed; whether there is a new session to go on with."""
@@ -224,7 +236,19 @@ class Worker:
                 self._end(part.request, Failed(_typed(error)))
             self._note_failure(error)
             return
-        self._compute(step.parts)
+        self._compute(self._with_guesses(step))
+
+    def _with_guesses(self, step: Step) -> list[Part]:
+        """The parts of a step; where all are decoding, with guesses of what follows."""
+        parts = step.parts
+        decoding = not step.filling and all(part.request.kind is Kind.GENERATE for part in parts)
+        if self._speculation is None or not decoding:
+            return parts
+        guesses = self._speculation.propose([part.request for part in parts], step.rows)
+        return [
+            self.scheduler.with_guesses(part, guessed) if guessed else part
+            for part, guessed in zip(parts, guesses, strict=True)
+        ]
 
     def _compute(self, parts: list[Part]) -> None:
         """Run parts as one batch; if that fails, each by itself, so that only those who are at fault end."""
@@ -235,9 +259,9 @@ class Worker:
         except CancelledError:
             return  # interrupted: whoever is not cancelled is planned again
         except Exception as error:
-            if len(parts) > 1:
+            if len(parts) > 1 or parts[0].guessed:
                 for part in parts:
-                    self._compute([part])
+                    self._compute([Part(part.request, part.count - len(part.guessed))])
                 return
             self._end(parts[0].request, Failed(_typed(error)))
             self._note_failure(error)
@@ -246,9 +270,16 @@ class Worker:
             self._alone = None
         self._failed_steps = 0
         self.steps += 1
-        self.scheduler.pace(sum(part.count for part in parts), time.monotonic() - begin)
+        seconds = time.monotonic() - begin
+        self.scheduler.pace(sum(part.count for part in parts), seconds)
+        if self._speculation is not None and all(part.count == 1 + len(part.guessed) for part in parts):
+            self._speculation.note_step(len(parts), sum(len(part.guessed) for part in parts), seconds)
         row = 0
         for part in parts:
+            if part.guessed:
+                self._choose_along(part, out[row : row + part.count])
+                row += part.count
+                continue
             self.scheduler.done(part)
             request = part.request
             if request.kind is not Kind.GENERATE:
@@ -314,6 +345,24 @@ class Worker:
         request.dropped_tokens += end - begin
         self.scheduler.waiting.appendleft(request)
 
+    def _choose_along(self, part: Part, rows: NDArray[np.float32]) -> None:
+        """Choose from the row of a request's last token, and from those of guesses as long as these were right."""
+        request, guessed, right = part.request, len(part.guessed), 0
+        request.guessed_tokens += guessed  # before the last event, whose receiver may look
+        self.guessed_tokens += guessed
+        for logits, guess in zip(rows, (*part.guessed, None), strict=True):
+            self.scheduler.done(Part(request, 1))
+            self._choose(request, logits)
+            if request.ended or request.tokens[-1] != guess:
+                break
+            right += 1
+            request.right_guesses += 1
+            self.right_guesses += 1
+        if not request.ended:
+            self.scheduler.drop_guesses(request)
+            assert self._speculation is not None
+            self._speculation.note_guesses(request, guessed, right)
+
     def _collect(self, part: Part, out: NDArray[np.float32]) -> None:
         """Keep the rows of an evaluation until all are there."""
         request = part.request
@@ -335,6 +384,8 @@ class Worker:
         """Free what a request has, and only then tell: who has the last event finds the room given back."""
         self.scheduler.remove(request)
         request.ended = True
+        if self._speculation is not None:
+            self._speculation.forget(request)
         if request.started_at is None:
             self._leave_queue(request)
         if event is not None:
@@ -356,6 +407,8 @@ class Worker:
             if request.ended:
                 continue
             request.ended = True
+            if self._speculation is not None:
+                self._speculation.forget(request)
             if request.started_at is None:
                 self._leave_queue(request)
             self._emit(request, Failed(why()))
@@ -387,7 +440,7 @@ def _forecast(part: Part) -> Draw | None:
     request = part.request
     if request.sampler is None or request.remaining > 1 or len(request.history) + 1 >= request.limit:
         return None
-    if request.slides:  # the next step may be another
+    if request.slides or part.guessed:  # the next step may be another
         return None
     return request.sampler.draw(len(request.history))
 
