@@ -31,6 +31,7 @@ from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits, firs
 from edgert.chat import Chat, ChatPrompt, Message, ToolChoice
 from edgert.completion import Completion
 from edgert.constraints import AnswerForm, Compiler, TokenConstraint
+from edgert.drafting import Drafting, Speculate, check_speculate, open_drafting
 from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
 from edgert.engine.overflow import Overflow
@@ -66,8 +67,11 @@ class LLM:
     most, `queue_limit` how many requests may wait (None: any number). `timeout` is the seconds a request may take, and
     `overflow` what becomes of more tokens than the context holds, where its params do not say. `chat_template` is a
     Jinja file to use instead of the model's own template. `adapters` are LoRA adapters by name, for `adapted`: GGUF
-    files or folders of PEFT, or pairs of these and a scale. `progress(stage, done, total)` is told about fetching,
-    compiling and loading.
+    files or folders of PEFT, or pairs of these and a scale. `speculate` says who guesses tokens, which changes how long
+    an answer takes, and nothing in it: "lookup" (what followed the last tokens when they came before), "draft" (the
+    model `draft`, a file or hub id with the same tokens), "off", or "auto": the draft model if there is one, else
+    lookup where logits do not depend on it to the bit ("cpu", "reference"), and only while it pays.
+    `progress(stage, done, total)` is told about fetching, compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
     """
@@ -89,9 +93,12 @@ class LLM:
         overflow: Overflow = "error",
         chat_template: str | Path | None = None,
         adapters: Mapping[str, Source] | None = None,
+        speculate: Speculate = "auto",
+        draft: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.seed = SamplingParams(seed=seed, timeout=timeout, overflow=overflow).seed  # checked
+        check_speculate(speculate, draft)
         self.path = resolve_model(model, progress=progress)
         runtime = get_backend(backend)
         file = GgufFile.open(self.path)
@@ -139,6 +146,13 @@ class LLM:
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
             session = first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
             self.report, self.limits = session.report, session.limits
+            try:
+                drafting = open_drafting(
+                    speculate, draft, tokenizer=self._tokenizer, limits=self.limits, runtime=runtime, progress=progress
+                )
+            except BaseException:
+                session.close()
+                raise
             self._engine = Engine(
                 session,
                 vocabulary=known,
@@ -149,12 +163,13 @@ class LLM:
                 timeout=timeout,
                 overflow=overflow,
                 reopen=partial(runtime.load, plan, weights, session.limits),
+                speculation=drafting.speculation,
             )
         except BaseException:
             file.close()
             raise
         # Not a method of self, which would keep self alive.
-        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, self._compiler, file)
+        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, self._compiler, drafting, file)
 
     def adapted(self, name: str) -> Self:
         """This model with one of its `adapters`: all that is asked of it goes through that. It shares everything with
@@ -550,12 +565,15 @@ class LLM:
         return [results[index] for index in range(len(prompts))]
 
 
-def _give_back(engine: Engine, chat: Chat | None, compiler: Compiler | None, file: GgufFile) -> None:
+def _give_back(
+    engine: Engine, chat: Chat | None, compiler: Compiler | None, drafting: Drafting, file: GgufFile
+) -> None:
     engine.close()
     if chat is not None:
         chat.template.close()
     if compiler is not None:
         compiler.close()
+    drafting.close()
     file.close()
 
 

@@ -7,7 +7,8 @@ time differs.
 """
 
 from edgert.engine.speculation.base import Proposer
+from edgert.engine.speculation.draft import Draft
 from edgert.engine.speculation.lookup import Lookup
 from edgert.engine.speculation.speculation import Speculation
 
-__all__ = ["Lookup", "Proposer", "Speculation"]
+__all__ = ["Draft", "Lookup", "Proposer", "Speculation"]

@@ -25,9 +25,10 @@ class Mean:
         self.count = 0
 
     def note(self, measured: float) -> None:
-        """One more measurement."""
+        """One more measurement; one that is far above the others (something else had the processor) counts less."""
         self.count += 1
-        self.value = measured if self.value is None else self.value + _WEIGHT * (measured - self.value)
+        value = self.value
+        self.value = measured if value is None else value + _WEIGHT * (min(measured, 2 * value) - value)
 
 
 @dataclass(slots=True)
