@@ -247,7 +247,8 @@ def main() -> None:
     context = max(arguments.prefix + 64, arguments.prompt + arguments.tokens + 64)
     threads, most = str(arguments.threads), max(clients)
     model, port = str(arguments.model), ("--port", "{port}")
-    edgert = (sys.executable, "-m", "edgert", "serve", model, *port, "--threads", threads, "--context", str(context))
+    options = ("--threads", threads, "--context", str(context), "--speculate", "off")
+    edgert = (sys.executable, "-m", "edgert", "serve", model, *port, *options)
     own, peers = Server("edgert", edgert), []
     if arguments.llama_server:
         slots = ("-c", str(context * most), "-np", str(most), "-fa", "on", "--no-webui")

@@ -87,7 +87,7 @@ def vocabulary(path: str) -> dict[str, Any]:
 def decoding(runs: int) -> dict[str, Any]:
     held = StructuredOutputs(json={"type": "array", "items": ITEM, "minItems": 100})
     ratios, free_rates = [], []
-    with LLM() as llm:
+    with LLM(speculate="off") as llm:
         prompt = llm.tokenize("Many things, as JSON:")
         for run in range(runs + 1):
             common: dict[str, Any] = {"max_tokens": 400, "seed": run}

@@ -127,6 +127,8 @@ class Answer:
             completion_tokens=len(self._tokens),
             cached_tokens=request.cached_tokens,
             dropped_tokens=request.dropped_tokens,
+            guessed_tokens=request.guessed_tokens,
+            right_guesses=request.right_guesses,
         )
 
     def _timings(self) -> Timings:

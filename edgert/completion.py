@@ -17,12 +17,15 @@ tool_calls: as stop, and the answer calls tools."""
 class Usage:
     """Token counts. `cached_tokens` of the prompt were in the prefix cache. `dropped_tokens` were left out because the
     context does not hold them (see `SamplingParams.overflow`); those of a prompt are in no other count.
+    `guessed_tokens` were guessed by speculation, and `right_guesses` of them became tokens of the answer.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     dropped_tokens: int = 0
+    guessed_tokens: int = 0
+    right_guesses: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

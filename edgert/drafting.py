@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from edgert_models import build_plan, spec_from_gguf
 from edgert_models.errors import RequestError, UnsupportedError
 from edgert_quant.gguf import GgufFile
-from edgert_runtimes.base import Backend, Limits, Progress
+from edgert_quant.vocabulary import Vocabulary
+from edgert_runtimes.base import Backend, Limits, Progress, Session
 from edgert_runtimes.weights import GgufWeights, check_weights
 
 from edgert.capacity import choose_limits, first_that_fits
@@ -51,11 +52,13 @@ def open_drafting(
     draft: str | Path | None,
     *,
     tokenizer: Tokenizer | None,
+    vocabulary: int,
     limits: Limits,
     runtime: Backend,
     progress: Progress | None,
 ) -> Drafting:
-    """What guesses for a model with this tokenizer and these limits; see LLM for what there is to choose.
+    """What guesses for a model with this tokenizer, the first `vocabulary` of its tokens, and these limits; see LLM for
+    what there is to choose.
 
     UnsupportedError where a draft model has other tokens, or where the model (or the draft) has recurrent states.
     """
@@ -71,22 +74,19 @@ def open_drafting(
         return Drafting(Speculation(Lookup(), always=not automatic))
     file = GgufFile.open(resolve_model(draft, progress=progress))
     try:
-        proposer = _draft(file, tokenizer, limits, runtime, progress)
+        session = _draft_session(file, tokenizer, limits, runtime, progress)
     except BaseException:
         file.close()
         raise
-    return Drafting(Speculation(proposer, most=5, always=not automatic), file)
+    return Drafting(Speculation(Draft(session, vocabulary), most=5, always=not automatic), file)
 
 
-def _draft(
+def _draft_session(
     file: GgufFile, tokenizer: Tokenizer | None, limits: Limits, runtime: Backend, progress: Progress | None
-) -> Draft:
+) -> Session:
     spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
     plan, weights = build_plan(spec), GgufWeights(file)
     check_weights(plan, weights, str(file.path))
-    own = Tokenizer.from_gguf(file.metadata)
-    if tokenizer is None or own.vocabulary.tokens != tokenizer.vocabulary.tokens:
-        raise UnsupportedError(f"{file.path} cannot be a draft model here: its tokens are not those of the model")
     chosen: Sequence[Limits] = choose_limits(
         plan,
         weights,
@@ -100,5 +100,7 @@ def _draft(
     if chosen[0].states:
         reason = "its recurrent states cannot take tokens back"
         raise UnsupportedError(f"{file.path} cannot be a draft model here: {reason}")
-    session = first_that_fits(chosen, lambda each: runtime.load(plan, weights, each, progress))
-    return Draft(session, min(spec.vocabulary, own.vocab_size))
+    own = Vocabulary.from_metadata(file.metadata)
+    if tokenizer is None or own.tokens != tokenizer.vocabulary.tokens:
+        raise UnsupportedError(f"{file.path} cannot be a draft model here: its tokens are not those of the model")
+    return first_that_fits(chosen, lambda each: runtime.load(plan, weights, each, progress))

@@ -148,7 +148,13 @@ class LLM:
             self.report, self.limits = session.report, session.limits
             try:
                 drafting = open_drafting(
-                    speculate, draft, tokenizer=self._tokenizer, limits=self.limits, runtime=runtime, progress=progress
+                    speculate,
+                    draft,
+                    tokenizer=self._tokenizer,
+                    vocabulary=known,
+                    limits=self.limits,
+                    runtime=runtime,
+                    progress=progress,
                 )
             except BaseException:
                 session.close()

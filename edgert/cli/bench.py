@@ -44,6 +44,8 @@ def bench(
     context: options.Context = None,
     memory: options.Memory = None,
     kv_type: options.KvType = "auto",
+    speculate: options.Speculate = "off",
+    draft: options.Draft = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also where the time goes, op by op.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -73,12 +75,15 @@ def bench(
             memory=memory,
             kv_type=kv_type,
             sequences=max(trial.batch for trial in wanted),
+            speculate=speculate,
+            draft=draft,
             quiet=as_json,
         ) as llm:
             results += _measure(llm, wanted, repeat, quiet=as_json)
             report = report or _about(llm)
             report["peak_memory_bytes"] = _peak_memory()
             report["experts"] = _expert_use(llm)
+            report["speculation"] = _speculation(llm)
             if profile:
                 on_session = [trial for trial in wanted if trial.phase.value in ("pp", "tg")]
                 profiles += [profiled(llm, trial) for trial in on_session]
@@ -163,6 +168,15 @@ def _expert_use(llm: LLM) -> dict[str, Any] | None:
 
     use = llm.borrow(0, ask)
     return None if use is None else {**asdict(use), "hit_rate": use.hit_rate}
+
+
+def _speculation(llm: LLM) -> dict[str, Any] | None:
+    """How guesses have fared; None where there were none."""
+    now = llm.statistics()
+    if not now.guessed_tokens:
+        return None
+    right = now.right_guesses / now.guessed_tokens
+    return {"guessed_tokens": now.guessed_tokens, "right_guesses": now.right_guesses, "right_share": right}
 
 
 def _peak_memory() -> int:

@@ -112,6 +112,10 @@ def show(
             f"{100 * experts['hit_rate']:.1f} % were there, {experts['fetched']} were copied, the host computed "
             f"{experts['on_host']}"
         )
+    speculation = about["speculation"]
+    if speculation is not None:
+        right = 100 * speculation["right_share"]
+        _print(f"{speculation['guessed_tokens']} tokens were guessed, {right:.1f} % of them rightly")
     out.print(_results(results))
     overhead = _overhead(results)
     if overhead is not None:

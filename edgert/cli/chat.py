@@ -27,6 +27,8 @@ def chat(
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
     adapter: options.Adapter = None,
+    speculate: options.Speculate = "auto",
+    draft: options.Draft = None,
     as_json: options.Json = False,
     sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
@@ -48,6 +50,8 @@ def chat(
         seed=seed,
         chat_template=chat_template,
         adapter=adapter,
+        speculate=speculate,
+        draft=draft,
     ) as llm:
         conversation = Conversation(llm, params, system)
         if message is None:

@@ -47,6 +47,8 @@ def generate(
     kv_type: options.KvType = "auto",
     chat_template: options.Template = None,
     adapter: options.Adapter = None,
+    speculate: options.Speculate = "auto",
+    draft: options.Draft = None,
     as_json: options.Json = False,
     sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
@@ -67,6 +69,8 @@ def generate(
         seed=seed,
         chat_template=chat_template,
         adapter=adapter,
+        speculate=speculate,
+        draft=draft,
     ) as llm:
         messages = [{"role": "user", "content": text}]
         if as_json:

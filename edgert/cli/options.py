@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from edgert_models.errors import RequestError
 
 if TYPE_CHECKING:
     from edgert import LLM
+    from edgert.drafting import Speculate as HowToSpeculate
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -89,6 +90,17 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", envvar="EDGERT_OFFLINE", help="Never ask the Hugging Face hub."),
 ]
+Speculate = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGERT_SPECULATE",
+        help="Guess tokens to save time: lookup (of what came before), draft, off; auto: while it pays.",
+    ),
+]
+Draft = Annotated[
+    str | None,
+    typer.Option(envvar="EDGERT_DRAFT", metavar="MODEL", help="A smaller model with the same tokens that guesses."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -146,6 +158,8 @@ def open_model(
     queue_limit: int | None = None,
     chat_template: Path | None = None,
     adapter: str | None = None,
+    speculate: str = "auto",
+    draft: str | None = None,
     quiet: bool = False,
 ) -> LLM:
     """Open a model for a command, with a progress bar on stderr for what takes time (unless `quiet`)."""
@@ -166,6 +180,8 @@ def open_model(
             queue_limit=queue_limit,
             chat_template=chat_template,
             adapters=None if adapter is None else {"adapter": adapter_source(adapter)},
+            speculate=cast("HowToSpeculate", speculate),  # checked there
+            draft=draft,
             progress=progress,
         )
         return llm if adapter is None else llm.adapted("adapter")

@@ -91,6 +91,8 @@ def serve(
             help="A LoRA adapter that requests can name, as MODEL:NAME: GGUF, or a folder of PEFT. Several times.",
         ),
     ] = None,
+    speculate: options.Speculate = "auto",
+    draft: options.Draft = None,
 ) -> None:
     """Serve models over HTTP, in the protocols of OpenAI, Anthropic and Ollama."""
     from edgert.cli.progress import loading
@@ -115,6 +117,8 @@ def serve(
         "overflow": overflow,
         "chat_template": chat_template,
         "adapters": options.named_adapters(adapter or ()),
+        "speculate": speculate,
+        "draft": draft,
     }
     keep = None if idle_timeout is None else seconds(idle_timeout, "--idle-timeout")
     with loading() as progress:

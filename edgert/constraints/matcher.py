@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,10 @@ class TokenConstraint:
         self._never = None
         self._matcher.consume_token(token)
         self._check()
+
+    def possible(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` may come next, one after the other."""
+        return int(self._matcher.validate_tokens(list(tokens)))
 
     def copy(self, parameter: str, never_first: NDArray[np.int64] | None = None) -> TokenConstraint:
         """For another answer."""

@@ -245,10 +245,12 @@ class Worker:
         if self._speculation is None or not decoding:
             return parts
         guesses = self._speculation.propose([part.request for part in parts], step.rows)
-        return [
-            self.scheduler.with_guesses(part, guessed) if guessed else part
-            for part, guessed in zip(parts, guesses, strict=True)
-        ]
+        found = []
+        for part, guessed in zip(parts, guesses, strict=True):
+            assert part.request.sampler is not None
+            possible = part.request.sampler.possible(guessed) if guessed else guessed
+            found.append(self.scheduler.with_guesses(part, possible) if possible else part)
+        return found
 
     def _compute(self, parts: list[Part]) -> None:
         """Run parts as one batch; if that fails, each by itself, so that only those who are at fault end."""

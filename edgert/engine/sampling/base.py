@@ -98,6 +98,9 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """`token`, one of those, comes next."""
 
+    def possible(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` may come next, one after the other."""
+
 
 class Pick(Protocol):
     """The end of the chain."""

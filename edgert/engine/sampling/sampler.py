@@ -13,9 +13,11 @@ from edgert_runtimes.base import Draw
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.sampling.base import Candidates, Constraint, Floats, Settings, TokenLogprob, every_id, uniform
 from edgert.engine.sampling.breakers import Breakers
+from edgert.engine.sampling.picks import weighted
 from edgert.engine.sampling.registry import chain, is_greedy
 from edgert.engine.sampling.shares import likeliest
 
+_FORGETFUL = ("top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "temperature")  # they look at the logits alone
 _DEVICE_ORDER = ("top_k", "top_p", "min_p", "temperature")
 
 
@@ -120,6 +122,22 @@ class Sampler:
         top = top[np.argsort(-logits[top], kind="stable")]
         pairs = tuple((int(i), float(logits[i] - normaliser)) for i in top)
         return TokenLogprob(token, float(logits[token] - normaliser), pairs)
+
+    def guess(self, logits: Floats, position: int) -> int:
+        """What `choose` would take at a position, given such logits [vocabulary], if nothing depended on the tokens
+        before; nothing is remembered.
+        """
+        if is_greedy(self.settings):
+            return int(logits.argmax())
+        candidates = Candidates(every_id(logits.size), logits)
+        for name, step in self._steps:
+            if name in _FORGETFUL:
+                candidates = step(candidates, ())
+        return weighted(candidates, uniform(self.seed, position))
+
+    def possible(self, tokens: list[int]) -> list[int]:
+        """Those of `tokens` that may come next, one after the other, as far as the form of the answer is concerned."""
+        return tokens if self._constraint is None else tokens[: self._constraint.possible(tokens)]
 
     @property
     def finished(self) -> bool:

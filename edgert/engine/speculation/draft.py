@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from edgert_runtimes.base import Session
-from numpy.typing import NDArray
 
 from edgert.engine.batch import make_batch
 from edgert.engine.blocks import BlockPool
@@ -26,8 +24,9 @@ class _Follower:
 
 
 class Draft:
-    """See Proposer. Owns the draft model's session, whose cache it keeps in step with the requests; the likeliest token
-    is guessed. Requests share the draft's steps.
+    """See Proposer. Owns the draft model's session, whose cache it keeps in step with the requests, which share its
+    steps. Guessed is what the request's own sampling takes of the draft's logits, with the random number of the
+    position: where both models agree, so do their choices.
 
     A prompt is taken in over several calls where it is long, and nothing is guessed until then, or where the draft's
     cache has no room.
@@ -74,6 +73,7 @@ class Draft:
         follower = self._followers.get(request)
         if follower is None:
             own = Request(Kind.GENERATE, list(request.tokens), len(request.tokens), _ignore, _ignore)
+            own.sampler = request.sampler  # which is only asked for guesses
             table, idle = self._pool.match(own.tokens)
             needed = self._pool.blocks_for(len(own.tokens) + count) - len(table.blocks)
             if self._pool.available - idle < needed:
@@ -121,12 +121,9 @@ class Draft:
             own = part.request
             own.computed += part.count
             if not own.remaining:
-                own.tokens.append(_likeliest(out[row, : self._vocabulary]))
+                assert own.sampler is not None
+                own.tokens.append(own.sampler.guess(out[row, : self._vocabulary], len(own.tokens)))
                 row += 1
-
-
-def _likeliest(logits: NDArray[np.float32]) -> int:
-    return int(logits.argmax())
 
 
 def _ignore(_: object) -> None:

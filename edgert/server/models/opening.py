@@ -45,11 +45,9 @@ def open_fleet(
     backend = get_backend(options["backend"]).name
     cache = cache or everything
     if several := len(wanted) != 1 or folder is not None or cache:
-        if options["chat_template"] is not None:
-            reason = "--chat-template is for one model; several are served here"
-            raise RequestError(reason, parameter="chat_template")
-        if options.get("adapters"):
-            raise RequestError("--adapter is for one model; several are served here", parameter="adapters")
+        for option, name in (("chat_template", "chat-template"), ("adapters", "adapter"), ("draft", "draft")):
+            if options.get(option):
+                raise RequestError(f"--{name} is for one model; several are served here", parameter=option)
         memory = _default_memory(backend) if memory is None else memory
 
     def opener(**more: Any) -> OpenModel:

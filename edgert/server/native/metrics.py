@@ -24,6 +24,8 @@ _COUNTS = (
     ("edgert_prompt_tokens_total", "counter", "Tokens of prompts", "prompt_tokens"),
     ("edgert_cached_tokens_total", "counter", "Prompt tokens found in the prefix cache", "cached_tokens"),
     ("edgert_generated_tokens_total", "counter", "Tokens generated", "generated_tokens"),
+    ("edgert_guessed_tokens_total", "counter", "Tokens guessed by speculation", "guessed_tokens"),
+    ("edgert_right_guesses_total", "counter", "Guesses that became tokens of answers", "right_guesses"),
     ("edgert_steps_total", "counter", "Steps of the model", "steps"),
     ("edgert_preemptions_total", "counter", "Requests put back for want of blocks", "preemptions"),
     ("edgert_engine_restarts_total", "counter", "Engines that failed and were started again", "restarts"),

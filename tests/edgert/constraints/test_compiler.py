@@ -50,7 +50,10 @@ def test_masks_follow_the_text(compiler: Compiler, tokenizer: Tokenizer) -> None
     assert texts(constraint, tokenizer) == {"l", "ll"}
     other = compiler.compile(form(choice=["hello", "help!"]), begins=True)  # at its beginning
     assert texts(other, tokenizer) == {"h", "he", "hell", "hello"}
-    for token in tokenizer.encode("lp!", add_special=False):
+    rest = tokenizer.encode("lp!", add_special=False)
+    assert constraint.possible([*rest, *rest]) == len(rest)
+    assert constraint.possible(tokenizer.encode("lx", add_special=False)) == 1
+    for token in rest:
         assert not constraint.finished
         constraint.accept(token)
     assert constraint.finished

@@ -1,5 +1,7 @@
 """What holds an answer to a form comes before every other step."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from edgert_models.errors import BackendError, RequestError
@@ -30,6 +32,10 @@ class Only:
 
     def accept(self, token: int) -> None:
         self.accepted.append(token)
+
+    def possible(self, tokens: Sequence[int]) -> int:
+        right = [bool(self._mask[token]) for token in tokens]
+        return right.index(False) if False in right else len(right)
 
 
 def sampler(constraint: Only | None, **given: object) -> Sampler:
@@ -100,6 +106,11 @@ def test_it_says_when_the_answer_is_whole() -> None:
     made.choose(LOGITS, [1, 4])
     assert made.finished
     assert not sampler(None).finished
+
+
+def test_what_is_guessed_has_to_be_possible() -> None:
+    assert sampler(Only(3, 8)).possible([3, 8, 4, 3]) == [3, 8]
+    assert sampler(None).possible([3, 8, 4]) == [3, 8, 4]
 
 
 def test_what_it_raises_comes_through() -> None:
