@@ -95,6 +95,7 @@ class Scheduler:
         self.shared = Pace(64, fewest, limits.rows, quick=0.2, slow=0.5)
         self._pace = self.alone
         self._sequences = limits.sequences
+        self._context = limits.context
         self._evaluation_rows = evaluation_rows
         self._evaluate = False
 
@@ -155,7 +156,8 @@ class Scheduler:
         request = part.request
         spare = self.pool.available - len(self.running)
         room = (len(request.table.blocks) + max(0, spare)) * self.pool.block_size - len(request.tokens)
-        guessed = tuple(guesses[:room])
+        room = min(room, self._context - len(request.tokens) - 1)  # after which a request that slides is another
+        guessed = tuple(guesses[: max(0, room)])
         self.pool.grow(
             request.table, self.pool.blocks_for(len(request.tokens) + len(guessed)) - len(request.table.blocks)
         )

@@ -16,7 +16,7 @@ from edgert.engine.scheduler import Part
 @dataclass(eq=False, slots=True)
 class _Follower:
     """What the draft model has been told of a request: `own` is it with guesses at its end; the first `known` of its
-    tokens are the request's.
+    tokens are the request's. Of both the same tokens were left out before.
     """
 
     own: Request
@@ -61,8 +61,7 @@ class Draft:
         follower = self._followers.pop(request, None)
         if follower is not None:
             own = follower.own
-            self._agree(follower, request)
-            self._pool.close(own.table, own.tokens, own.computed)
+            self._pool.close(own.table, own.tokens, min(own.computed, follower.known))
 
     def close(self) -> None:
         """See Proposer."""
@@ -71,9 +70,14 @@ class Draft:
     def _following(self, request: Request, count: int) -> Request | None:
         """The draft's own request, with the request's tokens and room for `count` guesses; None where there is none."""
         follower = self._followers.get(request)
+        before = len(request.history) - len(request.tokens)
+        if follower is not None and follower.own.dropped_tokens != before:
+            self.forget(request)  # it has slid: its positions hold other tokens now
+            follower = None
         if follower is None:
             own = Request(Kind.GENERATE, list(request.tokens), len(request.tokens), _ignore, _ignore)
             own.sampler = request.sampler  # which is only asked for guesses
+            own.dropped_tokens = before
             table, idle = self._pool.match(own.tokens)
             needed = self._pool.blocks_for(len(own.tokens) + count) - len(table.blocks)
             if self._pool.available - idle < needed:
@@ -122,7 +126,8 @@ class Draft:
             own.computed += part.count
             if not own.remaining:
                 assert own.sampler is not None
-                own.tokens.append(own.sampler.guess(out[row, : self._vocabulary], len(own.tokens)))
+                position = len(own.tokens) + own.dropped_tokens
+                own.tokens.append(own.sampler.guess(out[row, : self._vocabulary], position))
                 row += 1
 
 

@@ -22,7 +22,7 @@ class Lookup:
     def propose(self, requests: Sequence[Request], most: Sequence[int]) -> list[list[int]]:
         """See Proposer."""
         return [
-            self._seen.setdefault(request, _Seen()).following(request.tokens, count) if count else []
+            self._seen.setdefault(request, _Seen()).following(request.history, count) if count else []
             for request, count in zip(requests, most, strict=True)
         ]
 

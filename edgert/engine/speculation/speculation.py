@@ -119,4 +119,4 @@ class Speculation:
 
 def _left(request: Request) -> int:
     """Tokens that may come after the next one."""
-    return request.limit - len(request.tokens) - 1
+    return request.limit - len(request.history) - 1

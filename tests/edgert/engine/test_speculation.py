@@ -117,6 +117,23 @@ def test_what_was_computed_stays_findable_and_what_was_refused_does_not() -> Non
     plain.close()
 
 
+@pytest.mark.parametrize("kind", ["oracle", "lookup", "draft"])
+def test_requests_that_slide(kind: str) -> None:
+    proposers = {
+        "oracle": lambda: Oracle(0.8),
+        "lookup": Lookup,
+        "draft": lambda: Draft(FakeSession(limits(blocks=40)), TOKENS),
+    }
+    given: dict[str, object] = {"overflow": "sliding", "max_tokens": 150, "temperature": 1.0, "top_k": 3}
+    sizes = limits(context=32)
+    proposer: Proposer = proposers[kind]()  # type: ignore[no-untyped-call]
+    speculation = Speculation(proposer, most=4, always=True)
+    assert answers(FakeSession(sizes), speculation, **given) == answers(FakeSession(sizes), None, **given)
+    if isinstance(proposer, Draft):
+        assert proposer._pool.held == 0
+        assert not speculation._failed
+
+
 class Sudden(Oracle):
     """Fails at its third call."""
 
