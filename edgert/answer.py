@@ -127,8 +127,6 @@ class Answer:
             completion_tokens=len(self._tokens),
             cached_tokens=request.cached_tokens,
             dropped_tokens=request.dropped_tokens,
-            guessed_tokens=request.guessed_tokens,
-            right_guesses=request.right_guesses,
         )
 
     def _timings(self) -> Timings:
@@ -143,6 +141,8 @@ class Answer:
             time_to_first_token=self._first_at - request.submitted_at,
             prefill_tokens_per_second=computed / prefill if prefill > 0 else 0.0,
             decode_tokens_per_second=generated / decode if decode > 0 else 0.0,
+            guessed_tokens=request.guessed_tokens,
+            right_guesses=request.right_guesses,
         )
 
 

@@ -17,15 +17,12 @@ tool_calls: as stop, and the answer calls tools."""
 class Usage:
     """Token counts. `cached_tokens` of the prompt were in the prefix cache. `dropped_tokens` were left out because the
     context does not hold them (see `SamplingParams.overflow`); those of a prompt are in no other count.
-    `guessed_tokens` were guessed by speculation, and `right_guesses` of them became tokens of the answer.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     dropped_tokens: int = 0
-    guessed_tokens: int = 0
-    right_guesses: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +31,9 @@ class Timings:
 
     `time_to_first_token` counts from the request. Rates are tokens per second: of the prompt those that the prefix
     cache did not have, of the answer those after the first; 0 where there is none.
+
+    Speculation guessed `guessed_tokens`, of which `right_guesses` became tokens of the answer. That is told here, since
+    with "auto" it depends on time.
     """
 
     queue: float
@@ -42,6 +42,8 @@ class Timings:
     time_to_first_token: float
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
+    guessed_tokens: int
+    right_guesses: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

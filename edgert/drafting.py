@@ -53,32 +53,32 @@ def open_drafting(
     *,
     tokenizer: Tokenizer | None,
     vocabulary: int,
-    limits: Limits,
+    session: Session,
     runtime: Backend,
     progress: Progress | None,
 ) -> Drafting:
-    """What guesses for a model with this tokenizer, the first `vocabulary` of its tokens, and these limits; see LLM for
+    """What guesses for a model with this tokenizer, the first `vocabulary` of its tokens, and this session; see LLM for
     what there is to choose.
 
     UnsupportedError where a draft model has other tokens, or where the model (or the draft) has recurrent states.
     """
-    automatic = speculate == "auto"
+    automatic, limits = speculate == "auto", session.limits
     if limits.states:
         if automatic and draft is None:
             return Drafting(None)
         if speculate != "off":
             raise UnsupportedError("speculation: this model has recurrent states, which cannot take tokens back")
-    if speculate == "off" or (automatic and draft is None and runtime.name not in EXACT):
+    if speculate == "off" or (automatic and draft is None and session.report.backend not in EXACT):
         return Drafting(None)
     if draft is None:
         return Drafting(Speculation(Lookup(), always=not automatic))
     file = GgufFile.open(resolve_model(draft, progress=progress))
     try:
-        session = _draft_session(file, tokenizer, limits, runtime, progress)
+        own = _draft_session(file, tokenizer, limits, runtime, progress)
     except BaseException:
         file.close()
         raise
-    return Drafting(Speculation(Draft(session, vocabulary), most=5, always=not automatic), file)
+    return Drafting(Speculation(Draft(own, vocabulary), most=5, always=not automatic), file)
 
 
 def _draft_session(

@@ -152,7 +152,7 @@ class LLM:
                     draft,
                     tokenizer=self._tokenizer,
                     vocabulary=known,
-                    limits=self.limits,
+                    session=session,
                     runtime=runtime,
                     progress=progress,
                 )

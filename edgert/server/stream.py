@@ -176,12 +176,7 @@ def choice_events(
 
 def total(usages: Sequence[Usage]) -> Usage:
     """Of all choices: the prompt counts once, as the first had it."""
-    return replace(
-        usages[0],
-        completion_tokens=sum(usage.completion_tokens for usage in usages),
-        guessed_tokens=sum(usage.guessed_tokens for usage in usages),
-        right_guesses=sum(usage.right_guesses for usage in usages),
-    )
+    return replace(usages[0], completion_tokens=sum(usage.completion_tokens for usage in usages))
 
 
 async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[tuple[int, Chunk | None]]:

@@ -50,12 +50,12 @@ def test_answers_are_the_same(plain: tuple[LLM, list[Completion]], options: dict
                 expected.logprobs,
             )
         now = llm.statistics()
-        usages = [llm.generate(PROMPTS[0], PARAMS[0]).usage for _ in range(2)]
+        timings = [llm.generate(PROMPTS[0], PARAMS[0]).timings for _ in range(2)]
         if options["speculate"] != "auto":
             assert now.guessed_tokens > 50
-            assert all(usage.guessed_tokens >= usage.right_guesses > 0 for usage in usages)
+            assert all(timing.guessed_tokens >= timing.right_guesses > 0 for timing in timings)
         if "draft" in options:
-            assert all(usage.right_guesses > 0.8 * usage.guessed_tokens for usage in usages)
+            assert all(timing.right_guesses > 0.8 * timing.guessed_tokens for timing in timings)
         assert now.blocks_held == 0
     assert plain[0].statistics().guessed_tokens == 0
 
@@ -103,4 +103,4 @@ def test_another_draft(open_tiny: Callable[..., LLM], tmp_path: Path) -> None:
     found = llm.generate("hello world", given)
     if llm.report.backend in ("cpu", "reference"):  # of others the last bits may differ
         assert found.token_ids == alone.token_ids
-    assert 0 < found.usage.guessed_tokens <= 5 * 64
+    assert 0 < found.timings.guessed_tokens <= 5 * 64

@@ -96,17 +96,11 @@ def delta(chunk: Chunk) -> Json:
 def usage(counts: Usage) -> dict[str, Any]:
     """Token counts in OpenAI's form, and beyond it what was left out of a prompt, if anything was."""
     dropped = {"dropped_tokens": counts.dropped_tokens} if counts.dropped_tokens else {}
-    guesses = {}
-    if counts.guessed_tokens:
-        wrong = counts.guessed_tokens - counts.right_guesses
-        details = {"accepted_prediction_tokens": counts.right_guesses, "rejected_prediction_tokens": wrong}
-        guesses = {"completion_tokens_details": details}
     return {
         "prompt_tokens": counts.prompt_tokens,
         "completion_tokens": counts.completion_tokens,
         "total_tokens": counts.prompt_tokens + counts.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": counts.cached_tokens, **dropped},
-        **guesses,
     }
 
 
