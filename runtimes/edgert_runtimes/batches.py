@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 from edgert_models.errors import RequestError
+from edgert_models.graph import Plan
+from edgert_models.ops import LowRank
 
 from edgert_runtimes.base import Batch, Int32, Limits
 
@@ -71,6 +73,11 @@ def runs_of(batch: Batch, limits: Limits) -> Int32:
     if len(set(touched)) < len(touched):
         raise RequestError("a slot of states is written for two sequences, or read for another", parameter="state_to")
     return runs
+
+
+def adapter_count(plan: Plan) -> int:
+    """How many adapters a plan serves."""
+    return max((plan.weights[op.a].shape[0] for op in plan.ops if isinstance(op, LowRank)), default=0)
 
 
 def adapters_of(batch: Batch, count: int) -> Int32:

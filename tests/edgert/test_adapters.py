@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgert_models.errors import RequestError
+from edgert_models.errors import BackendError, RequestError
 from edgert_quant.convert import convert
+from edgert_runtimes.registry import get_backend
 
 from edgert import LLM, SamplingParams
 from tests.support.golden import FOLDER as GOLDEN
@@ -23,12 +24,16 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module", params=["cpu", "reference"])
+@pytest.fixture(scope="module", params=["cpu", "reference", pytest.param("mlx", marks=pytest.mark.mlx)])
 def llm(request: pytest.FixtureRequest, name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
     """A golden model with its adapter, and with the same at half its strength."""
     path = tmp_path_factory.mktemp("adapted") / "model.gguf"
     convert(GOLDEN / name, path, type="f32")
     sources = {"whole": ADAPTERS / name, "half": (str(ADAPTERS / name), 0.5)}
+    try:
+        get_backend(request.param)
+    except BackendError as error:
+        pytest.skip(str(error))
     with LLM(path, backend=request.param, context=64, threads=2, adapters=sources) as made:
         yield made
 

@@ -9,8 +9,10 @@ import pytest
 from edgert_models.errors import RequestError, UnsupportedError
 from edgert_models.graph import Adapters
 from edgert_models.registry import build_plan
+from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Batch, Float32
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec
+from edgert_runtimes.cuda.lower import lower
 from edgert_runtimes.registry import get_backend
 
 RANKS = {
@@ -62,9 +64,21 @@ def test_adapters_that_are_not_there(backend: str) -> None:
             logits(backend, replace(together(0), adapters=np.array(adapters, np.int32)))
 
 
-def test_mlx_refuses_them() -> None:
+def test_mlx_serves_them() -> None:
     pytest.importorskip("mlx.core", reason="the mlx package is not here")
-    with pytest.raises(
-        UnsupportedError, match="adapters are not supported by the mlx backend; the cpu backend serves them"
-    ):
-        logits("mlx", together(0))
+    step = together(1, -1, 2)
+    assert normalized_error(logits("mlx", step), logits("reference", step)) < 1e-7
+    one = batch([([5], 0, [0]), ([6], 0, [1])])
+    for adapters in ([2, 0], [-1, -1]):  # decoding steps, which are compiled
+        decoding = replace(one, adapters=np.array(adapters, np.int32))
+        assert normalized_error(logits("mlx", decoding), logits("reference", decoding)) < 1e-7
+    order = np.array([1, 0], np.int32)
+    turned = replace(one, adapters=np.array([2, 0], np.int32), pick=order)
+    assert normalized_error(logits("mlx", turned), logits("reference", turned)) < 1e-7
+    with pytest.raises(RequestError, match=r"adapters are .*; there are 3"):
+        logits("mlx", replace(one, adapters=np.array([3, 0], np.int32)))
+
+
+def test_cuda_refuses_them() -> None:
+    with pytest.raises(UnsupportedError, match="adapters are not supported by the cuda backend; the cpu backend"):
+        lower(PLAN, dict.fromkeys(PLAN.weights, BlockType.F32), {}, limits(), 4)

@@ -25,7 +25,7 @@ from edgert_quant.jit.helpers import prepare_together
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
-from edgert_runtimes.batches import adapters_of, runs_of
+from edgert_runtimes.batches import adapter_count, adapters_of, runs_of
 from edgert_runtimes.cpu import compiling
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
@@ -154,7 +154,7 @@ class CpuSession:
         self._workspace = allocate(program.workspace_bytes)
         self._loaded = loaded
         self._expert_load = expert_counts(plan)
-        self._adapters = max((plan.weights[op.a].shape[0] for op in plan.ops if isinstance(op, ops.LowRank)), default=0)
+        self._adapters = adapter_count(plan)
         areas: dict[str, NDArray[Any]] = {
             "cache": self._cache,
             "state": self._states,

@@ -14,7 +14,7 @@ from edgert_models.ops import Value
 
 from edgert_runtimes.mlx.matrices import HostRows
 from edgert_runtimes.mlx.ops.attention import attend
-from edgert_runtimes.mlx.ops.products import head_linear, linear, moe
+from edgert_runtimes.mlx.ops.products import head_linear, linear, low_rank, moe
 from edgert_runtimes.mlx.ops.recurrent import delta_rule, scan, short_conv
 from edgert_runtimes.mlx.ops.rows import (
     add,
@@ -69,9 +69,7 @@ class Part:
         """
         given = [values[key] for key in self.inputs]
         if compiled and self._compiled is not None:
-            inputs = step.inputs
-            arrays = [inputs.tokens, inputs.positions, inputs.slots, inputs.pick]
-            outputs, peaks = self._compiled(arrays, given)
+            outputs, peaks = self._compiled(step.inputs.arrays, given)
             step.peaks += peaks
         else:
             outputs = self._apply(step, given)
@@ -176,6 +174,6 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
         case ops.PickRows():
             return pick_rows(op, weights)
         case ops.LowRank():
-            raise UnsupportedError("adapters are not supported by the mlx backend; the cpu backend serves them")
+            return low_rank(op, weights)
         case _:
             raise UnsupportedError(f"op {type(op).__name__} is not supported by the mlx backend")

@@ -16,7 +16,7 @@ from edgert_models.graph import Plan
 from edgert_models.ops import Value
 
 from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
-from edgert_runtimes.batches import check_batch
+from edgert_runtimes.batches import adapter_count, adapters_of, check_batch
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.mlx.cache import KINDS, LayerCache
 from edgert_runtimes.mlx.forecast import draw_tokens
@@ -70,6 +70,7 @@ class MlxSession:
             self._states = [mx.zeros((limits.states, *state.shape)) for state in plan.states]
             self._settle()
         self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}
+        self._adapters = adapter_count(plan)
         self._mixtures = [op for op in plan.ops if isinstance(op, ops.Moe)]
         self._lock = threading.Lock()
         self._closed = self._interrupted = False
@@ -154,7 +155,7 @@ class MlxSession:
         if self._begun is None:
             return None
         (following, tokens, running), self._begun = self._begun, None
-        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to")
+        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to", "adapters")
         same = all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
         return running if same and np.array_equal(batch.tokens, np.asarray(tokens)) else None
 
@@ -164,6 +165,8 @@ class MlxSession:
         arrays = [mx.array(array) for array in (batch.tokens, batch.positions, batch.slots, batch.pick)]
         if tokens is not None:
             arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
+        if len(batch.adapters):
+            arrays.append(mx.array(adapters_of(batch, self._adapters)))
         views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
@@ -183,8 +186,7 @@ class MlxSession:
         if value.picked and len(batch.pick) < len(batch.tokens):
             pick = step.inputs.pick
             values = {key: kept[pick] for key, kept in values.items()}
-            wanted = [array[pick] for array in arrays[:3]]
-            step.inputs = Inputs(wanted[0], wanted[1], wanted[2], mx.arange(len(batch.pick)))
+            step.inputs = step.inputs.picked()
         if len(batch.pick) or not value.picked:
             run_parts(parts[last + 1 :], step, values, compiled=compiled, after=after)
         result = values.get(value.id, mx.zeros((0, value.width)))

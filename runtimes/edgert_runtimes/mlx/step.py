@@ -14,12 +14,27 @@ from edgert_runtimes.mlx.views import View
 
 @dataclass(slots=True)
 class Inputs:
-    """The arrays of a batch that ops read: int32 [rows] each, and [picked]."""
+    """The arrays of a batch that ops read: int32 [rows] each, and `pick` [picked]. `adapters` are those of the rows,
+    where any has one.
+    """
 
     tokens: mx.array
     positions: mx.array
     slots: mx.array
     pick: mx.array
+    adapters: mx.array | None = None
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What these are made of again."""
+        given = [self.tokens, self.positions, self.slots, self.pick]
+        return given if self.adapters is None else [*given, self.adapters]
+
+    def picked(self) -> Inputs:
+        """Of the picked rows only."""
+        tokens, positions, slots = (array[self.pick] for array in (self.tokens, self.positions, self.slots))
+        adapters = None if self.adapters is None else self.adapters[self.pick]
+        return Inputs(tokens, positions, slots, mx.arange(len(self.pick)), adapters)
 
 
 @dataclass(slots=True)

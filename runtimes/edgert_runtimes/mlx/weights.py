@@ -125,7 +125,7 @@ def load_weights(
     vectors: dict[str, mx.array] = {}
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for name, layout in layouts.items():
-            if plan.weights[name].role is Role.VECTOR:
+            if plan.weights[name].role in (Role.VECTOR, Role.ADAPTER):
                 raw = provider.read(name)
                 vectors[name] = mx.array(dequantize(raw, layout.stored.type).reshape(layout.stored.shape))
                 progress(raw.nbytes)

@@ -24,6 +24,24 @@ def linear(op: ops.Linear, weights: Weights) -> Function:
     return lambda step, x: matrix.multiply(x) if bias is None else matrix.multiply(x) + bias
 
 
+def low_rank(op: ops.LowRank, weights: Weights) -> Function:
+    """Each adapter's part for all rows, of which those that have another take nothing."""
+    a, b = weights.vectors[op.a], weights.vectors[op.b]
+
+    def run(step: Step, x: mx.array, y: mx.array) -> mx.array:
+        chosen = step.inputs.adapters
+        if chosen is None:
+            return y
+        if op.out.picked:
+            chosen = chosen[step.inputs.pick]
+        x = x.astype(mx.float32)
+        for number in range(len(a)):
+            y = y + mx.where((chosen == number)[:, None], (x @ a[number].T) @ b[number], 0.0)
+        return y
+
+    return run
+
+
 def head_linear(op: ops.HeadLinear, weights: Weights) -> Function:
     """Head by head, as experts that every row chose: of many rows, those of a head follow one another."""
     matrix, ids = weights.matrices[op.weight], mx.arange(op.heads, dtype=mx.uint32)
