@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlx.core as mx
+import numpy as np
 from edgert_models import ops
 
 from edgert_runtimes.mlx.matrices import Dense
@@ -44,7 +45,7 @@ def low_rank(op: ops.LowRank, weights: Weights) -> Function:
 
 def head_linear(op: ops.HeadLinear, weights: Weights) -> Function:
     """Head by head, as experts that every row chose: of many rows, those of a head follow one another."""
-    matrix, ids = weights.matrices[op.weight], mx.arange(op.heads, dtype=mx.uint32)
+    matrix, ids = weights.matrices[op.weight], mx.array(np.arange(op.heads, dtype=np.uint32))
 
     def run(step: Step, x: mx.array) -> mx.array:
         heads = x.reshape(len(x), op.heads, 1, -1)
