@@ -18,8 +18,9 @@ def check_kv_type(kv_type: str, plan: Plan) -> None:
         raise UnsupportedError(f"cache type '{kv_type}' is not supported; there are: {', '.join(KV_TYPES)}")
     size = KV_TYPES[kv_type].block_size
     for layer, cache in enumerate(plan.caches):
-        if cache.head_size % size or (not cache.shared and cache.value_size % size):
-            raise UnsupportedError(
-                f"layer {layer}: a cache of type '{kv_type}' needs a head size that is a multiple of {size}, "
-                f"this one is {cache.head_size}; use f16"
-            )
+        for head in (cache.head_size, cache.head_size if cache.shared else cache.value_size):
+            if head % size:
+                raise UnsupportedError(
+                    f"layer {layer}: a cache of type '{kv_type}' needs a head size that is a multiple of {size}, "
+                    f"this one is {head}; use f16"
+                )
