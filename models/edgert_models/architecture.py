@@ -203,7 +203,8 @@ def attention(
     lets through what each head gives: it follows the head's queries where `gated`, or is the product `gate_name`.
     """
     s = g.spec
-    widths = (s.query_width * (1 + gated), s.kv_width, s.value_width)
+    kv_heads = s.window_kv_heads or s.kv_heads if window else s.kv_heads
+    widths = (s.query_width * (1 + gated), kv_heads * s.head_size, kv_heads * s.value_size)
     if s.fused_attention:
         q, k, v = parts_of(g, g.linear(x, f"{block}.attn_qkv", sum(widths), bias=s.attention_bias), widths)
     else:
@@ -213,14 +214,14 @@ def attention(
     gate = g.linear(x, gate_name, s.query_width) if gate_name else gate
     q = g.slice(q, 0, s.head_size, groups=s.heads) if gated else q
     if rope and rope_first:
-        q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
+        q, k = g.rope(q, s.heads, rope), g.rope(k, kv_heads, rope)
     if s.qk_norm:
         per_head = s.qk_norm == "head"
         q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads if per_head else 1)
-        k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=s.kv_heads if per_head else 1)
+        k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=kv_heads if per_head else 1)
     if rope and not rope_first:
-        q, k = g.rope(q, s.heads, rope), g.rope(k, s.kv_heads, rope)
-    y = g.attend(q, k, v, window=window, sinks=sinks)
+        q, k = g.rope(q, s.heads, rope), g.rope(k, kv_heads, rope)
+    y = g.attend(q, k, g.scale(v, s.scales.values), window=window, sinks=sinks)
     y = y if gate is None else g.gated(gate, y, "sigmoid")
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 

@@ -223,7 +223,8 @@ class Graph:
     ) -> Value:
         """Attention of the next layer, with a cache of its own; the scale is 1 / sqrt(head_size) unless it is given."""
         s = self.spec
-        self._caches.append(Cache(s.kv_heads, s.head_size, s.value_size, window, shared=v is None))
+        kv_heads = k.width // s.head_size
+        self._caches.append(Cache(kv_heads, s.head_size, s.value_size, window, shared=v is None))
         if sinks:
             self._weight(sinks, (s.heads,), Role.VECTOR)
         return self._add(
@@ -234,7 +235,7 @@ class Graph:
             v=v,
             layer=len(self._caches) - 1,
             heads=s.heads,
-            kv_heads=s.kv_heads,
+            kv_heads=kv_heads,
             head_size=s.head_size,
             value_size=s.value_size,
             scale=scale or s.scales.attention or s.head_size**-0.5,

@@ -58,8 +58,8 @@ class Metadata(Protocol):
     def boolean(self, key: str, default: bool = ...) -> bool:
         """The boolean under `key`."""
 
-    def booleans(self, key: str, default: list[bool] = ..., *, count: int) -> list[bool]:
-        """The array of `count` booleans under `key`."""
+    def booleans(self, key: str, default: list[bool] = ..., *, count: int | None = None) -> list[bool]:
+        """The array of (`count`) booleans under `key`."""
 
 
 def spec_from_metadata(
@@ -79,9 +79,10 @@ def spec_from_metadata(
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
     feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
-    kv_heads = _kv_heads(metadata, name, heads, layers)
-    recurrence = _recurrence(metadata, name, kv_heads)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
+    windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
+    kv_heads, window_kv_heads = _kv_heads(metadata, name, heads, layers, nextn, windowed)
+    recurrence = _recurrence(metadata, name, kv_heads)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
     layer_norm = architecture.layer_norm and not rms_norm
     rope = _rope(architecture, metadata, head_size, shapes)
@@ -112,7 +113,8 @@ def spec_from_metadata(
         router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
         qk_norm=architecture.qk_norm if _first(shapes, layers, "attn_q_norm.weight") != (0,) else None,
         window=window or None,
-        windowed=_windowed(architecture, metadata, layers) if window else (),
+        windowed=windowed,
+        window_kv_heads=window_kv_heads,
         tied="output.weight" not in shapes,
         attention_bias="blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes,
         output_bias="blk.0.attn_output.bias" in shapes,
@@ -139,6 +141,7 @@ def _eps(layer_norm: bool) -> str:
 _SCALES = {
     "embedding": "embedding_scale",
     "residual": "residual_scale",
+    "values": "attention.value_scale",
     "attention": "attention.scale",
     "attention_cap": "attn_logit_softcapping",
     "logits_cap": "final_logit_softcapping",
@@ -218,15 +221,24 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
     return entries
 
 
-def _kv_heads(metadata: Metadata, name: str, heads: int, layers: int) -> list[int]:
-    """Heads of keys in each layer: 0 where it does not attend, as many as in all others elsewhere."""
+def _kv_heads(
+    metadata: Metadata, name: str, heads: int, layers: int, nextn: int, windowed: tuple[bool, ...]
+) -> tuple[list[int], int]:
+    """Heads of keys in each layer: 0 where it does not attend, as many as in all others elsewhere; and how many there
+    are in layers with a window, 0 if that is the same.
+    """
     key = f"{name}.attention.head_count_kv"
     if not 0 < layers <= MAX_LAYERS:
         raise UnsupportedError(f"{name}.block_count is {layers}")
-    found = [int(count) for count in metadata.integers(key, [heads] * layers, count=layers)]
-    if len({count for count in found if count}) != 1:
+    count = layers + nextn
+    found = [int(each) for each in metadata.integers(key, [heads] * count, count=count)][:layers]
+    within = {each for each, flag in zip(found, windowed, strict=False) if flag and each}
+    others = {each for each, flag in zip(found, windowed or [False] * layers, strict=True) if not flag and each}
+    if len(within | others) == 1:
+        return found, 0
+    if len(within) != 1 or len(others) != 1:
         raise UnsupportedError(f"{key}: layers that attend must have equally many heads, these have {found}")
-    return found
+    return [*others] * layers, within.pop()
 
 
 def _latent(metadata: Metadata, name: str, key_length: int, value_length: int) -> Latent | None:
@@ -270,11 +282,14 @@ def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Va
     return entries | {f"ssm.{key}": getattr(recurrence, field) for field, key in _SSM.items()}
 
 
-def _windowed(architecture: Architecture, metadata: Metadata, layers: int) -> tuple[bool, ...]:
-    """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so."""
+def _windowed(architecture: Architecture, metadata: Metadata, layers: int, nextn: int) -> tuple[bool, ...]:
+    """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so. Files that
+    have layers for multi-token prediction say it of these too, or not.
+    """
     period = architecture.window_period
     usual = [(i + 1) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
-    return tuple(metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=layers))
+    found = metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=None if nextn else layers)
+    return tuple(found[:layers])
 
 
 def _rope(
@@ -339,6 +354,9 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
     }
     if spec.window:
         entries["attention.sliding_window"] = spec.window
+    if spec.window_kv_heads:
+        counts = {True: spec.window_kv_heads, False: spec.kv_heads}
+        entries["attention.head_count_kv"] = [counts[flag] for flag in spec.windowed]
     if spec.window_rope:
         entries[_WINDOW_BASE] = spec.window_rope.base
     if spec.windowed:

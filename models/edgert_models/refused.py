@@ -42,7 +42,6 @@ NEEDS: Mapping[str, str] = {
     "LaraMiniForCausalLM": _DELTA,
     "Llama4ForCausalLM": "attention within chunks, and experts whose inputs are scaled",
     "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
-    "MiMoV2FlashForCausalLM": f"{_SIGMOID}, and numbers and sizes of heads that differ by layer",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
     "MiniMaxM3VLForCausalLM": f"{_SIGMOID}, and {_INDEXER}",
     "Mistral4ForCausalLM": _LATENT,

@@ -41,6 +41,7 @@ from edgert_models.architectures import (
     lfm2moe,
     llama,
     mellum,
+    mimo2,
     minimax_m2,
     mixtral,
     olmo2,
@@ -118,6 +119,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         hy_v3,
         jamba,
         kolibri1,
+        mimo2,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

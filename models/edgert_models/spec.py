@@ -61,12 +61,14 @@ class Latent:
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """Factors on embeddings, on what a layer adds to its input, and on scores of attention (None: 1 / √head_size); what
-    logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`). None for none.
+    """Factors on embeddings, on what a layer adds to its input, on values, and on scores of attention (None:
+    1 / √head_size); what logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`).
+    None for none.
     """
 
     embedding: float = 1.0
     residual: float = 1.0
+    values: float = 1.0
     logits: float | None = None
     logits_divisor: float | None = None
     attention: float | None = None
@@ -86,11 +88,11 @@ class ModelSpec:
     many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
-    window, where it is another one. `recurrence` is that of models whose layers do not all attend; where not
-    `positions`, nothing is rotated in these. `value_length` is the size of a value head where it is not `head_size` (0:
-    it is). `fused_attention`: queries, keys and values come of one product, `fused_feed_forward`: so do gates and ups.
-    `nextn` layers for multi-token prediction follow in the file, which are not run. Raises UnsupportedError naming the
-    figure if they do not fit together.
+    window, where it is another one, `window_kv_heads` so their key heads. `recurrence` is that of models whose
+    layers do not all attend; where not `positions`, nothing is rotated in these. `value_length` is the size of a
+    value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of one
+    product, `fused_feed_forward`: so do gates and ups. `nextn` layers for multi-token prediction follow in the
+    file, which are not run. Raises UnsupportedError naming the figure if they do not fit together.
     """
 
     architecture: str
@@ -125,6 +127,7 @@ class ModelSpec:
     activation: str = "silu"
     scales: Scales = Scales()
     window_rope: Rope | None = None
+    window_kv_heads: int = 0
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
@@ -141,7 +144,8 @@ class ModelSpec:
         for key, value in sizes.items():
             self._require(0 < value < _LIMIT, f"{key} is {value}")
         self._require(0 < self.layers <= MAX_LAYERS, f"layers is {self.layers}")
-        self._require(self.heads % self.kv_heads == 0, f"{self.heads} heads do not divide by {self.kv_heads} kv heads")
+        for count in (self.kv_heads, self.window_kv_heads or self.kv_heads):
+            self._require(count > 0 == self.heads % count, f"{self.heads} heads do not divide by {count} kv heads")
         self._require(0 < self.value_size < _LIMIT, f"value_length is {self.value_length}")
         largest = self.heads * max(self.head_size, self.value_size)
         self._require(largest < _LIMIT, "heads times head_size is out of range")

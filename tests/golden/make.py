@@ -434,6 +434,22 @@ GOLDENS = {
         },
         gains={"post_self_attn_layernorm": 0.15, "post_mlp_layernorm": 0.15},
     ),
+    "mimo-v2": Golden(
+        "MiMoV2Flash",
+        {
+            **SMALL,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 48,
+            "v_head_dim": 32,
+            "sliding_window": 5,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        },
+    ),
     "minimax-m2": Golden(
         "MiniMaxM2",
         {

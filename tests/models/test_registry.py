@@ -368,6 +368,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 16,
         "layer_types": ["sliding_attention", "full_attention"],
     },
+    "mimo-v2": {
+        "architectures": ["MiMoV2FlashForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 1,
+        "swa_num_key_value_heads": 2,
+        "head_dim": 24,
+        "v_head_dim": 16,
+        "n_routed_experts": 4,
+        "moe_intermediate_size": 32,
+        "hybrid_layer_pattern": [0, 1, 1],
+        "moe_layer_freq": [0, 1, 1],
+        "sliding_window": 16,
+        "sliding_window_size": 16,
+        "attention_value_scale": 0.707,
+        "routed_scaling_factor": None,
+    },
     "deepseek": {"architectures": ["DeepseekForCausalLM"], **SIZES, **BIASED, "first_k_dense_replace": 1},
     "bailingmoe": {"architectures": ["BailingMoeForCausalLM"], **SIZES, **BAILING, "norm_topk_prob": True},
     "bailingmoe2": {
@@ -425,9 +443,9 @@ class Entries(dict[str, Any]):
         assert isinstance(found, int) or len(found) == count
         return [found] * count if isinstance(found, int) else found
 
-    def booleans(self, key: str, default: list[bool], *, count: int) -> list[bool]:
+    def booleans(self, key: str, default: list[bool], *, count: int | None) -> list[bool]:
         found: list[bool] = self.get(key, default)
-        assert key not in self or len(found) == count
+        assert key not in self or count is None or len(found) == count
         return found
 
 
@@ -741,6 +759,26 @@ def test_ling() -> None:
     assert metadata_from_spec(second)["bailingmoe2.expert_shared_count"] == 2
 
 
+def test_layers_of_mimo() -> None:
+    spec = spec_from_config(CONFIGS["mimo-v2"])
+    plan = build_plan(spec)
+    attentions = [op for op in plan.ops if isinstance(op, Attend)]
+    assert [(op.window, op.kv_heads, op.sinks is None) for op in attentions] == [(None, 1, True), *[(17, 2, False)] * 2]
+    assert [(cache.kv_heads, cache.head_size, cache.value_size) for cache in plan.caches[:2]] == [
+        (1, 24, 16),
+        (2, 24, 16),
+    ]
+    assert (spec.rope.dims, spec.rope.base, spec.window_rope and spec.window_rope.base) == (8, 5e6, 1e4)
+    assert [op.factor for op in plan.ops if isinstance(op, Scale)] == [0.707] * 3
+    entries = Entries({"general.architecture": "mimo2", **metadata_from_spec(spec)})
+    assert entries["mimo2.attention.head_count_kv"] == [1, 2, 2]
+    shapes = {name: weight.shape for name, weight in plan.weights.items()}
+    entries |= {"mimo2.nextn_predict_layers": 2, "mimo2.block_count": 5}  # as llama.cpp's converter writes it
+    entries |= {f"mimo2.attention.{key}": entries[f"mimo2.attention.{key}"] + [1, 1] for key in ("head_count_kv",)}
+    again = spec_from_gguf(Entries(entries), shapes)
+    assert (again.kv_heads, again.window_kv_heads, again.windowed, again.nextn) == (1, 2, (False, True, True), 2)
+
+
 def test_layers_of_afmoe() -> None:
     afmoe = spec_from_config(CONFIGS["afmoe"])
     assert afmoe.windowed == (True, True, True, False)
@@ -857,6 +895,8 @@ def test_rope_layouts() -> None:
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
+        ("mimo-v2", {"swa_v_head_dim": 8}, "swa_v_head_dim=8 is not supported; supported: 16"),
+        ("mimo-v2", {"swa_num_key_value_heads": 3}, "4 heads do not divide by 3 kv heads"),
         ("afmoe", {"mup_enabled": False}, "mup_enabled=False is not supported; supported: True"),
         ("bailingmoe", {"norm_head": True}, "norm_head=True is not supported"),
         ("bailingmoe2", {"use_qk_norm": False}, "use_qk_norm=False is not supported"),

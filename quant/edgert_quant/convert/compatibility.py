@@ -15,6 +15,7 @@ _OWN_OUTPUT = (
     "exaone-moe",
     "gpt-oss",
     "mellum",
+    "mimo2",
     "minimax-m2",
     "olmo2",
     "olmoe",
@@ -30,6 +31,7 @@ _SOME_WINDOWS = (
     "gemma3",
     "gpt-oss",
     "mellum",
+    "mimo2",
     "olmo2",
 )
 """Whose windows it reads."""

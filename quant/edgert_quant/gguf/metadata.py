@@ -137,10 +137,11 @@ class GgufMetadata(Mapping[str, object]):
         return value if isinstance(value, bool) else self._wrong_type(key, "a boolean")
 
     def booleans(self, key: str, default: _T | _Required = REQUIRED, *, count: int | None = None) -> list[bool] | _T:
-        """An array of BOOLs, of `count` items where that is given."""
+        """An array of BOOLs, or of integers that are all 0 or 1, of `count` items where that is given."""
         if key not in self._entries:
             return self._default(key, default)
-        if self._entries[key].item_type is not ValueType.BOOL:
+        kind, values = self._entries[key].item_type, np.asarray(self[key])
+        if kind is not ValueType.BOOL and not (values.dtype.kind in "iu" and np.isin(values, (0, 1)).all()):
             self._wrong_type(key, "an array of booleans")
         self._check_count(key, count)
         return [bool(item) for item in np.asarray(self[key])]
