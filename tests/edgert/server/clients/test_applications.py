@@ -1,11 +1,12 @@
 """Applications that people use, against a real server. They are no dependencies of the tests: what is not installed is
-skipped (`pip install openai-agents "pydantic-ai-slim[openai]" "smolagents[openai]" llm`, and `aider` on the PATH, which
-wants an environment of its own).
+skipped. `pip install openai-agents "pydantic-ai-slim[openai]" "smolagents[openai]" llm`; `aider` on the PATH, from an
+environment of its own; `npm install ai @ai-sdk/openai-compatible` in the folder that EDGERT_NODE_MODULES names.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -154,3 +155,30 @@ def test_aider(talking: tuple[Served, Say], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "hello.py").read_text() == "print('hi')\n"
+
+
+def test_ai_sdk(talking: tuple[Served, Say], tmp_path: Path) -> None:
+    modules = os.environ.get("EDGERT_NODE_MODULES")
+    if modules is None:
+        pytest.skip("EDGERT_NODE_MODULES does not name a folder with the npm packages ai and @ai-sdk/openai-compatible")
+    served, say = talking
+    (tmp_path / "node_modules").symlink_to(Path(modules) / "node_modules")
+    script = tmp_path / "ai_sdk.mjs"
+    script.write_text(Path(__file__).with_name(script.name).read_text())  # modules are looked for beside it
+    say("It **works**.")
+    command = ["node", str(script), served.url, served.llm.name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdin is not None
+        first = json.loads(client.stdout.readline())
+        say(CALL)
+        print(file=client.stdin, flush=True)
+        assert client.stdout.readline() == "called\n"
+        say(ANSWER)
+        print(file=client.stdin, flush=True)
+        second = json.loads(client.stdout.readline())
+    assert first == {
+        "text": "It **works**.",
+        "tokens": len(served.llm.tokenize("It **works**.", add_special=False)) + 1,
+    }
+    assert second == {"text": ANSWER, "asked": ["Zürich"]}
