@@ -119,9 +119,27 @@ def test_every_sampling_field_is_honoured(served: Served) -> None:
         (b'{"model": "a", "model": "b"}', "the key 'model' is there twice"),
         (b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", "nested deeper than 64"),
         (b"[" * 100_000, "nested deeper than 64"),
+        (b"[" * 65 + b"]" * 65, "nested deeper than 64"),
+        (b"[" * 64 + b"]" * 64, "valid dictionary"),
+        (b"[0" + b",0" * (1 << 20) + b"]", "more than 524288 values"),
+        (b'{"a":' + b"1" * 10_000 + b"}", "integer string conversion"),
         (b'{"model": "\xff"}', "not valid JSON"),
     ],
-    ids=["empty", "open", "list", "nan", "infinite", "twice", "deep", "deeper", "bytes"],
+    ids=[
+        "empty",
+        "open",
+        "list",
+        "nan",
+        "infinite",
+        "twice",
+        "deep",
+        "deeper",
+        "just",
+        "fits",
+        "many",
+        "long",
+        "bytes",
+    ],
 )
 def test_bad_bodies(served: Served, body: bytes, message: str) -> None:
     response = post(served, body)
