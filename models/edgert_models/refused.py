@@ -18,7 +18,6 @@ _CONVOLUTIONS = "short convolutions, whose state is no cache"
 _HYPER = "hyper-connections, which keep several values for each row"
 
 NEEDS: Mapping[str, str] = {
-    "AXK1ForCausalLM": _LATENT,
     "AXK2ForCausalLM": f"{_LATENT}, {_INDEXER}, and norms with a gate",
     "AriaTextForCausalLM": _SHARED,
     "BailingHybridForCausalLM": f"{_LATENT}, and {_DELTA}",

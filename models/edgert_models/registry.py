@@ -8,6 +8,7 @@ from typing import Any
 from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
     afmoe,
+    axk1,
     bailingmoe,
     bailingmoe2,
     bamba,
@@ -76,6 +77,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         cohere2,
         cohere2moe,
         deepseek2,
+        axk1,
         ernie4_5,
         exaone4,
         flex_olmo,

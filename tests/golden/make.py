@@ -527,6 +527,11 @@ GOLDENS = {
         latent(q_lora_rank=24, kv_lora_rank=24, v_head_dim=40, n_shared_experts=1, num_experts_per_tok=2),
         gains=LATENT_GAINS,
     ),
+    "axk1": Golden(
+        "AXK1",
+        latent(q_lora_rank=24, n_group=4, topk_group=2, mlp_layer_types=["dense", "sparse"]),
+        gains={**LATENT_GAINS, "post_mlp_layernorm": 0.3},
+    ),
     "youtu": Golden("Youtu", latent(q_lora_rank=32, tie_word_embeddings=True), gains=LATENT_GAINS),
     "olmoe": Golden(
         "Olmoe",

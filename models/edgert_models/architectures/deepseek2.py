@@ -36,6 +36,8 @@ from edgert_models.spec import Latent, ModelSpec
 _ATTENTION = "model.layers.{i}.self_attn"
 _LATENT_EPS = 1e-6
 """That of the norms of latents, whatever the model's is."""
+_DENSE = (("DeepseekV2", 0), ("DeepseekV3", 3))
+"""How many layers are dense where a config does not say, one in other classes."""
 _UNSAID = Router(normalize=False, group_best=1)
 """DeepSeek-V2's."""
 
@@ -89,7 +91,7 @@ def _experts(c: Config) -> dict[str, Any]:
     if "mlp_layer_types" in c:
         sparse = mlp_layers(c)
     else:
-        dense = c.integer("first_k_dense_replace", default=0)
+        dense = c.integer("first_k_dense_replace", default=next((n for k, n in _DENSE if kind.startswith(k)), 1))
         sparse = sparse_layers(i >= dense for i in range(layer_count(c)))
     return {
         **expert_sizes(c, "moe_intermediate_size", router),
@@ -125,13 +127,15 @@ def attention(g: Graph, x: Value, block: str) -> Value:
     return g.linear(y, f"{block}.attn_output", s.width)
 
 
-def wire(g: Graph) -> Plan:
-    """The wiring of `pre_norm_decoder`, with latent attention."""
+def wire(g: Graph, *, mixture_norm: str | None = None) -> Plan:
+    """The wiring of `pre_norm_decoder`, with latent attention, and a norm of that name for what mixtures give."""
+    s = g.spec
     x = embedded(g)
-    for i in range(g.spec.layers):
+    for i in range(s.layers):
         block = f"blk.{i}"
         x = residual(g, x, attention(g, norm(g, x, f"{block}.attn_norm"), block))
-        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.ffn_norm"), i))
+        y = feed_forward(g, norm(g, x, f"{block}.ffn_norm"), i)
+        x = residual(g, x, norm(g, y, f"{block}.{mixture_norm}") if mixture_norm and s.has_experts(i) else y)
     return predict(g, x)
 
 
