@@ -15,9 +15,11 @@ from edgert.engine.request import CLIENT
 from edgert.server.errors import Problem, problem_response
 from edgert.server.page.routes import PAGE_PATHS
 
+MAX_HEADERS = 32 << 10
 MAX_BODY = 8 << 20
 MAX_BODIES = 64 << 20
 """Of all requests under way, so that clients that send at once cannot take the memory."""
+_FRAME = len(": \r\n")
 _TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
 _OPEN_PATHS = frozenset({"/health", *PAGE_PATHS})
 
@@ -32,7 +34,7 @@ def is_loopback(host: str) -> bool:
 
 class Guard:
     """Refuses foreign Host headers (DNS rebinding) with `check_host`, wrong keys where there are `api_keys`, pages of
-    other origins where there are none, bodies over 8 MiB, and over 64 MiB of all together.
+    other origins where there are none, headers over 32 KiB, bodies over 8 MiB, and over 64 MiB of all together.
     """
 
     def __init__(self, app: ASGIApp, *, check_host: bool, api_keys: Collection[str]) -> None:
@@ -49,7 +51,10 @@ class Guard:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
-        if self._check_host and (len(hosts) != 1 or not is_loopback(_without_port(hosts[0]))):
+        if sum(len(name) + len(value) + _FRAME for name, value in headers) > MAX_HEADERS:
+            # The parser limits only those that do not come at once.
+            problem = Problem(400, f"the headers are larger than {MAX_HEADERS} bytes")
+        elif self._check_host and (len(hosts) != 1 or not is_loopback(_without_port(hosts[0]))):
             problem = Problem(403, f"host {hosts} is not this machine")
         elif not self._keys and any(_address(origin) not in hosts for origin in origins):
             problem = Problem(403, f"a page of {origins} may not use this server; it has no API key to know it by")

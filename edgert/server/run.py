@@ -16,11 +16,11 @@ from starlette.types import ASGIApp
 from edgert.server.address import Address
 from edgert.server.app import create_app
 from edgert.server.connection import RECEIVE_SECONDS, Connection
+from edgert.server.guard import MAX_HEADERS
 from edgert.server.models.fleet import Fleet
 
 _log = logging.getLogger("edgert.server")
 _DRAIN_SECONDS = 10
-_MAX_HEADER = 32 << 10
 _OTHER_FILES = 256
 """Descriptors that the process needs beside those of its connections."""
 
@@ -62,7 +62,7 @@ def make_server(app: ASGIApp, address: Address, connections: int) -> uvicorn.Ser
         server_header=False,
         http=Connection,
         ws="none",
-        h11_max_incomplete_event_size=_MAX_HEADER,
+        h11_max_incomplete_event_size=MAX_HEADERS,
         limit_concurrency=connections,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         ssl_certfile=address.certificate,

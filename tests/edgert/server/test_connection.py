@@ -183,7 +183,7 @@ def test_bodies_have_a_limit_together(served: Served, monkeypatch: pytest.Monkey
         b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET http://evil.example/v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n",
         b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ],
     ids=lambda sent: repr(sent[:30])[2:-1],
 )
