@@ -12,7 +12,7 @@ from edgert_models.router import BIASED_SIGMOID, Router
 from edgert_models.spec import MAX_LAYERS
 
 _REQUIRED = object()
-_ACTIVATIONS = {"silu": ("silu", "swish"), "gelu": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")}
+_ACTIVATIONS = {"silu": ("silu", "swish"), "gelu": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), "relu": ("relu",)}
 _WINDOWED, _FULL = "sliding_attention", "full_attention"
 
 

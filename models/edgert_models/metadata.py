@@ -12,7 +12,7 @@ from edgert_models.rope import Rope
 from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
-_ALWAYS_SAYS = ("cohere2moe",)  # how experts are scored, and how many layers are dense: llama.cpp asks for both
+_ALWAYS_SAYS = ("cohere2moe", "smallthinker")  # how experts are scored, and how many layers are dense
 _RMS_EPSILON = ("phimoe",)  # under which name it has that of its layer norms
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"

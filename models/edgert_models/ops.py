@@ -155,6 +155,7 @@ class GatedActivation(Op):
     "gelu": z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))) · y, GELU as its authors approximate it;
     "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it;
     "sigmoid": 1 / (1 + exp(−z)) · y, where a gate of width 1 holds for its whole row;
+    "relu": max(z, 0) · y;
     "bilinear": z · y.
     """
 

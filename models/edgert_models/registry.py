@@ -57,6 +57,7 @@ from edgert_models.architectures import (
     qwen35,
     qwen35moe,
     seed_oss,
+    smallthinker,
     smollm3,
     solar_open,
 )
@@ -122,6 +123,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         jamba,
         kolibri1,
         mimo2,
+        smallthinker,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

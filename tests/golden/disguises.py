@@ -108,3 +108,43 @@ def bailing2(folder: Path) -> None:
         return bailing_tensors(tensors), {**config, **own}
 
     rewritten(folder, change)
+
+
+def route_before_attention(model: torch.nn.Module) -> None:
+    """Routers that read what enters their layer, as it is."""
+    for layer in model.model.layers:
+        entered: dict[str, torch.Tensor] = {}
+
+        def keep(module: Any, inputs: tuple[torch.Tensor, ...], entered: Any = entered) -> None:
+            entered["x"] = inputs[0]
+
+        def take(module: Any, inputs: tuple[torch.Tensor, ...], entered: Any = entered) -> tuple[torch.Tensor, ...]:
+            return (entered["x"].reshape(inputs[0].shape), *inputs[1:])
+
+        layer.register_forward_pre_hook(keep)
+        layer.mlp.gate.register_forward_pre_hook(take)
+
+
+def smallthinker(folder: Path) -> None:
+    """SmallThinker, out of Mixtral with such routers, and without windows."""
+    names = {".gate.": ".primary_router.", ".w1.": ".gate.", ".w2.": ".down.", ".w3.": ".up."}
+
+    def change(tensors: Tensors, config: Config) -> tuple[Tensors, Config]:
+        found = {}
+        for name, x in tensors.items():
+            part = next((part for part in names if part in name), None)
+            found[name.replace(part, names[part]) if part else name] = x
+        own = {
+            "architectures": ["SmallThinkerForCausalLM"],
+            "model_type": "smallthinker",
+            "moe_num_primary_experts": config.pop("num_local_experts"),
+            "moe_num_active_primary_experts": config.pop("num_experts_per_tok"),
+            "moe_ffn_hidden_size": config.pop("intermediate_size"),
+            "moe_primary_router_apply_softmax": True,
+            "sliding_window_layout": [0] * config["num_hidden_layers"],
+            "rope_layout": [1] * config["num_hidden_layers"],
+            "sliding_window_size": 4096,
+        }
+        return found, {**config, **own}
+
+    rewritten(folder, change)

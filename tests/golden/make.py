@@ -43,7 +43,8 @@ EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "tie_word_embeddings": Fa
 @dataclass(frozen=True)
 class Golden:
     """One checkpoint: model class (`text`: the part of it that is for text), what its config overrides, how it is
-    stored; `zero_centred`: norms are what they differ by from one; `disguise` makes it one of another family.
+    stored; `zero_centred`: norms are what they differ by from one; `prepare` and `disguise` make it one of another
+    family.
     """
 
     family: str
@@ -56,6 +57,7 @@ class Golden:
     gains: dict[str, float] = field(default_factory=dict)
     shard_size: str | None = None
     disguise: Callable[[Path], None] | None = None
+    prepare: Callable[[torch.nn.Module], None] = lambda model: None
 
 
 def qwen3moe(**changes: Any) -> dict[str, Any]:
@@ -450,6 +452,20 @@ GOLDENS = {
             "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
         },
     ),
+    "smallthinker": Golden(
+        "Mixtral",
+        {
+            **SMALL,
+            "hidden_act": "relu",
+            "head_dim": 32,
+            "intermediate_size": 32,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "sliding_window": None,
+        },
+        prepare=disguises.route_before_attention,
+        disguise=disguises.smallthinker,
+    ),
     "minimax-m2": Golden(
         "MiniMaxM2",
         {
@@ -752,6 +768,7 @@ def make(name: str, golden: Golden) -> None:
     config = getattr(transformers, f"{golden.family}{kind}")(**golden.config)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{golden.family}ForCausalLM")(config).float().eval()
+    golden.prepare(model)
     for seed in range(10_000):
         randomize(model, golden, seed)
         tokens = torch.randint(config.vocab_size, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(seed))
@@ -781,6 +798,7 @@ def make(name: str, golden: Golden) -> None:
         (folder / "generation_config.json").unlink(missing_ok=True)
 
     again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options).eval()
+    golden.prepare(again)
     assert torch.equal(again(tokens, use_cache=False).logits, logits), name
     if golden.disguise is not None:
         golden.disguise(folder)

@@ -9,7 +9,7 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.metadata import metadata_from_spec
-from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, RmsNorm, Rope, Scale, Slice, SoftCap
+from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, Moe, RmsNorm, Rope, Scale, Slice, SoftCap
 from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID, SOFTMAX, Router
@@ -386,6 +386,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_value_scale": 0.707,
         "routed_scaling_factor": None,
     },
+    "smallthinker": {
+        "architectures": ["SmallThinkerForCausalLM"],
+        **SIZES,
+        "num_hidden_layers": 5,
+        "moe_num_primary_experts": 4,
+        "moe_num_active_primary_experts": 2,
+        "moe_ffn_hidden_size": 32,
+        "sliding_window_size": 16,
+        "sliding_window_layout": [0, 1, 1, 1, 0],
+        "rope_layout": [0, 1, 1, 1, 0],
+    },
     "deepseek": {"architectures": ["DeepseekForCausalLM"], **SIZES, **BIASED, "first_k_dense_replace": 1},
     "bailingmoe": {"architectures": ["BailingMoeForCausalLM"], **SIZES, **BAILING, "norm_topk_prob": True},
     "bailingmoe2": {
@@ -552,6 +563,7 @@ def test_windows_of_ministral() -> None:
         ("exaone4-windows", [True, True, True, False]),
         ("flint", [False, False, True, True, False]),
         ("afmoe", [True, True, True, False]),
+        ("smallthinker", [False, True, True, True, False]),
         ("kolibri", [True, False]),
         ("cohere2moe", [True, True, True, True, False, True]),
         ("cohere2", [True, True, True, False]),
@@ -779,6 +791,14 @@ def test_layers_of_mimo() -> None:
     assert (again.kv_heads, again.window_kv_heads, again.windowed, again.nextn) == (1, 2, (False, True, True), 2)
 
 
+def test_smallthinker_routes_before_it_attends() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["smallthinker"]))
+    mixtures = [op for op in plan.ops if isinstance(op, Moe)]
+    assert [(op.kind, op.router.scoring) for op in mixtures] == [("relu", "sigmoid")] * 5
+    entered = [plan.ops[op.logits.id].inputs[0] for op in mixtures]
+    assert entered == [plan.ops[0].out, *(plan.ops[op.out.id + 1].out for op in mixtures[:-1])]
+
+
 def test_layers_of_afmoe() -> None:
     afmoe = spec_from_config(CONFIGS["afmoe"])
     assert afmoe.windowed == (True, True, True, False)
@@ -897,6 +917,13 @@ def test_rope_layouts() -> None:
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
         ("mimo-v2", {"swa_v_head_dim": 8}, "swa_v_head_dim=8 is not supported; supported: 16"),
         ("mimo-v2", {"swa_num_key_value_heads": 3}, "4 heads do not divide by 3 kv heads"),
+        (
+            "smallthinker",
+            {"rope_layout": [1] * 5},
+            "must leave out every 4th layer from the first, or there must",
+        ),
+        ("smallthinker", {"moe_layer_layout": [0, 1, 1, 1, 1]}, "moe_layer_layout with dense layers is not supported"),
+        ("smallthinker", {"hidden_act": "silu"}, "hidden_act='silu' is not supported; supported: 'relu'"),
         ("afmoe", {"mup_enabled": False}, "mup_enabled=False is not supported; supported: True"),
         ("bailingmoe", {"norm_head": True}, "norm_head=True is not supported"),
         ("bailingmoe2", {"use_qk_norm": False}, "use_qk_norm=False is not supported"),

@@ -33,6 +33,7 @@ _SOME_WINDOWS = (
     "mellum",
     "mimo2",
     "olmo2",
+    "smallthinker",
 )
 """Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
@@ -66,6 +67,7 @@ _NO_OUTPUT_BIAS = (
     "qwen3moe",
     "qwen3next",
     "seed_oss",
+    "smallthinker",
     "smollm3",
 )
 _NO_FEED_FORWARD_BIAS = ("ernie4_5", "seed_oss", "smollm3")
@@ -107,6 +109,8 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             f"llama.cpp ignores the sliding window of {spec.window} positions in {spec.architecture}: "
             "it answers differently beyond them"
         )
+    if spec.architecture == "smallthinker" and spec.window and spec.window != 4096 and spec.window < spec.context:
+        found.append(f"llama.cpp takes windows of smallthinker as 4096 positions; this model's are of {spec.window}")
     if spec.architecture == "exaone4" and spec.window and spec.layers != 64:
         found.append(
             "llama.cpp knows windows of exaone4 only in models of 64 layers: in this one it sees and rotates everything"

@@ -49,9 +49,9 @@ def _alone() -> Iterator[Case]:
 
     yield from (case(*one) for one in product((BlockType.F32, BlockType.BF16, *COMMON), ROWS, (True, False)))
     yield from (case(*one) for one in product(OTHERS, (1, 33), (True,)))
-    kinds = ((BlockType.F32, BlockType.Q8_0), ROWS, ("silu", "gelu", "swiglu_oai"), ((64, 32), (96, 608)))
+    kinds = ((BlockType.F32, BlockType.Q8_0), ROWS, ("silu", "gelu", "swiglu_oai", "relu"), ((64, 32), (96, 608)))
     for stored, rows, kind, (width, hidden) in product(*kinds):
-        if kind == "gelu" and width > 64:
+        if kind in ("gelu", "relu") and width > 64:
             continue
         yield Case(
             op="moe",

@@ -142,7 +142,7 @@ def _gates() -> Iterator[Case]:
     def case(name: str, rows: int, wire: Wire) -> Case:
         return Case(op="gated", name=f"{name}, {rows} rows", wire=wire, steps=[one_sequence(rows)])
 
-    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai", "bilinear", "sigmoid")):
+    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai", "relu", "bilinear", "sigmoid")):
         yield case(kind, rows, partial(gated, kind=kind))
     for rows, width in product(ROWS, (64, 20, 257)):
         yield case(f"sigmoid for whole rows of {width}", rows, partial(whole_rows, width=width))

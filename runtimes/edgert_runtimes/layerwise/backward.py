@@ -143,6 +143,8 @@ def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Float
         s = f.sigmoid(gate)
         by_gate = given * up * (s * (1 - s))
         return by_gate if gate.shape == up.shape else by_gate.sum(axis=1, keepdims=True), given * s
+    if kind == "relu":
+        return given * up * (gate > 0), given * np.maximum(gate, 0)
     if kind == "bilinear":
         return given * up, given * gate
     raise UnsupportedError(f"activation '{kind}' has no derivative here")

@@ -43,6 +43,8 @@ def activate(gate: Floats_, up: Floats_, kind: str) -> Floats_:
         return gate * sigmoid(1.702 * gate) * (1 + np.clip(up, -7, 7))
     if kind == "sigmoid":
         return sigmoid(gate) * up
+    if kind == "relu":
+        return np.maximum(gate, 0) * up
     if kind == "bilinear":
         return gate * up
     raise UnsupportedError(f"activation '{kind}' is not supported layer by layer")

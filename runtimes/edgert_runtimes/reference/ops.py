@@ -71,6 +71,8 @@ def activate(gate: Float64, up: Float64, kind: str) -> Float64:
             return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))
         if kind == "sigmoid":
             return up / (1.0 + np.exp(-gate))
+        if kind == "relu":
+            return np.maximum(gate, 0.0) * up
         if kind == "bilinear":
             return gate * up
     raise UnsupportedError(f"activation '{kind}' is not supported")

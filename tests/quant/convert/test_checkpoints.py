@@ -224,6 +224,8 @@ def test_warnings_where_llama_cpp_differs(name: str, warning: str, tmp_path: Pat
         "hunyuan-moe",
         "exaone-moe",
         "afmoe",
+        "mimo-v2",
+        "smallthinker",
         "hy-v3",
         "deepseek",
         "bailingmoe",

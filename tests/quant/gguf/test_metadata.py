@@ -44,6 +44,7 @@ PAIRS = [
     array_pair("nans", F32, 3, struct.pack("<3f", 1, 2, float("nan"))),
     array_pair("bytes", U8, 2, b"\x00\xff"),
     array_pair("flags", BOOL, 2, b"\0\1"),
+    array_pair("bits", I32, 3, struct.pack("<3i", 1, 0, 1)),
 ]
 
 
@@ -63,6 +64,7 @@ def test_values(metadata):
     assert metadata.number("float") == 0.25
     assert metadata.boolean("yes") is True
     assert metadata.booleans("flags", count=2) == [False, True]
+    assert metadata.booleans("bits", count=3) == [True, False, True]
     assert metadata.strings("strings", count=2) == ["a", "b"]
     integers = metadata.integers("integers", minimum=-1, maximum=9)
     assert integers.dtype == np.int64

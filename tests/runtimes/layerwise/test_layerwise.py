@@ -62,6 +62,7 @@ SPECS = {
         "sparse": (False, True),
         "shared_feed_forward": 48,
     },
+    "relu": {"activation": "relu"},
     "groups": {
         "shared_feed_forward": 64,
         "router": Router(normalize=False, scale=3.0, group_best=1, groups=4, groups_used=2),

@@ -73,6 +73,17 @@ def swiglu_oai(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: 
     _gated(b, (out, gate, up), n, activation)
 
 
+@ir_kernel(name="gate.relu", key=SOURCES)
+def relu(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "relu"; NaN stays."""
+
+    def activation(z: ir.Value, y: ir.Value) -> ir.Value:
+        zero = emit.real(0.0, z.type)
+        return b.fmul(b.select(b.fcmp_ordered("<", z, zero), zero, z), y)
+
+    _gated(b, (out, gate, up), n, activation)
+
+
 @ir_kernel(name="gate.bilinear", key=SOURCES)
 def bilinear(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
     """The kind "bilinear"."""
@@ -103,6 +114,7 @@ ACTIVATIONS: dict[str, Kernel] = {
     "silu": silu,
     "gelu": gelu,
     "swiglu_oai": swiglu_oai,
+    "relu": relu,
     "bilinear": bilinear,
     "sigmoid": sigmoid,
 }

@@ -81,6 +81,8 @@ def activate(kind: str) -> Function:
         return _swiglu_oai
     if kind == "sigmoid":
         return lambda gate, up: mx.sigmoid(gate) * up
+    if kind == "relu":
+        return lambda gate, up: mx.maximum(gate, 0) * up
     if kind == "bilinear":
         return lambda gate, up: gate * up
     raise UnsupportedError(f"activation '{kind}' is not supported by the mlx backend")

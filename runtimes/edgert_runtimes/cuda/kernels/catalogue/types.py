@@ -15,7 +15,7 @@ BLOCKS = tuple(
 )
 WEIGHTS = FLOATS + BLOCKS
 """Types that matrices, experts and embeddings may have."""
-ACTIVATIONS = {"silu": "Silu", "gelu": "Gelu", "swiglu_oai": "SwigluOai"}
+ACTIVATIONS = {"silu": "Silu", "gelu": "Gelu", "swiglu_oai": "SwigluOai", "relu": "Relu"}
 """Gated activations of experts, and their names in `base.cuh`."""
 GATES = ACTIVATIONS | {"sigmoid": "Sigmoid", "bilinear": "Bilinear"}
 """All gated activations."""
