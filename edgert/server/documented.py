@@ -55,9 +55,10 @@ def errors_as(model: type[BaseModel]) -> Responses:
     return {"4XX": {"model": model, "description": "Refused"}, "5XX": {"model": model, "description": "Failed"}}
 
 
-def streamed(media_type: str) -> Responses:
-    """A whole answer, or a stream of pieces."""
-    content = {"application/json": _OBJECT, media_type: {"schema": {"type": "string"}}}
+def streamed(media_type: str, *, several: bool = False) -> Responses:
+    """A whole answer (or `several`, in a list), or a stream of pieces."""
+    whole = {"schema": {"type": ["object", "array"]}} if several else _OBJECT
+    content = {"application/json": whole, media_type: {"schema": {"type": "string"}}}
     return {200: {"description": "The answer, whole or streamed", "content": content}}
 
 

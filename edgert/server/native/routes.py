@@ -69,7 +69,9 @@ def native_routes(fleet: Fleet, served: Served) -> APIRouter:
         llm = await use(fleet, request, body.model)
         return await infill.answer(llm, body, request)
 
-    @router.post("/completion", summary="Continue prompts, as llama.cpp's server does", responses=streamed(EVENTS))
+    several = streamed(EVENTS, several=True)
+
+    @router.post("/completion", summary="Continue prompts, as llama.cpp's server does", responses=several)
     async def complete(body: completion.CompletionRequest, request: Request) -> Response:
         llm = await use(fleet, request, body.model)
         return await completion.answer(llm, body, request)
