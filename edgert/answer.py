@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgert.text import Tokenizer
 
 Start = Callable[[OnEvent], Request]
+"""Begins a request, which tells of its events."""
 
 
 class Answer:

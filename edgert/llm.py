@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import partial
 from numbers import Integral
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
-from edgert_models import build_plan, spec_from_gguf
+from edgert_models import build_plan
 from edgert_models.errors import RequestError, UnsupportedError
-from edgert_quant.gguf import GgufFile
 from edgert_runtimes.base import OpTime, Progress, Session, WeightProvider
 from edgert_runtimes.experts import layer_of, mixtures_of
 from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import GgufWeights, JoinedWeights, check_weights, weight_bytes_per_token
 from numpy.typing import NDArray
 
+from edgert import gathering
 from edgert.adapters import Source, load_adapters
-from edgert.answer import Answer, AsyncStream, Start, Stream, deliver
+from edgert.answer import Answer, AsyncStream, Start, Stream
 from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits, first_that_fits
-from edgert.chat import Chat, ChatPrompt, Message, ToolChoice
+from edgert.chat import ChatPrompt, Message, ToolChoice
 from edgert.completion import Completion
-from edgert.constraints import AnswerForm, Compiler, TokenConstraint
 from edgert.drafting import Drafting, Speculate, check_speculate, open_drafting
 from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
 from edgert.engine.overflow import Overflow
 from edgert.engine.params import SamplingParams
-from edgert.engine.request import Event, Failed, Request, Rows
-from edgert.engine.sampling import Breakers
+from edgert.engine.request import Request
 from edgert.engine.structured import StructuredOutputs
 from edgert.engine.worker import Room
-from edgert.pooling import pooling_of
-from edgert.ranking import Ranker
+from edgert.opened import Opened, Prompt
 from edgert.reader import Reader
-from edgert.recommended import recommended
 from edgert.resolve import resolve_model
 from edgert.text import Tokenizer
-from edgert.text.infill import Infill
 
-Prompt = str | Sequence[int] | ChatPrompt
 T = TypeVar("T")
 
 
@@ -101,16 +93,13 @@ class LLM:
         check_speculate(speculate, draft)
         self.path = resolve_model(model, progress=progress)
         runtime = get_backend(backend)
-        file = GgufFile.open(self.path)
+        self._opened = opened = Opened(self.path, chat_template)
         try:
-            metadata = file.metadata
-            shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
-            self.spec = spec_from_gguf(metadata, shapes)
+            self.spec, self.metadata = opened.spec, opened.file.metadata
             self.name = self.spec.name or self.path.stem
-            self.metadata = metadata
-            self.parameters = sum(math.prod(shape) for shape in shapes.values())
+            self.parameters, self.vocabulary = opened.parameters, opened.vocabulary
             plan = build_plan(self.spec)
-            weights: WeightProvider = GgufWeights(file)
+            weights: WeightProvider = GgufWeights(opened.file)
             check_weights(plan, weights, str(self.path))
             loaded = load_adapters(adapters or {}, plan)
             weights = JoinedWeights(weights, loaded.weights) if loaded.names else weights
@@ -127,22 +116,9 @@ class LLM:
                 threads=threads,
                 memory=memory,
             )
-            plan = build_plan(self.spec, limits[0].context, loaded.plan)
-            no_tokenizer = metadata.string("tokenizer.ggml.model", "none") == "none"
-            self._pool = pooling_of(metadata)
-            self._tokenizer = None if no_tokenizer else Tokenizer.from_gguf(metadata)
-            self._ranker = cache(partial(Ranker.from_gguf, file, self._tokenizer, self.spec.width))
-            self._breakers = _breakers(self._tokenizer)
-            self._chat = Chat.from_gguf(metadata, self._tokenizer, chat_template)
-            self._infill = None if self._tokenizer is None else Infill.from_gguf(metadata, self._tokenizer)
-            defaults = recommended(metadata)
-            known = self.spec.vocabulary
-            if self._tokenizer is not None:
-                known = min(known, self._tokenizer.vocab_size)  # the rest is padding of the matrix
-            self._mixtures = {layer_of(op): op.experts for op in mixtures_of(plan).values()}
-            self.vocabulary = known  # token ids are below it
-            self._compiler = None if self._tokenizer is None else Compiler(self._tokenizer, known)
             self.context = limits[0].context
+            plan = build_plan(self.spec, self.context, loaded.plan)
+            self._mixtures = {layer_of(op): op.experts for op in mixtures_of(plan).values()}
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
             session = first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
             self.report, self.limits = session.report, session.limits
@@ -150,8 +126,8 @@ class LLM:
                 drafting = open_drafting(
                     speculate,
                     draft,
-                    tokenizer=self._tokenizer,
-                    vocabulary=known,
+                    tokenizer=opened.tokenizer,
+                    vocabulary=self.vocabulary,
                     session=session,
                     runtime=runtime,
                     progress=progress,
@@ -161,9 +137,9 @@ class LLM:
                 raise
             self._engine = Engine(
                 session,
-                vocabulary=known,
-                end_ids=_end_ids(self._tokenizer, self._infill),
-                defaults=defaults,
+                vocabulary=self.vocabulary,
+                end_ids=opened.end_ids,
+                defaults=opened.recommended,
                 seed=seed,
                 queue_limit=queue_limit,
                 timeout=timeout,
@@ -172,10 +148,10 @@ class LLM:
                 speculation=drafting.speculation,
             )
         except BaseException:
-            file.close()
+            opened.close()
             raise
         # Not a method of self, which would keep self alive.
-        self._finalizer = weakref.finalize(self, _give_back, self._engine, self._chat, self._compiler, drafting, file)
+        self._finalizer = weakref.finalize(self, _give_back, self._engine, drafting, opened)
 
     def adapted(self, name: str) -> Self:
         """This model with one of its `adapters`: all that is asked of it goes through that. It shares everything with
@@ -194,24 +170,23 @@ class LLM:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer; UnsupportedError if the file has none."""
-        if self._tokenizer is None:
-            raise UnsupportedError(f"{self.path} has no tokenizer; pass token ids instead of text")
-        return self._tokenizer
+        return self._opened.need_tokenizer()
 
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat` works."""
-        return self._chat is not None
+        return self._opened.chat is not None
 
     @property
     def calls_tools(self) -> bool:
         """Whether `chat` takes tools."""
-        return self._chat is not None and self._chat.dialect.calls is not None
+        chat = self._opened.chat
+        return chat is not None and chat.dialect.calls is not None
 
     @property
     def reasons(self) -> bool:
         """Whether the model may write reasoning before its answer that `chat` can tell from it."""
-        return self._chat is not None and self._chat.reasons
+        return self._opened.chat is not None and self._opened.chat.reasons
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of `text`, with the begin token where the model wants one (`add_special`)."""
@@ -235,7 +210,7 @@ class LLM:
         (`{"enable_thinking": False}`). UnsupportedError if the file has no template, RequestError naming the part of
         `messages` that is malformed, TemplateError if the template fails.
         """
-        return self._conversing().render(
+        return self._opened.need_chat().render(
             messages, tools, chat_template_kwargs, add_generation_prompt=add_generation_prompt
         )
 
@@ -249,7 +224,7 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> ChatPrompt:
         """Messages as a prompt for `generate`, `stream` and `astream`, which read the answer as `chat` does."""
-        return self._conversing().prompt(
+        return self._opened.need_chat().prompt(
             messages, tools, chat_template_kwargs, parallel=parallel_tool_calls, tool_choice=tool_choice
         )
 
@@ -257,22 +232,22 @@ class LLM:
         """What to give as `chat_template_kwargs` so that the model reasons before it answers, or does not; RequestError
         where it cannot be chosen.
         """
-        return self._conversing().reasoning_variables(on)
+        return self._opened.need_chat().reasoning_variables(on)
 
     @property
     def infills(self) -> bool:
         """Whether `infill_prompt` works."""
-        return self._infill is not None
+        return self._opened.infill is not None
 
     def infill_prompt(self, before: str, after: str, *, files: Sequence[tuple[str, str]] = ()) -> list[int]:
         """What to `generate` from for the text between two others; `files` are others of the project, as (name, text).
 
         UnsupportedError where the model was not trained for it: its vocabulary then lacks the tokens.
         """
-        if self._infill is None:
+        if self._opened.infill is None:
             reason = f"the model {self.name!r} has no tokens for filling in (such as <|fim_prefix|>); give it a prompt"
             raise UnsupportedError(reason)
-        return self._infill.prompt(before, after, files)
+        return self._opened.infill.prompt(before, after, files)
 
     def chat_tokens(self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None) -> list[int]:
         """Token ids of the rendered messages. Nothing is added: the template says where the begin token goes."""
@@ -312,14 +287,14 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
         """As `generate` for one prompt, piece by piece. The request begins now; to close or drop the stream ends it."""
         chosen = _one(params)
-        return Stream(self._starter(prompt, chosen), chosen, self._tokenizer, _reader(prompt))
+        return Stream(self._starter(prompt, chosen), chosen, self._opened.tokenizer, _reader(prompt))
 
     def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncStream:
         """As `stream`, for the running event loop, which it never blocks, but to compile a form for the first time: see
         `prepare`.
         """
         chosen = _one(params)
-        return AsyncStream(self._starter(prompt, chosen), chosen, self._tokenizer, _reader(prompt))
+        return AsyncStream(self._starter(prompt, chosen), chosen, self._opened.tokenizer, _reader(prompt))
 
     def chat(
         self,
@@ -376,11 +351,11 @@ class LLM:
         """Compile the form that an answer has to have, so that a request for it begins at once. RequestError names what
         in it is not supported; a form that takes more than a second to compile is refused.
         """
-        self._constraint(prompt, params)
+        self._opened.constraint(prompt, params)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, float32 [len(ids), vocabulary], computed afresh in one prefill."""
-        return self._evaluate([list(ids)], hidden=False)[0]
+        return gathering.rows([self._evaluation(list(ids), hidden=False)])[0]
 
     def embed(self, texts: str | Sequence[Prompt]) -> NDArray[np.float32]:
         """An embedding for each text (or token ids), float32 [len(texts), width], of length 1.
@@ -390,48 +365,26 @@ class LLM:
         an embedding model.
         """
         each: Sequence[Prompt] = [texts] if isinstance(texts, str) else texts
-        rows = self._evaluate([self._ids(text) for text in each], hidden=True)
-        return np.array([self._pool(row) for row in rows], np.float32).reshape(len(rows), self.spec.width)
+        rows = gathering.rows([self._evaluation(self._opened.ids(text)) for text in each])
+        return np.array([self._opened.pool(row) for row in rows], np.float32).reshape(len(rows), self.spec.width)
 
     async def aembed(self, text: Prompt) -> NDArray[np.float32]:
         """As `embed` for one text, float32 [width], for the running event loop; to cancel it ends the request."""
-        return self._pool(await self._hidden(self._ids(text)))
+        return self._opened.pool(await gathering.rows_of(self._evaluation(self._opened.ids(text))))
 
     def rank(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
         """How well each document answers a query, float32 [documents]: probabilities, or scores of any size, as the
         model was trained. UnsupportedError where it was not trained for that.
         """
-        ranker = self._ranker()
-        rows = self._evaluate([ranker.prompt(query, document) for document in documents], hidden=True)
+        ranker = self._opened.ranker()
+        rows = gathering.rows([self._evaluation(ranker.prompt(query, document)) for document in documents])
         return np.array([ranker.score(row) for row in rows], np.float32)
 
     async def arank(self, query: str, document: str) -> tuple[float, int]:
         """As `rank` for one document, for the running event loop; also how many tokens it took."""
-        ranker = self._ranker()
+        ranker = self._opened.ranker()
         ids = ranker.prompt(query, document)
-        return ranker.score(await self._hidden(ids)), len(ids)
-
-    async def _hidden(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """The last hidden values of token ids, float32 [tokens, width]."""
-        import asyncio  # not at the top: see AsyncStream
-
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[Event] = loop.create_future()
-
-        def settle(event: Event) -> None:
-            if not result.done():
-                result.set_result(event)
-
-        told = partial(deliver, loop, settle)
-        request = self._engine.evaluate(ids, told, hidden=True, adapter=self._adapter)
-        try:
-            event = await result
-        finally:
-            request.cancel()
-        if isinstance(event, Failed):
-            raise event.error
-        assert isinstance(event, Rows)
-        return event.values
+        return ranker.score(await gathering.rows_of(self._evaluation(ids))), len(ids)
 
     def statistics(self) -> Statistics:
         """What the engine is doing and has done."""
@@ -488,103 +441,29 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _conversing(self) -> Chat:
-        if self._chat is None:
-            raise UnsupportedError(
-                f"{self.path} has no chat template; give one (chat_template, --chat-template FILE), or use generate"
-            )
-        return self._chat
-
-    def _ids(self, prompt: Prompt) -> Sequence[int]:
-        if isinstance(prompt, ChatPrompt):
-            return prompt.token_ids
-        if isinstance(prompt, str):
-            return self.tokenize(prompt)
-        if not isinstance(prompt, Sequence | np.ndarray):
-            raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
-        return cast("Sequence[int]", prompt)
-
-    def _constraint(self, prompt: Prompt, params: SamplingParams) -> TokenConstraint | None:
-        """What holds an answer to the form that it has to have; None where any will do."""
-        content = params.structured_outputs
-        if isinstance(prompt, ChatPrompt):
-            form = prompt.form(content)
-        else:
-            form = None if content is None else AnswerForm(content)
-        if form is None:
-            return None
-        if self._compiler is None:
-            raise UnsupportedError(f"{self.path} has no tokenizer, so answers cannot be held to a form")
-        ids = self._ids(prompt)
-        return self._compiler.compile(form, begins=len(ids) > 0 and self.tokenizer.is_control(int(ids[-1])))
-
     def _starter(self, prompt: Prompt, params: SamplingParams) -> Start:
-        ids = self._ids(prompt)
-        if params.stop and self._tokenizer is None:
+        opened = self._opened
+        ids = opened.ids(prompt)
+        if params.stop and opened.tokenizer is None:
             raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
-        breakers = None
-        if params.dry_multiplier and params.dry_sequence_breakers:
-            if self._tokenizer is None:
-                raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
-            breakers = self._breakers(tuple(params.dry_sequence_breakers))
-        constraint = self._constraint(prompt, params)
+        breakers, constraint = opened.breakers(params), opened.constraint(prompt, params)
         return lambda on_event: self._engine.submit(ids, params, on_event, breakers, constraint, self._adapter)
 
+    def _evaluation(self, ids: Sequence[int], *, hidden: bool = True) -> Start:
+        return lambda on_event: self._engine.evaluate(ids, on_event, hidden=hidden, adapter=self._adapter)
+
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
-        """All at once, their events in one queue, so that each stop text is seen when it comes."""
-        events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
-        requests: list[Request] = []
-        answers: list[Answer] = []
-        try:
-            for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
-                request = self._starter(prompt, chosen)(_tagged(events, index))
-                requests.append(request)
-                answers.append(Answer(request, chosen, self._tokenizer, _reader(prompt)))
-            unfinished = len(answers)
-            while unfinished:
-                index, event = events.get()
-                if not answers[index].finished:
-                    answers[index].push(event)
-                    unfinished -= answers[index].finished
-        finally:
-            for request in requests:
-                request.cancel()
-        return [answer.completion() for answer in answers]
+        def read(index: int, request: Request) -> Answer:
+            return Answer(request, params[index], self._opened.tokenizer, _reader(prompts[index]))
 
-    def _evaluate(self, prompts: Sequence[Sequence[int]], *, hidden: bool) -> list[NDArray[np.float32]]:
-        events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
-        requests: list[Request] = []
-        results: dict[int, NDArray[np.float32]] = {}
-        try:
-            for index, ids in enumerate(prompts):
-                told = _tagged(events, index)
-                requests.append(self._engine.evaluate(ids, told, hidden=hidden, adapter=self._adapter))
-            while len(results) < len(prompts):
-                index, event = events.get()
-                if isinstance(event, Failed):
-                    raise event.error
-                assert isinstance(event, Rows)
-                results[index] = event.values
-        finally:
-            for request in requests:
-                request.cancel()
-        return [results[index] for index in range(len(prompts))]
+        starts = [self._starter(prompt, chosen) for prompt, chosen in zip(prompts, params, strict=True)]
+        return [answer.completion() for answer in gathering.answers(starts, read)]
 
 
-def _give_back(
-    engine: Engine, chat: Chat | None, compiler: Compiler | None, drafting: Drafting, file: GgufFile
-) -> None:
+def _give_back(engine: Engine, drafting: Drafting, opened: Opened) -> None:
     engine.close()
-    if chat is not None:
-        chat.template.close()
-    if compiler is not None:
-        compiler.close()
     drafting.close()
-    file.close()
-
-
-def _tagged(events: SimpleQueue[tuple[int, Event]], index: int) -> Callable[[Event], None]:
-    return lambda event: events.put((index, event))
+    opened.close()
 
 
 def _one(params: Any) -> SamplingParams:
@@ -603,17 +482,6 @@ def _reader(prompt: Prompt) -> Reader | None:
 def _is_ids(prompt: Any) -> bool:
     """Whether this is one prompt of token ids (and not several prompts)."""
     return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
-
-
-def _end_ids(tokenizer: Tokenizer | None, infill: Infill | None) -> frozenset[int]:
-    """Tokens that end an answer."""
-    ends = frozenset() if tokenizer is None else tokenizer.stop_ids
-    return ends if infill is None else ends | infill.ends
-
-
-def _breakers(tokenizer: Tokenizer | None) -> Callable[[tuple[str, ...]], Breakers]:
-    """`Breakers.find` for the tokens of a model; what was asked for lately is remembered."""
-    return lru_cache(maxsize=16)(lambda texts: Breakers.find(texts, () if tokenizer is None else tokenizer.pieces))
 
 
 def _formed(params: SamplingParams | None, response_format: Mapping[str, Any] | None) -> SamplingParams:

@@ -68,7 +68,7 @@ def test_dry_and_its_breakers(tiny: LLM) -> None:
 
 
 def test_breakers_need_a_tokenizer(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "_tokenizer", None)
+    monkeypatch.setattr(tiny._opened, "tokenizer", None)
     with pytest.raises(UnsupportedError, match="has no tokenizer, so dry_sequence_breakers cannot be found"):
         tiny.generate([5, 6], SamplingParams(max_tokens=3, dry_multiplier=1.0))
     params = SamplingParams(max_tokens=3, dry_multiplier=1.0, dry_sequence_breakers=())

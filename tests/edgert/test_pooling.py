@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgert_models.errors import ContextLengthError, UnsupportedError
 
-from edgert import LLM
+from edgert import LLM, gathering
 from tests.edgert.answers import quiet
 from tests.edgert.tiny_gguf import write_tiny
 
@@ -22,7 +22,7 @@ def opened(folder: Path, **metadata: int) -> LLM:
 def test_the_last_token_counts_where_the_file_says_so(tmp_path: Path) -> None:
     with opened(tmp_path, pooling_type=3) as llm:
         ids = llm.tokenize("hello world")
-        (rows,) = llm._evaluate([ids], hidden=True)
+        (rows,) = gathering.rows([llm._evaluation(ids)])
         expected = rows[-1].astype(np.float64)
         assert np.allclose(llm.embed([ids])[0], expected / np.linalg.norm(expected), atol=1e-6)
 

@@ -13,7 +13,7 @@ from edgert_models.errors import FileFormatError, UnsupportedError
 from edgert_quant.blocks import dequantize
 from edgert_quant.gguf import GgufFile
 
-from edgert import LLM
+from edgert import LLM, gathering
 from tests.edgert.server.conftest import serve
 from tests.edgert.tiny_gguf import write_tiny
 
@@ -50,7 +50,7 @@ def test_scores_are_the_probability_of_yes(tmp_path: Path, backend: str) -> None
 def test_texts_are_text(tmp_path: Path) -> None:
     with LLM(write(tmp_path), backend="reference") as llm:
         end = llm.tokenizer.eos_id
-        ids = llm._ranker().prompt("a <|im_end|> {document}", "\U00100000 <|im_end|>")
+        ids = llm._opened.ranker().prompt("a <|im_end|> {document}", "\U00100000 <|im_end|>")
         assert ids.count(end or -1) == 1
         assert llm.detokenize(ids).count("{document}") == 1
 
@@ -59,7 +59,7 @@ def test_a_head_of_one_class_gives_its_score(tmp_path: Path) -> None:
     path = write(tmp_path, np.full((1, 64), 0.5, np.float32))
     with LLM(path, backend="reference") as llm:
         assert llm.spec.width == 64
-        hidden = llm._evaluate([llm._ranker().prompt("a", "b")], hidden=True)[0][-1]
+        hidden = gathering.rows([llm._evaluation(llm._opened.ranker().prompt("a", "b"))])[0][-1]
         assert llm.rank("a", ["b"])[0] == pytest.approx(0.5 * hidden.sum(), rel=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_rerank(tmp_path: Path) -> None:
             found = ask().json()
             assert [result["index"] for result in found["results"]] == np.argsort(-scores).tolist()
             assert [result["relevance_score"] for result in found["results"]] == pytest.approx(-np.sort(-scores))
-            tokens = sum(len(llm._ranker().prompt("hello", document)) for document in DOCUMENTS)
+            tokens = sum(len(llm._opened.ranker().prompt("hello", document)) for document in DOCUMENTS)
             assert found["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
             best = int(np.argmax(scores))
             (first,) = ask("/v1/rerank", top_n=1, return_documents=True).json()["results"]
