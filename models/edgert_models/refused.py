@@ -19,7 +19,6 @@ _HYPER = "hyper-connections, which keep several values for each row"
 
 NEEDS: Mapping[str, str] = {
     "AXK2ForCausalLM": f"{_LATENT}, {_INDEXER}, and norms with a gate",
-    "AriaTextForCausalLM": _SHARED,
     "BailingHybridForCausalLM": f"{_LATENT}, and {_DELTA}",
     "BeamForCausalLM": f"{_SIGMOID}, queries scaled by a power of the position, and attention whose result has a gate",
     "DbrxForCausalLM": "layer norms, and clipped queries, keys and values",

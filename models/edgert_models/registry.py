@@ -8,6 +8,7 @@ from typing import Any
 from edgert_models.architecture import Architecture
 from edgert_models.architectures import (
     afmoe,
+    aria,
     axk1,
     bailingmoe,
     bailingmoe2,
@@ -116,6 +117,7 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         granitehybrid,
         bamba,
         afmoe,
+        aria,
         bailingmoe,
         bailingmoe2,
         deepseek,

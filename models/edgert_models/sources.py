@@ -110,13 +110,14 @@ class RopeFactors:
 @dataclass(frozen=True, slots=True)
 class TransposedExperts:
     """All experts of one layer in one tensor `name` [experts, in, parts · out], whose columns `part`, part + parts, …
-    are wanted as rows. Or in MXFP4, not transposed: codes `name`_blocks [experts, parts · out, in / 32, 16] with
-    exponents `name`_scales [experts, parts · out, in / 32].
+    are wanted as rows, or unless `in_turns` those from part · out on. Or in MXFP4, not transposed: codes `name`_blocks
+    [experts, parts · out, in / 32, 16] with exponents `name`_scales [experts, parts · out, in / 32].
     """
 
     name: str
     part: int = 0
     parts: int = 1
+    in_turns: bool = True
 
 
 @dataclass(frozen=True, slots=True)

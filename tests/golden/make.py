@@ -466,6 +466,17 @@ GOLDENS = {
         prepare=disguises.route_before_attention,
         disguise=disguises.smallthinker,
     ),
+    "aria": Golden(
+        "AriaText",
+        {
+            **SMALL,
+            "intermediate_size": 32,
+            "head_dim": 32,
+            "moe_num_experts": 6,
+            "moe_topk": 2,
+            "moe_num_shared_experts": 2,
+        },
+    ),
     "minimax-m2": Golden(
         "MiniMaxM2",
         {

@@ -397,6 +397,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_layout": [0, 1, 1, 1, 0],
         "rope_layout": [0, 1, 1, 1, 0],
     },
+    "aria": {
+        "architectures": ["AriaTextForCausalLM"],
+        **SIZES,
+        "moe_num_experts": 4,
+        "moe_topk": 2,
+    },
     "deepseek": {"architectures": ["DeepseekForCausalLM"], **SIZES, **BIASED, "first_k_dense_replace": 1},
     "bailingmoe": {"architectures": ["BailingMoeForCausalLM"], **SIZES, **BAILING, "norm_topk_prob": True},
     "bailingmoe2": {
@@ -924,6 +930,7 @@ def test_rope_layouts() -> None:
         ),
         ("smallthinker", {"moe_layer_layout": [0, 1, 1, 1, 1]}, "moe_layer_layout with dense layers is not supported"),
         ("smallthinker", {"hidden_act": "silu"}, "hidden_act='silu' is not supported; supported: 'relu'"),
+        ("aria", {"mlp_bias": True}, "mlp_bias=True is not supported"),
         ("afmoe", {"mup_enabled": False}, "mup_enabled=False is not supported; supported: True"),
         ("bailingmoe", {"norm_head": True}, "norm_head=True is not supported"),
         ("bailingmoe2", {"use_qk_norm": False}, "use_qk_norm=False is not supported"),

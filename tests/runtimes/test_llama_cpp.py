@@ -36,6 +36,7 @@ DIFFERENT = {
     "qwen3moe-plain-weights",
 }  # the converter warns of these
 NOT_LOADED = {
+    "aria",
     "axk1",
     "mellum-dense",
     "ernie4.5-biased",

@@ -37,7 +37,7 @@ _SOME_WINDOWS = (
 )
 """Whose windows it reads."""
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
-_UNKNOWN = ("axk1", "flexolmo", "flint", "kolibri1")
+_UNKNOWN = ("aria", "axk1", "flexolmo", "flint", "kolibri1")
 _READS_SCALE = ("granite", "granitehybrid", "granitemoe")  # of scores
 _ALL_SPARSE = ("bailingmoe", "mellum", "qwen2moe", "qwen35moe", "qwen3moe", "qwen3next")
 _AS_WIDE = ("bailingmoe2", "cohere2", "deepseek", "exaone4", "olmo2", "qwen2moe")

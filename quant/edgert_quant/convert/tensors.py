@@ -242,17 +242,17 @@ class EveryRows(TensorRows):
 
 @dataclass(frozen=True, kw_only=True)
 class TransposedRows(TensorRows):
-    """Columns `part`, part + parts, … of an expert's matrix [in, parts · row_group], as rows."""
+    """`row_group` columns of an expert's matrix [in, …], `first`, first + step, …, as rows."""
 
-    part: int
-    parts: int
+    first: int
+    step: int
     whole: ClassVar[bool] = False
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`; the whole expert."""
         width = self.views[0].shape[1]
         matrix = take(self.views[0], start // self.row_group * width, width)
-        return np.ascontiguousarray(matrix[:, self.part :: self.parts].T)
+        return np.ascontiguousarray(matrix[:, self.first :: self.step][:, : self.row_group].T)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +362,8 @@ class Finder:
             views = (self._checked(weight, (source.name,), (experts, source.parts * out, width)),)
             return EveryRows(views=views, part=source.part, parts=source.parts)
         views = (self._checked(weight, (source.name,), (experts, width, source.parts * out)),)
-        return TransposedRows(views=views, row_group=out, part=source.part, parts=source.parts)
+        first, step = (source.part, source.parts) if source.in_turns else (source.part * out, 1)
+        return TransposedRows(views=views, row_group=out, first=first, step=step)
 
     def _checked(self, weight: Weight, names: Sequence[str], wanted: tuple[int, ...]) -> View:
         """The first of these that is there, in the shape that it must have."""
