@@ -180,6 +180,10 @@ class Graph:
         """factor · x, which is x itself where the factor is 1."""
         return x if factor == 1.0 else self._add(ops.Scale, x.width, x=x, factor=factor)
 
+    def position_scale(self, x: Value, strength: float, length: int) -> Value:
+        """See `ops.PositionScale`; x itself where the strength is 0."""
+        return self._add(ops.PositionScale, x.width, x=x, strength=strength, length=length) if strength else x
+
     def soft_cap(self, x: Value, cap: float | None) -> Value:
         """See `ops.SoftCap`; x itself where there is no cap."""
         return self._add(ops.SoftCap, x.width, x=x, cap=cap) if cap else x

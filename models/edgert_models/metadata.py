@@ -145,14 +145,17 @@ _SCALES = {
     "attention": "attention.scale",
     "attention_cap": "attn_logit_softcapping",
     "logits_cap": "final_logit_softcapping",
+    "queries": "attention.temperature_scale",
 }
+_QUERIES_LENGTH = "attention.temperature_length"
 
 
 def _scales(architecture: Architecture, metadata: Metadata) -> Scales:
     """Of what the file says; 0 stands for none, as in llama.cpp."""
     keys = {**_SCALES, "logits_divisor" if architecture.logits_divided else "logits": "logit_scale"}
     found = {field: metadata.number(f"{architecture.name}.{key}", 0.0) for field, key in keys.items()}
-    return Scales(**{field: value for field, value in found.items() if value})
+    length = metadata.integer(f"{architecture.name}.{_QUERIES_LENGTH}", 0) if found["queries"] else 0
+    return Scales(**{field: value for field, value in found.items() if value}, queries_length=length or None)
 
 
 def _first(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> tuple[int, ...]:
@@ -347,7 +350,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         "rope.dimension_count": rope.dims,
         "rope.freq_base": rope.base,
     }
-    keys = {**_SCALES, "logits": "logit_scale", "logits_divisor": "logit_scale"}
+    keys = {**_SCALES, "logits": "logit_scale", "logits_divisor": "logit_scale", "queries_length": _QUERIES_LENGTH}
     plain = Scales()
     entries |= {
         keys[field]: value for field, value in vars(spec.scales).items() if value not in (None, getattr(plain, field))

@@ -140,6 +140,15 @@ class Scale(Op):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PositionScale(Op):
+    """out = (1 + strength · ln(1 + floor(position / length))) · x: queries far into a text attend more sharply."""
+
+    x: Value
+    strength: float
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SoftCap(Op):
     """out = cap · tanh(x / cap)."""
 

@@ -62,8 +62,9 @@ class Latent:
 @dataclass(frozen=True, kw_only=True)
 class Scales:
     """Factors on embeddings, on what a layer adds to its input, on values, and on scores of attention (None:
-    1 / √head_size); what logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`).
-    None for none.
+    1 / √head_size); what logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`);
+    `queries` is the strength and `queries_length` the length by which positions scale queries (see
+    `ops.PositionScale`). None for none.
     """
 
     embedding: float = 1.0
@@ -74,6 +75,8 @@ class Scales:
     attention: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
+    queries: float | None = None
+    queries_length: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,8 @@ class ModelSpec:
         self._require(0.0 <= self.norm_eps < 1.0, f"norm_eps is {self.norm_eps}")
         for key, factor in vars(self.scales).items():
             self._require(factor is None or 0.0 < abs(factor) < math.inf, f"the scale {key} is {factor}")
+        whole = (self.scales.queries is None) is (self.scales.queries_length is None)
+        self._require(whole and (self.scales.queries_length or 1) > 0, "queries are scaled by no positions")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         if self.recurrence:

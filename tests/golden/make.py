@@ -554,6 +554,23 @@ GOLDENS = {
         latent(q_lora_rank=24, kv_lora_rank=24, v_head_dim=40, n_shared_experts=1, num_experts_per_tok=2),
         gains=LATENT_GAINS,
     ),
+    "mistral4": Golden(
+        "Mistral4",
+        latent(
+            q_lora_rank=24,
+            first_k_dense_replace=0,
+            n_shared_experts=1,
+            **rope(
+                "yarn",
+                factor=8.0,
+                original_max_position_embeddings=5,
+                mscale=1.0,
+                mscale_all_dim=1.0,
+                llama_4_scaling_beta=0.5,
+            ),
+        ),
+        gains=LATENT_GAINS,
+    ),
     "axk1": Golden(
         "AXK1",
         latent(q_lora_rank=24, n_group=4, topk_group=2, mlp_layer_types=["dense", "sparse"]),

@@ -70,7 +70,9 @@ def _experts(c: Config) -> dict[str, Any]:
     kind = str(c["architectures"][0])
     if kind.startswith("Youtu"):
         return {"router": _UNSAID}
-    if kind.startswith("DeepseekV2"):
+    if kind.startswith("Mistral4"):
+        limited, router = True, Router(normalize=c.boolean("norm_topk_prob", True))
+    elif kind.startswith("DeepseekV2"):
         limited = c.get("topk_method") == "group_limited_greedy"
         c.refuse_unless("topk_method", ("greedy", "group_limited_greedy"), default="greedy")
         c.refuse_unless("scoring_func", ("softmax",), default="softmax")
@@ -119,6 +121,7 @@ def attention(g: Graph, x: Value, block: str) -> Value:
         q, name = g.rms_norm(q, f"{block}.attn_q_a_norm.weight", eps=_LATENT_EPS), f"{block}.attn_q_b"
     q = g.rope(g.linear(q, name, s.heads * latent.key_size), s.heads, s.rope, first=plain)
     q = g.head_linear(q, f"{block}.attn_k_b.weight", s.heads, latent.rank, rest=rotated)
+    q = g.position_scale(q, s.scales.queries or 0.0, s.scales.queries_length or 1)
     k = g.linear(x, f"{block}.attn_kv_a_mqa", s.head_size)
     k = g.rms_norm(k, f"{block}.attn_kv_a_norm.weight", rest=rotated, eps=_LATENT_EPS)
     k = g.rope(k, 1, s.rope, first=latent.rank)

@@ -83,6 +83,8 @@ def _scales() -> Iterator[Case]:
     for rows, width in product(ROWS, (64, 20)):
         common: dict[str, Any] = {"steps": [one_sequence(rows)], "spec": {"width": width}}
         yield Case(op="scale", name=f"{rows} rows of {width}", wire=lambda g, x: g.scale(x, -0.22), **common)
+        wire = partial(Graph.position_scale, strength=0.3, length=7)
+        yield Case(op="position_scale", name=f"{rows} rows of {width}", wire=wire, **common)
         yield Case(op="soft_cap", name=f"{rows} rows of {width}", wire=lambda g, x: g.soft_cap(x, 1.5), **common)
         yield Case(
             op="soft_cap",

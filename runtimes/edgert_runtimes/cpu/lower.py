@@ -82,6 +82,8 @@ class Lowering(Values):
                     self._add(op)
                 case ops.Scale():
                     self._rows(rows.scale, op, [op.x], {rows.FACTOR: float(op.factor)})
+                case ops.PositionScale():
+                    self._position_scale(op)
                 case ops.SoftCap():
                     self._rows(rows.soft_cap, op, [op.x], {rows.FACTOR: float(op.cap)}, cost=op.out.width // 2)
                 case ops.GatedActivation():
@@ -162,6 +164,13 @@ class Lowering(Values):
         }
         self._scratch(form.panel_bytes(width))
         self._rows(rows.embed, op, [], fields, cost=2 * width)
+
+    def _position_scale(self, op: ops.PositionScale) -> None:
+        steps = np.arange(self.limits.context // op.length + 1)
+        factors = 1 + op.strength * np.log1p(steps)
+        self.program.constants.append(lambda loaded: factors)
+        table = Place("constant", name=len(self.program.constants) - 1)
+        self._rows(rows.position_scale, op, [op.x], {rows.WEIGHT: table, rows.LENGTH: op.length})
 
     def _rope(self, op: ops.Rope) -> None:
         pairs = len(op.frequencies)

@@ -54,6 +54,8 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                     self._add(op)
                 case ops.Scale():
                     self._elements(op, op.x, catalogue.scale(), {"factor": op.factor})
+                case ops.PositionScale():
+                    self._position_scale(op)
                 case ops.SoftCap():
                     self._elements(op, op.x, catalogue.soft_cap(), {"cap": op.cap})
                 case ops.GatedActivation():
@@ -183,6 +185,17 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
             arguments = {"x": m.workspace + x, "y": m.workspace + y, "parts": s.count(picked) * op.groups}
             sizes = {"width": width // op.groups, "x_width": x_width // op.groups, "start": op.start}
             return [Launch(catalogue.slice_parts(), **arguments, **sizes)]
+
+        self.emit(op, launches)
+
+    def _position_scale(self, op: ops.PositionScale) -> None:
+        x, picked = self.place(op.x), op.out.picked
+        self.give(op, (op.x,))
+        y, sizes = self.place(op.out), {"strength": op.strength, "length": op.length, "width": op.out.width}
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            where = {"x": m.workspace + x, "positions": m.inputs["positions"], "y": m.workspace + y}
+            return [Launch(catalogue.position_scale(), **where, **sizes, rows=s.count(picked))]
 
         self.emit(op, launches)
 

@@ -43,6 +43,8 @@ def run(
             return [given, given]
         case ops.Scale():
             return [given * given.dtype.type(op.factor)]
+        case ops.PositionScale():
+            return [f.position_scale(op, text, given)]
         case ops.SoftCap():
             return [given * _capped_slope(inputs[0], op.cap)]
         case ops.GatedActivation():

@@ -217,6 +217,12 @@ def rotated(op: ops.Rope, cos: Floats_, sin: Floats_, x: Floats_) -> Floats_:
     return out.reshape(x.shape)
 
 
+def position_scale(op: ops.PositionScale, text: Sequences, x: Floats_) -> Floats_:
+    """By the position of each row."""
+    factors = 1 + op.strength * np.log1p(text.positions // op.length)
+    return np.asarray(x * factors.astype(x.dtype)[:, None])
+
+
 def soft_cap(x: Floats_, cap: float) -> Floats_:
     """cap · tanh(x / cap)."""
     limit = x.dtype.type(cap)
@@ -382,6 +388,8 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
             return np.asarray(inputs[0] + inputs[1])
         case ops.Scale():
             return np.asarray(inputs[0] * inputs[0].dtype.type(op.factor))
+        case ops.PositionScale():
+            return position_scale(op, text, inputs[0])
         case ops.SoftCap():
             return soft_cap(inputs[0], op.cap)
         case ops.GatedActivation():

@@ -22,6 +22,7 @@ from edgert_runtimes.mlx.ops.rows import (
     gated,
     layer_norm,
     pick_rows,
+    position_scale,
     rms_norm,
     rope,
     scale,
@@ -153,6 +154,8 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return add(op, weights)
         case ops.Scale():
             return scale(op, weights)
+        case ops.PositionScale():
+            return position_scale(op, weights)
         case ops.SoftCap():
             return soft_cap(op, weights)
         case ops.GatedActivation():

@@ -260,6 +260,8 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
             y = x[0] + x[1]
         case ops.Scale():
             y = op.factor * x[0]
+        case ops.PositionScale():
+            y = (1 + op.strength * np.log1p(batch.positions // op.length))[:, None] * x[0]
         case ops.SoftCap():
             y = soft_cap(x[0], op.cap)
         case ops.GatedActivation():

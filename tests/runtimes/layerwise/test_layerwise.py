@@ -80,6 +80,7 @@ SPECS = {
         "value_length": 16,
         "rope": Rope(dims=8, layout=RopeLayout.INTERLEAVED),
         "latent": Latent(rank=16, query_rank=12, key_size=20, value_size=10),
+        "scales": Scales(queries=0.3, queries_length=3),
     },
     "gpt-oss": {"architecture": "gpt-oss", "window": 3, "attention_bias": True, "output_bias": True},
 }

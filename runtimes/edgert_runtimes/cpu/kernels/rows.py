@@ -128,6 +128,22 @@ def scale(state: int, record: int, chunk: int, thread: int) -> None:
             store_f32(out, i, load_f32(x, i) * factor)
 
 
+LENGTH = OPERANDS + 8
+
+
+@kernel
+def position_scale(state: int, record: int, chunk: int, thread: int) -> None:
+    """See `ops.PositionScale`; WEIGHT has the factor, a float64, for each multiple of the length."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width, positions = load_i64(record, WIDTH), load_i64(state, POSITIONS)
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        factor = float32(load_f64(load_i64(record, WEIGHT), load_i32(positions, row) // load_i64(record, LENGTH)))
+        for i in range(width):
+            store_f32(out, i, load_f32(x, i) * factor)
+
+
 @kernel
 def soft_cap(state: int, record: int, chunk: int, thread: int) -> None:
     """out = factor · tanh(x / factor)."""

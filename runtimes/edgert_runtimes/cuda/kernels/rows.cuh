@@ -101,6 +101,13 @@ __device__ __forceinline__ void scale(const float *x, float *y, float factor, i6
     if (element() < n) y[element()] = factor * x[element()];
 }
 
+/* y [rows, width] = (1 + strength · ln(1 + position / length, whole)) · x. */
+__device__ __forceinline__ void position_scale(const float *x, const int *positions, float *y, float strength, int length, int rows,
+                                               int width) {
+    i64 i = element();
+    if (i < (i64)rows * width) y[i] = (1.0f + strength * logf(1.0f + (float)(positions[i / width] / length))) * x[i];
+}
+
 __device__ __forceinline__ void soft_cap(const float *x, float *y, float cap, i64 n) {
     if (element() < n) y[element()] = cap * tanhf(x[element()] / cap);
 }

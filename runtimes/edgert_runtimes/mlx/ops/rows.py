@@ -55,6 +55,16 @@ def scale(op: ops.Scale, weights: Weights) -> Function:
     return lambda step, x: op.factor * x
 
 
+def position_scale(op: ops.PositionScale, weights: Weights) -> Function:
+    """Row by row, by its position."""
+
+    def run(step: Step, x: mx.array) -> mx.array:
+        steps = (step.inputs.positions // op.length).astype(mx.float32)
+        return (1 + op.strength * mx.log(1 + steps))[:, None] * x
+
+    return run
+
+
 def soft_cap(op: ops.SoftCap, weights: Weights) -> Function:
     """cap · tanh(x / cap)."""
     return lambda step, x: op.cap * mx.tanh(x / op.cap)

@@ -24,7 +24,7 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     yield from (catalogue.quantize(), catalogue.route(), catalogue.expert_counts(), catalogue.expert_order())
     yield from (catalogue.combine(), catalogue.rms_norm(), catalogue.rms_norm_groups(), catalogue.angles())
     yield from (catalogue.add(), catalogue.gate_rows(), catalogue.pick_rows(), catalogue.copy_blocks())
-    yield from (catalogue.argmax(), catalogue.sample(), catalogue.copy_rest())
+    yield from (catalogue.argmax(), catalogue.sample(), catalogue.copy_rest(), catalogue.position_scale())
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.ACTIVATIONS)
     for kind in catalogue.WEIGHTS:

@@ -120,6 +120,18 @@ def scale() -> Kernel:
     )
 
 
+def position_scale() -> Kernel:
+    """y [rows, width] = x times what the position of each row makes of it."""
+    return Kernel(
+        name="position_scale",
+        header="rows.cuh",
+        call="position_scale",
+        signature="const float *x, const int *positions, float *y, float strength, int length, int rows, int width",
+        threads=256,
+        blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),
+    )
+
+
 def soft_cap() -> Kernel:
     """y = cap · tanh(x / cap), n elements."""
     return Kernel(
