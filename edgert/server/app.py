@@ -28,7 +28,7 @@ def create_app(
 ) -> FastAPI:
     """An ASGI application that serves a model, or a fleet of them, guarded as `Guard` says."""
     fleet = Fleet.of(models) if isinstance(models, LLM) else models
-    app = FastAPI(title="edgert", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="edgert", version=__version__, docs_url=None, redoc_url=None, lifespan=fleet.living)
     served: Served = Served()
     for router in (
         native_routes(fleet, served),

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -105,6 +106,15 @@ class Fleet:
     def preload(self, entry: Entry, open_model: OpenModel) -> LLM:
         """Load a model before the server runs, with an opener of its own."""
         return self._adopt(Loaded(entry), _opened(entry, open_model, self._room()))
+
+    @asynccontextmanager
+    async def living(self, _: object) -> AsyncIterator[None]:
+        """While the server runs; also for models that nobody ever asks for the time begins."""
+        for model in self._models.values():
+            self._start_timer(model)
+        yield
+        for model in self._models.values():
+            self._stop_timer(model)
 
     # What there is
 
@@ -232,7 +242,7 @@ class Fleet:
             error: EdgertError | None = None
             try:
                 if model.llm is None:
-                    self._adopt(model, await self._open_in_room(model.entry))
+                    self._adopt(model, await self._open_in_room(model))
             except EdgertError as problem:
                 error = problem
             except Exception as problem:
@@ -244,13 +254,13 @@ class Fleet:
             if not model.users:
                 self._start_timer(model)
 
-    async def _open_in_room(self, entry: Entry) -> LLM:
-        """A model in the room that there is, or that is made."""
+    async def _open_in_room(self, model: Loaded) -> LLM:
+        """A model in the room that there is, or that is made if anybody still waits for it."""
         while True:
             try:
-                return await run_in_threadpool(_opened, entry, self._open, self._room())
+                return await run_in_threadpool(_opened, model.entry, self._open, self._room())
             except MemoryBudgetError:
-                if not await self._make_room():
+                if not model.waiters or not await self._make_room():
                     raise
 
     def _room(self) -> int | None:

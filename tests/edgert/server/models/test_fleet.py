@@ -205,6 +205,36 @@ def test_idle_models_leave_in_time(models: Models) -> None:
     run(work())
 
 
+def test_what_nobody_ever_asks_for_leaves_too(models: Models) -> None:
+    fleet = models.fleet(keep=0.02)
+    fleet.preload(models.catalogue.fixed[0], models)
+
+    async def work() -> None:
+        async with fleet.living(None):
+            await until(lambda: not models.open)
+
+    run(work())
+
+
+def test_no_room_is_made_for_nobody(models: Models) -> None:
+    async def work() -> None:
+        fleet = models.fleet(1)
+        fleet.give_back(await fleet.take("a"))
+        busy = await fleet.take("a")
+        first = asyncio.create_task(fleet.take("b"))
+        await until(lambda: busy.leaving)
+        second = asyncio.create_task(fleet.take("c"))
+        await until(lambda: fleet.states()[-1].waiters)
+        second.cancel()
+        fleet.give_back(busy)
+        fleet.give_back(await first)
+        await until(lambda: fleet.states()[-1].coming is None)
+        assert models.open == {"b"}
+        assert models.opened == ["a", "b"]
+
+    run(work())
+
+
 def test_what_was_opened_elsewhere_stays(models: Models) -> None:
     llm = models(Entry("a", Path("a")), None)
     llm.name, llm.path, llm.adapters = "a", Path("a"), ()
