@@ -89,6 +89,7 @@ class LLM:
         draft: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
+        self.queue_limit = queue_limit
         self.seed = SamplingParams(seed=seed, timeout=timeout, overflow=overflow).seed  # checked
         check_speculate(speculate, draft)
         self.path = resolve_model(model, progress=progress)

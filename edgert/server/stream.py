@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from edgert_models.errors import EdgertError
+from edgert_models.errors import EdgertError, RequestError
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
@@ -71,8 +71,11 @@ async def start(
     llm: LLM, prompt: str | Sequence[int] | ChatPrompt, params: SamplingParams, count: int
 ) -> list[AsyncStream]:
     """So many answers to one prompt, which is computed once. The first is that of `params`; where there is a seed, each
-    has that of the one before plus one. None is left running if one cannot begin.
+    has that of the one before plus one. None is left running if one cannot begin; RequestError where so many never can.
     """
+    if llm.queue_limit is not None and count > (most := llm.queue_limit + llm.limits.sequences):
+        reason = f"n: {count} answers at once are more than the {most} that may run and wait here"
+        raise RequestError(reason, parameter="n")
     seed = llm.seed if params.seed is None else params.seed
     # In a thread: of megabytes it takes a while, in which streams would stand still.
     tokens = await run_in_threadpool(llm.tokenize, prompt) if isinstance(prompt, str) else prompt

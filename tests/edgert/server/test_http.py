@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from edgert_models.errors import QueueFullError
+from edgert_models.errors import QueueFullError, RequestError
 
 if TYPE_CHECKING:
     from tests.edgert.server.conftest import Served
@@ -202,20 +202,34 @@ def test_a_client_that_leaves_frees_everything(served: Served, stream: bool, cho
 
 def test_choices_that_do_not_fit_the_queue_leave_nothing(tiny_path: Path) -> None:
     from edgert import LLM, SamplingParams
+    from edgert.answer import AsyncStream
     from edgert.server.stream import start
 
     with LLM(tiny_path, backend="reference", context=128, sequences=1, queue_limit=2) as llm:
 
         async def ask() -> None:
+            params = SamplingParams(max_tokens=100, ignore_eos=True)
+            held: list[AsyncStream] = []
+
+            async def fill() -> None:
+                for _ in range(2):
+                    held.extend(await start(llm, "hello", params, 3))
+
             with pytest.raises(QueueFullError, match="2 requests are waiting already"):
-                await start(llm, "hello", SamplingParams(max_tokens=100, ignore_eos=True), 8)
+                await fill()
+            for stream in held:
+                await stream.aclose()
+            with pytest.raises(
+                RequestError, match="n: 4 answers at once are more than the 3 that may run and wait here"
+            ):
+                await start(llm, "hello", params, 4)
 
         asyncio.run(ask())
         deadline = time.monotonic() + 10
         while (left := llm.statistics()).running + left.waiting and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (left.running, left.waiting) == (0, 0)
-        assert left.generated_tokens < 100
+        assert left.generated_tokens < 300
 
 
 def test_foreign_host_is_refused(served: Served) -> None:
