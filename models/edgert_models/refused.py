@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 _LATENT = "latent attention (MLA)"
 _INDEXER = "attention to positions that an indexer chooses"
-_SIGMOID = "experts chosen by sigmoids and a bias"
-_SHARED = "a shared expert without a gate"
 _DELTA = "a gated delta net, whose state is no cache"
 _MAMBA = "Mamba layers, whose state is no cache"
 _CONVOLUTIONS = "short convolutions, whose state is no cache"
@@ -20,7 +18,7 @@ _HYPER = "hyper-connections, which keep several values for each row"
 NEEDS: Mapping[str, str] = {
     "AXK2ForCausalLM": f"{_LATENT}, {_INDEXER}, and norms with a gate",
     "BailingHybridForCausalLM": f"{_LATENT}, and {_DELTA}",
-    "BeamForCausalLM": f"{_SIGMOID}, queries scaled by a power of the position, and attention whose result has a gate",
+    "BeamForCausalLM": "queries scaled by a power of the position, and sums that are scaled by depth",
     "DbrxForCausalLM": "layer norms, and clipped queries, keys and values",
     "DeepseekV32ForCausalLM": f"{_LATENT}, and {_INDEXER}",
     "DeepseekV4ForCausalLM": f"compressed keys and values, {_INDEXER}, and {_HYPER}",
@@ -36,12 +34,12 @@ NEEDS: Mapping[str, str] = {
     "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
     "JetMoeForCausalLM": "experts of attention",
     "KimiLinearForCausalLM": f"{_LATENT}, and {_DELTA}",
-    "LagunaForCausalLM": f"{_SIGMOID}, {_SHARED}, numbers of heads that differ by layer, and softplus gates",
+    "LagunaForCausalLM": "numbers of heads that differ by layer, and softplus gates of heads",
     "LaraMiniForCausalLM": _DELTA,
     "Llama4ForCausalLM": "attention within chunks, and experts whose inputs are scaled",
     "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
-    "MiniMaxM3VLForCausalLM": f"{_SIGMOID}, and {_INDEXER}",
+    "MiniMaxM3VLForCausalLM": _INDEXER,
     "NemotronHForCausalLM": f"{_MAMBA}, and experts without gates",
     "Qwen4ExpForCausalLM": f"{_INDEXER}, embeddings of n-grams, and {_DELTA}",
     "ZayaForCausalLM": "keys and values that are convolved, and a router of its own kind",

@@ -44,6 +44,7 @@ def config(c: Config) -> ModelSpec:
         )
     if not all(c.get("moe_layer_layout") or [1]):
         raise UnsupportedError("config.json: moe_layer_layout with dense layers is not supported")
+    c.refuse_unless("moe_enable_early_router", (True,), default=True)
     c.refuse_unless("moe_enable_secondary_experts", (False,), default=False)
     window: dict[str, Any] = {"window": c.integer("sliding_window_size")} if any(windowed) else {}
     scoring = "softmax" if c.boolean("moe_primary_router_apply_softmax") else "sigmoid"

@@ -13,6 +13,7 @@ import pytest
 from edgert_models.errors import BackendError, MemoryBudgetError, RequestError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.registry import build_plan
+from edgert_models.router import Router
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Batch
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
@@ -182,6 +183,21 @@ def test_too_many_rows_are_refused() -> None:
 def test_blocks_that_do_not_exist_are_not_copied(session: CpuSession) -> None:
     with pytest.raises(RequestError, match="the cache has blocks 0 to 63"):
         session.copy_blocks([(0, 1), (1, 64)])
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_gate_inp.weight", "blk.1.exp_probs_b.bias"])
+def test_so_are_sigmoids_and_biases_without_numbers(name: str) -> None:
+    plan = build_plan(tiny_spec(router=Router(scoring="sigmoid", epsilon=1e-20, bias=True)))
+    weights = random_weights(plan, 1)
+    tensors = {key: (s.type, s.shape, weights.read(key)) for key, s in weights.weights.items()}
+    stored, shape, data = tensors[name]
+    poisoned = data.copy().view(np.float32)
+    poisoned[..., 5] = np.nan
+    tensors[name] = (stored, shape, poisoned.view(np.uint8))
+    damaged = CpuBackend().load(plan, MemoryWeights(tensors), limits())
+    with pytest.raises(BackendError, match=r"the router before blk\.1\.ffn_gate_exps\.weight gave NaN"):
+        damaged.step(one())
+    damaged.close()
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
