@@ -106,7 +106,8 @@ def test_keep_alive(client: httpx.Client) -> None:
         return found
 
     assert chat("one", keep_alive="10m")["done_reason"] == "load"
-    (model,) = client.get("/api/ps").json()["models"]
+    while "expires_at" not in (model := client.get("/api/ps").json()["models"][0]):
+        pass  # the answer is sent before the model is given back
     assert model["expires_at"].endswith("Z")
     assert chat("one", keep_alive=-1)["done_reason"] == "load"
     assert "expires_at" not in client.get("/api/ps").json()["models"][0]
@@ -117,9 +118,8 @@ def test_keep_alive(client: httpx.Client) -> None:
         "done": True,
         "done_reason": "unload",
     }
-    assert (
-        chat("sub/two", prompt="hello", raw=True, options={"num_predict": 2}, keep_alive=0)["done_reason"] == "length"
-    )
+    options = {"num_predict": 2, "temperature": 0}
+    assert chat("sub/two", prompt="hello", raw=True, options=options, keep_alive=0)["done_reason"] == "length"
     gone = client.post("/api/chat", json={"model": "one", "keep_alive": "0s"}).json()
     assert gone["message"] == {"role": "assistant", "content": ""}
     while loaded(client):
