@@ -13,6 +13,7 @@ from edgert.engine.speculation.base import Proposer
 _log = logging.getLogger("edgert.engine")
 _MOST = 8
 _WEIGHT = 0.2  # of what was measured last in a running mean
+_QUICK = 0.3  # of a guess that was right or wrong, so that a few wrong ones at the beginning of an answer are the last
 _KNOWN = 4  # plain steps of as many requests, before the first that is not
 _TRY = 64  # steps after which what did not pay is tried again, and a plain step measured
 
@@ -35,7 +36,7 @@ class Mean:
 class _Record:
     """How guesses for one request have fared: the share of them that was right, and steps without any."""
 
-    right: float = 0.7
+    right: float = 0.5
     without: int = 0
 
 
@@ -88,7 +89,7 @@ class Speculation:
         """Of the guesses for a request so many were right; those after the first wrong one do not count."""
         record = self._records.setdefault(request, _Record())
         judged = min(guessed, right + 1)
-        record.right += (1.0 - (1.0 - _WEIGHT) ** judged) * (right / judged - record.right)
+        record.right += (1.0 - (1.0 - _QUICK) ** judged) * (right / judged - record.right)
 
     def forget(self, request: Request) -> None:
         """The request has ended."""

@@ -54,7 +54,8 @@ def test_mirostat_1_keeps_k(logits: np.ndarray, mu: float) -> None:
         assert found == (1 if len(top) == 1 else logits.size)
         return
     s = sum(x * y for x, y in zip(t, b, strict=True)) / sum(x * x for x in t)
-    k = ((s - 1) * 2**mu / (1 - VOCABULARY ** -(s - 1))) ** (1 / s) if 1 / s * mu < 900 else math.inf
+    log_k = math.log((s - 1) * 2**mu / (1 - VOCABULARY ** -(s - 1))) / s
+    k = math.exp(log_k) if log_k < 700 else math.inf
     wanted = min(max(1, int(min(k, 1e9))), logits.size)
     assert abs(found - wanted) <= (k % 1 < 1e-6 or k % 1 > 1 - 1e-6)
     assert len(pick.cut(candidates(logits)).ids) == found
