@@ -138,11 +138,15 @@ class Graph:
         self._weight(weight, (self.spec.vocabulary, self.spec.width), Role.EMBEDDING)
         return self._add(ops.Embed, self.spec.width, weight=weight)
 
-    def rms_norm(self, x: Value, weight: str, *, groups: int = 1, rest: int = 0, eps: float | None = None) -> Value:
-        """See `ops.RmsNorm`; eps is the model's unless it is given."""
-        self._weight(weight, (x.width // groups - rest,), Role.VECTOR)
+    def rms_norm(
+        self, x: Value, weight: str, *, groups: int = 1, rest: int = 0, eps: float | None = None, own: bool = False
+    ) -> Value:
+        """See `ops.RmsNorm`; eps is the model's unless it is given. One group needs no weight of its own."""
+        own = own and groups > 1
+        size = x.width // groups - rest
+        self._weight(weight, (groups, size) if own else (size,), Role.VECTOR)
         eps = self.spec.norm_eps if eps is None else eps
-        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=eps, groups=groups, rest=rest)
+        return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=eps, groups=groups, rest=rest, own=own)
 
     def layer_norm(self, x: Value, name: str, *, bias: bool = False) -> Value:
         """`name`.weight and, with `bias`, `name`.bias; see `ops.LayerNorm`. eps is the model's."""
@@ -303,17 +307,21 @@ class Graph:
             groups=b.width // r.state,
             state_size=r.state,
             decays=decays,
+            least=r.least,
         )
 
-    def moe(self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False) -> Value:
+    def moe(
+        self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False, gated: bool = True
+    ) -> Value:
         """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router.
-        The activation is the model's or `kind`.
+        The activation is the model's or `kind`. Experts that are not `gated` have ups in place of gates.
         """
         s = self.spec
         selection_bias = f"{prefix}.{s.selection_bias}" if s.router.bias else None
         if selection_bias:
             self._weight(selection_bias, (s.experts,), Role.VECTOR)
-        gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))
+        first = "gate" if gated else "up"
+        gate, up, down = (f"{prefix}.ffn_{part}_exps.weight" for part in (first, "up", "down"))
         biases: dict[str, Any] = {
             f"{part}_bias": f"{prefix}.ffn_{part}_exps.bias" for part in ("gate", "up", "down") if bias
         }

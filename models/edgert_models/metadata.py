@@ -27,6 +27,8 @@ _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 _SHORT_CONV = "shortconv.l_cache"
 _PERIOD = "full_attention_interval"
 _POSITIONS = "rope.scaling.finetuned"
+_LEAST = "ssm.time_step_min"  # ours: llama.cpp knows no limit of time steps
+_BOTH_EPSILONS = ("nemotron_h", "nemotron_h_moe")  # what llama.cpp wants
 _RECURRENT = "attention.recurrent_layers"
 _SSM = {
     "kernel": "conv_kernel",
@@ -78,13 +80,16 @@ def spec_from_metadata(
     if "token_embd.weight" not in shapes:
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
-    feed_forward = metadata.integer(f"{name}.feed_forward_length", 0)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
     windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
     kv_heads, window_kv_heads = _kv_heads(metadata, name, heads, layers, nextn, windowed)
-    recurrence = _recurrence(metadata, name, kv_heads)
+    widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
+    each = [int(wide) for wide in widths][:layers]
+    feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
+    recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
     layer_norm = architecture.layer_norm and not rms_norm
+    only_layer = name in _BOTH_EPSILONS and f"{name}.{_eps(False)}" not in metadata
     rope = _rope(architecture, metadata, head_size, shapes)
     latent = _latent(metadata, name, head_size, value_size)
     if latent:
@@ -102,7 +107,7 @@ def spec_from_metadata(
         head_size=head_size,
         value_length=0 if value_size == head_size else value_size,
         rope=rope,
-        norm_eps=metadata.number(f"{name}.{_eps(layer_norm and name not in _RMS_EPSILON)}"),
+        norm_eps=metadata.number(f"{name}.{_eps((layer_norm and name not in _RMS_EPSILON) or only_layer)}"),
         feed_forward=feed_forward,
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
@@ -132,6 +137,13 @@ def spec_from_metadata(
         positions=recurrence is None or metadata.boolean(f"{name}.{_POSITIONS}", architecture.positions),
     )
     return architecture.settle(spec)
+
+
+def _epsilons(spec: ModelSpec) -> set[bool]:
+    """Of which kinds of norms a file has the epsilon: layer norms, others."""
+    if spec.architecture in _BOTH_EPSILONS:
+        return {True, False}
+    return {spec.layer_norm, spec.layer_norm and spec.architecture not in _RMS_EPSILON}
 
 
 def _eps(layer_norm: bool) -> str:
@@ -257,7 +269,8 @@ def _latent(metadata: Metadata, name: str, key_length: int, value_length: int) -
     )
 
 
-def _recurrence(metadata: Metadata, name: str, kv_heads: list[int]) -> Recurrence | None:
+def _recurrence(metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple[bool, ...]) -> Recurrence | None:
+    """`feeds` says which layers have a feed-forward network, if some have none: they have nothing else then."""
     attends = tuple(not count for count in kv_heads)
     if f"{name}.{_SHORT_CONV}" in metadata:
         return Recurrence(layers=attends, kernel=metadata.integer(f"{name}.{_SHORT_CONV}"))
@@ -267,9 +280,19 @@ def _recurrence(metadata: Metadata, name: str, kv_heads: list[int]) -> Recurrenc
     if period:
         attends = tuple((i + 1) % period != 0 for i in range(len(kv_heads)))
     flags = metadata.booleans(f"{name}.{_RECURRENT}", list(attends), count=len(attends))
-    sizes = {field: metadata.integer(f"{name}.ssm.{key}") for field, key in _SSM.items() if field != "groups"}
-    sizes["groups"] = metadata.integer(f"{name}.ssm.{_SSM['groups']}", 1)
-    return Recurrence(layers=tuple(flags), period=period, **sizes)
+    if feeds and any(feeds):
+        flags = [flag and not feed for flag, feed in zip(flags, feeds, strict=True)]
+    return Recurrence(
+        layers=tuple(flags),
+        period=period,
+        kernel=metadata.integer(f"{name}.ssm.conv_kernel"),
+        inner=metadata.integer(f"{name}.ssm.inner_size"),
+        state=metadata.integer(f"{name}.ssm.state_size"),
+        heads=metadata.integer(f"{name}.ssm.time_step_rank"),
+        groups=metadata.integer(f"{name}.ssm.group_count", 1),
+        least=metadata.number(f"{name}.{_LEAST}", 0.0),
+        feeds=feeds if any(feeds) else (),
+    )
 
 
 def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Value]:
@@ -277,7 +300,14 @@ def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Va
     if recurrence.period:
         entries = {_PERIOD: recurrence.period, _RECURRENT: list(recurrence.layers)}
     else:
-        entries["attention.head_count_kv"] = [0 if recurs else spec.kv_heads for recurs in recurrence.layers]
+        feeds = recurrence.feeds or (False,) * spec.layers
+        layers = [recurs or feed for recurs, feed in zip(recurrence.layers, feeds, strict=True)]
+        entries["attention.head_count_kv"] = [0 if other else spec.kv_heads for other in layers]
+    if recurrence.feeds:
+        width = spec.expert_feed_forward if spec.experts else spec.feed_forward
+        entries["feed_forward_length"] = [width if feed else 0 for feed in recurrence.feeds]
+    if recurrence.least:
+        entries[_LEAST] = recurrence.least
     if not spec.positions:
         entries[_POSITIONS] = False
     if not recurrence.inner:
@@ -346,7 +376,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         "attention.head_count_kv": spec.kv_heads,
         "attention.key_length": spec.head_size,
         "attention.value_length": spec.value_size,
-        **{_eps(kind): spec.norm_eps for kind in {spec.layer_norm, spec.layer_norm and name not in _RMS_EPSILON}},
+        **{_eps(kind): spec.norm_eps for kind in _epsilons(spec)},
         "rope.dimension_count": rope.dims,
         "rope.freq_base": rope.base,
     }

@@ -46,7 +46,8 @@ class RmsNorm(Op):
     """Each of `groups` equal parts of a row, without its last `rest` elements, is a g: out = g / sqrt(mean(g²) + eps) ·
     weight. The rest stays.
 
-    weight [width / groups - rest] serves every group (queries normalised head by head have one group a head).
+    weight [width / groups - rest] serves every group (queries normalised head by head have one group a head), or is
+    [groups, width / groups - rest] where each has its `own`.
     """
 
     x: Value
@@ -54,6 +55,7 @@ class RmsNorm(Op):
     eps: float
     groups: int = 1
     rest: int = 0
+    own: bool = False
 
     @property
     def size(self) -> int:
@@ -164,7 +166,7 @@ class GatedActivation(Op):
     "gelu": z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))) · y, GELU as its authors approximate it;
     "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it;
     "sigmoid": 1 / (1 + exp(−z)) · y, where a gate of width 1 holds for its whole row;
-    "relu": max(z, 0) · y;
+    "relu": max(z, 0) · y, which is the square of ReLU where both are one value;
     "bilinear": z · y.
     """
 
@@ -283,7 +285,7 @@ class Scan(Op):
     """A selective state space (Mamba, Mamba 2), with a state, which is no value: S [size, state_size] for each of
     `heads`, zeros before position 0. At each position, in their order, with Δ = log(1 + exp(t + d)),
 
-    S[i, n] ← exp(Δ A[n]) S[i, n] + Δ x[i] b[n];  out[i] = Σ_n S[i, n] c[n] + D x[i].
+    S[i, n] ← exp(Δ A[n]) S[i, n] + Δ x[i] b[n];  out[i] = Σ_n S[i, n] c[n] + D x[i]. Δ is at least `least`.
     x [rows, heads · size]; t [rows, heads]; b and c [rows, groups · state_size], of which head h reads group
     h · groups / heads. `decay` names A [heads, state_size] or [heads, 1], which is negative, `bias` d [heads], `skip`
     D [heads, 1] or [heads]. State number `state` of the plan is S. Source: transformers' `modeling_mamba2`.
@@ -301,6 +303,7 @@ class Scan(Op):
     groups: int
     state_size: int
     decays: int = 1
+    least: float = 0.0
 
     @property
     def size(self) -> int:

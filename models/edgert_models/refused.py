@@ -40,7 +40,6 @@ NEEDS: Mapping[str, str] = {
     "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
     "MiniMaxM3VLForCausalLM": _INDEXER,
-    "NemotronHForCausalLM": f"{_MAMBA}, and experts without gates",
     "Qwen4ExpForCausalLM": f"{_INDEXER}, embeddings of n-grams, and {_DELTA}",
     "ZayaForCausalLM": "keys and values that are convolved, and a router of its own kind",
 }

@@ -47,6 +47,8 @@ from edgert_models.architectures import (
     minimax_m2,
     mistral4,
     mixtral,
+    nemotron_h,
+    nemotron_h_moe,
     olmo2,
     olmoe,
     phi3,
@@ -128,6 +130,8 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         kolibri1,
         mimo2,
         smallthinker,
+        nemotron_h,
+        nemotron_h_moe,
     )
 )
 _BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}

@@ -21,7 +21,9 @@ class Recurrence:
     of these; `period`: every so-manieth is not, or 0 for no such rule. `kernel` rows go through the convolution.
 
     What is more than a convolution has `heads`, `inner` elements together, each with `state` numbers for each element,
-    and `groups` of heads that share keys: time_step_rank, inner_size, state_size and group_count in GGUF.
+    and `groups` of heads that share keys: time_step_rank, inner_size, state_size and group_count in GGUF. Time steps
+    are at least `least`. `feeds` says of every layer whether it is nothing but a feed-forward network (empty: every
+    layer has one beside the rest).
     """
 
     layers: tuple[bool, ...]
@@ -31,6 +33,8 @@ class Recurrence:
     state: int = 0
     heads: int = 0
     groups: int = 0
+    least: float = 0.0
+    feeds: tuple[bool, ...] = ()
 
     def fault(self) -> str:
         """What makes no sense, an empty text if nothing does."""
@@ -170,6 +174,8 @@ class ModelSpec:
         if self.recurrence:
             count, fault = len(self.recurrence.layers), self.recurrence.fault()
             self._require(count == self.layers, f"{count} layers with or without a state")
+            feeds = len(self.recurrence.feeds)
+            self._require(feeds in (0, count), f"{feeds} layers that feed forward or not")
             self._require(not fault, fault)
         if self.latent:
             for key, value in vars(self.latent).items():

@@ -226,6 +226,14 @@ def mamba(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **sizes, "mamba_expand": 2, "num_hidden_layers": 3, "tie_word_embeddings": False, **changes}
 
 
+def nemotron(*kinds: str, **changes: Any) -> dict[str, Any]:
+    """Layers that are each one thing."""
+    sizes = {"mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 16, "n_groups": 2, "head_dim": 16}
+    own = {"layers_block_type": list(kinds), "intermediate_size": 96, "moe_shared_expert_intermediate_size": 48}
+    base = {key: value for key, value in SMALL.items() if key != "num_hidden_layers"}
+    return {**base, **sizes, **own, "num_experts_per_tok": 2, "routed_scaling_factor": 1.5, **changes}
+
+
 # Yarn interpolates between the first and the last pair, whether they are rounded to whole ones or not.
 ALL_PAIRS = {"rope_theta": 4.0, "original_max_position_embeddings": 128}
 SOME_PAIRS = {"original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5}
@@ -242,6 +250,7 @@ OLMO3 = {
     },
 }
 LFM2_GAINS = {"w2": 0.3, "out_proj": 0.2, "embedding_norm": 1.0}
+NEMOTRON_GAINS = {"embeddings": 8.0, "out_proj": 0.1, "o_proj": 0.1, "mixer.gate": 1.5, "down_proj": 0.15}
 MAMBA_GAINS = {"out_proj": 0.2, "output_linear": 0.3}
 DELTA_GAINS = {"out_proj": 0.2, "in_proj_a": 1.5, "in_proj_ba": 1.5}
 NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
@@ -332,6 +341,12 @@ GOLDENS = {
             "use_mamba_kernels": False,
         },
         gains={"out_proj": 0.1, "o_proj": 0.1, "down_proj": 0.15, "feed_forward.router": 1.5},
+    ),
+    "nemotron-h": Golden("NemotronH", nemotron("linear_attention", "mlp", "full_attention"), gains=NEMOTRON_GAINS),
+    "nemotron-h-moe": Golden(
+        "NemotronH",
+        nemotron("linear_attention", "full_attention", "moe", n_routed_experts=6, moe_intermediate_size=32),
+        gains=NEMOTRON_GAINS,
     ),
     "lfm2moe": Golden(
         "Lfm2Moe",
@@ -781,7 +796,14 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
             distance = (own - logits) / torch.maximum(logits.abs(), own) - 2 * module.router_jitter_noise
             gaps.append(4 * float(distance.abs().min()))  # from the edge of a sparse mixer's band
 
-    routers = ("mlp.gate", "mlp.router", "block_sparse_moe.router", "feed_forward.gate", "feed_forward.router")
+    routers = (
+        "mlp.gate",
+        "mlp.router",
+        "block_sparse_moe.router",
+        "feed_forward.gate",
+        "feed_forward.router",
+        "mixer.gate",
+    )
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]
     model(tokens, use_cache=False)
     for hook in hooks:

@@ -26,6 +26,7 @@ SIZES = {
     "rms_norm_eps": 1e-6,
 }
 EXPERTS = {"num_experts_per_tok": 2}
+NEMOTRON = {"mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2}
 MAMBA = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 1}
 DELTA = {
     **SIZES,
@@ -93,6 +94,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 5,
         "attn_layer_offset": 2,
         "attn_layer_period": 4,
+    },
+    "nemotron_h": {"architectures": ["NemotronHForCausalLM"], **SIZES, **NEMOTRON, "hybrid_override_pattern": "M-*"},
+    "nemotron_h_moe": {
+        "architectures": ["NemotronHForCausalLM"],
+        **SIZES,
+        **NEMOTRON,
+        **EXPERTS,
+        "n_routed_experts": 4,
+        "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 48,
+        "layers_block_type": ["mamba", "moe", "attention"],
     },
     "qwen3next": {"architectures": ["Qwen3NextForCausalLM"], **DELTA, **DELTA_EXPERTS},
     "qwen3.5": {
@@ -969,6 +981,11 @@ def test_rope_layouts() -> None:
         ("granite-all-attention", {"position_embedding_type": None}, "position_embedding_type=None is not supported"),
         ("jamba", {"mamba_conv_bias": False}, "mamba_conv_bias=False is not supported; supported: True"),
         ("jamba", {"mamba_dt_rank": 7}, "7 heads in 1 groups, together of 128, with states of 16 each"),
+        ("nemotron_h", {"mlp_hidden_act": "silu"}, "mlp_hidden_act='silu' is not supported; supported: 'relu2'"),
+        ("nemotron_h", {"hybrid_override_pattern": "M-E"}, "layers of both kinds, moe and mlp, are not supported"),
+        ("nemotron_h", {"hybrid_override_pattern": "M?*"}, "must say mamba, attention, mlp or moe, not M\\?\\*"),
+        ("nemotron_h", {"hybrid_override_pattern": None}, "layers_block_type or hybrid_override_pattern is missing"),
+        ("nemotron_h_moe", {"moe_latent_size": 16}, "moe_latent_size=16 is not supported"),
         ("qwen3next", {"layer_types": ["mamba"] * 5}, "layer_types must say linear_attention or full_attention"),
         ("qwen3next", {"linear_num_key_heads": 4}, "6 heads in 4 groups, together of 96, with states of 8 each"),
         ("qwen3next", {"linear_key_head_dim": 0}, "6 heads in 2 groups, together of 96, with states of 0 each"),

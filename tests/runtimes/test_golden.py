@@ -51,6 +51,8 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "gemma2",
         "gemma3",
         "mellum",
+        "nemotron-h",
+        "nemotron-h-moe",
         "gpt-oss",
         "granitehybrid",
         "hunyuan-dense",

@@ -62,6 +62,14 @@ def _rms_norm() -> Iterator[Case]:
 
     shapes = ((64, 1), (64, 4), (20, 1), (96, 3), (1040, 1), (96, 1, 32), (60, 2, 10))
     yield from (case(rows, *shape) for shape, rows in product(shapes, ROWS))
+    for rows in (1, 33):
+        yield Case(
+            op="rms_norm",
+            name=f"{rows} rows, four groups with weights of their own",
+            wire=lambda g, x: g.rms_norm(x, "norm.weight", groups=4, own=True),
+            steps=[one_sequence(rows)],
+            spec={"width": 68},
+        )
 
 
 def _layer_norm() -> Iterator[Case]:

@@ -51,7 +51,7 @@ def experts_plan(plan: Plan) -> tuple[Plan, dict[int, int]]:
 def weights_of(op: ops.Moe) -> list[str]:
     """The names of its matrices and biases."""
     names = (op.gate, op.up, op.down, op.gate_bias, op.up_bias, op.down_bias)
-    return [name for name in names if name is not None]
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 class ExpertLowering(Lowering):

@@ -73,7 +73,7 @@ class Lowering(Values):
                     self._embed(op)
                 case ops.RmsNorm():
                     norm: dict[int, Field] = {rows.GROUPS: op.groups, rows.REST: op.rest, rows.EPS: float(op.eps)}
-                    norm[rows.WEIGHT] = Place("weight", name=op.weight)
+                    norm |= {rows.WEIGHT: Place("weight", name=op.weight), rows.OWN: op.size if op.own else 0}
                     self._rows(rows.rms_norm, op, [op.x], norm)
                 case ops.LayerNorm():
                     norm = {rows.EPS: float(op.eps), rows.WEIGHT: _vector(op.weight), rows.BIAS: _vector(op.bias)}
@@ -536,6 +536,7 @@ class Lowering(Values):
             recurrent.SKIP: _vector(op.skip),
             recurrent.GROUPS: op.groups,
             recurrent.DECAYS: op.decays,
+            recurrent.LEAST: float(op.least),
             recurrent.NUMBERS: op.state_size,
         }
         self._recur(recurrent.scan, op, op.heads, 20 + op.size * op.state_size // 4, own)

@@ -115,7 +115,7 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
             rows = s.count(picked)
             common = {"x": m.workspace + x, "weight": m.weights[op.weight], "y": m.workspace + y, "eps": op.eps}
             if grouped:
-                sizes = {"width": op.size, "rest": op.rest}
+                sizes = {"width": op.size, "rest": op.rest, "own": op.groups if op.own else 1}
                 return [Launch(catalogue.rms_norm_groups(), **common, groups=rows * op.groups, **sizes)]
             written = codes_at(codes, m)
             return [Launch(catalogue.rms_norm(), **common, **written, add=0, sum=0, rows=rows, width=width)]

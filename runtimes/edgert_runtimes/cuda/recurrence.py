@@ -101,7 +101,7 @@ class RecurrentLowering(Lowering):
                 "state": m.states + state,
                 "y": w + y,
             }
-            return [Launch(catalogue.scan(op.state_size), **arguments, **sizes, count=s.runs)]
+            return [Launch(catalogue.scan(op.state_size), **arguments, **sizes, count=s.runs, least=op.least)]
 
         self.emit(op, launches)
 

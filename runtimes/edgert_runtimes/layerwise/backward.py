@@ -84,7 +84,7 @@ def _rms_norm(op: ops.RmsNorm, weights: Floats, sink: Sink, given: Floats_, x: F
     out = given.reshape(len(x), op.groups, -1).copy()
     grouped = out[:, :, : op.size]
     if sink.wants(op.weight):
-        sink.take(op.weight, np.einsum("rgn,rgn->n", grouped, normal))
+        sink.take(op.weight, np.einsum("rgn,rgn->gn" if op.own else "rgn,rgn->n", grouped, normal))
     inner = grouped * weights.whole(op.weight)
     shared = np.einsum("rgn,rgn->rg", inner, normal)[..., None] / normal.shape[-1]
     out[:, :, : op.size] = scale * (inner - normal * shared)

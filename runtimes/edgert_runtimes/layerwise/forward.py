@@ -172,7 +172,7 @@ def scan(op: ops.Scan, text: Sequences, weights: Floats, x: Floats_, t: Floats_,
     """Position by position, all sequences together."""
     heads = x.reshape(len(x), op.heads, -1)
     b, c = (np.repeat(each.reshape(len(x), op.groups, -1), op.heads // op.groups, axis=1) for each in (b, c))
-    span = np.logaddexp(x.dtype.type(0), t + weights.whole(op.bias))
+    span = np.maximum(np.logaddexp(x.dtype.type(0), t + weights.whole(op.bias)), x.dtype.type(op.least))
     decay = np.exp(span[..., None] * weights.whole(op.decay).reshape(op.heads, -1))
     out = heads * weights.whole(op.skip).reshape(-1, 1)
     state = np.zeros((len(text.bounds) - 1, op.heads, op.size, op.state_size), x.dtype)

@@ -105,7 +105,7 @@ def rms_norm(op: ops.RmsNorm, weights: Weights, x: Float64) -> Float64:
     out = x.reshape(len(x), op.groups, x.shape[1] // op.groups).copy()
     parts = out[:, :, : op.size]
     scale = 1.0 / np.sqrt((parts**2).mean(axis=-1, keepdims=True) + op.eps)
-    out[:, :, : op.size] = parts * scale * weights.vector(op.weight)
+    out[:, :, : op.size] = parts * scale * weights.rows(op.weight).reshape(-1, op.size)
     return out.reshape(x.shape)
 
 

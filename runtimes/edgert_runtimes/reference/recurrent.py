@@ -71,7 +71,7 @@ def scan(
     """Results of the rows x of one sequence, and the state after them."""
     heads = x.reshape(len(x), op.heads, -1)
     b, c = (np.repeat(each.reshape(len(x), op.groups, -1), op.heads // op.groups, axis=1) for each in (b, c))
-    span = np.logaddexp(0.0, t + weights.vector(op.bias))
+    span = np.maximum(np.logaddexp(0.0, t + weights.vector(op.bias)), op.least)
     decay = np.exp(span[..., None] * weights.vector(op.decay).reshape(op.heads, -1))
     out = heads * weights.vector(op.skip)[:, None]
     for row in range(len(x)):

@@ -10,7 +10,16 @@ from math import sqrt
 from typing import Any
 
 from edgert_quant.jit import device, kernel
-from edgert_quant.jit.primitives import copy_bytes, dot_f32, load_f32, load_i32, load_i64, store_f32, zero_bytes
+from edgert_quant.jit.primitives import (
+    copy_bytes,
+    dot_f32,
+    load_f32,
+    load_f64,
+    load_i32,
+    load_i64,
+    store_f32,
+    zero_bytes,
+)
 from numpy import float32, float64
 
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WEIGHT, WIDTH, X_STRIDE, X
@@ -169,6 +178,7 @@ C_STRIDE = OPERANDS + 23
 GROUPS = OPERANDS + 24
 DECAYS = OPERANDS + 25  # of a head: 1, or one for each of its numbers
 SKIP = OPERANDS + 26
+LEAST = OPERANDS + 27  # a float64
 NUMBERS = KEY_SIZE  # of each element
 
 
@@ -195,7 +205,7 @@ def scan(state: int, record: int, chunk: int, thread: int) -> None:
             b = load_i64(record, B) + 4 * (row * load_i64(record, B_STRIDE) + group * numbers)
             c = load_i64(record, C) + 4 * (row * load_i64(record, C_STRIDE) + group * numbers)
             t = load_f32(load_i64(record, T), row * load_i64(record, T_STRIDE) + head)
-            span = softplus(t + bias)
+            span = max(softplus(t + bias), load_f64(record, LEAST))
             for n in range(decays):
                 rate = load_f32(load_i64(record, DECAY), head * decays + n)
                 store_f32(shrink, n, exp(float32(rate * span)))

@@ -71,6 +71,7 @@ def embed(state: int, record: int, chunk: int, thread: int) -> None:
 GROUPS = OPERANDS + 8
 EPS = OPERANDS + 9  # a float64
 REST = OPERANDS + 10
+OWN = OPERANDS + 11  # weights from a group to the next: 0 where they serve all
 
 
 @kernel
@@ -85,8 +86,9 @@ def rms_norm(state: int, record: int, chunk: int, thread: int) -> None:
             x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + group * width)
             out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + group * width)
             scale = float32(1.0 / sqrt(float64(dot_f32(x, x, size)) / size + eps))
+            own = weight + 4 * group * load_i64(record, OWN)
             for i in range(size):
-                store_f32(out, i, load_f32(x, i) * scale * load_f32(weight, i))
+                store_f32(out, i, load_f32(x, i) * scale * load_f32(own, i))
             if out != x:
                 copy_bytes(out + 4 * size, x + 4 * size, 4 * rest)
 

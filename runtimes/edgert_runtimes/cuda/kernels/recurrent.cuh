@@ -76,7 +76,7 @@ __device__ __forceinline__ void delta_rule(const float *x, const float *a, const
 template <int PER_LANE>
 __device__ __forceinline__ void scan(const float *x, const float *t, const float *b, const float *c, const int4 *runs, const float *decay,
                                      const float *bias, const float *skip, float *state, float *y, int count, int heads, int size,
-                                     int groups, int numbers, int decays) {
+                                     int groups, int numbers, int decays, float least) {
     i64 warp = (i64)blockIdx.x * (blockDim.x / 32) + warp_id(), width = (i64)heads * size;
     if (warp >= count * width) return;
     int element = (int)(warp % width), head = element / size;
@@ -90,7 +90,7 @@ __device__ __forceinline__ void scan(const float *x, const float *t, const float
     }
     for (i64 row = run.x; row < run.x + run.y; row++) {
         float z = t[row * heads + head] + bias[head], value = x[row * width + element], sum = 0;
-        float span = fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z)));
+        float span = fmaxf(fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z))), least);
 #pragma unroll
         for (int k = 0; k < PER_LANE; k++) {
             int n = 32 * k + lane_id();

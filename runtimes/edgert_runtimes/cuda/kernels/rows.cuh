@@ -49,10 +49,12 @@ __device__ __forceinline__ void layer_norm(const float *x, const float *weight, 
     }
 }
 
-/* A warp to a group of `width` elements and a rest that stays; weight [width] serves all. y may be x. */
-__device__ __forceinline__ void rms_norm_groups(const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest) {
+/* A warp to a group of `width` elements and a rest that stays; weight [own, width] has one for each of `own` groups in turn. y may be x. */
+__device__ __forceinline__ void rms_norm_groups(const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest,
+                                                int own) {
     i64 group = element() / 32;
     if (group >= groups) return;
+    weight += group % own * width;
     x += group * (width + rest), y += group * (width + rest);
     float squares = 0;
     for (int i = lane_id(); i < width; i += 32) squares += x[i] * x[i];

@@ -20,9 +20,9 @@ from edgert_runtimes.memory import check_memory
 
 
 def tensors_of(op: ops.Moe) -> tuple[str, ...]:
-    """The names of a mixture's tensors."""
+    """The names of a mixture's tensors: of one without gates, whose gate is its up matrix, that name once."""
     names = (op.gate, op.up, op.down, op.gate_bias, op.up_bias, op.down_bias)
-    return tuple(name for name in names if name is not None)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def scan(op: ops.Scan, weights: Weights) -> Function:
             mx.repeat(each.reshape(sequences, count, op.groups, op.state_size).swapaxes(1, 2), repeats, axis=1)
             for each in (b, c)
         )
-        span = mx.logaddexp(t + bias, 0.0).swapaxes(1, 2)
+        span = mx.maximum(mx.logaddexp(t + bias, 0.0), op.least).swapaxes(1, 2)
         entering = x * span[..., None]
         if count > 1 and op.decays == 1:
             out, state = _scan_chunks(state, entering, decay * span, b, c)

@@ -26,6 +26,9 @@ def embed(op: ops.Embed, weights: Weights) -> Function:
 def rms_norm(op: ops.RmsNorm, weights: Weights) -> Function:
     """Root mean square normalisation, group by group."""
     weight, groups = weights.vectors[op.weight], op.groups
+    if op.own:
+        each = mx.array(np.asarray(weight).reshape(groups, -1))
+        return lambda step, x: (mx.fast.rms_norm(x.reshape(len(x), groups, -1), None, op.eps) * each).reshape(x.shape)
 
     def run(step: Step, x: mx.array) -> mx.array:
         if op.rest:

@@ -129,15 +129,17 @@ def test_parameters_and_arguments() -> None:
         ("groups", "i64"),
         ("width", "int"),
         ("rest", "int"),
+        ("own", "int"),
     )
-    packed = kernel.pack({"width": 64, "x": 1 << 40, "weight": 0, "y": 5, "eps": 0.5, "groups": 1 << 33, "rest": 0})
+    numbers = {"eps": 0.5, "groups": 1 << 33, "width": 64, "rest": 0, "own": 1}
+    packed = kernel.pack({"x": 1 << 40, "weight": 0, "y": 5, **numbers})
     assert [type(value) for value in packed] == [
         *[ctypes.c_void_p] * 3,
         ctypes.c_float,
         ctypes.c_int64,
-        *[ctypes.c_int32] * 2,
+        *[ctypes.c_int32] * 3,
     ]
-    assert [value.value for value in packed] == [1 << 40, None, 5, 0.5, 1 << 33, 64, 0]
+    assert [value.value for value in packed] == [1 << 40, None, 5, 0.5, 1 << 33, 64, 0, 1]
     with pytest.raises(TypeError, match=r"kernel rms_norm_groups: arguments \['eps', 'rows'\] are missing or unknown"):
         kernel.pack({"width": 64, "x": 1, "weight": 0, "y": 5, "rows": 1, "groups": 1})
 

@@ -65,7 +65,9 @@ def test_rms_norm_of_a_sum_in_blocks(host: HostKernels, keep: bool) -> None:
 def test_rms_norm_of_groups_in_place(host: HostKernels, groups: int, width: int) -> None:
     x, weight = random(3, groups * width), random(width)
     expected = norm(x, weight, groups)
-    host.launch(catalogue.rms_norm_groups(), x=x, weight=weight, y=x, eps=1e-5, groups=3 * groups, width=width, rest=0)
+    host.launch(
+        catalogue.rms_norm_groups(), x=x, weight=weight, y=x, eps=1e-5, groups=3 * groups, width=width, rest=0, own=1
+    )
     assert normalized_error(x, expected) < 1e-12
 
 

@@ -49,7 +49,7 @@ def scan(numbers: int) -> Kernel:
         call=f"scan<{most // 32}>",
         signature="const float *x, const float *t, const float *b, const float *c, const int4 *runs, "
         "const float *decay, const float *bias, const float *skip, float *state, float *y, int count, int heads, "
-        "int size, int groups, int numbers, int decays",
+        "int size, int groups, int numbers, int decays, float least",
         threads=128,
         blocks=lambda a: ceil_div(a["count"] * a["heads"] * a["size"], 4),
     )

@@ -47,12 +47,14 @@ def layer_norm() -> Kernel:
 
 
 def rms_norm_groups() -> Kernel:
-    """Each of `groups` (in all rows together) normalised by itself; weight [width] serves all, a rest stays."""
+    """Each of `groups` (in all rows together) normalised by itself; weight [own, width] has one for each of `own`
+    groups in turn, a rest stays.
+    """
     return Kernel(
         name="rms_norm_groups",
         header="rows.cuh",
         call="rms_norm_groups",
-        signature="const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest",
+        signature="const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest, int own",
         threads=256,
         blocks=lambda a: ceil_div(a["groups"], 8),
     )
