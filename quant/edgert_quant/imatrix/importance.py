@@ -77,15 +77,19 @@ class Importance:
 
         ConversionError names the first weight of a layer that is missing here, or has another shape: the matrix is of
         another model then. Output and embedding may be missing: they are seldom collected. So may routers, which are
-        not quantized.
+        not quantized, and layers for multi-token prediction, which are not run.
         """
         kept: dict[str, Sums] = {}
+        weights = list(weights)
+        not_run = tuple(weight.name.partition("nextn.")[0] for weight in weights if ".nextn." in weight.name)
         for weight in weights:
             if weight.role is Role.VECTOR:
                 continue
             found = self.sums.get(weight.name)
             if found is not None:
                 kept[weight.name] = self._shaped(weight, found)
+            elif weight.name.startswith(not_run):
+                continue
             elif (weight.role is Role.MATRIX or weight.role.stacked) and weight.name.startswith(LAYER):
                 raise ConversionError(f"{self.path}: has nothing about {weight.name}; is it of another model?")
         return replace(self, sums=kept)

@@ -10,12 +10,15 @@ import pytest
 from edgert_models.registry import spec_from_gguf
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert import convert
+from edgert_quant.convert.run import open_source
 from edgert_quant.gguf import GgufFile
+from edgert_quant.imatrix import write_imatrix
 from edgert_runtimes.registry import get_backend
 from typer.testing import CliRunner
 
 from edgert.cli.app import app
 from tests.quant.convert.checkpoints import load, save
+from tests.quant.imatrix.samples import importance_of
 from tests.support.golden import FOLDER, expected, logits_of, relative_error
 
 OWN = {"eh_proj": (64, 128), "enorm": (64,), "hnorm": (64,), "shared_head.norm": (64,)}
@@ -53,6 +56,15 @@ def test_they_are_kept_and_not_run(golden: str, architecture: str, matrix: str, 
     assert max(relative_error(found, logits)) <= 1e-4
     shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "q8_0.gguf")]).output
     assert "runs here: yes; its 1 layers for multi-token prediction are kept, not run" in shown
+
+
+def test_an_importance_matrix_need_not_know_them(checkpoint: Path, tmp_path: Path) -> None:
+    source = open_source(FOLDER / "glm4moe")
+    write_imatrix(tmp_path / "i.gguf", importance_of(source.weights.values()))
+    source.close()
+    convert(checkpoint, tmp_path / "q4_0.gguf", type="q4_0", imatrix=tmp_path / "i.gguf")
+    with GgufFile.open(tmp_path / "q4_0.gguf") as file:
+        assert file.tensors["blk.2.ffn_up_exps.weight"].type is BlockType.Q4_0
 
 
 def test_what_is_not_kept_is_said(tmp_path: Path) -> None:
