@@ -58,11 +58,12 @@ def test_they_are_kept_and_not_run(golden: str, architecture: str, matrix: str, 
     assert "runs here: yes; its 1 layers for multi-token prediction are kept, not run" in shown
 
 
-def test_an_importance_matrix_need_not_know_them(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_importance_matrix_need_not_know_them(tmp_path: Path) -> None:
     source = open_source(FOLDER / "glm4moe")
     write_imatrix(tmp_path / "i.gguf", importance_of(source.weights.values()))
     source.close()
-    convert(checkpoint, tmp_path / "q4_0.gguf", type="q4_0", imatrix=tmp_path / "i.gguf")
+    folder = checkpoint("glm4moe", tmp_path)
+    convert(folder, tmp_path / "q4_0.gguf", type="q4_0", imatrix=tmp_path / "i.gguf")
     with GgufFile.open(tmp_path / "q4_0.gguf") as file:
         assert file.tensors["blk.2.ffn_up_exps.weight"].type is BlockType.Q4_0
 
