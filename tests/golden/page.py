@@ -111,8 +111,14 @@ def changed(x: ops.Op | Router) -> list[str]:
 
 
 def goldens_of(architecture: Architecture) -> list[str]:
-    """The golden checkpoints of its classes."""
-    return [name for name in NAMES if config_of(name)["architectures"][0] in architecture.hf_classes]
+    """The golden checkpoints of its classes, and of its name in GGUF: a class may be several architectures."""
+    found = []
+    for name in NAMES:
+        config = config_of(name)
+        own = not architecture.hf_classes or config["architectures"][0] in architecture.hf_classes
+        if own and spec_from_config(config).architecture == architecture.name:
+            found.append(name)
+    return found
 
 
 def config_of(name: str) -> dict[str, list[str]]:
