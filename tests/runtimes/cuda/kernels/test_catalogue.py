@@ -140,7 +140,8 @@ def test_parameters_and_arguments() -> None:
         *[ctypes.c_int32] * 3,
     ]
     assert [value.value for value in packed] == [1 << 40, None, 5, 0.5, 1 << 33, 64, 0, 1]
-    with pytest.raises(TypeError, match=r"kernel rms_norm_groups: arguments \['eps', 'rows'\] are missing or unknown"):
+    missing = r"kernel rms_norm_groups: arguments \['eps', 'own', 'rest', 'rows'\] are missing or unknown"
+    with pytest.raises(TypeError, match=missing):
         kernel.pack({"width": 64, "x": 1, "weight": 0, "y": 5, "rows": 1, "groups": 1})
 
 
