@@ -106,6 +106,7 @@ class Paged:
             "block_size": self.BLOCK,
             "window": window or 0,
             "scale": self.size**-0.5,
+            "softcap": 0.0,
         }
 
     def attend(self, rows: Batch, q: np.ndarray, window: int | None = None, splits: int = 1) -> Any:
@@ -240,6 +241,7 @@ def test_slots_beyond_two_to_the_31_bytes(host: HostKernels) -> None:
     host.launch(catalogue.store(BlockType.F32), k=k, v=k, slots=last, key_width=width, value_width=width, **sizes)
     out, zero = np.empty((1, 8 * size), np.float32), np.zeros(1, np.int32)
     where = {"tables": last // block, "sequence": zero, "positions": zero, "table_width": 1, "block_size": block}
-    given = {"q": np.ones_like(out), "sinks": None, "out": out, "partial": None, "window": 0, "scale": 1.0, "splits": 1}
+    given = {"q": np.ones_like(out), "sinks": None, "out": out, "partial": None, "window": 0, "splits": 1}
+    given |= {"scale": 1.0, "softcap": 0.0}
     host.launch(catalogue.attend(BlockType.F32, size, size, 4), **sizes, **where, **given, kv_heads=2)
     assert np.array_equal(out.reshape(2, 4, size), np.repeat(k.reshape(2, 1, size), 4, axis=1))
