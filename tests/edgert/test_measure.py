@@ -13,7 +13,7 @@ from edgert.measure import Measurement, Phase, Trial, check, measure, profile, t
 
 @pytest.fixture
 def llm(tiny_path: Path) -> LLM:
-    with LLM(tiny_path, backend="reference", context=64, sequences=3, rows=8) as opened:
+    with LLM(tiny_path, speculate="off", backend="reference", context=64, sequences=3, rows=8) as opened:
         yield opened
 
 

@@ -46,7 +46,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(
     [
         ("sead = 1", "no command has an option 'sead'"),
         ("[serv]\nport = 1", "there is no command 'serv'"),
-        ("[serve]\nprot = 1", "serve has no option 'prot', only api-key, api-key-file, "),
+        ("[serve]\nprot = 1", "serve has no option 'prot', only adapter, allow-pull, api-key, api-key-file, "),
         ("[convert]\nsource = 'x'", "convert has no option 'source'"),
         ("seed = ", "Invalid value"),
         ("\udcff", "can't decode"),
