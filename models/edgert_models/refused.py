@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 _LATENT = "latent attention (MLA)"
 _INDEXER = "attention to positions that an indexer chooses"
-_DELTA = "a gated delta net, whose state is no cache"
-_MAMBA = "Mamba layers, whose state is no cache"
-_CONVOLUTIONS = "short convolutions, whose state is no cache"
+_DELTA = "a gated delta net that is not wired yet"
+_CONVOLUTIONS = "short convolutions that are not wired yet"
 _HYPER = "hyper-connections, which keep several values for each row"
 
 NEEDS: Mapping[str, str] = {
