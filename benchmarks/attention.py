@@ -3,7 +3,7 @@
     python -m benchmarks.attention [--types f16,q8_0] [--shapes 16x4,16x16] [--head-size 128] [--context 4096]
 
 prints one JSON object; `--shapes` are query heads x kv heads. Decode (the next token of one sequence, in layers whose
-caches together are larger than any cache of the CPU) is a share of a plain read of the same memory, and prefill (256
+caches together are larger than any cache of the CPU) is a share of a plain read of memory, and prefill (256
 rows at the end of the context) a share of the peak of fused multiply-adds. One thread.
 """
 
@@ -22,10 +22,11 @@ from edgert_quant.blocks import BlockType, quantize
 from edgert_quant.jit import host
 from edgert_runtimes.base import Batch, Limits
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
-from edgert_runtimes.cpu.formats import LANES, host_isa
+from edgert_runtimes.cpu.formats import LANES
+from edgert_runtimes.cpu.peaks import measure_peaks
 from edgert_runtimes.weights import MemoryWeights
 
-from benchmarks.matmul import Workers, bandwidth, commit, peak, peak_kernel
+from benchmarks.machine import commit
 
 ROWS = 256
 CACHE_BYTES = 1 << 27
@@ -92,12 +93,12 @@ def measure(kv_type: str, shape: str, head_size: int, context: int) -> dict[str,
     for _ in range(7):  # alternating: the machine's speed drifts
         seconds, read, _ = timed(session, one, 3)
         speeds.append(read / seconds)
-        shares.append(speeds[-1] / bandwidth(Workers(1), session._cache))
+        shares.append(speeds[-1] / measure_peaks(1).read_bytes)
     rates, prefill_shares = [], []
     for _ in range(3):
         seconds, _, operations = timed(session, many, 1)
         rates.append(operations / seconds)
-        prefill_shares.append(rates[-1] / peak(Workers(1), peak_kernel(host_isa(), floats=True), 2 * LANES))
+        prefill_shares.append(rates[-1] / measure_peaks(1).float_operations)
     session.close()
     return {
         "kv_type": kv_type,
