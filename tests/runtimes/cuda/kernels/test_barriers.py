@@ -1,13 +1,17 @@
 """Every barrier in the kernels is needed, and the shim notices when one is missing."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from edgert_models import ops
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.conformance.tiny import normalized_error
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.kernels.kernel import Kernel, headers
+from edgert_runtimes.reference.recurrent import delta_rule
 
 from edgert.engine.params import SamplingParams
 from edgert.engine.sampling import Sampler
@@ -76,6 +80,24 @@ def linear(host: HostKernels) -> None:
     gemm(host, F32, 64, 128, 40)
 
 
+def recurrence(host: HostKernels) -> None:
+    """Keys of more elements than a warp has lanes, and more than a warp's columns of values."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (3, 2 * 40 + 2 * 33), "a": (3, 2), "b": (3, 2), "decay": (2,), "bias": (2,)}
+    given = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    given["decay"] -= 1
+    x, a, b, out = (ops.Value(number, width) for number, width in enumerate((146, 2, 2, 66)))
+    op = ops.DeltaRule(out=out, x=x, a=a, b=b, decay="decay", bias="bias", state=0, heads=2, key_heads=1, key_size=40)
+    weights: Any = SimpleNamespace(vector=given.__getitem__)
+    rows = (given[name].astype(np.float64) for name in ("x", "a", "b"))
+    expected, after = delta_rule(op, weights, np.zeros((2, 40, 33)), *rows)
+    y, state = np.zeros((3, 66), np.float32), np.zeros((1, 2, 40, 33), np.float32)
+    sizes = {"count": 1, "heads": 2, "key_heads": 1, "key_size": 40, "size": 33, "tiled": 0}
+    host.launch(catalogue.delta_rule(), runs=np.array([[0, 3, -1, 0]], np.int32), state=state, y=y, **given, **sizes)
+    assert normalized_error(y, expected) < 1e-9
+    assert normalized_error(state[0], after) < 1e-9
+
+
 SCENES: dict[str, tuple[list[Kernel], Callable[[HostKernels], None]]] = {
     "gemm.cuh": ([catalogue.gemm(BlockType.Q4_K), catalogue.gemm(F32)], linear),
     "experts.cuh": (EXPERTS, experts),
@@ -83,6 +105,7 @@ SCENES: dict[str, tuple[list[Kernel], Callable[[HostKernels], None]]] = {
     "attend.cuh": (ATTENTION, attention),
     "attend_tile.cuh": ([catalogue.store(F16), catalogue.attend_tile(F16, 64, 4)], tiles),
     "sample.cuh": ([catalogue.sample(), catalogue.argmax()], tokens),
+    "recurrent.cuh": ([catalogue.delta_rule()], recurrence),
     "base.cuh": (ROUTING, routing),
 }
 ORDERS = range(6)
