@@ -195,7 +195,7 @@ def expert_sizes(c: Config, feed_forward: str, router: Router) -> dict[str, Any]
     """The ModelSpec fields of experts; `feed_forward` is the config's name for an expert's width."""
     return {
         "experts": c.integer("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
-        "experts_used": c.integer("num_experts_per_tok", "moe_k", "moe_topk"),
+        "experts_used": c.integer("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts"),
         "expert_feed_forward": c.integer(feed_forward),
         "router": router,
     }

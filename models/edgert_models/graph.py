@@ -139,12 +139,20 @@ class Graph:
         return self._add(ops.Embed, self.spec.width, weight=weight)
 
     def rms_norm(
-        self, x: Value, weight: str, *, groups: int = 1, rest: int = 0, eps: float | None = None, own: bool = False
+        self,
+        x: Value,
+        weight: str | None,
+        *,
+        groups: int = 1,
+        rest: int = 0,
+        eps: float | None = None,
+        own: bool = False,
     ) -> Value:
         """See `ops.RmsNorm`; eps is the model's unless it is given. One group needs no weight of its own."""
         own = own and groups > 1
         size = x.width // groups - rest
-        self._weight(weight, (groups, size) if own else (size,), Role.VECTOR)
+        if weight:
+            self._weight(weight, (groups, size) if own else (size,), Role.VECTOR)
         eps = self.spec.norm_eps if eps is None else eps
         return self._add(ops.RmsNorm, x.width, x=x, weight=weight, eps=eps, groups=groups, rest=rest, own=own)
 
@@ -188,6 +196,11 @@ class Graph:
         """See `ops.PositionScale`; x itself where the strength is 0."""
         return self._add(ops.PositionScale, x.width, x=x, strength=strength, length=length) if strength else x
 
+    def scale_by(self, x: Value, weight: str) -> Value:
+        """x times a number that is a weight."""
+        self._weight(weight, (1,), Role.VECTOR)
+        return self._add(ops.Scale, x.width, x=x, factor=1.0, weight=weight)
+
     def soft_cap(self, x: Value, cap: float | None) -> Value:
         """See `ops.SoftCap`; x itself where there is no cap."""
         return self._add(ops.SoftCap, x.width, x=x, cap=cap) if cap else x
@@ -229,24 +242,29 @@ class Graph:
         sinks: str | None = None,
         scale: float | None = None,
     ) -> Value:
-        """Attention of the next layer, with a cache of its own; the scale is 1 / sqrt(head_size) unless it is given."""
+        """Attention of the next layer, with a cache of its own; the scale is 1 / sqrt(head_size) unless it is given.
+        Heads are as large as the model says of layers with a window, or of those without.
+        """
         s = self.spec
-        kv_heads = k.width // s.head_size
-        self._caches.append(Cache(kv_heads, s.head_size, s.value_size, window, shared=v is None))
+        own = bool(window and s.window_head_size)
+        head_size = s.window_head_size if own else s.head_size
+        value_size = head_size if own else s.value_size
+        kv_heads = k.width // head_size
+        self._caches.append(Cache(kv_heads, head_size, value_size, window, shared=v is None))
         if sinks:
             self._weight(sinks, (s.heads,), Role.VECTOR)
         return self._add(
             ops.Attend,
-            s.heads * s.value_size,
+            s.heads * value_size,
             q=q,
             k=k,
             v=v,
             layer=len(self._caches) - 1,
             heads=s.heads,
             kv_heads=kv_heads,
-            head_size=s.head_size,
-            value_size=s.value_size,
-            scale=scale or s.scales.attention or s.head_size**-0.5,
+            head_size=head_size,
+            value_size=value_size,
+            scale=scale or s.scales.attention or head_size**-0.5,
             window=window,
             sinks=sinks,
             softcap=s.scales.attention_cap,
@@ -311,12 +329,24 @@ class Graph:
         )
 
     def moe(
-        self, x: Value, logits: Value, prefix: str, *, kind: str | None = None, bias: bool = False, gated: bool = True
+        self,
+        x: Value,
+        logits: Value,
+        prefix: str,
+        *,
+        kind: str | None = None,
+        bias: bool = False,
+        gated: bool = True,
+        scaled: bool = False,
     ) -> Value:
-        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router.
-        The activation is the model's or `kind`. Experts that are not `gated` have ups in place of gates.
+        """The experts `prefix`.ffn_{gate,up,down}_exps.weight and, with `bias`, .bias, chosen by the model's router;
+        with `scaled` their weights are multiplied by `prefix`.ffn_down_exps.scale. The activation is the model's or
+        `kind`. Experts that are not `gated` have ups in place of gates.
         """
         s = self.spec
+        expert_scale = f"{prefix}.ffn_down_exps.scale" if scaled else None
+        if expert_scale:
+            self._weight(expert_scale, (s.experts,), Role.VECTOR)
         selection_bias = f"{prefix}.{s.selection_bias}" if s.router.bias else None
         if selection_bias:
             self._weight(selection_bias, (s.experts,), Role.VECTOR)
@@ -345,6 +375,7 @@ class Graph:
             router=s.router,
             selection_bias=selection_bias,
             kind=kind or s.activation,
+            expert_scale=expert_scale,
             **biases,
         )
 

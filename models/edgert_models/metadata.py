@@ -14,6 +14,9 @@ from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
 _ALWAYS_SAYS = ("cohere2moe", "smallthinker")  # how experts are scored, and how many layers are dense
 _RMS_EPSILON = ("phimoe",)  # under which name it has that of its layer norms
+_NOT_YET = ("embedding_length_per_layer_input", "attention.shared_kv_layers")  # of the smallest Gemmas 4
+_WINDOW_KEYS = "attention.key_length_swa"
+_WINDOW_HEADS = ("gemma4",)  # whose heads differ in size
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
@@ -77,12 +80,16 @@ def spec_from_metadata(
         raise UnsupportedError(f"{name}.attention.head_count is {heads}")
     head_size = metadata.integer(f"{name}.attention.key_length", width // heads)
     value_size = metadata.integer(f"{name}.attention.value_length", head_size)
+    for key in _NOT_YET:
+        if count := metadata.integer(f"{name}.{key}", 0):
+            raise UnsupportedError(f"{name}.{key}={count} is not supported; supported: 0")
     if "token_embd.weight" not in shapes:
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
     windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
     kv_heads, window_kv_heads = _kv_heads(metadata, name, heads, layers, nextn, windowed)
+    window_head_size = _window_head_size(metadata, name, windowed)
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
     each = [int(wide) for wide in widths][:layers]
     feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
@@ -120,6 +127,8 @@ def spec_from_metadata(
         window=window or None,
         windowed=windowed,
         window_kv_heads=window_kv_heads,
+        window_head_size=window_head_size,
+        keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
         tied="output.weight" not in shapes,
         attention_bias="blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes,
         output_bias="blk.0.attn_output.bias" in shapes,
@@ -234,6 +243,16 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
         entries["expert_group_count"] = router.groups
         entries["expert_group_used_count"] = router.groups_used
     return entries
+
+
+def _window_head_size(metadata: Metadata, name: str, windowed: tuple[bool, ...]) -> int:
+    """Of heads in layers with a window, 0 if it is that of the others or the file does not say."""
+    return metadata.integer(f"{name}.{_WINDOW_KEYS}", 0) if name in _WINDOW_HEADS and any(windowed) else 0
+
+
+def _full_layers_have(shapes: Mapping[str, tuple[int, ...]], windowed: tuple[bool, ...], name: str) -> bool:
+    """Whether a layer without a window has a tensor."""
+    return any(f"blk.{i}.{name}" in shapes for i, within in enumerate(windowed) if not within)
 
 
 def _kv_heads(
@@ -360,7 +379,9 @@ def _window_rope(architecture: Architecture, metadata: Metadata, head_size: int)
     key = f"{architecture.name}.{_WINDOW_BASE}"
     if key not in metadata:
         return None
-    return replace(_rope(architecture, metadata, head_size, {}).unscaled(), base=metadata.number(key))
+    rope = _rope(architecture, metadata, head_size, {}).unscaled()
+    dims = metadata.integer(f"{architecture.name}.rope.dimension_count_swa", rope.dims)
+    return replace(rope, base=metadata.number(key), dims=dims)
 
 
 def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
@@ -394,6 +415,10 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         entries[_WINDOW_BASE] = spec.window_rope.base
     if spec.windowed:
         entries[_PATTERN] = list(spec.windowed)
+    if spec.window_head_size and spec.window_rope:
+        entries[_WINDOW_KEYS] = entries["attention.value_length_swa"] = spec.window_head_size
+        entries["rope.dimension_count_swa"] = spec.window_rope.dims
+        entries |= dict.fromkeys(_NOT_YET, 0)  # llama.cpp asks
     if spec.recurrence:
         entries |= _recurrence_entries(spec, spec.recurrence)
     if spec.nextn:

@@ -47,11 +47,11 @@ class RmsNorm(Op):
     weight. The rest stays.
 
     weight [width / groups - rest] serves every group (queries normalised head by head have one group a head), or is
-    [groups, width / groups - rest] where each has its `own`.
+    [groups, width / groups - rest] where each has its `own`, or None for ones.
     """
 
     x: Value
-    weight: str
+    weight: str | None
     eps: float
     groups: int = 1
     rest: int = 0
@@ -135,10 +135,11 @@ class Add(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scale(Op):
-    """out = factor · x."""
+    """out = factor · x, or factor · weight · x where `weight` names a single number [1]."""
 
     x: Value
     factor: float
+    weight: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,7 +319,8 @@ class Moe(Op):
 
     logits [rows, experts]; gate and up [experts, hidden, x.width]; down [experts, out.width, hidden]. Each of the
     products may have a bias: names of weights [experts, hidden], the same, and [experts, out.width], or None.
-    `selection_bias` names the router's vector b [experts], or is None where `router.bias` is false.
+    `selection_bias` names the router's vector b [experts], or is None where `router.bias` is false, `expert_scale` a
+    vector [experts] by which the weights of the chosen are multiplied, or None.
     """
 
     x: Value
@@ -335,6 +337,7 @@ class Moe(Op):
     gate_bias: str | None = None
     up_bias: str | None = None
     down_bias: str | None = None
+    expert_scale: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

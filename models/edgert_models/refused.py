@@ -23,8 +23,6 @@ NEEDS: Mapping[str, str] = {
     "DeepseekV4ForCausalLM": f"compressed keys and values, {_INDEXER}, and {_HYPER}",
     "DogeForCausalLM": "experts that are single vectors, retrieved by product keys",
     "Dots3NoteForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "Gemma4ForCausalLM": "several sizes of heads in one model, and experts beside a dense feed-forward network",
-    "Gemma4ForConditionalGeneration": "pictures and sound, beside what Gemma4ForCausalLM needs",
     "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
     "GraniteMoeSWAForCausalLM": "factors on embeddings, on what layers add, and on logits",
     "HYV4ForCausalLM": f"{_LATENT}, {_INDEXER}, and {_HYPER}",

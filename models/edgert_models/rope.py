@@ -201,7 +201,21 @@ def longrope_factors(config: Mapping[str, Any], key: str, *, dims: int) -> list[
 
 def rope_factors(config: Mapping[str, Any], key: str | None, *, dims: int) -> list[float]:
     """The tensor [dims/2] that a checkpoint's config has under `key`, or as `llama3_factors`."""
+    if key == PROPORTIONAL:
+        return proportional_factors(config, dims=dims)
     return llama3_factors(config, dims=dims) if key is None else longrope_factors(config, key, dims=dims)
+
+
+PROPORTIONAL = "proportional"
+
+
+def proportional_factors(config: Mapping[str, Any], *, dims: int) -> list[float]:
+    """The same of Gemma 4: pairs beyond `partial_rotary_factor` have a factor that leaves them where they are, as
+    llama.cpp's converter writes it.
+    """
+    given = config["rope_parameters"]["full_attention"]
+    turned = int(_number(given, "partial_rotary_factor", 1.0) * dims // 2)
+    return [1.0] * turned + [1e30] * (dims // 2 - turned)
 
 
 def llama3_factors(config: Mapping[str, Any], *, dims: int) -> list[float]:

@@ -95,7 +95,8 @@ class ModelSpec:
     many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
-    window, where it is another one, `window_kv_heads` so their key heads. `recurrence` is that of models whose
+    window, where it is another one, `window_kv_heads` so their key heads and `window_head_size` their size. With
+    `keys_as_values` layers without a window have no values of their own. `recurrence` is that of models whose
     layers do not all attend; where not `positions`, nothing is rotated in these. `value_length` is the size of a
     value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of one
     product, `fused_feed_forward`: so do gates and ups. `nextn` layers for multi-token prediction follow in the
@@ -135,6 +136,8 @@ class ModelSpec:
     scales: Scales = Scales()
     window_rope: Rope | None = None
     window_kv_heads: int = 0
+    window_head_size: int = 0
+    keys_as_values: bool = False
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
@@ -169,6 +172,8 @@ class ModelSpec:
             self._require(factor is None or 0.0 < abs(factor) < math.inf, f"the scale {key} is {factor}")
         whole = (self.scales.queries is None) is (self.scales.queries_length is None)
         self._require(whole and (self.scales.queries_length or 1) > 0, "queries are scaled by no positions")
+        size = self.window_head_size
+        self._require(0 <= size < _LIMIT and size % 2 == 0, f"the size of heads within windows is {size}")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         if self.recurrence:

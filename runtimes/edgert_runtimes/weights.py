@@ -10,7 +10,7 @@ from edgert_models.graph import Plan, Role
 from edgert_models.ops import Embed, Moe
 from edgert_quant.blocks import BlockType
 from edgert_quant.gguf import GgufFile, GgufTensor
-from edgert_quant.latent import HeadTensor, split_latents
+from edgert_quant.together import HeadTensor, split_tensors
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import StoredWeight, WeightProvider
@@ -21,7 +21,7 @@ class GgufWeights:
 
     def __init__(self, file: GgufFile) -> None:
         self._file = file
-        self._made = split_latents(file)
+        self._made = split_tensors(file)
         tensors: dict[str, GgufTensor | HeadTensor] = {**file.tensors, **self._made}
         self.weights: Mapping[str, StoredWeight] = {
             name: StoredWeight(tensor.type, tensor.shape) for name, tensor in tensors.items()

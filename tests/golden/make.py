@@ -145,6 +145,30 @@ def gemma(**changes: Any) -> dict[str, Any]:
     return {**SMALL, "intermediate_size": 80, "head_dim": 32, **changes}
 
 
+def gemma4(**changes: Any) -> dict[str, Any]:
+    """Larger heads in layers without a window."""
+    sizes = {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 0, "sliding_window": 5}
+    return {**gemma(), **sizes, "final_logit_softcapping": 30.0, **changes}
+
+
+GEMMA4_LAYERS = ["sliding_attention", "sliding_attention", "full_attention"]
+GEMMA4_MOE = {
+    "enable_moe_block": True,
+    "num_experts": 6,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 32,
+    "attention_k_eq_v": True,
+    "num_global_key_value_heads": 1,
+}
+GEMMA4_GAINS = {
+    "q_norm": 0.5,
+    "k_norm": 0.5,
+    "post_attention_layernorm": 1.2,
+    "post_feedforward_layernorm": 1.2,
+    "router.scale": 1.0,
+    "router.per_expert_scale": 1.0,
+    "router.": 12.0,  # the width divides
+}
 GEMMA2 = {
     "sliding_window": 5,
     "query_pre_attn_scalar": 32,
@@ -633,6 +657,10 @@ GOLDENS = {
     "glm4": Golden("Glm4", glm4(), gains=GLM4_GAINS),
     "gemma": Golden("Gemma", gemma(), zero_centred=True),
     "gemma2": Golden("Gemma2", gemma(**GEMMA2), zero_centred=True, gains=GEMMA_GAINS),
+    "gemma4": Golden("Gemma4", gemma4(num_hidden_layers=3, layer_types=GEMMA4_LAYERS), text=True, gains=GEMMA4_GAINS),
+    "gemma4-moe": Golden(
+        "Gemma4", gemma4(**GEMMA4_MOE, layer_types=GEMMA4_LAYERS[1:]), text=True, gains=GEMMA4_GAINS, fused=True
+    ),
     "gemma3": Golden(
         "Gemma3", gemma(**GEMMA3, layer_types=GEMMA3_LAYERS), text=True, zero_centred=True, gains=GEMMA_GAINS
     ),
@@ -707,7 +735,7 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
             value = 0.2 * noise
         elif parameter.ndim == 1 or name.endswith("_bias"):
             gain = next((gain for part, gain in golden.gains.items() if part in name), 1.0)
-            value = gain * (0.3 * noise + (1.0 if "norm" in name else 0.0))
+            value = gain * (0.3 * noise + (1.0 if "norm" in name or name.endswith("scale") else 0.0))
             value -= float(golden.zero_centred and "linear_attn" not in name)
         elif "embed_tokens" in name:
             value = noise
@@ -720,6 +748,8 @@ def randomize(model: torch.nn.Module, golden: Golden, seed: int) -> None:
             value = mxfp4_values(codes, exponents).transpose(1, 2).contiguous()
         parameter.data = value.to(golden.dtype).float()
     for name, buffer in sorted(model.named_buffers()):
+        if name.endswith("layer_scalar"):
+            buffer.copy_((1 + 0.2 * torch.randn(buffer.shape, generator=generator)).to(golden.dtype))
         if name.endswith("expert_bias"):
             buffer.copy_((0.2 * torch.randn(buffer.shape, generator=generator)).to(golden.dtype))
 
@@ -766,7 +796,7 @@ def selection_bias(module: Any, inputs: tuple[torch.Tensor, ...]) -> torch.Tenso
     return next((bias for bias in found if bias is not None), inputs[1] if len(inputs) > 1 else None)
 
 
-def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
+def routing_gap(model: Any, tokens: torch.Tensor) -> float:
     """How far from a tie the closest choice of experts is; rounding must not change it."""
     gaps = [float("inf")]
 
@@ -791,7 +821,7 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
             note(best, kept)
             worst = best.topk(kept).values[:, -1:]
             choice = by_group.masked_fill((best < worst)[..., None], -1e9).flatten(-2)
-        note(steepness * choice, module.top_k)
+        note(steepness * choice, getattr(module, "top_k", None) or model.config.top_k_experts)
         for own in logits.topk(2).values.split(1, -1) if hasattr(module, "router_jitter_noise") else ():
             distance = (own - logits) / torch.maximum(logits.abs(), own) - 2 * module.router_jitter_noise
             gaps.append(4 * float(distance.abs().min()))  # from the edge of a sparse mixer's band
@@ -803,6 +833,7 @@ def routing_gap(model: torch.nn.Module, tokens: torch.Tensor) -> float:
         "feed_forward.gate",
         "feed_forward.router",
         "mixer.gate",
+        "router.proj",
     )
     hooks = [m.register_forward_hook(look) for name, m in model.named_modules() if name.endswith(routers)]
     model(tokens, use_cache=False)

@@ -284,6 +284,27 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_local_base_freq": 1e4,
         "rope_scaling": {"rope_type": "linear", "factor": 8.0},
     },
+    "gemma4": {
+        "architectures": ["Gemma4ForCausalLM"],
+        **SIZES,
+        "num_hidden_layers": 7,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": True,
+        "hidden_size_per_layer_input": 0,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": 16,
+        "final_logit_softcapping": 30.0,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+        },
+    },
     "granite": {
         "architectures": ["GraniteForCausalLM"],
         **SIZES,
@@ -505,6 +526,9 @@ def test_spec_survives_gguf(name: str) -> None:
         "shared_feed_forward",
         "window",
         "windowed",
+        "window_kv_heads",
+        "window_head_size",
+        "keys_as_values",
         "tied",
         "scales",
         "layer_norm",
@@ -671,6 +695,27 @@ def test_gemma_3_has_another_rope_within_windows() -> None:
     ropes = [op for op in build_plan(spec_from_config(CONFIGS["gemma3"])).ops if isinstance(op, Rope)][::2]
     within, full = 1e4 ** (-2 / 16), 1e6 ** (-2 / 16) / 8
     assert [op.frequencies[1] for op in ropes] == pytest.approx([*[within] * 5, full, within])
+
+
+def test_gemma_4_has_other_heads_within_windows() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["gemma4"]))
+    heads = [(op.kv_heads, op.head_size, op.window) for op in plan.ops if isinstance(op, Attend)]
+    assert heads == [*[(2, 16, 16)] * 5, (1, 32, None), (2, 16, 16)]
+    assert [(cache.key_width, cache.value_width) for cache in plan.caches[4:6]] == [(32, 32), (32, 32)]
+    assert {name for name in plan.weights if "attn_v" in name} == {f"blk.{i}.attn_v.weight" for i in (0, 1, 2, 3, 4, 6)}
+    assert plan.weights["blk.5.attn_k.weight"].shape == (32, 64)
+    ropes = [op for op in plan.ops if isinstance(op, Rope)]
+    assert [op.factors for op in ropes[8:12]] == [None, None, "rope_freqs.weight", "rope_freqs.weight"]
+    assert [op.expert_scale for op in plan.ops if isinstance(op, Moe)][6] == "blk.6.ffn_down_exps.scale"
+
+
+@pytest.mark.parametrize("key", ["embedding_length_per_layer_input", "attention.shared_kv_layers"])
+def test_files_of_the_smallest_gemmas_4_are_refused(key: str) -> None:
+    spec = spec_from_config(CONFIGS["gemma4"])
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    entries = Entries({"general.architecture": "gemma4", **metadata_from_spec(spec), f"gemma4.{key}": 18})
+    with pytest.raises(UnsupportedError, match=f"gemma4.{key}=18 is not supported; supported: 0"):
+        spec_from_gguf(entries, shapes)
 
 
 def test_norms_and_biases_of_phimoe() -> None:
@@ -932,6 +977,10 @@ def test_rope_layouts() -> None:
         ("gemma", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; supported: 'gelu_pytorch_tanh'"),
         ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping is missing"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0 is not supported"),
+        ("gemma4", {"hidden_size_per_layer_input": 256}, "hidden_size_per_layer_input=256 is not supported"),
+        ("gemma4", {"num_kv_shared_layers": 2}, "num_kv_shared_layers=2 is not supported"),
+        ("gemma4", {"rope_parameters": None}, "rope of full_attention must be proportional, not None"),
+        ("gemma4", {"per_layer_config": {"0": {"head_dim": 32}}}, "per_layer_config must be the same for all layers"),
         ("granite", {"logits_scaling": 0.0}, "the scale logits_divisor is 0.0"),
         ("mimo-v2", {"swa_v_head_dim": 8}, "swa_v_head_dim=8 is not supported; supported: 16"),
         ("mimo-v2", {"swa_num_key_value_heads": 3}, "4 heads do not divide by 3 kv heads"),

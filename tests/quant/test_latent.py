@@ -7,7 +7,7 @@ import pytest
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.convert import convert
 from edgert_quant.gguf import GgufFile, GgufWriter
-from edgert_quant.latent import split_latents
+from edgert_quant.together import split_tensors
 from edgert_runtimes.weights import GgufWeights
 
 from tests.support.backends import open_backend
@@ -67,7 +67,7 @@ def test_it_converts_to_todays_form(tmp_path: Path) -> None:
 def test_any_rows_can_be_read(tmp_path: Path) -> None:
     with GgufFile.open(old_file(tmp_path / "old.gguf")) as file:
         weights = GgufWeights(file)
-        for name, tensor in split_latents(file).items():
+        for name, tensor in split_tensors(file).items():
             whole = weights.read(name)
             assert whole.shape == (HEADS * tensor.shape[1], 4 * tensor.shape[2])
             for start, count in ((0, 1), (31, 2), (5, 100), (127, 1), (3, 0)):
@@ -77,7 +77,7 @@ def test_any_rows_can_be_read(tmp_path: Path) -> None:
 
 def test_blocks_of_values_stay_and_keys_become_halves(tmp_path: Path) -> None:
     with GgufFile.open(old_file(tmp_path / "old.gguf", BlockType.Q8_0)) as file:
-        made = split_latents(file)
+        made = split_tensors(file)
         keys, values = made["blk.0.attn_k_b.weight"], made["blk.0.attn_v_b.weight"]
         assert (keys.type, values.type) == (BlockType.F16, BlockType.Q8_0)
         assert (keys.shape, values.shape) == ((HEADS, RANK, PLAIN), (HEADS, VALUE, RANK))

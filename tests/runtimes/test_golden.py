@@ -50,6 +50,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "flint",
         "gemma2",
         "gemma3",
+        "gemma4",
         "mellum",
         "nemotron-h",
         "nemotron-h-moe",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from edgert_models.architecture import Architecture
@@ -66,7 +67,8 @@ class CheckpointSource:
             if weight.name == "output.weight" and self._tied:
                 source = architecture.source(self.spec, "token_embd.weight")
             if isinstance(source, RopeFactors):
-                self._rows[weight.name] = Computed(values=rope_factors(config, source.key, dims=spec.rope.dims))
+                text: Any = config.get("text_config", config)
+                self._rows[weight.name] = Computed(values=rope_factors(text, source.key, dims=spec.rope.dims))
                 continue
             self._rows[weight.name] = rows = finder.find(weight, source)
             if "mxfp4" in architecture.quantized and rows.types == (BlockType.MXFP4,):

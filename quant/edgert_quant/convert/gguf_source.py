@@ -17,8 +17,8 @@ from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert.compatibility import llama_cpp_differences
 from edgert_quant.convert.source import MetadataEntry, some
 from edgert_quant.gguf import GgufFile, GgufTensor
-from edgert_quant.latent import HeadTensor, split_latents
 from edgert_quant.recipes import DEFAULT
+from edgert_quant.together import HeadTensor, split_tensors
 
 _REPLACED = ("general.alignment", "general.file_type", "general.quantization_version")
 _REPLACED_PREFIXES = ("split.", "quantize.imatrix.", "edgert.convert.", "edgert.calibration.", "edgert.quality.")
@@ -39,7 +39,7 @@ class GgufSource:
             raise
 
     def _prepare(self) -> None:
-        self._made = split_latents(self._file)
+        self._made = split_tensors(self._file)
         together = {made.source for made in self._made.values()}
         whole = {name: tensor for name, tensor in self._file.tensors.items() if name not in together}
         self._tensors: dict[str, GgufTensor | HeadTensor] = {**whole, **self._made}

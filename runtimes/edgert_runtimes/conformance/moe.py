@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -80,9 +81,9 @@ def _alone() -> Iterator[Case]:
 def _routers() -> Iterator[Case]:
     """Every way to choose and to weigh; also rows all of whose logits are the same."""
 
-    def wire(g: Graph, x: Value, tied: bool) -> Value:
+    def wire(g: Graph, x: Value, tied: bool, scaled: bool = False) -> Value:
         logits = g.linear(x, "router", g.spec.experts, role=Role.ROUTER)
-        return g.moe(x, g.rms_norm(logits, "zeros.weight") if tied else logits, "blk.0")
+        return g.moe(x, g.rms_norm(logits, "zeros.weight") if tied else logits, "blk.0", scaled=scaled)
 
     grouped: dict[str, Any] = {"groups": 8, "groups_used": 3}
     routers = {
@@ -118,6 +119,9 @@ def _routers() -> Iterator[Case]:
 
     for name, router in routers.items():
         yield case(name, router, 40, 33)
+    for name in ("sigmoid", "softmax"):
+        plain = case(f"{name}, experts scaled", routers.get(name, Router()), 40, 7)
+        yield replace(plain, wire=partial(wire, tied=False, scaled=True))
     for name in ("sigmoid with a bias, groups", "softmax, groups by their best", "sparse mixer"):
         yield case(name, routers[name], 168, 1)
         yield case(name, routers[name], 40, 2, tied=True)

@@ -70,6 +70,13 @@ def _rms_norm() -> Iterator[Case]:
             steps=[one_sequence(rows)],
             spec={"width": 68},
         )
+    for rows, groups in product((1, 7), (1, 4)):
+        yield Case(
+            op="rms_norm",
+            name=f"without a weight, {rows} rows of 64, {groups} groups",
+            wire=partial(lambda g, x, groups: g.rms_norm(x, None, groups=groups), groups=groups),
+            steps=[one_sequence(rows)],
+        )
 
 
 def _layer_norm() -> Iterator[Case]:
@@ -93,6 +100,9 @@ def _scales() -> Iterator[Case]:
         yield Case(op="scale", name=f"{rows} rows of {width}", wire=lambda g, x: g.scale(x, -0.22), **common)
         wire = partial(Graph.position_scale, strength=0.3, length=7)
         yield Case(op="position_scale", name=f"{rows} rows of {width}", wire=wire, **common)
+        yield Case(
+            op="scale", name=f"by a weight, {rows} rows of {width}", wire=lambda g, x: g.scale_by(x, "w"), **common
+        )
         yield Case(op="soft_cap", name=f"{rows} rows of {width}", wire=lambda g, x: g.soft_cap(x, 1.5), **common)
         yield Case(
             op="soft_cap",

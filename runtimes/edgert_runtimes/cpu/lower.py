@@ -73,7 +73,7 @@ class Lowering(Values):
                     self._embed(op)
                 case ops.RmsNorm():
                     norm: dict[int, Field] = {rows.GROUPS: op.groups, rows.REST: op.rest, rows.EPS: float(op.eps)}
-                    norm |= {rows.WEIGHT: Place("weight", name=op.weight), rows.OWN: op.size if op.own else 0}
+                    norm |= {rows.WEIGHT: _vector(op.weight), rows.OWN: op.size if op.own else 0}
                     self._rows(rows.rms_norm, op, [op.x], norm)
                 case ops.LayerNorm():
                     norm = {rows.EPS: float(op.eps), rows.WEIGHT: _vector(op.weight), rows.BIAS: _vector(op.bias)}
@@ -81,7 +81,7 @@ class Lowering(Values):
                 case ops.Add():
                     self._add(op)
                 case ops.Scale():
-                    self._rows(rows.scale, op, [op.x], {rows.FACTOR: float(op.factor)})
+                    self._rows(rows.scale, op, [op.x], {rows.FACTOR: float(op.factor), rows.WEIGHT: _vector(op.weight)})
                 case ops.PositionScale():
                     self._position_scale(op)
                 case ops.SoftCap():
@@ -320,6 +320,7 @@ class Lowering(Values):
             route.GROUPS_USED: op.router.groups_used,
             route.GROUP_BEST: op.router.group_best,
             route.BAND: op.router.band,
+            route.EXPERT_SCALE: _vector(op.expert_scale),
         }
         self._emit(route.route, count, {**routing, **router}, cost=op.experts * (op.used + 16) // 8)
         y = self.expert_products(op, routing)

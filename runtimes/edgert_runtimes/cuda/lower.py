@@ -12,14 +12,12 @@ import numpy as np
 from edgert_models import ops
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
-from edgert_models.ops import Value
 from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cuda.attention import AttentionLowering
 from edgert_runtimes.cuda.device import Cost, Launch
 from edgert_runtimes.cuda.kernels import catalogue
-from edgert_runtimes.cuda.kernels.kernel import Kernel
 from edgert_runtimes.cuda.mixture import MixtureLowering
 from edgert_runtimes.cuda.placing import codes_at
 from edgert_runtimes.cuda.program import Memory, Program, Shape
@@ -53,11 +51,11 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                 case ops.Add():
                     self._add(op)
                 case ops.Scale():
-                    self._elements(op, op.x, catalogue.scale(), {"factor": op.factor})
+                    self._scale(op)
                 case ops.PositionScale():
                     self._position_scale(op)
                 case ops.SoftCap():
-                    self._elements(op, op.x, catalogue.soft_cap(), {"cap": op.cap})
+                    self._soft_cap(op)
                 case ops.GatedActivation():
                     self._gate(op)
                 case ops.Slice():
@@ -113,7 +111,12 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             rows = s.count(picked)
-            common = {"x": m.workspace + x, "weight": m.weights[op.weight], "y": m.workspace + y, "eps": op.eps}
+            common = {
+                "x": m.workspace + x,
+                "weight": m.weights[op.weight] if op.weight else 0,
+                "y": m.workspace + y,
+                "eps": op.eps,
+            }
             if grouped:
                 sizes = {"width": op.size, "rest": op.rest, "own": op.groups if op.own else 1}
                 return [Launch(catalogue.rms_norm_groups(), **common, groups=rows * op.groups, **sizes)]
@@ -134,14 +137,26 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
 
         self.emit(op, launches)
 
-    def _elements(self, op: ops.Op, value: Value, kernel: Kernel, numbers: Mapping[str, float]) -> None:
-        """An op that does each element of a value by itself."""
-        x, picked, width = self.place(value), op.out.picked, op.out.width
-        self.give(op, (value,))
+    def _scale(self, op: ops.Scale) -> None:
+        x, picked, width = self.place(op.x), op.out.picked, op.out.width
+        self.give(op, (op.x,))
         y = self.place(op.out)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
-            return [Launch(kernel, x=m.workspace + x, y=m.workspace + y, **numbers, n=s.count(picked) * width)]
+            weight = m.weights[op.weight] if op.weight else 0
+            places = {"x": m.workspace + x, "weight": weight, "y": m.workspace + y}
+            return [Launch(catalogue.scale(), **places, factor=op.factor, n=s.count(picked) * width)]
+
+        self.emit(op, launches)
+
+    def _soft_cap(self, op: ops.SoftCap) -> None:
+        x, picked, width = self.place(op.x), op.out.picked, op.out.width
+        self.give(op, (op.x,))
+        y = self.place(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            places = {"x": m.workspace + x, "y": m.workspace + y}
+            return [Launch(catalogue.soft_cap(), **places, cap=op.cap, n=s.count(picked) * width)]
 
         self.emit(op, launches)
 

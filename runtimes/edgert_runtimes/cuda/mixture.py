@@ -109,7 +109,9 @@ class MixtureLowering(Lowering):
             results = {"ids": w + ids, "shares": w + shares, "failed": w + failed}
             bias = m.weights[op.selection_bias] if op.selection_bias else 0
             sizes = {"rows": s.rows, "experts": op.experts, "used": op.used}
-            return [Launch(catalogue.route(), logits=w + logits, **results, bias=bias, **sizes, **rule)]
+            scale = m.weights[op.expert_scale] if op.expert_scale else 0
+            vectors = {"bias": bias, "expert_scale": scale}
+            return [Launch(catalogue.route(), logits=w + logits, **results, **vectors, **sizes, **rule)]
 
         self.emit(op, launches)
 

@@ -42,7 +42,9 @@ def run(
         case ops.Add():
             return [given, given]
         case ops.Scale():
-            return [given * given.dtype.type(op.factor)]
+            if op.weight is not None and sink.wants(op.weight):
+                sink.take(op.weight, np.array([op.factor * (given * inputs[0]).sum()], given.dtype))
+            return [f.scale(op, weights, given)]
         case ops.PositionScale():
             return [f.position_scale(op, text, given)]
         case ops.SoftCap():
@@ -83,9 +85,9 @@ def _rms_norm(op: ops.RmsNorm, weights: Floats, sink: Sink, given: Floats_, x: F
     normal = parts * scale
     out = given.reshape(len(x), op.groups, -1).copy()
     grouped = out[:, :, : op.size]
-    if sink.wants(op.weight):
+    if op.weight is not None and sink.wants(op.weight):
         sink.take(op.weight, np.einsum("rgn,rgn->gn" if op.own else "rgn,rgn->n", grouped, normal))
-    inner = grouped * weights.whole(op.weight)
+    inner = grouped if op.weight is None else grouped * weights.whole(op.weight)
     shared = np.einsum("rgn,rgn->rg", inner, normal)[..., None] / normal.shape[-1]
     out[:, :, : op.size] = scale * (inner - normal * shared)
     return out.reshape(x.shape)
@@ -248,6 +250,14 @@ def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, l
         by_x[rows] += by_gate @ gate_w + by_up @ up_w
     if op.selection_bias is not None and sink.wants(op.selection_bias):  # a choice does not change by little
         sink.take(op.selection_bias, np.zeros(op.experts, x.dtype))
+    if op.expert_scale is not None:
+        scales = weights.whole(op.expert_scale)
+        if sink.wants(op.expert_scale):
+            by_scale = np.zeros_like(scales)
+            np.add.at(by_scale, routing.chosen, by_share * routing.share / scales[routing.chosen])
+            sink.take(op.expert_scale, by_scale)
+        chosen = scales[routing.chosen]
+        routing, by_share = replace(routing, share=routing.share / chosen), by_share * chosen
     return [by_x, _routing_back(op, routing, by_share)]
 
 

@@ -80,7 +80,7 @@ def rms_norm(op: ops.RmsNorm, weights: Floats, x: Floats_) -> Floats_:
     """Group by group."""
     parts, scale = rms_parts(op, x)
     out = x.reshape(len(x), op.groups, -1).copy()
-    out[:, :, : op.size] = parts * scale * weights.whole(op.weight)
+    out[:, :, : op.size] = parts * scale * (1 if op.weight is None else weights.whole(op.weight))
     return out.reshape(x.shape)
 
 
@@ -223,6 +223,12 @@ def position_scale(op: ops.PositionScale, text: Sequences, x: Floats_) -> Floats
     return np.asarray(x * factors.astype(x.dtype)[:, None])
 
 
+def scale(op: ops.Scale, weights: Floats, x: Floats_) -> Floats_:
+    """By a number, and by one that is a weight."""
+    factor = x.dtype.type(op.factor) if op.weight is None else op.factor * weights.whole(op.weight)
+    return np.asarray(x * factor)
+
+
 def soft_cap(x: Floats_, cap: float) -> Floats_:
     """cap · tanh(x / cap)."""
     limit = x.dtype.type(cap)
@@ -328,6 +334,8 @@ def route(op: ops.Moe, weights: Floats, logits: Floats_) -> Routing:
     if router.normalize:
         share /= share.sum(axis=1, keepdims=True) + share.dtype.type(router.epsilon)
     share *= share.dtype.type(router.scale)
+    if op.expert_scale is not None:
+        share *= weights.whole(op.expert_scale)[chosen]
     return Routing(chosen, share, scores)
 
 
@@ -387,7 +395,7 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
         case ops.Add():
             return np.asarray(inputs[0] + inputs[1])
         case ops.Scale():
-            return np.asarray(inputs[0] * inputs[0].dtype.type(op.factor))
+            return scale(op, weights, *inputs)
         case ops.PositionScale():
             return position_scale(op, text, inputs[0])
         case ops.SoftCap():

@@ -105,7 +105,8 @@ def rms_norm(op: ops.RmsNorm, weights: Weights, x: Float64) -> Float64:
     out = x.reshape(len(x), op.groups, x.shape[1] // op.groups).copy()
     parts = out[:, :, : op.size]
     scale = 1.0 / np.sqrt((parts**2).mean(axis=-1, keepdims=True) + op.eps)
-    out[:, :, : op.size] = parts * scale * weights.rows(op.weight).reshape(-1, op.size)
+    own = 1.0 if op.weight is None else weights.rows(op.weight).reshape(-1, op.size)
+    out[:, :, : op.size] = parts * scale * own
     return out.reshape(x.shape)
 
 
@@ -216,6 +217,8 @@ def route(op: ops.Moe, weights: Weights, logits: Float64) -> tuple[NDArray[np.in
         share = np.stack([sparse_mix(logits, chosen, rank, router.band) for rank in range(op.used)], axis=1)
     if router.normalize:
         share = share / (share.sum(axis=1, keepdims=True) + router.epsilon)
+    if op.expert_scale is not None:
+        share = share * weights.vector(op.expert_scale)[chosen]
     return chosen, router.scale * share
 
 
@@ -259,7 +262,7 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
         case ops.Add():
             y = x[0] + x[1]
         case ops.Scale():
-            y = op.factor * x[0]
+            y = op.factor * x[0] * (1.0 if op.weight is None else weights.vector(op.weight))
         case ops.PositionScale():
             y = (1 + op.strength * np.log1p(batch.positions // op.length))[:, None] * x[0]
         case ops.SoftCap():

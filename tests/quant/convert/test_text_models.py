@@ -13,6 +13,7 @@ from tests.support.golden import FOLDER
 
 BESIDE = {
     "qwen3.5-moe": ("mtp.fc.weight", "model.visual.patch.bias"),
+    "gemma4-moe": ("model.embed_vision.embedding_projection.weight", "model.vision_tower.patch.bias"),
     "gemma3": ("multi_modal_projector.weight", "vision_tower.patch.bias"),
 }
 
@@ -22,6 +23,7 @@ BESIDE = {
     [
         ("qwen3.5-moe", "Qwen3_5MoeForConditionalGeneration", "model.language_model."),
         ("gemma3", "Gemma3ForConditionalGeneration", "model.language_model."),
+        ("gemma4-moe", "Gemma4ForConditionalGeneration", "model.language_model."),
         ("gemma3", "Gemma3ForConditionalGeneration", "language_model.model."),
     ],
 )

@@ -54,6 +54,7 @@ GROUPS_USED = OPERANDS + 22
 GROUP_BEST = OPERANDS + 23
 BAND = OPERANDS + 24  # a float64, 0 without a sparse mixer
 BIAS_LOGITS = OPERANDS + 25
+EXPERT_SCALE = OPERANDS + 26  # address of floats [experts], or 0
 
 TAKEN = math.nan
 """Stands for what is chosen already, or not to be chosen: it equals nothing, and `largest` passes over it."""
@@ -67,7 +68,7 @@ def route(state: int, record: int, chunk: int, thread: int) -> None:
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     experts, used, normalize = load_i64(record, EXPERTS), load_i64(record, USED), load_i64(record, NORMALIZE)
     epsilon, scale = float32(load_f64(record, EPSILON)), float32(load_f64(record, SCALE))
-    band = float32(load_f64(record, BAND))
+    band, expert_scale = float32(load_f64(record, BAND)), load_i64(record, EXPERT_SCALE)
     left = scratch_of(state, thread)
     odds = left + 4 * experts
     for row in range(first, end):
@@ -102,7 +103,11 @@ def route(state: int, record: int, chunk: int, thread: int) -> None:
             everything = float32(1.0)
         divisor = chosen + epsilon * everything if normalize != 0 else everything
         for rank in range(used):
-            store_f32(shares, rank, scale * (load_f32(odds, load_i32(ids, rank)) / divisor))
+            expert = load_i32(ids, rank)
+            weight = scale * (load_f32(odds, expert) / divisor)
+            if expert_scale != 0:
+                weight *= load_f32(expert_scale, expert)
+            store_f32(shares, rank, weight)
 
 
 @device

@@ -86,9 +86,13 @@ def rms_norm(state: int, record: int, chunk: int, thread: int) -> None:
             x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + group * width)
             out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + group * width)
             scale = float32(1.0 / sqrt(float64(dot_f32(x, x, size)) / size + eps))
-            own = weight + 4 * group * load_i64(record, OWN)
-            for i in range(size):
-                store_f32(out, i, load_f32(x, i) * scale * load_f32(own, i))
+            if weight == 0:
+                for i in range(size):
+                    store_f32(out, i, load_f32(x, i) * scale)
+            else:
+                own = weight + 4 * group * load_i64(record, OWN)
+                for i in range(size):
+                    store_f32(out, i, load_f32(x, i) * scale * load_f32(own, i))
             if out != x:
                 copy_bytes(out + 4 * size, x + 4 * size, 4 * rest)
 
@@ -120,9 +124,11 @@ FACTOR = OPERANDS + 8  # a float64
 
 @kernel
 def scale(state: int, record: int, chunk: int, thread: int) -> None:
-    """out = factor · x."""
+    """out = factor · x, times the number at WEIGHT if that is not 0."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
     width, factor = load_i64(record, WIDTH), float32(load_f64(record, FACTOR))
+    if load_i64(record, WEIGHT) != 0:
+        factor = factor * load_f32(load_i64(record, WEIGHT), 0)
     for row in range(first, end):
         x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)

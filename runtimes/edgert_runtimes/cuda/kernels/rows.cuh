@@ -27,7 +27,7 @@ __device__ __forceinline__ void rms_norm(const float *x, const float *add, float
     float scale = 1.0f / sqrtf(block_sum<8>(squares) / (float)width + eps);
     for (int i = threadIdx.x; i < width; i += blockDim.x) {
         float s = sum ? sum[start + i] : x[start + i] + (add ? add[start + i] : 0.0f);
-        float value = s * scale * weight[i];
+        float value = s * scale * (weight ? weight[i] : 1.0f);
         y[start + i] = value;
         if (codes) write_block(value, codes, scales, (start + i) / 32);
     }
@@ -49,17 +49,18 @@ __device__ __forceinline__ void layer_norm(const float *x, const float *weight, 
     }
 }
 
-/* A warp to a group of `width` elements and a rest that stays; weight [own, width] has one for each of `own` groups in turn. y may be x. */
+/* A warp to a group of `width` elements and a rest that stays; weight [own, width] has one for each of `own` groups in turn, or is null
+   for ones. y may be x. */
 __device__ __forceinline__ void rms_norm_groups(const float *x, const float *weight, float *y, float eps, i64 groups, int width, int rest,
                                                 int own) {
     i64 group = element() / 32;
     if (group >= groups) return;
-    weight += group % own * width;
+    if (weight) weight += group % own * width;
     x += group * (width + rest), y += group * (width + rest);
     float squares = 0;
     for (int i = lane_id(); i < width; i += 32) squares += x[i] * x[i];
     float scale = 1.0f / sqrtf(lanes_sum(squares) / (float)width + eps);
-    for (int i = lane_id(); i < width; i += 32) y[i] = x[i] * scale * weight[i];
+    for (int i = lane_id(); i < width; i += 32) y[i] = x[i] * scale * (weight ? weight[i] : 1.0f);
     for (int i = lane_id(); i < rest; i += 32) y[width + i] = x[width + i];
 }
 
@@ -99,8 +100,9 @@ __device__ __forceinline__ void add(const float *a, const float *b, float *y, i6
     if (element() < n) y[element()] = a[element()] + b[element()];
 }
 
-__device__ __forceinline__ void scale(const float *x, float *y, float factor, i64 n) {
-    if (element() < n) y[element()] = factor * x[element()];
+/* weight, a single number, may be null. */
+__device__ __forceinline__ void scale(const float *x, const float *weight, float *y, float factor, i64 n) {
+    if (element() < n) y[element()] = (weight ? factor * *weight : factor) * x[element()];
 }
 
 /* y [rows, width] = (1 + strength · ln(1 + position / length, whole)) · x. */

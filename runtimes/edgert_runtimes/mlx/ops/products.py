@@ -129,11 +129,13 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
             up = product(1, x)
         return product(2, activation(gate, up))
 
-    routed = route(op, weights)
+    routed, expert_scale = route(op, weights), weights.vector(op.expert_scale)
 
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
         step.peaks.append(logits.max(keepdims=True))
         chosen, share = routed(logits)
+        if expert_scale is not None:
+            share = share * expert_scale[chosen]
         if chosen.size < SORTED:
             y = experts(x, chosen, ascending=False)
         else:

@@ -25,7 +25,7 @@ def embed(op: ops.Embed, weights: Weights) -> Function:
 
 def rms_norm(op: ops.RmsNorm, weights: Weights) -> Function:
     """Root mean square normalisation, group by group."""
-    weight, groups = weights.vectors[op.weight], op.groups
+    weight, groups = weights.vector(op.weight), op.groups
     if op.own:
         each = mx.array(np.asarray(weight).reshape(groups, -1))
         return lambda step, x: (mx.fast.rms_norm(x.reshape(len(x), groups, -1), None, op.eps) * each).reshape(x.shape)
@@ -55,7 +55,8 @@ def add(op: ops.Add, weights: Weights) -> Function:
 
 def scale(op: ops.Scale, weights: Weights) -> Function:
     """factor · x."""
-    return lambda step, x: op.factor * x
+    weight = weights.vector(op.weight)
+    return lambda step, x: op.factor * x if weight is None else op.factor * weight * x
 
 
 def position_scale(op: ops.PositionScale, weights: Weights) -> Function:

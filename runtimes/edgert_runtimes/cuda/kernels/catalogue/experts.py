@@ -21,8 +21,8 @@ def route() -> Kernel:
         header="route.cuh",
         call="route",
         signature="const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used, "
-        "const float *bias, int bias_logits, int sigmoid, int normalize, int groups, int groups_used, int group_best, "
-        "float epsilon, float scale, float band",
+        "const float *bias, int bias_logits, const float *expert_scale, int sigmoid, int normalize, int groups, "
+        "int groups_used, int group_best, float epsilon, float scale, float band",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"], 8),
     )

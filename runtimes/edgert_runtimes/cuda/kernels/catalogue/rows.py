@@ -111,12 +111,12 @@ def add() -> Kernel:
 
 
 def scale() -> Kernel:
-    """y = factor · x, n elements."""
+    """y = factor · x, n elements, times the number at weight if that is not null."""
     return Kernel(
         name="scale",
         header="rows.cuh",
         call="scale",
-        signature="const float *x, float *y, float factor, i64 n",
+        signature="const float *x, const float *weight, float *y, float factor, i64 n",
         threads=256,
         blocks=lambda a: ceil_div(a["n"], 256),
     )

@@ -1,7 +1,8 @@
-"""Latent attention in files of before 2025, which have the products for keys and for values of a layer in one tensor,
-`attn_kv_b` [heads · (key + value), rank], as checkpoints have it. Here it is the two tensors of today's files.
+"""Tensors that some files have together: here they are apart, as plans want them.
 
-Source: llama.cpp's `models/deepseek2.cpp`, which still reads both.
+Files with latent attention of before 2025 have the products for keys and for values of a layer in one tensor,
+`attn_kv_b` [heads · (key + value), rank], as checkpoints have it. And some have gates and ups of experts in one,
+`ffn_gate_up_exps` [experts, 2 · hidden, width]. Source: llama.cpp's `models/deepseek2.cpp` and `models/gemma4.cpp`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,27 @@ class HeadTensor:
         columns = self.file.read(self.source, begin, self.shape[-1])
         matrix = dequantize(columns, self.file.tensors[self.source].type)
         return quantize(np.ascontiguousarray(matrix.T[row : row + count]), self.type)
+
+
+_EXPERTS = "ffn_gate_up_exps.weight"
+
+
+def split_experts(file: GgufFile) -> Mapping[str, HeadTensor]:
+    """The tensors `ffn_gate_exps` and `ffn_up_exps` that a file has only together, by name."""
+    found = {}
+    for name, tensor in file.tensors.items():
+        if not name.endswith(_EXPERTS) or len(tensor.shape) != 3 or tensor.shape[1] % 2:
+            continue
+        experts, both, width = tensor.shape
+        for first, part in ((0, "gate"), (both // 2, "up")):
+            apart = f"{name.removesuffix(_EXPERTS)}ffn_{part}_exps.weight"
+            found[apart] = HeadTensor(file, name, tensor.type, (experts, both // 2, width), first, both, False)
+    return {name: tensor for name, tensor in found.items() if name not in file.tensors}
+
+
+def split_tensors(file: GgufFile) -> Mapping[str, HeadTensor]:
+    """All that a file has only together with others, by name."""
+    return {**split_latents(file), **split_experts(file)}
 
 
 def split_latents(file: GgufFile) -> Mapping[str, HeadTensor]:
