@@ -174,6 +174,8 @@ class ModelSpec:
         self._require(whole and (self.scales.queries_length or 1) > 0, "queries are scaled by no positions")
         size = self.window_head_size
         self._require(0 <= size < _LIMIT and size % 2 == 0, f"the size of heads within windows is {size}")
+        dims = self.window_rope.dims if self.window_rope else 0
+        self._require(dims <= (size or self.head_size), f"{dims} rotated elements in heads within windows")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         if self.recurrence:
