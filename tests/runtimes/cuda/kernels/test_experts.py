@@ -53,6 +53,7 @@ def route(
         experts=experts,
         used=used,
         bias=0,
+        expert_scale=0,
         bias_logits=0,
         sigmoid=int(router.scoring == "sigmoid"),
         normalize=int(router.normalize),
