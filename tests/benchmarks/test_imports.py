@@ -8,6 +8,7 @@ import pytest
 
 import benchmarks
 
+DRAWING = {"roofline"}
 PEERS = {"mlx_lm_peer"}  # run by another Python, that has the peer
 NAMES = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path__)} - PEERS)
 
@@ -16,6 +17,8 @@ NAMES = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path
 def test_it_says_how_it_is_called(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if name in DRAWING:
+        pytest.importorskip("matplotlib", reason="matplotlib (dependency group bench) is not installed")
     module = importlib.import_module(f"benchmarks.{name}")
     if not hasattr(module, "main"):
         return  # what others are made of
