@@ -19,7 +19,7 @@ from edgert_runtimes.base import Float32, Int32, Limits
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu.executor import Executor
 from edgert_runtimes.cpu.kernels import route, table
-from edgert_runtimes.cpu.lower import Lowering
+from edgert_runtimes.cpu.lowering.mixtures import Mixtures
 from edgert_runtimes.cpu.program import Place, Program
 from edgert_runtimes.cpu.values import stride_of
 from edgert_runtimes.cpu.weights import Layout, Loaded
@@ -54,7 +54,7 @@ def weights_of(op: ops.Moe) -> list[str]:
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
-class ExpertLowering(Lowering):
+class ExpertLowering(Mixtures):
     """Mixtures whose experts are chosen already. `ends[i]` and `results[i]` are the number of records up to mixture i,
     and where it leaves what its experts give.
     """
@@ -68,7 +68,7 @@ class ExpertLowering(Lowering):
         self.results: list[int] = []
 
     def run(self) -> Program:
-        """See Lowering."""
+        """All mixtures."""
         for index, op in enumerate(self.plan.ops):
             assert isinstance(op, ops.Moe)
             self.op = index

@@ -1,0 +1,1 @@
+"""How kinds of ops become records: what `lower` puts together."""
