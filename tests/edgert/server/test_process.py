@@ -70,8 +70,6 @@ def test_a_unix_socket(tiny_path: Path, tmp_path: Path) -> None:
             assert client.get("http://any.name/v1/models").json()["data"][0]["id"] == name
         server.send_signal(signal.SIGINT)
         _, log = server.communicate(timeout=30)
-    ignored = (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    )  # in what shells start in the background
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # in what shells start in the background
     assert (log, server.returncode) == ("", 0 if ignored else 130)
     assert not path.exists()
