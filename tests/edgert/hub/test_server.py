@@ -66,7 +66,7 @@ def test_what_goes_wrong_on_the_way(url: str, hub: Hub) -> None:
 
 def test_a_client_that_leaves_ends_its_pull(url: str, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgert.hub.remote.PAUSE", 0.2)
-    hub.faults = deque([Fault(cut=100)] * 200)
+    hub.faults = deque([Fault(cut=100)] * 100_000)  # it would go on for long
     with httpx.stream("POST", f"{url}/api/pull", json={"model": "lab/tiny:F32"}, timeout=60) as response:
         lines = response.iter_lines()
         assert "pulling lab/tiny" in [next(lines) for _ in range(3)][-1]
@@ -74,7 +74,7 @@ def test_a_client_that_leaves_ends_its_pull(url: str, hub: Hub, cache: Path, mon
     deadline = time.monotonic() + 30
     while asked != (asked := len(hub.seen)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert asked < 100
+    assert time.monotonic() < deadline
     assert not list(cache.glob("models--*/snapshots/*/*"))
 
 
