@@ -22,6 +22,11 @@ Speculate = Literal["auto", "off", "lookup", "draft"]
 EXACT = ("cpu", "reference")
 """Backends that give the same logits, to the bit, however many rows a step has."""
 
+LEAST_BYTES = 100_000_000
+"""Of a model's weights, from which on lookup is tried without being asked for: steps of smaller ones are so short that
+what Python does for guesses takes more time than they can save.
+"""
+
 
 class Drafting:
     """A model's speculation, None where it has none, and the draft model's file that is open for it."""
@@ -68,7 +73,8 @@ def open_drafting(
             return Drafting(None)
         if speculate != "off":
             raise UnsupportedError("speculation: this model has recurrent states, which cannot take tokens back")
-    if speculate == "off" or (automatic and draft is None and session.report.backend not in EXACT):
+    suits = session.report.backend in EXACT and session.report.weight_bytes >= LEAST_BYTES
+    if speculate == "off" or (automatic and draft is None and not suits):
         return Drafting(None)
     if draft is None:
         return Drafting(Speculation(Lookup(), always=not automatic))

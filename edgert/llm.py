@@ -62,7 +62,8 @@ class LLM:
     files or folders of PEFT, or pairs of these and a scale. `speculate` says who guesses tokens, which changes how long
     an answer takes, and nothing in it: "lookup" (what followed the last tokens when they came before), "draft" (the
     model `draft`, a file or hub id with the same tokens), "off", or "auto": the draft model if there is one, else
-    lookup where logits do not depend on it to the bit ("cpu", "reference"), and only while it pays.
+    lookup where logits do not depend on it to the bit ("cpu", "reference") and weights are 100 MB or more; and only
+    while it pays.
     `progress(stage, done, total)` is told about fetching, compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.

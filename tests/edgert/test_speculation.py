@@ -10,7 +10,7 @@ import pytest
 from edgert_models.errors import RequestError, UnsupportedError
 from edgert_quant.convert import convert
 
-from edgert import LLM, SamplingParams, StructuredOutputs
+from edgert import LLM, SamplingParams, StructuredOutputs, drafting
 from edgert.completion import Completion
 from edgert.resolve import resolve_model
 from tests.edgert.tiny_gguf import tokenizer_entries, write_tiny
@@ -38,7 +38,10 @@ def plain() -> Iterator[tuple[LLM, list[Completion]]]:
 
 
 @pytest.mark.parametrize("options", [{"speculate": "lookup"}, {"draft": None}, {"speculate": "auto"}], ids=str)
-def test_answers_are_the_same(plain: tuple[LLM, list[Completion]], options: dict[str, Any]) -> None:
+def test_answers_are_the_same(
+    plain: tuple[LLM, list[Completion]], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafting, "LEAST_BYTES", 0)
     if "draft" in options:  # the model itself: all of its guesses are right, but those after an answer's end
         options = {"speculate": "draft", "draft": resolve_model(None)}
     with LLM(context=512, **options) as llm:
@@ -58,6 +61,13 @@ def test_answers_are_the_same(plain: tuple[LLM, list[Completion]], options: dict
             assert all(timing.right_guesses > 0.8 * timing.guessed_tokens for timing in timings)
         assert now.blocks_held == 0
     assert plain[0].statistics().guessed_tokens == 0
+
+
+def test_small_models_are_not_guessed_for_unless_it_is_asked_for() -> None:
+    with LLM(context=512) as llm:
+        assert llm.report.weight_bytes < drafting.LEAST_BYTES
+        llm.generate(PROMPTS[0], SamplingParams(max_tokens=60, temperature=0.0, ignore_eos=True))
+        assert llm.statistics().guessed_tokens == 0
 
 
 @pytest.mark.parametrize(
