@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from edgert_models.errors import RequestError
@@ -10,8 +11,9 @@ from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
 from edgert.hub.cached import cached_sets, names_in
 from edgert.hub.files import PREFIXES, HubReference, checkpoint_files, choose, matching
-from edgert.hub.pull import Progress, pull
-from edgert.hub.remote import is_offline
+
+if TYPE_CHECKING:
+    from edgert.hub.pull import Progress
 
 
 def resolve_model(reference: str | Path | None, *, download: bool = True, progress: Progress | None = None) -> Path:
@@ -55,6 +57,9 @@ def _file(path: Path, text: str) -> Path:
 
 def _fetched(wanted: HubReference, download: bool, progress: Progress | None) -> Path:
     """The model's file in the hub's cache, which it is fetched to where that is allowed."""
+    from edgert.hub.pull import pull  # not at the top: models that are files start without it
+    from edgert.hub.remote import is_offline
+
     sets = cached_sets(wanted.repository)
     if not matching(list(sets), wanted):
         folder = snapshot(wanted.repository)

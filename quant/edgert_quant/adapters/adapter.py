@@ -12,7 +12,6 @@ from edgert_models.graph import Plan, Role
 
 from edgert_quant.adapters.gguf import read_gguf
 from edgert_quant.adapters.pair import Pair
-from edgert_quant.adapters.peft import read_peft
 
 __all__ = ["Adapter", "Pair", "read_adapter"]
 
@@ -37,6 +36,8 @@ def read_adapter(path: str | Path, plan: Plan, scale: float = 1.0) -> Adapter:
     if not np.isfinite(scale):
         raise RequestError(f"the adapter's scale is {scale}, which is no finite number", parameter="adapters")
     if path.is_dir():
+        from edgert_quant.adapters.peft import read_peft  # not at the top: all that reads checkpoints comes with it
+
         pairs = read_peft(path, plan)
     elif path.is_file():
         pairs = read_gguf(path, plan)
