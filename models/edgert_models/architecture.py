@@ -329,15 +329,17 @@ def sandwich_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
     return predict(g, x)
 
 
-def parallel_decoder(g: Graph, rope_of: RopeOf = ModelSpec.rope_of) -> Plan:
-    """The wiring of families whose attention and feed-forward read the same: norm, both of them, add, add."""
+def parallel_decoder(
+    g: Graph, rope_of: RopeOf = ModelSpec.rope_of, network: Callable[[Graph, Value, int], Value] = feed_forward
+) -> Plan:
+    """The wiring of families whose attention and feed-forward network read the same: norm, both of them, add, add."""
     s = g.spec
     x = embedded(g)
     for i in range(s.layers):
         block = f"blk.{i}"
         y = norm(g, x, f"{block}.attn_norm")
         x = residual(g, x, attention(g, y, block, window=s.window_of(i), rope=rope_of(s, i)))
-        x = residual(g, x, feed_forward(g, y, i))
+        x = residual(g, x, network(g, y, i))
     return predict(g, x)
 
 

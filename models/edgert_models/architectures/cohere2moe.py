@@ -10,19 +10,16 @@ from typing import Any
 from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
-    attention,
-    embedded,
     expert_names,
     feed_forward,
-    norm,
-    predict,
-    residual,
+    parallel_decoder,
     shared_expert_names,
 )
 from edgert_models.architectures.cohere import cohere_sizes
 from edgert_models.config import Config, expert_sizes, layer_count, mlp_layers, windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -78,17 +75,15 @@ def rope_of(spec: ModelSpec, layer: int) -> Rope | None:
     return spec.rope if spec.window_of(layer) or not spec.has_experts(layer) else None
 
 
+def averaged(g: Graph, x: Value, layer: int) -> Value:
+    """The feed-forward network; where there are shared experts, their mean with the routed ones."""
+    both = g.spec.shared_feed_forward and g.spec.has_experts(layer)
+    return g.scale(feed_forward(g, x, layer), 0.5 if both else 1.0)
+
+
 def wire(g: Graph) -> Plan:
-    """The wiring of `parallel_decoder`, with routed and shared experts averaged."""
-    s = g.spec
-    x = embedded(g)
-    for i in range(s.layers):
-        block = f"blk.{i}"
-        y = norm(g, x, f"{block}.attn_norm")
-        x = residual(g, x, attention(g, y, block, window=s.window_of(i), rope=rope_of(s, i)))
-        averaged = s.shared_feed_forward and s.has_experts(i)
-        x = residual(g, x, g.scale(feed_forward(g, y, i), 0.5 if averaged else 1.0))
-    return predict(g, x)
+    """The wiring of `parallel_decoder`."""
+    return parallel_decoder(g, rope_of, averaged)
 
 
 ARCHITECTURE = Architecture(
