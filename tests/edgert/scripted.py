@@ -36,6 +36,8 @@ TOOLS = [
     {"type": "function", "function": {"name": "now"}},
 ]
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}\n</tool_call>'
+ANSWER = f'<think>\nI look.\n</think>\n\nOne moment.\n{CALL}\n<tool_call>{{"name": "now"}}</tool_call>'
+"""Reasoning, content, and two calls."""
 
 
 class ScriptedSession:

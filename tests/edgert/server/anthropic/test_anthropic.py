@@ -9,13 +9,12 @@ import anthropic
 import httpx
 import pytest
 
-from tests.edgert.scripted import CALL, TOOLS, Say
+from tests.edgert.scripted import ANSWER, CALL, TOOLS, Say
 
 if TYPE_CHECKING:
     from tests.edgert.server.conftest import Served
 
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
-ANSWER = f'<think>\nI look.\n</think>\n\nOne moment.\n{CALL}\n<tool_call>{{"name": "now"}}</tool_call>'
 CUSTOM = [
     {"name": tool["function"]["name"], "input_schema": tool["function"].get("parameters", {"type": "object"})}
     for tool in TOOLS

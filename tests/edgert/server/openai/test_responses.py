@@ -9,12 +9,11 @@ import httpx
 import openai
 import pytest
 
-from tests.edgert.scripted import CALL, TOOLS, Say
+from tests.edgert.scripted import ANSWER, TOOLS, Say
 
 if TYPE_CHECKING:
     from tests.edgert.server.conftest import Served
 
-ANSWER = f'<think>\nI look.\n</think>\n\nOne moment.\n{CALL}\n<tool_call>{{"name": "now"}}</tool_call>'
 FUNCTIONS = [
     {"type": "function", "name": tool["function"]["name"], "parameters": tool["function"].get("parameters")}
     for tool in TOOLS

@@ -10,11 +10,10 @@ import httpx
 import openai
 import pytest
 
-from tests.edgert.scripted import CALL, TOOLS, Say
+from tests.edgert.scripted import ANSWER, CALL, TOOLS, Say
 from tests.edgert.server.conftest import Served
 
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
-ANSWER = f'<think>\nI look.\n</think>\n\nOne moment.\n{CALL}\n<tool_call>{{"name": "now"}}</tool_call>'
 
 
 @pytest.fixture
