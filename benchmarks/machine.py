@@ -27,6 +27,11 @@ def commit() -> str | None:
     return f"{found}+" if found and git("status", "--porcelain", "--untracked-files=no") else found or None
 
 
+def environment() -> dict[str, str]:
+    """This process's, for others: they find edgert from any folder."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 def machine() -> dict[str, Any]:
     """The CPU by name and as LLVM calls it, the instruction set in use, threads of hardware, memory, and the system."""
     details = probe_all()["cpu"].details
@@ -60,7 +65,6 @@ def peaks(threads: int) -> dict[str, float]:
         "import json; from edgert_runtimes.cpu.peaks import measure_peaks as m; "
         f"p = m({threads}); print(json.dumps([p.read_bytes, p.int8_operations, p.float_operations]))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     names = ("read_gb_per_second", "int8_gops_per_second", "float32_gflops_per_second")
     return {name: value / 1e9 for name, value in zip(names, json.loads(done.stdout), strict=True)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.machine import environment
 from edgert import __version__
 from edgert.measure import Phase, Trial
 
@@ -75,11 +76,10 @@ def run(command: Command, timeout: float) -> Finished:
     """Run a process to its end, in an empty folder, since some leave logs. `RunError` if it fails or takes too long."""
     words = [str(word) for word in command]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # edgert is found from any folder
         start = time.perf_counter()
         try:
             child = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=folder, env=environment
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=folder, env=environment()
             )
         except OSError as error:
             raise RunError(f"{words[0]}: {error.strerror}") from None

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import random
 import socket
 import subprocess
@@ -33,7 +32,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.machine import commit
+from benchmarks.machine import commit, environment
 
 REQUESTS = 3
 """Of each client, one after the other."""
@@ -170,10 +169,9 @@ def running(server: Server) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryFile() as log:
         command = [part.format(port=port) for part in server.command]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
         try:
             deadline = time.monotonic() + STARTING
             while not healthy(port):

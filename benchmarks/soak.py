@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import socket
 import struct
@@ -33,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.machine import commit, machine
+from benchmarks.machine import commit, environment, machine
 
 PATIENCE = 120.0
 """Seconds after which a request hangs."""
@@ -99,8 +98,7 @@ class Server:
 @contextmanager
 def serving(model: str, *options: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "edgert", "serve", model, "--port", "0", "--log-level", "error", *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         try:
             assert process.stdout is not None
             name, url = process.stdout.readline().strip().split(" at ")
