@@ -124,6 +124,17 @@ def softplus(x: Any) -> Any:
     return max(float64(x), 0.0) + 2.0 * s * total
 
 
+@device
+def matrices_at(record: Any, count: Any, source: Any, target: Any, head: Any, size: Any) -> Any:
+    """Where the matrix of a head, of `size` floats, is before a run and after it; before the first row it is zero."""
+    slot, own = 4 * load_i64(record, STATE_SIZE), load_i64(record, STATE) + 4 * head * size
+    before, after = own + source * slot, own + target * slot
+    if count > 0 and source < 0:
+        zero_bytes(after, 4 * size)
+        before = after
+    return before, after
+
+
 @device(inline=False)
 def normalize(out: Any, x: Any, n: Any, factor: Any) -> Any:
     """out = factor · x / sqrt(Σ x² + 1e-6) for n floats."""
@@ -143,11 +154,7 @@ def delta_rule(state: int, record: int, chunk: int, thread: int) -> None:
     for unit in range(first_unit, end_unit):
         head = unit % heads
         first, count, source, target = run_at(state, unit // heads)
-        after = load_i64(record, STATE) + 4 * (target * load_i64(record, STATE_SIZE) + head * size * width)
-        before = load_i64(record, STATE) + 4 * (source * load_i64(record, STATE_SIZE) + head * size * width)
-        if count > 0 and source < 0:
-            zero_bytes(after, 4 * size * width)
-            before = after
+        before, after = matrices_at(record, count, source, target, head, size * width)
         keys = head % key_heads if load_i64(record, TILED) != 0 else head * key_heads // heads
         for row in range(first, first + count):
             x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
@@ -192,11 +199,7 @@ def scan(state: int, record: int, chunk: int, thread: int) -> None:
     for unit in range(first_unit, end_unit):
         head = unit % heads
         first, count, source, target = run_at(state, unit // heads)
-        after = load_i64(record, STATE) + 4 * (target * load_i64(record, STATE_SIZE) + head * size * numbers)
-        before = load_i64(record, STATE) + 4 * (source * load_i64(record, STATE_SIZE) + head * size * numbers)
-        if count > 0 and source < 0:
-            zero_bytes(after, 4 * size * numbers)
-            before = after
+        before, after = matrices_at(record, count, source, target, head, size * numbers)
         group = head * groups // heads
         skip, bias = load_f32(load_i64(record, SKIP), head), load_f32(load_i64(record, BIAS), head)
         for row in range(first, first + count):
