@@ -180,12 +180,6 @@ class LLM:
         return self._opened.chat is not None
 
     @property
-    def calls_tools(self) -> bool:
-        """Whether `chat` takes tools."""
-        chat = self._opened.chat
-        return chat is not None and chat.dialect.calls is not None
-
-    @property
     def reasons(self) -> bool:
         """Whether the model may write reasoning before its answer that `chat` can tell from it."""
         return self._opened.chat is not None and self._opened.chat.reasons
