@@ -13,7 +13,7 @@ from edgert.hub.cached import cached_sets, names_in
 from edgert.hub.files import PREFIXES, HubReference, checkpoint_files, choose, matching
 
 if TYPE_CHECKING:
-    from edgert.hub.pull import Progress
+    from edgert_runtimes.base import Progress
 
 
 def resolve_model(reference: str | Path | None, *, download: bool = True, progress: Progress | None = None) -> Path:

@@ -14,7 +14,7 @@ from edgert_models.errors import RequestError
 from edgert.cli import options
 
 if TYPE_CHECKING:
-    from edgert.hub.pull import Progress
+    from edgert_runtimes.base import Progress
 
 Reference = Annotated[str, typer.Argument(metavar="ORG/NAME[:QUANT]", help="A model of the hub; default Q4_K_M.")]
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgert_models.errors import HubError, RequestError
 from edgert_quant.files import human_bytes
@@ -23,8 +24,8 @@ from edgert.hub.cached import cached_sets
 from edgert.hub.files import HubReference, checkpoint_files, choose, gguf_sets, matching
 from edgert.hub.remote import MAIN, Listing, RemoteFile, is_offline, listing, receive
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage ("download" or "verify"), the bytes done and those there are."""
+if TYPE_CHECKING:
+    from edgert_runtimes.base import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def pull(reference: str, *, revision: str | None = None, progress: Progress | No
     `revision` is a branch, a tag or a commit. Where HF_HUB_OFFLINE is set, what the cache has is all there is.
 
     Raises RequestError for what the hub does not have, HubError for what goes wrong on the way; what has come so far is
-    kept, and the next pull goes on.
+    kept, and the next pull goes on. Stages of `progress` are "download" and "verify", in bytes.
     """
     wanted = HubReference.parse(reference)
     if is_offline():

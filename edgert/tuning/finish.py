@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.blocks.layout import LAYOUTS
+from edgert_runtimes.base import Progress
 from edgert_runtimes.layerwise import Floats, Layerwise
 from numpy.typing import NDArray
 
 from edgert.tuning.kept import Arrays, Kept
 from edgert.tuning.material import Material
 from edgert.tuning.packed import Bytes, Packed
-from edgert.tuning.sensitivity import Progress
 
 Floats32 = NDArray[np.float32]
 HALVES = ("d", "dmin", "m")

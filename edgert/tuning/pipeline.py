@@ -29,6 +29,7 @@ from edgert_quant.convert.run import open_source
 from edgert_quant.gguf.output import write_whole
 from edgert_quant.imatrix import Importance
 from edgert_quant.recipes import DEFAULT, NATIVE, RECIPES, recipe_named
+from edgert_runtimes.base import Progress
 
 from edgert.calibration.model import Model as Opened
 from edgert.tuning.allocation import allocate, curve
@@ -37,7 +38,7 @@ from edgert.tuning.kept import Kept
 from edgert.tuning.material import WINDOW, Material, Model
 from edgert.tuning.packed import Packed, pack
 from edgert.tuning.rounding import Rounder
-from edgert.tuning.sensitivity import Costs, Progress, Sensitivities
+from edgert.tuning.sensitivity import Costs, Sensitivities
 
 HEADER_ROOM = 4096
 """Bytes kept free under a budget for what the file says of itself."""

@@ -16,13 +16,13 @@ from edgert_models import ops
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.compensation import Candidate, Feedback, candidates, choose_shrink
 from edgert_quant.imatrix import POOL_ROWS, Importance
+from edgert_runtimes.base import Progress
 from edgert_runtimes.layerwise import Layerwise, Observer
 from numpy.typing import NDArray
 
 from edgert.tuning.kept import Kept
 from edgert.tuning.material import Material
 from edgert.tuning.packed import Bytes, Packed
-from edgert.tuning.sensitivity import Progress
 
 Floats = NDArray[np.floating[Any]]
 

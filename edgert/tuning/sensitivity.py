@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.gguf.output import write_whole
 from edgert_quant.imatrix import Importance
+from edgert_runtimes.base import Progress
 from edgert_runtimes.layerwise.run import State
 
 from edgert.tuning.material import BATCH, Material
@@ -19,9 +20,6 @@ from edgert.tuning.packed import pack
 
 if TYPE_CHECKING:
     from edgert_runtimes.layerwise import Layerwise
-
-Progress = Callable[[str, int, int], None]
-"""progress(stage, done, total)."""
 
 Costs = dict[str, dict[BlockType, float]]
 """Divergence in nats by tensor and type."""

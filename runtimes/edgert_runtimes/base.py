@@ -16,7 +16,7 @@ Float32 = NDArray[np.float32]
 NO_STATES: Int32 = np.empty(0, np.int32)
 NO_ADAPTERS: Int32 = np.empty(0, np.int32)
 Progress = Callable[[str, int, int], None]
-"""progress(stage, done, total): stages are "compile" (kernels) and "load" (bytes)."""
+"""progress(stage, done, total): stages are "compile" (kernels) and "load" (bytes); other work has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from edgert_models.errors import RequestError
 from edgert_quant.hub import hub_cache
+from edgert_runtimes.base import Progress
 
 from edgert.description import Description, describe
 from edgert.hub.cached import names_in
 from edgert.hub.files import HubReference, gguf_sets
 from edgert.hub.library import list_models
-from edgert.hub.pull import Progress
 from edgert.resolve import resolve_model
 
 
