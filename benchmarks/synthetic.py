@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from edgert_models.errors import EdgertError, UnsupportedError
 from edgert_models.graph import Role, Weight
-from edgert_models.metadata import metadata_from_spec
-from edgert_models.registry import build_plan
+from edgert_models.registry import build_plan, metadata_from_spec
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import Latent, ModelSpec

@@ -33,6 +33,23 @@ def as_it_is(spec: ModelSpec) -> ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileHabits:
+    """What a family's GGUF files say otherwise than most. `rms_epsilon`: the epsilon of its layer norms under the name
+    of that of RMS norms too, and there it is read; `both_epsilons`: the same, and either is enough. `says_routing`: how
+    experts are scored and how many layers are dense, also where that is the usual; `says_step`: that layers with
+    experts come every so many. `width_of_one`: the width of one shared expert instead of that of all. `window_heads`:
+    the size of heads in layers with a window.
+    """
+
+    rms_epsilon: bool = False
+    both_epsilons: bool = False
+    says_routing: bool = False
+    says_step: bool = False
+    width_of_one: bool = False
+    window_heads: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One family: its GGUF name, the Hugging Face classes that convert to it, and how to read, wire and find it.
 
@@ -42,9 +59,10 @@ class Architecture:
     holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0
     for none; `activation`; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn
     scales scores of attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families
-    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `left_out` are
-    beginnings of names of tensors that checkpoints may have and models do without. `notes` are sentences for
-    docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp answers differently.
+    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `files` is
+    what is peculiar in its GGUF files. `left_out` are beginnings of names of tensors that checkpoints may have and
+    models do without. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is refused, and
+    where stock llama.cpp answers differently.
     """
 
     name: str
@@ -67,6 +85,7 @@ class Architecture:
     scales_scores: bool = False
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is
     positions: bool = True
+    files: FileHabits = FileHabits()
     left_out: tuple[str, ...] = ()
     notes: str = ""
 

@@ -6,32 +6,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from edgert_models.architecture import Architecture
+from edgert_models.architecture import Architecture, FileHabits
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import Rope
 from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
-_ALWAYS_SAYS = ("cohere2moe", "smallthinker")  # how experts are scored, and how many layers are dense
-_RMS_EPSILON = ("phimoe",)  # under which name it has that of its layer norms
 _NOT_YET = ("embedding_length_per_layer_input", "attention.shared_kv_layers")  # of the smallest Gemmas 4
 _WINDOW_KEYS = "attention.key_length_swa"
-_WINDOW_HEADS = ("gemma4",)  # whose heads differ in size
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
 """What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
-_WIDTH_OF_ONE = ("bailingmoe2",)
-"""Whose files give the width of one shared expert."""
-_NAMES_STEP = ("ernie4_5-moe",)
-"""Whose files say that layers with experts come every so many."""
 _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 _SHORT_CONV = "shortconv.l_cache"
 _PERIOD = "full_attention_interval"
 _POSITIONS = "rope.scaling.finetuned"
 _LEAST = "ssm.time_step_min"  # ours: llama.cpp knows no limit of time steps
-_BOTH_EPSILONS = ("nemotron_h", "nemotron_h_moe")  # what llama.cpp wants
 _RECURRENT = "attention.recurrent_layers"
 _SSM = {
     "kernel": "conv_kernel",
@@ -71,7 +63,7 @@ def spec_from_metadata(
     architecture: Architecture, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]
 ) -> ModelSpec:
     """The ModelSpec of a GGUF file, from its metadata and the shapes (outermost first) of its tensors."""
-    name = architecture.name
+    name, files = architecture.name, architecture.files
     width = metadata.integer(f"{name}.embedding_length")
     nextn = metadata.integer(f"{name}.nextn_predict_layers", 0)
     layers = metadata.integer(f"{name}.block_count") - nextn
@@ -89,14 +81,14 @@ def spec_from_metadata(
     window = metadata.integer(f"{name}.attention.sliding_window", 0)
     windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
     kv_heads, window_kv_heads = _kv_heads(metadata, name, heads, layers, nextn, windowed)
-    window_head_size = _window_head_size(metadata, name, windowed)
+    window_head_size = _window_head_size(architecture, metadata, windowed)
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
     each = [int(wide) for wide in widths][:layers]
     feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
     recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
     layer_norm = architecture.layer_norm and not rms_norm
-    only_layer = name in _BOTH_EPSILONS and f"{name}.{_eps(False)}" not in metadata
+    only_layer = files.both_epsilons and f"{name}.{_eps(False)}" not in metadata
     rope = _rope(architecture, metadata, head_size, shapes)
     latent = _latent(metadata, name, head_size, value_size)
     if latent:
@@ -114,7 +106,7 @@ def spec_from_metadata(
         head_size=head_size,
         value_length=0 if value_size == head_size else value_size,
         rope=rope,
-        norm_eps=metadata.number(f"{name}.{_eps((layer_norm and name not in _RMS_EPSILON) or only_layer)}"),
+        norm_eps=metadata.number(f"{name}.{_eps((layer_norm and not files.rms_epsilon) or only_layer)}"),
         feed_forward=feed_forward,
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
@@ -148,11 +140,11 @@ def spec_from_metadata(
     return architecture.settle(spec)
 
 
-def _epsilons(spec: ModelSpec) -> set[bool]:
+def _epsilons(files: FileHabits, spec: ModelSpec) -> set[bool]:
     """Of which kinds of norms a file has the epsilon: layer norms, others."""
-    if spec.architecture in _BOTH_EPSILONS:
+    if files.both_epsilons:
         return {True, False}
-    return {spec.layer_norm, spec.layer_norm and spec.architecture not in _RMS_EPSILON}
+    return {spec.layer_norm, spec.layer_norm and not files.rms_epsilon}
 
 
 def _eps(layer_norm: bool) -> str:
@@ -218,22 +210,22 @@ def _router(
     )
 
 
-def _router_entries(spec: ModelSpec) -> dict[str, Value]:
+def _router_entries(files: FileHabits, spec: ModelSpec) -> dict[str, Value]:
     """Keys of the router, of shared experts and of dense layers, where they are more than a softmax says."""
     router = spec.router
     entries: dict[str, Value] = {"expert_weights_norm": router.normalize}
     if spec.shared_feed_forward:
         shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
-        each = shared if spec.architecture in _WIDTH_OF_ONE and not rest else 1
+        each = shared if files.width_of_one and not rest else 1
         entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward // each
         if not spec.shared_gate:
             entries["expert_shared_count"] = 1 if rest else shared
-    if spec.leading_dense or spec.architecture in _ALWAYS_SAYS:
+    if spec.leading_dense or files.says_routing:
         entries["leading_dense_block_count"] = spec.leading_dense
-    if spec.architecture in _NAMES_STEP:
+    if files.says_step:
         sparse = [i for i in range(spec.layers) if spec.has_experts(i)]
         entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else 1
-    unusual = replace(router, normalize=True) != SOFTMAX or spec.architecture in _ALWAYS_SAYS
+    unusual = replace(router, normalize=True) != SOFTMAX or files.says_routing
     if router.scoring not in _GATING.values():
         return entries
     if unusual or "expert_shared_count" in entries:
@@ -245,9 +237,10 @@ def _router_entries(spec: ModelSpec) -> dict[str, Value]:
     return entries
 
 
-def _window_head_size(metadata: Metadata, name: str, windowed: tuple[bool, ...]) -> int:
+def _window_head_size(architecture: Architecture, metadata: Metadata, windowed: tuple[bool, ...]) -> int:
     """Of heads in layers with a window, 0 if it is that of the others or the file does not say."""
-    return metadata.integer(f"{name}.{_WINDOW_KEYS}", 0) if name in _WINDOW_HEADS and any(windowed) else 0
+    says = architecture.files.window_heads and any(windowed)
+    return metadata.integer(f"{architecture.name}.{_WINDOW_KEYS}", 0) if says else 0
 
 
 def _full_layers_have(shapes: Mapping[str, tuple[int, ...]], windowed: tuple[bool, ...], name: str) -> bool:
@@ -384,9 +377,9 @@ def _window_rope(architecture: Architecture, metadata: Metadata, head_size: int)
     return replace(rope, base=metadata.number(key), dims=dims)
 
 
-def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
-    """The architecture's key/values of a GGUF file; what llama.cpp's loader needs, and what ours reads back."""
-    name, rope = spec.architecture, spec.rope
+def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]:
+    """The key/values of a model's GGUF file; what llama.cpp's loader needs, and what ours reads back."""
+    name, rope, files = architecture.name, spec.rope, architecture.files
     entries: dict[str, Value] = {
         "vocab_size": spec.vocabulary,
         "context_length": spec.context,
@@ -397,7 +390,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         "attention.head_count_kv": spec.kv_heads,
         "attention.key_length": spec.head_size,
         "attention.value_length": spec.value_size,
-        **{_eps(kind): spec.norm_eps for kind in _epsilons(spec)},
+        **{_eps(kind): spec.norm_eps for kind in _epsilons(files, spec)},
         "rope.dimension_count": rope.dims,
         "rope.freq_base": rope.base,
     }
@@ -436,7 +429,7 @@ def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used
         entries["expert_feed_forward_length"] = spec.expert_feed_forward
-        entries |= _router_entries(spec)
+        entries |= _router_entries(files, spec)
     if rope.sections:
         entries["rope.dimension_sections"] = list(rope.sections)
     if rope.scaling != "none":

@@ -10,7 +10,7 @@ from edgert_models.architecture import Architecture
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import NO_ADAPTERS, Adapters, Graph, Plan
-from edgert_models.metadata import Metadata, spec_from_metadata
+from edgert_models.metadata import Metadata, Value, metadata_of, spec_from_metadata
 from edgert_models.refused import NEEDS
 from edgert_models.spec import ModelSpec
 
@@ -114,6 +114,11 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
 def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
     """The ModelSpec of a GGUF file; `shapes` are its tensors', outermost dimension first."""
     return spec_from_metadata(architecture_named(metadata.string("general.architecture")), metadata, shapes)
+
+
+def metadata_from_spec(spec: ModelSpec) -> dict[str, Value]:
+    """The architecture's key/values of a GGUF file."""
+    return metadata_of(architecture_named(spec.architecture), spec)
 
 
 def build_plan(spec: ModelSpec, context: int = 0, adapters: Adapters = NO_ADAPTERS) -> Plan:

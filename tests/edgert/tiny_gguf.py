@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from edgert_models import build_plan
 from edgert_models.graph import Role
-from edgert_models.metadata import metadata_from_spec
+from edgert_models.registry import metadata_from_spec
 from edgert_quant.blocks import BlockType, quantize
 from edgert_quant.gguf import GgufWriter
 from edgert_runtimes.conformance.tiny import tiny_spec, type_of_role

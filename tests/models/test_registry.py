@@ -6,8 +6,13 @@ from dataclasses import replace
 import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
-from edgert_models.metadata import metadata_from_spec
-from edgert_models.registry import architecture_of_config, build_plan, spec_from_config, spec_from_gguf
+from edgert_models.registry import (
+    architecture_of_config,
+    build_plan,
+    metadata_from_spec,
+    spec_from_config,
+    spec_from_gguf,
+)
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX, Router
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgert_models.graph import Role
-from edgert_models.metadata import metadata_from_spec
-from edgert_models.registry import build_plan
+from edgert_models.registry import build_plan, metadata_from_spec
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
 from edgert_quant.convert import convert

@@ -6,7 +6,7 @@ Sources: the model's own `modeling_bailing_moe_v2.py`; transformers' `modeling_g
 
 from __future__ import annotations
 
-from edgert_models.architecture import Architecture, pre_norm_decoder, stored
+from edgert_models.architecture import Architecture, FileHabits, pre_norm_decoder, stored
 from edgert_models.architectures.bailingmoe import BAILING_NAMES, attention_sizes, shared_width
 from edgert_models.config import Config, biased_sigmoid, expert_sizes, leading_dense_layers
 from edgert_models.nextn import NEXTN_NAMES
@@ -52,6 +52,7 @@ ARCHITECTURE = Architecture(
         ),
     },
     rope_layout=RopeLayout.HALVES,
+    files=FileHabits(width_of_one=True),
     qk_norm="head",
     router=BIASED_SIGMOID,
     notes="Layers for multi-token prediction are kept in the file, and not run. llama.cpp loads neither biases nor "

@@ -10,6 +10,7 @@ from typing import Any
 from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
+    FileHabits,
     expert_names,
     feed_forward,
     parallel_decoder,
@@ -94,6 +95,7 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names={**COMMON_NAMES, **expert_names("mlp"), **shared_expert_names()},
     rope_layout=RopeLayout.INTERLEAVED,
+    files=FileHabits(says_routing=True),
     checkpoint_layout=RopeLayout.INTERLEAVED,
     router=Router(scoring="sigmoid", normalize=False),
     window_period=_PERIOD,

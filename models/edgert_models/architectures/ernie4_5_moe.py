@@ -7,7 +7,14 @@ llama.cpp's `conversion/ernie.py` and `models/ernie4-5-moe.cpp`.
 
 from __future__ import annotations
 
-from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder, shared_expert_names
+from edgert_models.architecture import (
+    COMMON_NAMES,
+    Architecture,
+    FileHabits,
+    expert_names,
+    pre_norm_decoder,
+    shared_expert_names,
+)
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, sparse_layers
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -46,6 +53,7 @@ ARCHITECTURE = Architecture(
         **shared_expert_names(),
     },
     rope_layout=RopeLayout.INTERLEAVED,
+    files=FileHabits(says_step=True),
     checkpoint_layout=RopeLayout.INTERLEAVED,
     router=ROUTER,
     left_out=("model.mtp_",),

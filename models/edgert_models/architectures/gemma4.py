@@ -14,6 +14,7 @@ from typing import Any
 from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
+    FileHabits,
     embedded,
     norm,
     predict,
@@ -163,6 +164,7 @@ ARCHITECTURE = Architecture(
         }
     ),
     rope_layout=RopeLayout.HALVES,
+    files=FileHabits(window_heads=True),
     qk_norm="head",
     activation="gelu",
     window_period=_PERIOD,

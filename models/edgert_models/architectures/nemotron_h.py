@@ -10,6 +10,7 @@ from typing import Any
 from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
+    FileHabits,
     attention,
     embedded,
     norm,
@@ -150,6 +151,7 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names=_names(),
     rope_layout=RopeLayout.HALVES,
+    files=FileHabits(both_epsilons=True),
     positions=False,
     left_out=("mtp.",),
     notes="With experts it is `nemotron_h_moe` in GGUF. Experts on a latent value, and networks with and without "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
+from edgert_models.architecture import COMMON_NAMES, Architecture, FileHabits, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout
@@ -58,6 +58,7 @@ ARCHITECTURE = Architecture(
         "ffn_gate_inp.weight": Stored((_GATE, "model.layers.{i}.mlp.router.weight")),
     },
     rope_layout=RopeLayout.HALVES,
+    files=FileHabits(rms_epsilon=True),
     router=ROUTER,
     layer_norm=True,
     notes="llama.cpp computes something else: norms without the mean, and the softmax of the two chosen experts.",

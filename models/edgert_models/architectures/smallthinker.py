@@ -12,6 +12,7 @@ from typing import Any
 from edgert_models.architecture import (
     COMMON_NAMES,
     Architecture,
+    FileHabits,
     attention,
     embedded,
     expert_names,
@@ -85,6 +86,7 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names={**COMMON_NAMES, **expert_names("block_sparse_moe", "gate", "up", "down", router="primary_router")},
     rope_layout=RopeLayout.HALVES,
+    files=FileHabits(says_routing=True),
     activation="relu",
     settle=settle,
     notes="Windows in all but every fourth layer from the first, which has no rope, or none and rope everywhere; other "

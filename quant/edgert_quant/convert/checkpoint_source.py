@@ -12,9 +12,8 @@ import numpy as np
 from edgert_models.architecture import Architecture
 from edgert_models.errors import ConversionError
 from edgert_models.graph import Plan, Weight
-from edgert_models.metadata import metadata_from_spec
 from edgert_models.nextn import OPTIONAL, nextn_weights
-from edgert_models.registry import architecture_of_config, build_plan, spec_from_config
+from edgert_models.registry import architecture_of_config, build_plan, metadata_from_spec, spec_from_config
 from edgert_models.rope import rope_factors
 from edgert_models.sources import RopeFactors, Stored
 from numpy.typing import NDArray

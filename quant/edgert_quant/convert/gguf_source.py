@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from edgert_models.errors import ConversionError
 from edgert_models.graph import Role, Weight
-from edgert_models.metadata import metadata_from_spec
 from edgert_models.nextn import nextn_weights
-from edgert_models.registry import architecture_named, build_plan, spec_from_gguf
+from edgert_models.registry import architecture_named, build_plan, metadata_from_spec, spec_from_gguf
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType, dequantize
