@@ -92,9 +92,7 @@ class Request:
     limit: int = 0  # tokens, prompt included, at which it ends
     slides: bool = False  # goes on beyond the context
     deadline: float = math.inf  # time.monotonic(), seconds
-    history: list[int] = field(
-        default_factory=list
-    )  # the prompt, and all that has been generated: `tokens` until it slides
+    history: list[int] = field(init=False)  # the prompt, and all that has been generated: `tokens` until it slides
     table: Table = field(default_factory=Table)
     states: States = field(default_factory=States)
     border: int = 0  # a position up to which others have had the same tokens
