@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -18,7 +19,7 @@ _MODULES = (
     "llama",
     "mellum",
     "mixtral",
-    "cohere",
+    "command_r",
     "cohere2",
     "cohere2moe",
     "deepseek2",
@@ -26,7 +27,7 @@ _MODULES = (
     "axk1",
     "ernie4_5",
     "exaone4",
-    "flex_olmo",
+    "flexolmo",
     "flint",
     "hunyuan_dense",
     "lfm2",
@@ -55,7 +56,7 @@ _MODULES = (
     "dots1",
     "ernie4_5_moe",
     "exaone_moe",
-    "glm4_moe",
+    "glm4moe",
     "solar_open",
     "hunyuan_moe",
     "minimax_m2",
@@ -74,13 +75,20 @@ _MODULES = (
     "nemotron_h",
     "nemotron_h_moe",
 )
-"""Files of `architectures`; of those that share a GGUF name the first serves files of that name."""
+"""Files of `architectures`. Each is called as its models are in GGUF, with `_` for `-`: so a model's is found without
+the others. Families that share another's name there (`bamba`, `mixtral`, `solar_open`) are called otherwise.
+"""
 
-ARCHITECTURES: tuple[Architecture, ...] = tuple(
-    import_module(f"edgert_models.architectures.{name}").ARCHITECTURE for name in _MODULES
-)
-_BY_CLASS = {name: architecture for architecture in ARCHITECTURES for name in architecture.hf_classes}
-_BY_NAME = {architecture.name: architecture for architecture in reversed(ARCHITECTURES)}
+
+@cache
+def all_architectures() -> tuple[Architecture, ...]:
+    """Every architecture; imports all of them."""
+    return tuple(map(_architecture, _MODULES))
+
+
+def _architecture(module: str) -> Architecture:
+    found: Architecture = import_module(f"edgert_models.architectures.{module}").ARCHITECTURE
+    return found
 
 
 def architecture_of_config(config: Mapping[str, Any]) -> Architecture:
@@ -88,20 +96,22 @@ def architecture_of_config(config: Mapping[str, Any]) -> Architecture:
     classes = config.get("architectures")
     if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
         raise UnsupportedError("config.json names no model class under 'architectures'")
-    if classes[0] not in _BY_CLASS:
+    by_class = {name: architecture for architecture in all_architectures() for name in architecture.hf_classes}
+    if classes[0] not in by_class:
         reason = f": it needs {NEEDS[classes[0]]}" if classes[0] in NEEDS else ""
-        supported = ", ".join(sorted(_BY_CLASS))
+        supported = ", ".join(sorted(by_class))
         raise UnsupportedError(f"model class {classes[0]} is not supported{reason}; supported: {supported}")
-    return _BY_CLASS[classes[0]]
+    return by_class[classes[0]]
 
 
 def architecture_named(name: str) -> Architecture:
     """The architecture that GGUF files call `name` (general.architecture)."""
-    if name not in _BY_NAME:
-        raise UnsupportedError(
-            f"model architecture '{name}' is not supported; supported: {', '.join(sorted(_BY_NAME))}"
-        )
-    return _BY_NAME[name]
+    module = name.replace("-", "_")
+    found = _architecture(module) if module in _MODULES else None
+    if found is None or found.name != name:
+        supported = ", ".join(sorted({architecture.name for architecture in all_architectures()}))
+        raise UnsupportedError(f"model architecture '{name}' is not supported; supported: {supported}")
+    return found
 
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:

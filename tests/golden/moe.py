@@ -9,7 +9,7 @@ from pathlib import Path
 
 import transformers
 from edgert_models.refused import NEEDS
-from edgert_models.registry import ARCHITECTURES
+from edgert_models.registry import all_architectures
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -27,7 +27,7 @@ def classes() -> set[str]:
 
 
 if __name__ == "__main__":
-    known = {name for architecture in ARCHITECTURES for name in architecture.hf_classes}
+    known = {name for architecture in all_architectures() for name in architecture.hf_classes}
     everything = classes()
     print(f"transformers {transformers.__version__}: {len(everything)} classes, {len(everything & known)} supported")
     for name in sorted(everything - known - set(NEEDS)):

@@ -15,7 +15,7 @@ from edgert_models import ops
 from edgert_models.architecture import Architecture
 from edgert_models.graph import Plan
 from edgert_models.refused import NEEDS
-from edgert_models.registry import ARCHITECTURES, build_plan, spec_from_config
+from edgert_models.registry import all_architectures, build_plan, spec_from_config
 from edgert_models.router import Router
 from edgert_runtimes.registry import backend_names
 
@@ -61,9 +61,9 @@ Of the causal language models with experts in `transformers`, these are refused 
 def page() -> str:
     """The whole page."""
     plans = {name: build_plan(spec_from_config(config_of(name))) for name in NAMES}
-    rows = [row(architecture, goldens_of(architecture), plans) for architecture in ARCHITECTURES]
+    rows = [row(architecture, goldens_of(architecture), plans) for architecture in all_architectures()]
     table = "| family | GGUF | Hugging Face classes | tested on | ops | backends |\n|---|---|---|---|---|---|\n"
-    notes = "\n## Family by family\n" + "".join(f"- **{a.title}**: {a.notes}\n" for a in ARCHITECTURES if a.notes)
+    notes = "\n## Family by family\n" + "".join(f"- **{a.title}**: {a.notes}\n" for a in all_architectures() if a.notes)
     refused = REFUSED + "".join(f"| `{name}` | {NEEDS[name]} |\n" for name in sorted(NEEDS))
     return HEAD + "\n" + table + "".join(rows) + notes + REST + refused
 

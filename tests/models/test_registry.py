@@ -1,12 +1,16 @@
 """HF configs and GGUF metadata both give a ModelSpec."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role, Weight
 from edgert_models.registry import (
+    all_architectures,
+    architecture_named,
     architecture_of_config,
     build_plan,
     metadata_from_spec,
@@ -134,3 +138,23 @@ def test_unknown_gguf_architecture() -> None:
     message = r"model architecture 'mamba' is not supported; supported: .*ernie4_5, .*gemma2, .*gpt-oss, "
     with pytest.raises(UnsupportedError, match=message):
         spec_from_gguf(Entries({"general.architecture": "mamba"}), {})
+
+
+@pytest.mark.parametrize("name", ["mixtral", "glm4-moe", "command_r"])
+def test_files_of_architectures_are_not_their_names(name: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"model architecture '{name}' is not supported; supported: "):
+        architecture_named(name)
+
+
+def test_every_name_finds_an_architecture_of_that_name() -> None:
+    for architecture in all_architectures():
+        assert architecture_named(architecture.name).name == architecture.name
+
+
+def test_a_model_needs_no_other_family() -> None:
+    code = (
+        "import sys\nfrom edgert_models.registry import architecture_named\narchitecture_named('olmoe')\n"
+        "print([name for name in sys.modules if name.startswith('edgert_models.architectures.')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    assert result.stdout.decode().strip() == "['edgert_models.architectures.olmoe']", result.stderr

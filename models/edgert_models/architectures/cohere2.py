@@ -6,7 +6,7 @@ Sources: transformers' `modeling_cohere2`; llama.cpp's `conversion/command_r.py`
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, parallel_decoder
-from edgert_models.architectures.cohere import cohere_sizes
+from edgert_models.architectures.command_r import cohere_sizes
 from edgert_models.config import Config, windows
 from edgert_models.graph import Graph, Plan
 from edgert_models.rope import Rope, RopeLayout

@@ -16,7 +16,7 @@ from edgert_models.architecture import (
     parallel_decoder,
     shared_expert_names,
 )
-from edgert_models.architectures.cohere import cohere_sizes
+from edgert_models.architectures.command_r import cohere_sizes
 from edgert_models.config import Config, expert_sizes, layer_count, mlp_layers, windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
