@@ -108,7 +108,7 @@ def _runs(gguf: GgufFile) -> tuple[str, int | None]:
 
 def _text(metadata: GgufMetadata) -> dict[str, str]:
     """Which tokenizer and chat template will be used, and how tool calls and reasoning are found in answers."""
-    from edgert_quant.vocabulary import HUGGINGFACE_JSON
+    from edgert_quant.vocabulary import BYTE_LEVEL, HUGGINGFACE_JSON
     from edgert_quant.vocabulary.table import MODELS
 
     from edgert.chat import Chat
@@ -122,7 +122,7 @@ def _text(metadata: GgufMetadata) -> dict[str, str]:
         return {"tokenizer": f"cannot be used: {error}"}
     vocabulary = tokenizer.vocabulary
     source = f"from {HUGGINGFACE_JSON}" if HUGGINGFACE_JSON in metadata else "rebuilt from tokenizer.ggml"
-    pre = f", pre-tokenizer {vocabulary.pre}" if vocabulary.model == "gpt2" else ""
+    pre = f", pre-tokenizer {vocabulary.pre}" if vocabulary.model in BYTE_LEVEL else ""
     found = {"tokenizer": f"{MODELS[vocabulary.model]}{pre}, {len(vocabulary)} tokens, {source}"}
     found["chat templates"] = ", ".join(template_names(metadata)) or "none"
     if chat is not None:

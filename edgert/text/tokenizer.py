@@ -8,7 +8,17 @@ from functools import cached_property
 from pathlib import Path
 
 from edgert_models.errors import RequestError
-from edgert_quant.vocabulary import END_NAMES, Encoder, TokenType, Vocabulary, build_encoder, ggml_metadata, token_bytes
+from edgert_quant.vocabulary import (
+    BYTE_LEVEL,
+    END_NAMES,
+    WHITE_SPACE,
+    Encoder,
+    TokenType,
+    Vocabulary,
+    build_encoder,
+    ggml_metadata,
+    token_bytes,
+)
 
 # In these vocabularies <|end|> ends a part of the answer, not the answer.
 _HARMONY = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
@@ -116,10 +126,15 @@ class Tokenizer:
         Those texts are text even where they spell a control token. Nothing is added.
         """
         ids: list[int] = []
-        for place, part in enumerate(self.special.split(text)):
+        parts = self.special.split(text)
+        for place, part in enumerate(parts):
             if place % 2:
                 ids.append(self.vocabulary.ids[part])
                 continue
+            if place and self.vocabulary.ids[parts[place - 1]] in self.vocabulary.rstrip:
+                part = part.lstrip(WHITE_SPACE)
+            if place + 1 < len(parts) and self.vocabulary.ids[parts[place + 1]] in self.vocabulary.lstrip:
+                part = part.rstrip(WHITE_SPACE)
             for character, meant in literal.items():
                 part = part.replace(character, meant)
             ids += self.encode(part, add_special=False, parse_special=False)
@@ -149,7 +164,7 @@ class Tokenizer:
     @property
     def strips_leading_space(self) -> bool:
         """Whether encoding puts a space before the first word, which decoding takes off."""
-        return self.vocabulary.model != "gpt2" and self.vocabulary.space_prefix != "never"
+        return self.vocabulary.model not in BYTE_LEVEL and self.vocabulary.space_prefix != "never"
 
     def may_carry_prefix(self, index: int) -> bool:
         """Whether token `index`, first in a text, may begin with the space that encoding has put there."""

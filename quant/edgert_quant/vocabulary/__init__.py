@@ -8,12 +8,15 @@ from edgert_quant.vocabulary.encoders import Encoder, build_encoder, rebuild_enc
 from edgert_quant.vocabulary.folder import ggml_metadata, has_tokenizer
 from edgert_quant.vocabulary.parity import AWKWARD_TEXTS, Difference, check_parity, require_parity
 from edgert_quant.vocabulary.pieces import token_bytes
-from edgert_quant.vocabulary.table import END_NAMES, HUGGINGFACE_JSON, TokenType, Vocabulary
+from edgert_quant.vocabulary.special import WHITE_SPACE
+from edgert_quant.vocabulary.table import BYTE_LEVEL, END_NAMES, HUGGINGFACE_JSON, TokenType, Vocabulary
 
 __all__ = [
     "AWKWARD_TEXTS",
+    "BYTE_LEVEL",
     "END_NAMES",
     "HUGGINGFACE_JSON",
+    "WHITE_SPACE",
     "Difference",
     "Encoder",
     "TokenType",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from edgert_quant.vocabulary.sentencepiece import SentencePieceModel, read_sente
 from edgert_quant.vocabulary.table import (
     HUGGINGFACE_JSON,
     LARGEST_VOCABULARY,
+    LSTRIP,
     NORMALIZER,
+    RSTRIP,
     SPACE_PREFIX,
     STOP_IDS,
     TokenType,
@@ -135,6 +137,7 @@ class _Folder:
         ids = {name: index for index, name in sorted(draft.tokens.items(), reverse=True)}
         result = {"tokenizer.ggml.model": draft.kind} | result
         result |= self._tokens(draft, ids, vocab_size)
+        result |= _strip_keys(self._listed() if parts is None else parts.added)
         result |= self._special_ids(parts, pieces, ids)
         result |= self._templates()
         if text is not None:
@@ -163,11 +166,7 @@ class _Folder:
             if data is not None and is_tiktoken(data):
                 pre = _TIKTOKEN_PRE.get(str(self.config.get("tokenizer_class", self.model_config.get("model_type"))))
                 expression = None if pre is None else PRE_TOKENIZERS[pre].expressions[0]
-                special = [
-                    {"id": index, "content": text, "special": special}
-                    for index, (text, special) in self._listed().items()
-                ]
-                return name, read_tiktoken(self.folder / name, data, special, expression)
+                return name, read_tiktoken(self.folder / name, data, self._listed(), expression)
         return None
 
     def _json_keys(self, file: str, parts: TokenizerJson, pre: str | None, check_pre: bool) -> dict[str, Any]:
@@ -197,24 +196,25 @@ class _Folder:
         keys[NORMALIZER] = "nfc" if parts.nfc else "none"
         return keys
 
-    def _listed(self) -> dict[int, tuple[str, bool]]:
-        """The added tokens of tokenizer_config.json and added_tokens.json: text, and whether it is special, by id."""
-        listed: dict[int, tuple[str, bool]] = {}
+    def _listed(self) -> list[dict[str, Any]]:
+        """The added tokens of tokenizer_config.json and added_tokens.json, as a `tokenizer.json` has them."""
+        listed: dict[int, dict[str, Any]] = {}
         try:
             for text, index in self._object("added_tokens.json").items():
-                listed[int(index)] = (text, False)
+                listed[int(index)] = {"id": int(index), "content": text}
             for index, token in dict(self.config.get("added_tokens_decoder") or {}).items():
-                listed[int(index)] = (str(token["content"]), bool(token.get("special")))
+                listed[int(index)] = {**token, "id": int(index), "content": str(token["content"])}
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"the added tokens are not shaped as they should be: {type(error).__name__}: {error}"
             raise FileFormatError(self.folder / "tokenizer_config.json", reason) from error
-        return listed
+        return list(listed.values())
 
     def _add_listed(self, draft: _Draft) -> None:
         """Add tokens that `tokenizer.model` does not know."""
-        for number, (text, special) in self._listed().items():
-            if draft.tokens.get(number) != text:
-                draft.put(number, text, TokenType.CONTROL if special else TokenType.USER_DEFINED)
+        for token in self._listed():
+            if draft.tokens.get(token["id"]) != token["content"]:
+                kind = TokenType.CONTROL if token.get("special") else TokenType.USER_DEFINED
+                draft.put(token["id"], token["content"], kind)
 
     def _tokens(self, draft: _Draft, ids: Mapping[str, int], vocab_size: int | None) -> dict[str, Any]:
         count = max(draft.tokens) + 1
@@ -330,6 +330,15 @@ class _Folder:
         if named:
             keys["tokenizer.chat_templates"] = sorted(named)
         return keys | {f"tokenizer.chat_template.{name}": text for name, text in sorted(named.items())}
+
+
+def _strip_keys(added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Which added tokens take the white space beside them out of a text."""
+    found = {
+        key: np.array(sorted(token["id"] for token in added if token.get(side)), np.int32)
+        for key, side in ((LSTRIP, "lstrip"), (RSTRIP, "rstrip"))
+    }
+    return {key: ids for key, ids in found.items() if len(ids)}
 
 
 def _from_json(parts: TokenizerJson, pieces: SentencePieceModel | None) -> _Draft:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from edgert_quant.vocabulary.table import TokenType, Vocabulary
+from edgert_quant.vocabulary.rwkv import rwkv_bytes
+from edgert_quant.vocabulary.table import BASES_MARK, BYTE_LEVEL, TokenType, Vocabulary
 
 SPACE = "\u2581"
 """How SentencePiece writes a space."""
@@ -39,7 +40,7 @@ def token_bytes(vocabulary: Vocabulary) -> list[bytes]:
     for the caller to decide.
     """
     pieces = []
-    byte_level = vocabulary.model == "gpt2"
+    ordinary = _ORDINARY.get(vocabulary.model, _spaced)
     for text, kind in zip(vocabulary.tokens, vocabulary.types.tolist(), strict=True):
         byte = byte_of_token(text) if kind == TokenType.BYTE else None
         if kind == TokenType.UNUSED:
@@ -47,17 +48,31 @@ def token_bytes(vocabulary: Vocabulary) -> list[bytes]:
         elif byte is not None:
             piece = bytes([byte])
         elif kind != TokenType.NORMAL:
-            piece = text.encode("utf-8", "replace")
-        elif byte_level:
-            piece = _byte_level(text)
+            piece = _plain(text)
         else:
-            piece = text.replace(SPACE, " ").encode("utf-8", "replace")
+            piece = ordinary(text)
         pieces.append(piece)
     return pieces
+
+
+def _plain(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _spaced(text: str) -> bytes:
+    return _plain(text.replace(SPACE, " "))
 
 
 def _byte_level(text: str) -> bytes:
     try:
         return bytes([BYTE_OF_LETTER[letter] for letter in text])
     except KeyError:  # not made of byte letters: a piece that stands for itself
-        return text.encode("utf-8", "replace")
+        return _plain(text.removesuffix(BASES_MARK))
+
+
+_ORDINARY = {
+    **dict.fromkeys(BYTE_LEVEL, _byte_level),
+    "rwkv": rwkv_bytes,
+    "plamo2": _plain,
+    "whitespace": _plain,
+}

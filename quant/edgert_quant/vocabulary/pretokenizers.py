@@ -167,7 +167,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         add_bos=True,
     ),
 }
-"""Every name of llama.cpp's list but those of `SPACED_BPE` and `whitespace`, an embedding model's."""
+"""Every name of llama.cpp's list but those of `SPACED_BPE` and `whitespace`, which is a tokenizer model of its own."""
 
 SPACED_BPE = frozenset({"gemma4", "granite-embed-multi-311m", "sarvam-moe"})
 """Names that stand for no byte-level BPE, but for one over plain text with U+2581 for spaces, as `gemma4` is."""

@@ -7,6 +7,7 @@ Sources: the GGUF specification ("Tokenizer" in ggml's `docs/gguf.md`) and, for 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -35,8 +36,18 @@ MODELS = {
     "t5": "SentencePiece unigram",
     "gemma4": "SentencePiece BPE by merges",
     "bert": "WordPiece",
+    "rwkv": "longest match",
+    "plamo2": "best sum of scores",
+    "whitespace": "BPE of words",
+    "hybriddna": "byte-level BPE and DNA",
 }
-"""The values of `tokenizer.ggml.model` that edgert knows."""
+"""The values of `tokenizer.ggml.model` that edgert knows: all of llama.cpp's but its dummy for tests."""
+
+BYTE_LEVEL = ("gpt2", "hybriddna")
+"""Those that write bytes as letters, and cut text by `tokenizer.ggml.pre` first."""
+
+BASES_MARK = "\ue000"
+"""What "hybriddna" has after the names of its tokens of DNA, so that none is called as a token of BPE's."""
 
 HUGGINGFACE_JSON = "tokenizer.huggingface.json"
 """The key that holds a whole `tokenizer.json`."""
@@ -50,6 +61,9 @@ SPACE_PREFIX = "edgert.tokenizer.space_prefix"
 SPACE_PREFIXES = ("always", "unless-space", "first-unless-space", "never")
 """Where SentencePiece text gets a space put before it: always (at the start and after each special token), unless the
 text begins with a space, so but only at the very start, never. llama.cpp knows the first and the last."""
+
+LSTRIP, RSTRIP = "edgert.tokenizer.lstrip_token_ids", "edgert.tokenizer.rstrip_token_ids"
+"""edgert's own: the special tokens that take the white space before them, or after them, out of a text."""
 
 STOP_IDS = "edgert.tokenizer.stop_token_ids"
 """edgert's own: every token id that ends an answer, as the checkpoint's generation_config.json lists them."""
@@ -67,6 +81,10 @@ END_NAMES = frozenset(
 
 _PREFIX = "tokenizer.ggml."
 LARGEST_VOCABULARY = 1 << 24
+_DEFAULT_IDS = {"llama": (1, 2, 0), "t5": (None, 1, 2), "bert": (101, 102, 100), "plamo2": (1, 2, 0)}
+# Files of other writers do not say which tokens take white space; llama.cpp goes by the model's name.
+_PHI3 = re.compile("phi-?3", re.IGNORECASE)
+_PHI3_PLAIN = ("<unk>", "<s>", "<|endoftext|>")
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,8 @@ class Vocabulary:
     `tokens[i]` is the text of token i as the file has it (byte-level BPE writes bytes as letters, SentencePiece writes
     spaces as U+2581, WordPiece so the beginning of a word), `types[i]` its type, `scores[i]` its score (SentencePiece;
     higher merges first). `merges` are BPE's, "left right", in order of rank. Ids are None where the model has no such
-    token; WordPiece's [CLS] and [SEP] are its begin and end.
+    token; WordPiece's [CLS] and [SEP] are its begin and end. `lstrip` and `rstrip` are the special tokens that take the
+    white space before them, or after them, out of a text.
     """
 
     model: str
@@ -97,6 +116,8 @@ class Vocabulary:
     lowercase: bool
     strip_accents: bool
     charsmap: bytes
+    lstrip: frozenset[int]
+    rstrip: frozenset[int]
     source: str
 
     def __len__(self) -> int:
@@ -126,8 +147,8 @@ class Vocabulary:
             known = ", ".join(f"{name} ({what})" for name, what in MODELS.items())
             raise UnsupportedError(f"the tokenizer model {model[:80]!r} is unknown; edgert knows {known}")
         pre = keys.text("pre", "default")
-        if model == "gpt2" and pre in SPACED_BPE:
-            model = "gemma4"
+        if model == "gpt2" and pre in (*SPACED_BPE, "whitespace"):
+            model = "whitespace" if pre == "whitespace" else "gemma4"
         tokens = [text or f"[EMPTY_{index}]" for index, text in enumerate(keys.texts("tokens"))]
         count = len(tokens)
         if not 0 < count <= LARGEST_VOCABULARY:
@@ -141,13 +162,13 @@ class Vocabulary:
         scores = keys.numbers("scores", count, np.float32, 0)
         if np.isnan(scores).any():
             raise keys.error("scores", f"entry {int(np.isnan(scores).argmax())} is not a number")
-        defaults = {"llama": (1, 2, 0), "t5": (None, 1, 2), "bert": (101, 102, 100)}.get(model, (None, None, None))
+        defaults = _DEFAULT_IDS.get(model, (None, None, None))
         ends = ("cls", "seperator") if model == "bert" else ("bos", "eos")  # so misspelt in GGUF
         bos, eos, unknown = (
             keys.token_id(f"{name}_token_id", count, default)
             for name, default in zip((*ends, "unknown"), defaults, strict=True)
         )
-        family = PRE_TOKENIZERS.get(pre) if model == "gpt2" else None
+        family = PRE_TOKENIZERS.get(pre) if model in BYTE_LEVEL else None
         add_bos = keys.flag("add_bos_token", model in ("llama", "bert") or (family is not None and family.add_bos))
         add_eos = keys.flag("add_eos_token", model in ("t5", "bert"))
         for wanted, found, key in ((add_bos, bos, "bos_token_id"), (add_eos, eos, "eos_token_id")):
@@ -156,14 +177,22 @@ class Vocabulary:
         turn_ends = [keys.token_id(name, count, None) for name in ("eot_token_id", "eom_token_id")]
         listed = keys.integers(STOP_IDS, count)
         add_space = keys.flag("add_space_prefix", model in ("llama", "t5", "bert"))
-        lowercase = keys.flag("normalizer.lowercase", True)
+        lowercase = keys.flag("normalizer.lowercase", model != "whitespace")
+        rstrip = keys.integers(RSTRIP, count)
+        if (
+            RSTRIP not in metadata
+            and HUGGINGFACE_JSON not in metadata
+            and _PHI3.search(str(metadata.get("general.name")))
+        ):
+            special = np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)))
+            rstrip = [index for index in special.tolist() if tokens[index] not in _PHI3_PLAIN]
         return cls(
             model=model,
             pre=pre,
             tokens=tokens,
             types=types,
             scores=scores,
-            merges=keys.texts("merges") if model in ("gpt2", "gemma4") else [],
+            merges=keys.texts("merges") if model in (*BYTE_LEVEL, "gemma4", "whitespace") else [],
             bos_id=bos,
             eos_id=eos,
             unk_id=unknown,
@@ -177,6 +206,8 @@ class Vocabulary:
             lowercase=lowercase,
             strip_accents=keys.flag("normalizer.strip_accents", lowercase),
             charsmap=keys.data("precompiled_charsmap"),
+            lstrip=frozenset(keys.integers(LSTRIP, count)),
+            rstrip=frozenset(rstrip),
             source=keys.source,
         )
 

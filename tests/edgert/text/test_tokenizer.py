@@ -34,6 +34,12 @@ def spm() -> Tokenizer:
     return Tokenizer.from_gguf(spm_metadata(pieces, [-9, -9, -9, -2, -1, -9], user_defined=["<think>"]))
 
 
+@cache
+def stripping() -> Tokenizer:
+    sides = {"edgert.tokenizer.lstrip_token_ids": [256], "edgert.tokenizer.rstrip_token_ids": [257, 258]}
+    return Tokenizer.from_gguf(bpe_metadata(control=SPECIAL, user_defined=["<think>"], merges=()) | sides)
+
+
 @pytest.mark.parametrize("name", ["llama-spm", "gpt-2"])
 def test_vectors_decode_to_their_text(name: str) -> None:
     tokenizer = Tokenizer.from_gguf(vectors.metadata(name))
@@ -70,10 +76,17 @@ def test_special_tokens() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(parts=st.lists(st.sampled_from([*SPECIAL, "<think>", "<s>", "</s>", "<unk>"]) | st.text(max_size=5), max_size=8))
+@given(
+    parts=st.lists(
+        st.sampled_from([*SPECIAL, "<think>", "<s>", "</s>", "<unk>"])
+        | st.sampled_from([" ", "\n"])
+        | st.text(max_size=5),
+        max_size=8,
+    )
+)
 def test_texts_that_stand_for_others_are_text(parts: list[str]) -> None:
     text = "".join(parts).replace("\U00100000", "")
-    for tokenizer in (bpe(), spm()):
+    for tokenizer in (bpe(), spm(), stripping()):
         assert tokenizer.encode_around(text, {}) == tokenizer.encode(text, add_special=False)
         # A name that is spelled out is no token of that name, wherever it stands.
         name = tokenizer.vocabulary.tokens[min(tokenizer._hidden)]

@@ -114,6 +114,34 @@ def test_special_tokens_in_sentencepiece_text() -> None:
     assert names("<s>", False) == ["▁", "<0x3C>", "<0x73>", "<0x3E>"]
 
 
+def test_special_tokens_that_take_white_space() -> None:
+    for metadata in (
+        spm_metadata(["▁", "h", "i", "▁h", "▁hi"], [-9, -9, -9, -2, -1], add_space_prefix=False),
+        bpe_metadata(["h i"], control=["<s>", "</s>"]),
+    ):
+        first = metadata["tokenizer.ggml.tokens"].index("<s>")
+        sides = {"edgert.tokenizer.lstrip_token_ids": [first], "edgert.tokenizer.rstrip_token_ids": [first + 1]}
+        vocabulary = Vocabulary.from_metadata(metadata | sides)
+        pieces, encoder = token_bytes(vocabulary), rebuild_encoder(vocabulary)
+
+        def said(text: str, parse_special: bool = True) -> str:
+            ids = encoder.encode(text, parse_special=parse_special)  # noqa: B023 — called in this turn only
+            return b"".join(pieces[index] for index in ids).decode()  # noqa: B023
+
+        assert said("hi \n\u3000<s> hi </s> \t\xa0hi ") == "hi<s> hi </s>hi "
+        assert said("</s>  <s>") == "</s><s>"
+        assert said("hi <s> hi </s> hi", parse_special=False) == "hi <s> hi </s> hi"
+
+
+def test_tokens_of_phi3_take_white_space_though_its_files_do_not_say_so() -> None:
+    metadata = spm_metadata(["\n", "h"], [-9, -9], user_defined=["<|user|>"]) | {"general.name": "Phi 3 Mini"}
+    assert not Vocabulary.from_metadata(metadata).rstrip
+    metadata["general.name"] = "Phi-3-mini"
+    vocabulary = Vocabulary.from_metadata(metadata)
+    assert vocabulary.rstrip == {vocabulary.ids["</s>"], vocabulary.ids["<|user|>"]}
+    assert not Vocabulary.from_metadata(metadata | {"tokenizer.huggingface.json": "{}"}).rstrip
+
+
 def test_special_tokens_in_byte_level_text() -> None:
     vocabulary = Vocabulary.from_metadata(bpe_metadata(control=["<|end|>"], user_defined=["<think>"]))
     encoder = rebuild_encoder(vocabulary)
@@ -160,9 +188,9 @@ def test_importing_the_package_imports_no_library() -> None:
         ({"tokenizer.ggml.model": None}, FileFormatError, r"tokenizer\.ggml\.model: is missing"),
         ({"tokenizer.ggml.model": 7}, FileFormatError, r"tokenizer\.ggml\.model: is not a string"),
         (
-            {"tokenizer.ggml.model": "rwkv"},
+            {"tokenizer.ggml.model": "test"},
             UnsupportedError,
-            r"the tokenizer model 'rwkv' is unknown; edgert knows gpt2",
+            r"the tokenizer model 'test' is unknown; edgert knows gpt2",
         ),
         (
             {"tokenizer.ggml.pre": "new-fashion"},

@@ -172,6 +172,19 @@ def test_unigram(tmp_path: Path) -> None:
     require_parity(found)
     encoder = rebuild_encoder(Vocabulary.from_metadata(found))
     assert encoder.encode("ab</s>", parse_special=True) == [3, 6, 1]
+    for one in (encoder, build_encoder(found, Vocabulary.from_metadata(found))):
+        assert one.encode("ab</s><unk>", parse_special=False) == [3, 6, 2]  # what has no token is one unknown
+
+
+def test_tokens_that_take_white_space(tmp_path: Path) -> None:
+    document = sentencepiece_json(spm())
+    for token in document["added_tokens"]:
+        token |= {"lstrip": token["content"] == "<s>", "rstrip": token["content"] == "</s>"}
+    write(tmp_path, tokenizer__json=document, tokenizer_config__json={"bos_token": "<s>", "eos_token": "</s>"})
+    found = ggml_metadata(tmp_path)
+    assert found["edgert.tokenizer.lstrip_token_ids"].tolist() == [1]
+    assert found["edgert.tokenizer.rstrip_token_ids"].tolist() == [2]
+    require_parity(found)
 
 
 def test_begin_and_end_tokens(tmp_path: Path) -> None:

@@ -112,10 +112,80 @@ def test_digits_are_grouped_as_the_name_says(pre: str, text: str, words: list[st
     assert pieces(bpe_metadata(merges, pre=pre), text) == words
 
 
+def test_longest_match() -> None:
+    tokens = ["<s>", *(repr(bytes([byte]))[2:-1] for byte in range(256)), "th", "the", r"\n\n", r"\xe5\xad", r"a\'\\"]
+    metadata = {
+        "tokenizer.ggml.model": "rwkv",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] + [1] * (len(tokens) - 1),
+    }
+    assert pieces(metadata, "then\n\n\nthé") == ["the", "n", r"\n\n", r"\n", "th", r"\xc3", r"\xa9"]
+    assert pieces(metadata, "字a'\\<s>") == [r"\xe5\xad", r"\x97", r"a\'\\", "<", "s", ">"]
+    assert pieces(metadata, "<s>the", parse_special=True) == ["<s>", "the"]
+    tokenizer = Tokenizer.from_gguf(metadata)
+    assert tokenizer.decode(tokenizer.encode(" the 字a'\\\t\0")) == " the 字a'\\\t\0"
+    del tokens[1:3], metadata["tokenizer.ggml.token_type"]
+    with pytest.raises(UnsupportedError, match="neither all 256 bytes nor an unknown token"):
+        Tokenizer.from_gguf(metadata)
+
+
+def plamo_metadata(scores: dict[str, float]) -> dict[str, Any]:
+    fixed = ["<|plamo:unk|>", "<|plamo:bos|>", "<|plamo:eos|>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    return {
+        "tokenizer.ggml.model": "plamo2",
+        "tokenizer.ggml.tokens": [*fixed, *scores],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(scores),
+        "tokenizer.ggml.scores": [0.0] * 259 + list(scores.values()),
+    }
+
+
+def test_best_sum_of_scores() -> None:
+    metadata = plamo_metadata({"a": -2.0, "b": -2.0, "ab": -3.0, "ba": -1.0, "bab": -6.0, "never": -2000.0})
+    assert pieces(metadata, "\ufeffabab") == ["a", "ba", "b"]  # -5; ab ab has -6, as has a bab: the first is longer
+    assert pieces(plamo_metadata({"a": -2.0, "b": -1.0, "ab": -3.0}), "ab") == ["ab"]
+    assert pieces(metadata, "aé") == ["a", "<0xC3>", "<0xA9>"]
+    assert pieces(metadata, "never")[:2] == ["<0x6E>", "<0x65>"]
+    assert pieces(metadata, "<|plamo:bos|>", parse_special=True) == ["<|plamo:bos|>"]
+    assert "<|plamo:bos|>" not in pieces(metadata, "<|plamo:bos|>")
+    tokenizer = Tokenizer.from_gguf(metadata)
+    assert tokenizer.decode(tokenizer.encode(" ab▁é")) == " ab▁é"
+    del metadata["tokenizer.ggml.token_type"]
+    with pytest.raises(UnsupportedError, match="has not all 256 byte tokens"):
+        Tokenizer.from_gguf(metadata)
+
+
+@pytest.mark.parametrize("model", ["whitespace", "gpt2"])
+def test_words(model: str) -> None:
+    metadata = {
+        "tokenizer.ggml.model": model,
+        "tokenizer.ggml.pre": "whitespace",
+        "tokenizer.ggml.tokens": ["a", "b", "字", "ab", "ab字", "[CLS]"],
+        "tokenizer.ggml.token_type": [1] * 5 + [3],
+        "tokenizer.ggml.merges": ["a b", "ab 字"],
+    }
+    assert pieces(metadata, "ab \u3000ab字\nAb ?axb") == ["ab", "ab字", "b", "a", "b"]
+    assert pieces(metadata, "[CLS]a", parse_special=True) == ["[CLS]", "a"]
+    assert pieces(metadata | {"tokenizer.ggml.normalizer.lowercase": True}, "AB") == ["ab"]
+
+
+def test_dna_and_text() -> None:
+    metadata = bpe_metadata(["A C", "AC G"])
+    metadata["tokenizer.ggml.tokens"] += ["<dna>", "</dna>", "<oov>", "ACGTAC\ue000", "ACAAAA\ue000"]
+    metadata["tokenizer.ggml.token_type"] += [1] * 5
+    metadata["tokenizer.ggml.model"] = "hybriddna"
+    expected = ["ACG", "<dna>", "ACGTAC\ue000", "ACAAAA\ue000", "</dna>", "A", "<dna>", "<oov>"]
+    assert pieces(metadata, "ACG<dna>acgtACac</dna>A<dna>NNN") == expected
+    tokenizer = Tokenizer.from_gguf(metadata)
+    assert tokenizer.decode(tokenizer.encode("ACG<dna>acgtacac</dna>A")) == "ACG<dna>ACGTACACAAAA</dna>A"
+    metadata["tokenizer.ggml.tokens"][-3] = "other"
+    with pytest.raises(UnsupportedError, match="lacks one of <dna>, </dna>, <oov>"):
+        Tokenizer.from_gguf(metadata)
+
+
 def test_an_unknown_name_is_refused_with_the_way_out() -> None:
-    message = "the pre-tokenizer 'whitespace' is unknown .*; convert the model again from its checkpoint"
+    message = "the pre-tokenizer 'of-old' is unknown .*; convert the model again from its checkpoint"
     with pytest.raises(UnsupportedError, match=message):
-        rebuild_encoder(Vocabulary.from_metadata(bpe_metadata(pre="whitespace")))
+        rebuild_encoder(Vocabulary.from_metadata(bpe_metadata(pre="of-old")))
 
 
 # llama.cpp does not compose characters, and takes some letters for those of another case; the models' own do as we.
