@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import UserDict
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from edgert import __version__
-from edgert.cli import (
-    bench,
-    calibrate,
-    chat,
-    convert,
-    doctor,
-    evaluate,
-    generate,
-    inspect,
-    library,
-    serve,
-    tokenize,
-    verify,
-    warmup,
-)
 from edgert.cli.configuration import configuration_file, read_configuration
+
+_FUNCTIONS = {
+    "chat": "chat.chat",
+    "generate": "generate.generate",
+    "serve": "serve.serve",
+    "pull": "library.pull",
+    "list": "library.list_models",
+    "rm": "library.remove",
+    "convert": "convert.convert",
+    "calibrate": "calibrate.calibrate",
+    "evaluate": "evaluate.evaluate",
+    "verify": "verify.verify",
+    "inspect": "inspect.inspect_file",
+    "tokenize": "tokenize.tokenize",
+    "bench": "bench.bench",
+    "warmup": "warmup.warmup",
+    "doctor": "doctor.doctor",
+}
+"""Where each command is, in `edgert.cli`."""
+
+
+class _Commands(UserDict[str, Any]):
+    """Commands of click by name. What one is made of is imported, and its options are read, when it is asked for: most
+    processes run one.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        command = super().__getitem__(name)
+        if isinstance(command, str):
+            module, _, function = command.rpartition(".")
+            alone = typer.Typer(add_completion=False)
+            alone.command(name)(getattr(import_module(f"edgert.cli.{module}"), function))
+            command = self.data[name] = typer.main.get_command(alone)
+        return command
+
+
+class _Group(TyperGroup):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _Commands(_FUNCTIONS)
+
 
 app = typer.Typer(
     name="edgert",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,20 +81,3 @@ def _root(
     if path is not None:
         assert isinstance(context.command, TyperGroup)
         context.default_map = read_configuration(path, context.command.commands)
-
-
-app.command()(chat.chat)
-app.command()(generate.generate)
-app.command()(serve.serve)
-app.command()(library.pull)
-app.command("list")(library.list_models)
-app.command("rm")(library.remove)
-app.command()(convert.convert)
-app.command()(calibrate.calibrate)
-app.command()(evaluate.evaluate)
-app.command()(verify.verify)
-app.command("inspect")(inspect.inspect_file)
-app.command()(tokenize.tokenize)
-app.command()(bench.bench)
-app.command()(warmup.warmup)
-app.command()(doctor.doctor)
