@@ -28,8 +28,9 @@ def commit() -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """This process's, for others: they find edgert from any folder."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    """This process's, for others: they find edgert from any folder, and keep the bytecode of what they import."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def machine() -> dict[str, Any]:

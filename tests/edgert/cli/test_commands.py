@@ -30,6 +30,31 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+def test_generate_imports_what_it_runs(tiny_path: Path) -> None:
+    """A start is made of imports: no other command, family, way in or library than it needs."""
+    code = (
+        "import sys\n"
+        f"sys.argv = ['edgert', 'generate', {str(tiny_path)!r}, 'hello', '-n', '1', '--backend', 'cpu']\n"
+        "from edgert.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "print()\n"
+        "print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    modules = result.stdout.splitlines()[-1].split()
+    families = [name for name in modules if name.startswith("edgert_models.architectures.")]
+    assert families == ["edgert_models.architectures.qwen3moe"]
+    commands = {"bench", "chat", "convert", "doctor", "library", "serve"}
+    assert [name for name in modules if name.startswith("edgert.cli.") and name.split(".")[2] in commands] == []
+    packages = {name.partition(".")[0] for name in modules}
+    assert (
+        packages & {"rich", "numba", "jinja2", "llguidance", "pydantic", "fastapi", "asyncio", "huggingface_hub"}
+        == set()
+    )
+    assert len(modules) < 600
+
+
 def test_version() -> None:
     assert run("--version").stdout.startswith("edgert 0.")
 
