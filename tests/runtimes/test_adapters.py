@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edgert_models.errors import RequestError, UnsupportedError
+from edgert_models.errors import RequestError
 from edgert_models.graph import Adapters
 from edgert_models.registry import build_plan
-from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import Batch, Float32
+from edgert_runtimes.base import Backend, Batch, Float32
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec
-from edgert_runtimes.cuda.lower import lower
 from edgert_runtimes.registry import get_backend
+
+from tests.support.backends import CUDA_ON_HOST, open_backend
 
 RANKS = {
     "blk.0.attn_q.weight": 4,
@@ -34,8 +34,12 @@ def together(*adapters: int) -> Batch:
     return replace(made, adapters=np.array(adapters, np.int32), pick=picked)
 
 
+def opened(name: str) -> Backend:
+    return open_backend(name) if name == CUDA_ON_HOST else get_backend(name)
+
+
 def logits(backend: str, step: Batch, plan: object = PLAN) -> Float32:
-    session = get_backend(backend).load(plan, WEIGHTS, limits())  # type: ignore[arg-type]
+    session = opened(backend).load(plan, WEIGHTS, limits())  # type: ignore[arg-type]
     try:
         return session.step(step)
     finally:
@@ -64,21 +68,18 @@ def test_adapters_that_are_not_there(backend: str) -> None:
             logits(backend, replace(together(0), adapters=np.array(adapters, np.int32)))
 
 
-def test_mlx_serves_them() -> None:
-    pytest.importorskip("mlx.core", reason="the mlx package is not here")
+@pytest.mark.parametrize("backend", ["mlx", CUDA_ON_HOST])
+def test_other_backends_serve_them(backend: str) -> None:
+    if backend == "mlx":
+        pytest.importorskip("mlx.core", reason="the mlx package is not here")
     step = together(1, -1, 2)
-    assert normalized_error(logits("mlx", step), logits("reference", step)) < 1e-7
+    assert normalized_error(logits(backend, step), logits("reference", step)) < 1e-7
     one = batch([([5], 0, [0]), ([6], 0, [1])])
-    for adapters in ([2, 0], [-1, -1]):  # decoding steps, which are compiled
+    for adapters in ([2, 0], [-1, -1]):  # decoding steps, which are compiled, or graphs
         decoding = replace(one, adapters=np.array(adapters, np.int32))
-        assert normalized_error(logits("mlx", decoding), logits("reference", decoding)) < 1e-7
+        assert normalized_error(logits(backend, decoding), logits("reference", decoding)) < 1e-7
     order = np.array([1, 0], np.int32)
     turned = replace(one, adapters=np.array([2, 0], np.int32), pick=order)
-    assert normalized_error(logits("mlx", turned), logits("reference", turned)) < 1e-7
+    assert normalized_error(logits(backend, turned), logits("reference", turned)) < 1e-7
     with pytest.raises(RequestError, match=r"adapters are .*; there are 3"):
-        logits("mlx", replace(one, adapters=np.array([3, 0], np.int32)))
-
-
-def test_cuda_refuses_them() -> None:
-    with pytest.raises(UnsupportedError, match="adapters are not supported by the cuda backend; the cpu backend"):
-        lower(PLAN, dict.fromkeys(PLAN.weights, BlockType.F32), {}, limits(), 4)
+        logits(backend, replace(one, adapters=np.array([3, 0], np.int32)))

@@ -22,7 +22,7 @@ from edgert_runtimes.cuda.program import Memory, Program, Shape
 from edgert_runtimes.cuda.session import CudaSession
 from edgert_runtimes.cuda.warming import common_kernels
 from edgert_runtimes.cuda.weights import SLACK, Tensor, Uploader, plan_tensors, stored_bytes
-from edgert_runtimes.experts import ExpertBackend, mixtures_of
+from edgert_runtimes.experts import ExpertBackend, expert_counts, mixtures_of
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.limits import check_limits
 from edgert_runtimes.memory import aligned, check_memory
@@ -131,7 +131,9 @@ class CudaBackend:
             seconds=time.perf_counter() - start,
         )
         states = device.allocate(layout.program.state_bytes) if layout.program.state_bytes else 0
-        memory = Memory(workspace, cache, inputs.addresses, everything, constants, states)
+        counts = expert_counts(plan).nbytes
+        loads = device.allocate(counts) if counts else 0
+        memory = Memory(workspace, cache, inputs.addresses, everything, constants, states, loads)
         return CudaSession(plan, layout.program, device, memory, inputs, limits, report, weights, offload)
 
     def _offload(
@@ -159,7 +161,7 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
 
     def sizes(program: Program, held: int) -> dict[str, int]:
         small = sum(values.nbytes for values in program.constants.values()) + 64 * limits.rows + 8 * limits.blocks
-        other = program.workspace_bytes + Inputs.bytes(limits) + small
+        other = program.workspace_bytes + Inputs.bytes(limits) + small + expert_counts(plan).nbytes
         return {"weights": held, "cache": program.cache_bytes + program.state_bytes, "workspace": other}
 
     program = lower(plan, types, {}, limits, facts.multiprocessors)

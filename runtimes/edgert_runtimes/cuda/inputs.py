@@ -13,27 +13,38 @@ from edgert_runtimes.base import Batch, Int32, Limits
 from edgert_runtimes.cuda.device import Arrays, Bytes, Device, Event
 
 ROWWISE = ("tokens", "positions", "sequence", "slots")
+NO_ADAPTERS: Int32 = np.empty(0, np.int32)
 NO_TILES: Int32 = np.empty((0, 2), np.int32)
 NO_RUNS: Int32 = np.empty((0, 4), np.int32)
 
 
+def _sizes(limits: Limits) -> dict[str, int]:
+    """Numbers in each array."""
+    return {
+        **dict.fromkeys((*ROWWISE, "pick", "adapters"), limits.rows),
+        "tables": limits.sequences * limits.table_width,
+        "lengths": limits.sequences,
+        "tiles": 2 * limits.rows,
+        "runs": 4 * limits.rows,
+        "count": 1,
+    }
+
+
+def _arrays(limits: Limits) -> Arrays:
+    return Arrays([(name, 4 * count) for name, count in _sizes(limits).items()])
+
+
 class Inputs:
     """The arrays of `Batch` by name: `addresses` on the GPU; tables [sequences, Limits.table_width]. `tiles` [tiles,
-    2] are those of `attend_tile`, `runs` [runs, 4] those of `batches.runs_of`.
+    2] are those of `attend_tile`, `runs` [runs, 4] those of `batches.runs_of`, `adapters` [rows] those of
+    `batches.adapters_of`; `count` [1] is the number of rows that do not pad.
     """
 
     def __init__(self, device: Device, limits: Limits) -> None:
         self._device = device
         self._limits = limits
-        counts = dict.fromkeys((*ROWWISE, "pick"), limits.rows)
-        counts |= {
-            "tables": limits.sequences * limits.table_width,
-            "lengths": limits.sequences,
-            "tiles": 2 * limits.rows,
-            "runs": 4 * limits.rows,
-        }
-        places = Arrays([(name, 4 * count) for name, count in counts.items()])
-        self._offsets, self._counts = places.offsets, counts
+        places = _arrays(limits)
+        self._offsets, self._counts = places.offsets, _sizes(limits)
         # Two, so that one can be filled while the other is still being copied.
         self._staged: list[tuple[Bytes, Event | None]] = [(device.pinned(places.size), None) for _ in range(2)]
         self._memory = device.allocate(places.size)
@@ -41,10 +52,17 @@ class Inputs:
 
     @staticmethod
     def bytes(limits: Limits) -> int:
-        """What it takes on the GPU, roughly."""
-        return 4 * (11 * limits.rows + limits.sequences * (limits.table_width + 1)) + 9 * 256
+        """What it takes on the GPU."""
+        return _arrays(limits).size
 
-    def set(self, batch: Batch, rows: int, tiles: Int32 = NO_TILES, runs: Int32 = NO_RUNS) -> None:
+    def set(
+        self,
+        batch: Batch,
+        rows: int,
+        tiles: Int32 = NO_TILES,
+        runs: Int32 = NO_RUNS,
+        adapters: Int32 = NO_ADAPTERS,
+    ) -> None:
         """Copy a checked batch to the GPU, with so many rows (and, where it is padded, as many picks and runs)."""
         count, picked = len(batch.tokens), len(batch.pick)
         staged, busy = self._staged.pop(0)
@@ -70,5 +88,8 @@ class Inputs:
             padding = np.stack([spare, 0 * spare + 1, 0 * spare + runs[0, 2], 0 * spare + self._limits.states], axis=1)
             arrays["runs"][4 * count : 4 * rows] = padding.reshape(-1)
         arrays["lengths"][: len(batch.lengths)] = batch.lengths
+        arrays["adapters"][: len(adapters)] = adapters
+        arrays["adapters"][len(adapters) : rows] = -1
+        arrays["count"][0] = count
         self._device.upload(self._memory, staged)
         self._staged.append((staged, self._device.record()))

@@ -20,6 +20,7 @@ from edgert_runtimes.cuda.device import Cost, Launch
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.mixture import MixtureLowering
 from edgert_runtimes.cuda.placing import codes_at
+from edgert_runtimes.cuda.products import ProductLowering
 from edgert_runtimes.cuda.program import Memory, Program, Shape
 from edgert_runtimes.cuda.recurrence import RecurrentLowering
 
@@ -33,7 +34,7 @@ def lower(
     return _Lowering(plan, types, slots, limits, multiprocessors).run()
 
 
-class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
+class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLowering):
     def run(self) -> Program:
         program = self.program
         program.failed = self.arena.allocate(4 * len(self.plan.ops))[0]
@@ -65,9 +66,9 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                 case ops.PickRows():
                     self._pick_rows(op)
                 case ops.Linear():
-                    self._linear(op)
+                    self.linear(op)
                 case ops.HeadLinear():
-                    self._head_linear(op)
+                    self.head_linear(op)
                 case ops.Attend():
                     self.attend(op)
                 case ops.ShortConv():
@@ -79,9 +80,7 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
                 case ops.Moe():
                     self.moe(op)
                 case ops.LowRank():
-                    raise UnsupportedError(
-                        "adapters are not supported by the cuda backend; the cpu backend serves them"
-                    )
+                    self.low_rank(op)
                 case _:
                     raise UnsupportedError(f"op {type(op).__name__} is not supported by the cuda backend")
             program.ends[op.out.id] = len(program.works)
@@ -263,62 +262,5 @@ class _Lowering(MixtureLowering, AttentionLowering, RecurrentLowering):
             pick = m.inputs["pick"] + 4 * s.first_pick
             arguments = {"x": m.workspace + x, "pick": pick, "y": m.workspace + y}
             return [Launch(catalogue.pick_rows(), **arguments, picked=s.picked, width=width)]
-
-        self.emit(op, launches)
-
-    def _linear(self, op: ops.Linear) -> None:
-        kind, picked, width, k = self.types[op.weight], op.out.picked, op.out.width, op.x.width
-        codes = self.codes(op.x) if catalogue.reads_codes(kind) else None
-        added = self.fuse(op)
-        if added is None:
-            self.give(op)
-        x, y, add = self.place(op.x), self.place(op.out if added is None else added[0]), added and added[1]
-        size, label = width * self.row_bytes(op.weight), self.label(op.weight)
-
-        def launches(s: Shape, m: Memory) -> list[Launch]:
-            rows, w = s.count(picked), m.workspace
-            arguments = {
-                "w": m.weights[op.weight],
-                "x": w + x,
-                **codes_at(codes, m),
-                "bias": m.weights[op.bias] if op.bias else 0,
-                "add": 0 if add is None else w + add,
-                "y": w + y,
-                "out": width,
-                "k": k,
-            }
-            cost = Cost(label, size, rows * width * k)
-            if rows in catalogue.COLUMNS:
-                return [Launch(catalogue.linear(kind, rows), cost, **arguments)]
-            return [Launch(catalogue.gemm(kind), cost, **arguments, rows=rows)]
-
-        self.emit(op, launches)
-
-    def _head_linear(self, op: ops.HeadLinear) -> None:
-        head = op.inward + op.rest
-        if head % 4:
-            raise UnsupportedError(
-                f"tensor {op.weight}: heads of {head} elements are not supported by the cuda backend, "
-                "only multiples of 4"
-            )
-        kind, picked = self.types[op.weight], op.out.picked
-        codes = self.codes(op.x) if catalogue.reads_codes(kind) else None
-        self.give(op)
-        x, y, label = self.place(op.x), self.place(op.out), self.label(op.weight)
-        size = op.heads * op.outward * self.row_bytes(op.weight)
-        shape = {"heads": op.heads, "out": op.outward, "k": op.inward, "rest": op.rest}
-
-        def launches(s: Shape, m: Memory) -> list[Launch]:
-            rows, w = s.count(picked), m.workspace
-            arguments = {"w": m.weights[op.weight], "x": w + x, **codes_at(codes, m), "y": w + y, **shape}
-            cost = Cost(label, size, rows * op.heads * op.outward * op.inward)
-            if rows in catalogue.COLUMNS:
-                found = [Launch(catalogue.head_linear(kind, rows), cost, **arguments)]
-            else:
-                found = [Launch(catalogue.head_gemm(kind), cost, **arguments, rows=rows)]
-            if op.rest:
-                sizes = {"inward": op.inward, "outward": op.outward, "rest": op.rest}
-                found.append(Launch(catalogue.copy_rest(), x=w + x, y=w + y, heads=rows * op.heads, **sizes))
-            return found
 
         self.emit(op, launches)

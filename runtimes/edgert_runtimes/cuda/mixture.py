@@ -13,6 +13,7 @@ from edgert_runtimes.cuda.device import Cost, Launch
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.placing import Codes, Lowering, codes_at, codes_bytes, codes_from
 from edgert_runtimes.cuda.program import Exchange, Memory, Shape
+from edgert_runtimes.experts import expert_counts, mixtures_of
 
 FEW = max(catalogue.COLUMNS)
 """Rows whose pairs are done one by one."""
@@ -92,6 +93,7 @@ class MixtureLowering(Lowering):
             raise UnsupportedError(
                 f"{op.gate}: {router.groups} groups of experts are not supported by the cuda backend"
             )
+        load = list(mixtures_of(self.plan)).index(self.op) * expert_counts(self.plan).strides[0]
         rule: dict[str, int | float] = {
             "bias_logits": int(router.bias_logits),
             "sigmoid": int(router.scoring == "sigmoid"),
@@ -110,7 +112,7 @@ class MixtureLowering(Lowering):
             bias = m.weights[op.selection_bias] if op.selection_bias else 0
             sizes = {"rows": s.rows, "experts": op.experts, "used": op.used}
             scale = m.weights[op.expert_scale] if op.expert_scale else 0
-            vectors = {"bias": bias, "expert_scale": scale}
+            vectors = {"bias": bias, "expert_scale": scale, "real": m.inputs["count"], "load": m.loads + load}
             return [Launch(catalogue.route(), logits=w + logits, **results, **vectors, **sizes, **rule)]
 
         self.emit(op, launches)

@@ -36,8 +36,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where everything is on the GPU: addresses of the workspace, the cache and the states, and by name of a batch's
-    arrays, weights and constants.
+    """Where everything is on the GPU: addresses of the workspace, the cache, the states and the counts of experts, and
+    by name of a batch's arrays, weights and constants.
     """
 
     workspace: int
@@ -46,6 +46,7 @@ class Memory:
     weights: Mapping[str, int]
     constants: Mapping[int, int]
     states: int = 0
+    loads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Program:
     def kernels(self, shapes: Iterable[Shape]) -> list[Kernel]:
         """Every kernel that steps of these shapes launch."""
         somewhere: defaultdict[Any, int] = defaultdict(lambda: 1)
-        memory = Memory(1, 1, somewhere, somewhere, somewhere, 1)
+        memory = Memory(1, 1, somewhere, somewhere, somewhere)
         found = {
             launch.kernel.name: launch.kernel
             for shape in shapes

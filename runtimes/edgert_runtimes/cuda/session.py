@@ -16,20 +16,21 @@ from edgert_models import ops
 from edgert_models.errors import BackendError, RequestError
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
+from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
-from edgert_runtimes.batches import check_batch, runs_of
+from edgert_runtimes.batches import adapter_count, adapters_of, check_batch, runs_of
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, row_blocks, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
 from edgert_runtimes.cuda.drawing import Drawing
-from edgert_runtimes.cuda.inputs import NO_RUNS, NO_TILES, Inputs
+from edgert_runtimes.cuda.inputs import NO_ADAPTERS, NO_RUNS, NO_TILES, Inputs
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.offload.runner import Offload
 from edgert_runtimes.cuda.placing import most_picked
 from edgert_runtimes.cuda.profile import Profile
 from edgert_runtimes.cuda.program import Memory, Program, Shape
 from edgert_runtimes.cuda.running import Runner
-from edgert_runtimes.experts import ExpertUse
+from edgert_runtimes.experts import ExpertUse, expert_counts
 from edgert_runtimes.kv_types import KV_TYPES
 
 
@@ -68,6 +69,8 @@ class CudaSession:
         self._process = os.getpid()
         self._profile: Profile | None = None
         self._piece = most_picked(limits, plan.spec.vocabulary)
+        self._adapters = adapter_count(plan)
+        self._expert_load = expert_counts(plan)
         self._begun: Batch | None = None  # a step ahead, whose tokens were drawn on the GPU
         self._drawing = Drawing(device, min(limits.rows, self._piece), plan.logits.width)
         self._tile_rows = tile_rows(plan, KV_TYPES[limits.kv_type])
@@ -138,6 +141,15 @@ class CudaSession:
         """See OffloadingSession."""
         return None if self._offload is None else self._offload.use()
 
+    def expert_load(self) -> NDArray[np.int64]:
+        """See CountingSession. A step that runs is waited for; one that was begun ahead counts, even if it is lost."""
+        with self._lock:
+            if not self._closed and self._expert_load.size:
+                self._check_open()
+                self._device.download(self._expert_load.reshape(-1).view(np.uint8), self._memory.loads)
+                self._device.synchronize(self._device.record())
+            return self._expert_load.copy()
+
     def close(self) -> None:
         """See Session. Waits for a step that runs."""
         with self._lock:
@@ -175,7 +187,7 @@ class CudaSession:
         """Begin a step from its graphs; `tokens` is where its tokens are on the GPU, if the batch has others."""
         rows = graph_rows(len(batch.tokens), self.limits)
         runs = self._runs(batch)
-        self._inputs.set(batch, rows, runs=runs)
+        self._inputs.set(batch, rows, runs=runs, adapters=self._adapters_of(batch))
         if tokens is not None:
             self._device.copy(self._inputs.addresses["tokens"], tokens, 4 * len(batch.tokens))
         shape = Shape(rows, rows, splits=self._splits(batch, rows), runs=rows if len(runs) else 0)
@@ -186,7 +198,7 @@ class CudaSession:
         following, self._begun = self._begun, None
         if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[: len(batch.tokens)]):
             return False
-        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to")
+        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to", "adapters")
         return all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
 
     def _run(self, batch: Batch, value: Value) -> Float32:
@@ -196,7 +208,7 @@ class CudaSession:
         tiles = NO_TILES if few or not self._tile_rows else tiles_of(batch, self._tile_rows)
         splits = self._splits(batch, rows) if few else 1
         runs = self._runs(batch)
-        self._inputs.set(batch, rows, tiles, runs)
+        self._inputs.set(batch, rows, tiles, runs, self._adapters_of(batch))
         common = [work for work in works if not work.picked]
         self._runner.run(common, Shape(rows, 0, 0, splits, len(tiles), len(runs)), batch, self._profile)
         if not value.picked:
@@ -215,6 +227,10 @@ class CudaSession:
             return NO_RUNS
         runs = runs_of(batch, self.limits)
         return runs[runs[:, 1] > 0]
+
+    def _adapters_of(self, batch: Batch) -> Int32:
+        """The adapter of each row, where the plan has any."""
+        return adapters_of(batch, self._adapters) if self._adapters else NO_ADAPTERS
 
     def _splits(self, batch: Batch, rows: int) -> int:
         longest = int(batch.positions.max(initial=0)) + 1

@@ -76,7 +76,7 @@ def plan_tensors(plan: Plan, provider: WeightProvider) -> dict[str, Tensor]:
         stored = provider.weights[name]
         if stored.type in WHOLE_NUMBERS:
             raise UnsupportedError(f"tensor {name}: integers ({stored.type.name}) cannot be weights")
-        own = weight.role is not Role.VECTOR and stored.type in catalogue.WEIGHTS
+        own = weight.role not in (Role.VECTOR, Role.ADAPTER) and stored.type in catalogue.WEIGHTS
         own = own and not (name in unaligned and catalogue.reads_codes(stored.type))  # blocks of inputs go across heads
         tensors[name] = Tensor(name, stored, stored.type if own else BlockType.F32)
     return tensors

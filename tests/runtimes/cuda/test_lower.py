@@ -24,7 +24,7 @@ from benchmarks.synthetic import SHAPES
 A3B = SHAPES["qwen3"]
 """Qwen3-30B-A3B."""
 LIMITS = Limits(context=4096, rows=512, sequences=8, blocks=2048, kv_type="f16")
-INPUTS = dict.fromkeys(("tokens", "positions", "sequence", "slots", "tables", "pick", "tiles"), 1)
+INPUTS = dict.fromkeys(("tokens", "positions", "sequence", "slots", "tables", "pick", "tiles", "adapters", "count"), 1)
 
 
 def types_of(plan: Plan, matrices: BlockType) -> dict[str, BlockType]:

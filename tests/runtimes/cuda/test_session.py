@@ -15,8 +15,9 @@ from edgert_runtimes.conformance.cases import plan_of
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cuda.backend import CudaBackend
 from edgert_runtimes.cuda.session import CudaSession
-from edgert_runtimes.experts import OffloadingSession
+from edgert_runtimes.experts import CountingSession, OffloadingSession
 from edgert_runtimes.reference.backend import ReferenceBackend
+from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_device import HostCudaBackend, HostDevice
@@ -67,6 +68,23 @@ def test_rows_that_pad_a_batch_touch_no_state(backend: CudaBackend) -> None:
         step = batch([([9 * position + i], position, range(i, i + 1)) for i in range(9)])
         assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
     ours.close()
+
+
+def test_experts_are_counted_as_on_the_cpu(backend: CudaBackend) -> None:
+    """Nine sequences take a graph of sixteen rows, of which seven are none."""
+    own = limits(sequences=12)
+    ours, cpu = (each.load(PLAN, WEIGHTS, own) for each in (backend, get_backend("cpu")))
+    assert isinstance(ours, CountingSession)
+    assert isinstance(cpu, CountingSession)
+    for step in (one(), batch([([9 + i], 0, range(i, i + 1)) for i in range(9)])):
+        ours.step(step)
+        cpu.step(step)
+        assert np.array_equal(ours.expert_load(), cpu.expert_load())
+    counted = ours.expert_load()
+    assert counted.sum(axis=1).tolist() == [(7 + 9) * 2] * len(counted)
+    ours.close()
+    assert np.array_equal(ours.expert_load(), counted)
+    cpu.close()
 
 
 def test_picked_rows_in_pieces(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:

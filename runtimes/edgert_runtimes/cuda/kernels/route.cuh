@@ -33,10 +33,10 @@ template <class Values> __device__ __forceinline__ Ranked best_after(Ranked last
 
 /* A warp to a row of logits [rows, experts]: the `used` best experts, the lower index first among equals, and their weights, as
    edgert_models.router.Router says; bias and expert_scale may be null, and there are at most 32 groups. A NaN counts as minus infinity, and sets
-   *failed to 1. */
+   *failed to 1. Of the first *real rows, the others only pad a batch, load [experts] counts the experts. */
 __device__ __forceinline__ void route(const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used,
-                                      const float *bias, int bias_logits, const float *expert_scale, int sigmoid, int normalize,
-                                      int groups, int groups_used, int group_best, float epsilon, float scale, float band) {
+                                      const float *bias, int bias_logits, const float *expert_scale, const int *real, u64 *load, int sigmoid,
+                                      int normalize, int groups, int groups_used, int group_best, float epsilon, float scale, float band) {
     i64 row = (i64)blockIdx.x * (blockDim.x / 32) + warp_id();
     if (row >= rows) return;
     logits += row * experts, ids += row * used, shares += row * used;
@@ -107,8 +107,10 @@ __device__ __forceinline__ void route(const float *logits, int *ids, float *shar
     }
     __syncwarp();
     float divisor = normalize ? total + epsilon : 1.0f;
-    for (int rank = lane_id(); rank < used; rank += 32)
+    for (int rank = lane_id(); rank < used; rank += 32) {
         shares[rank] = scale * (shares[rank] / divisor) * (expert_scale ? expert_scale[ids[rank]] : 1.0f);
+        if (row < *real) atomicAdd(&load[ids[rank]], (u64)1);
+    }
 }
 
 /* A block to an expert: how many of ids [pairs] are it. */

@@ -42,7 +42,7 @@ def route(
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     rows, experts = logits.shape
     ids, shares = np.empty((rows, used), np.int32), np.empty((rows, used), np.float32)
-    failed = np.zeros(1, np.int32)
+    failed, load = np.zeros(1, np.int32), np.zeros(experts, np.uint64)
     host.launch(
         catalogue.route(),
         logits=np.ascontiguousarray(logits, np.float32),
@@ -54,6 +54,8 @@ def route(
         used=used,
         bias=0,
         expert_scale=0,
+        real=np.array([rows - 1], np.int32),
+        load=load,
         bias_logits=0,
         sigmoid=int(router.scoring == "sigmoid"),
         normalize=int(router.normalize),
@@ -64,6 +66,7 @@ def route(
         epsilon=router.epsilon,
         scale=router.scale,
     )
+    assert np.array_equal(load, np.bincount(ids[:-1].ravel(), minlength=experts))  # the last row only pads
     return ids, shares, bool(failed[0])
 
 

@@ -6,6 +6,7 @@ and a kernel that is given both uses what its type needs (`reads_codes`). Kernel
 too where `codes` is not null.
 """
 
+from edgert_runtimes.cuda.kernels.catalogue.adapters import low_rank_inward, low_rank_outward
 from edgert_runtimes.cuda.kernels.catalogue.attention import (
     KV_TYPES,
     QUERIES,
@@ -88,6 +89,8 @@ __all__ = [
     "heads_at_once",
     "layer_norm",
     "linear",
+    "low_rank_inward",
+    "low_rank_outward",
     "most_tiles",
     "pick_rows",
     "position_scale",

@@ -13,16 +13,16 @@ EXPERT_ROWS = 32  # of a block of `experts_up`: a block of quantized activations
 
 
 def route() -> Kernel:
-    """ids and shares [rows, used] of the experts that each row's logits choose; sets *failed to 1 if one is NaN. What
-    follows is a Router, with `bias` [experts] or null.
+    """ids and shares [rows, used] of the experts that each row's logits choose; sets *failed to 1 if one is NaN, and
+    adds the choices of the first *real rows to load [experts]. The rest is a Router, with `bias` [experts] or null.
     """
     return Kernel(
         name="route",
         header="route.cuh",
         call="route",
         signature="const float *logits, int *ids, float *shares, int *failed, int rows, int experts, int used, "
-        "const float *bias, int bias_logits, const float *expert_scale, int sigmoid, int normalize, int groups, "
-        "int groups_used, int group_best, float epsilon, float scale, float band",
+        "const float *bias, int bias_logits, const float *expert_scale, const int *real, u64 *load, int sigmoid, "
+        "int normalize, int groups, int groups_used, int group_best, float epsilon, float scale, float band",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"], 8),
     )
