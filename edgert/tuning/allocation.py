@@ -29,8 +29,8 @@ class Allocation:
     divergence: float
 
 
-def allocate(costs: Table, sizes: Sizes, budget: int) -> Allocation:
-    """The best choice of at most `budget` bytes; RequestError if the smallest types take more."""
+def refuse_unreachable(sizes: Sizes, budget: int) -> None:
+    """RequestError if the smallest types take more than `budget` bytes."""
     least = sum(min(own.values()) for own in sizes.values())
     if least > budget:
         raise RequestError(
@@ -38,6 +38,11 @@ def allocate(costs: Table, sizes: Sizes, budget: int) -> Allocation:
             "least, all in their smallest types",
             parameter="budget",
         )
+
+
+def allocate(costs: Table, sizes: Sizes, budget: int) -> Allocation:
+    """The best choice of at most `budget` bytes; RequestError if the smallest types take more."""
+    refuse_unreachable(sizes, budget)
     unit = max(1, -(-budget // STEPS))
     total = -(-budget // unit)
     best: NDArray[np.float64] = np.zeros(total + 1)

@@ -8,8 +8,8 @@ measured, rounded and tuned is kept in the work folder until the file is there, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +32,13 @@ from edgert_quant.recipes import DEFAULT, NATIVE, RECIPES, recipe_named
 from edgert_runtimes.base import Progress
 
 from edgert.calibration.model import Model as Opened
-from edgert.tuning.allocation import allocate, curve
+from edgert.tuning.allocation import allocate, curve, refuse_unreachable
 from edgert.tuning.finish import finish as tune
 from edgert.tuning.kept import Kept
 from edgert.tuning.material import WINDOW, Material, Model
 from edgert.tuning.packed import Packed, pack
 from edgert.tuning.rounding import Rounder
-from edgert.tuning.sensitivity import Costs, Sensitivities
+from edgert.tuning.sensitivity import Costs, Sensitivities, choices
 
 HEADER_ROOM = 4096
 """Bytes kept free under a budget for what the file says of itself."""
@@ -109,6 +109,7 @@ def convert(
     work = options.work or output.with_name(output.name + ".work")
     said = progress or (lambda stage, done, total: None)
     with ExitStack() as stack:
+        stack.enter_context(_removed_if_refused(work))
         reference = _reference(source, work, said)
         model = Model(reference)
         stack.callback(model.close)
@@ -147,6 +148,18 @@ def convert(
     if not options.keep_work:
         shutil.rmtree(work, ignore_errors=True)
     return Tuned(replace(report, source=str(source)), types, found, job.curve)
+
+
+@contextmanager
+def _removed_if_refused(work: Path) -> Iterator[None]:
+    """Leaves no new work folder behind where what was asked cannot be."""
+    fresh = not work.exists()
+    try:
+        yield
+    except RequestError:
+        if fresh:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def _reference(source: str | Path, work: Path, said: Progress) -> Path:
@@ -215,12 +228,14 @@ class _Job:
         if budget is None:
             recipe = recipe_named(options.type or DEFAULT)
             return [self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()})]
+        sizes = {
+            name: {kind: tensor_bytes(kind, self._weights[name].shape) for kind in own}
+            for name, own in choices(self._material.model, self._fixed).items()
+        }
+        refuse_unreachable(sizes, budget)  # before hours of measuring
         costs = Sensitivities(
             self._material, self.importance, self._work / "sensitivities.json", threads=options.threads
         ).measure(self._fixed, self._said)
-        sizes = {
-            name: {kind: tensor_bytes(kind, self._weights[name].shape) for kind in own} for name, own in costs.items()
-        }
         self.curve = curve(costs, sizes)
         return self._promising(costs, sizes, budget)
 

@@ -15,7 +15,7 @@ from edgert_quant.imatrix import Importance
 from edgert_runtimes.base import Progress
 from edgert_runtimes.layerwise.run import State
 
-from edgert.tuning.material import BATCH, Material
+from edgert.tuning.material import BATCH, Material, Model
 from edgert.tuning.packed import pack
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ def candidates(row: int) -> list[BlockType]:
     return [kind for kind in KINDS if row % kind.block_size == 0 and kind in known]
 
 
+def choices(model: Model, fixed: Mapping[str, BlockType]) -> dict[str, list[BlockType]]:
+    """The types that each tensor which is quantized may have: its fixed one, or all candidates."""
+    weights = model.plan.weights
+    return {n: [fixed[n]] if n in fixed else candidates(weights[n].shape[-1]) for n in model.matrices}
+
+
 class Sensitivities:
     """Measures, and keeps what was measured in a file so that a stopped run goes on from there."""
 
@@ -70,9 +76,7 @@ class Sensitivities:
 
     def _measured(self, fixed: Mapping[str, BlockType], progress: Progress | None) -> Costs:
         material = self._material
-        names = material.model.matrices
-        weights = material.model.plan.weights
-        kinds = {n: [fixed[n]] if n in fixed else candidates(weights[n].shape[-1]) for n in names}
+        names, kinds = material.model.matrices, choices(material.model, fixed)
         probed = {name: self._probes(own, names) for name, own in kinds.items()}
         walk = material.model.walk()
         order = sorted(names, key=walk.first_use)
