@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgert_models.errors import RequestError
+from edgert_models.errors import EdgertError, RequestError
 from edgert_quant.blocks import BlockType
 from edgert_quant.compensation.grids import GRIDS
 from edgert_quant.convert import ConversionReport
@@ -152,11 +152,11 @@ def convert(
 
 @contextmanager
 def _removed_if_refused(work: Path) -> Iterator[None]:
-    """Leaves no new work folder behind where what was asked cannot be."""
+    """Leaves no new work folder behind where what was asked, or the source, cannot be."""
     fresh = not work.exists()
     try:
         yield
-    except RequestError:
+    except EdgertError:
         if fresh:
             shutil.rmtree(work, ignore_errors=True)
         raise
