@@ -112,25 +112,25 @@ def spec_from_metadata(
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
         expert_feed_forward=metadata.integer(f"{name}.expert_feed_forward_length", feed_forward) if experts else 0,
         shared_feed_forward=_first(shapes, layers, "ffn_up_shexp.weight")[0],
-        shared_gate=_first(shapes, layers, "ffn_gate_inp_shexp.weight") != (0,),
+        shared_gate=_has(shapes, layers, "ffn_gate_inp_shexp.weight"),
         sparse=_sparse(shapes, layers) if experts else (),
         router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
-        qk_norm=architecture.qk_norm if _first(shapes, layers, "attn_q_norm.weight") != (0,) else None,
+        qk_norm=architecture.qk_norm if _has(shapes, layers, "attn_q_norm.weight") else None,
         window=window or None,
         windowed=windowed,
         window_kv_heads=window_kv_heads,
         window_head_size=window_head_size,
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
         tied="output.weight" not in shapes,
-        attention_bias="blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes,
-        output_bias="blk.0.attn_output.bias" in shapes,
-        feed_forward_bias="blk.0.ffn_up.bias" in shapes,
+        attention_bias=_has(shapes, layers, "attn_q.bias") or _has(shapes, layers, "attn_qkv.bias"),
+        output_bias=_has(shapes, layers, "attn_output.bias"),
+        feed_forward_bias=_has(shapes, layers, "ffn_up.bias"),
         scales=_scales(architecture, metadata),
         layer_norm=layer_norm,
         norm_bias="output_norm.bias" in shapes,
         logits_bias="output.bias" in shapes,
-        fused_attention="blk.0.attn_qkv.weight" in shapes and recurrence is None,
-        fused_feed_forward=shapes.get("blk.0.ffn_up.weight", (0,))[0] == 2 * feed_forward > 0,
+        fused_attention=_has(shapes, layers, "attn_qkv.weight") and recurrence is None,
+        fused_feed_forward=_first(shapes, layers, "ffn_up.weight")[0] == 2 * feed_forward > 0,
         activation=architecture.activation,
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
         recurrence=recurrence,
@@ -177,6 +177,11 @@ def _first(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> tup
     return next((shape for shape in found if shape), (0,))
 
 
+def _has(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> bool:
+    """Whether any layer has a tensor."""
+    return _first(shapes, layers, name) != (0,)
+
+
 def _sparse(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[bool, ...]:
     """Of each layer whether it has experts: those have that have a router. Nothing where all have."""
     flags = tuple(f"blk.{i}.ffn_gate_inp.weight" in shapes for i in range(min(layers, MAX_LAYERS)))
@@ -193,7 +198,7 @@ def _router(
         raise UnsupportedError(
             f"{name}.expert_gating_func is {number}; supported: 1 (softmax), 2 (sigmoid), 3 (softmax of the chosen)"
         )
-    bias = any(_first(shapes, layers, tensor) != (0,) for tensor in ("exp_probs_b.bias", "exp_probs_b"))
+    bias = any(_has(shapes, layers, tensor) for tensor in ("exp_probs_b.bias", "exp_probs_b"))
     if bias and number == _SOFTMAX_OF_CHOSEN:
         raise UnsupportedError(
             f"{name}: a softmax of the chosen (expert_gating_func 3) with exp_probs_b is not supported"

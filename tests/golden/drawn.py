@@ -1,0 +1,195 @@
+"""Other shapes of the golden checkpoints: what a config may say of a family, drawn at random."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Any
+
+import transformers
+
+from tests.golden.make import GOLDENS, Golden
+
+Config = dict[str, Any]
+WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size")
+MORE_WIDTHS = ("prefix_dense_intermediate_size", "moe_shared_expert_intermediate_size")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+USED = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts")
+SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_qk_norm", "norm_topk_prob", "attention_out_bias")
+KINDS = ("layer_types", "mlp_layer_types", "layers_block_type")
+WINDOWS = ("sliding_window",)
+TIED = "tie_word_embeddings"
+SCALINGS: dict[str, Config] = {
+    "default": {},
+    "linear": {"factor": 3.0},
+    "dynamic": {"factor": 2.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}
+OF_DISGUISES = ("deepseek", "bailingmoe", "bailingmoe2", "smallthinker")
+"""Families whose checkpoints are those of others, which have to say the same."""
+
+
+def drawn(name: str, seed: int) -> Golden:
+    """A golden checkpoint with other sizes, counts, kinds of layers, biases and rope; the same for the same seed."""
+    golden, rng = GOLDENS[name], random.Random(f"{name} {seed}")
+    c = dict(golden.config)
+    kind = "TextConfig" if golden.text else "Config"
+    usual = getattr(transformers, f"{golden.family}{kind}")(**c).to_dict()
+    _layers(c, usual, rng)
+    heads = _heads(c, usual, rng)
+    c["vocab_size"] = rng.choice((67, 96, 101, 130))
+    for key in (*WIDTHS, *MORE_WIDTHS):
+        if key in c:
+            c[key] = rng.choice((16, 24, 40, 48, 72, 136, 256))
+    _experts(c, rng)
+    for key in WINDOWS:
+        if c.get(key):
+            c[key] = rng.randint(1, 9)
+    own = name in OF_DISGUISES
+    for flag in FLAGS if not own else ():
+        if isinstance(usual.get(flag), bool):
+            c[flag] = rng.random() < 0.5
+    if not own and isinstance(usual.get(TIED), bool):
+        c[TIED] = rng.random() < 0.4
+    _states(c, rng)
+    _rope(c, usual, heads, rng, scaled=not own)
+    for key in ("rms_norm_eps", "layer_norm_eps", "norm_eps"):
+        if c.get(key):
+            c[key] = rng.choice((1e-5, 1e-6, 1e-4))
+    louder = {part: gain * rng.choice((1.0, 1.3)) for part, gain in golden.gains.items()}
+    if own:
+        _disguised(name, c, rng)
+    return dataclasses.replace(golden, config=c, gains=louder, shard_size=None)
+
+
+def _layers(c: Config, usual: Config, rng: random.Random) -> None:
+    """Up to eight layers, each of any kind."""
+    count = rng.choice((1, 2, 2, 3, 4, 5, 8))
+    for key in KINDS:
+        if key in c:
+            of_layers = list(c[key])
+            c[key] = [rng.choice(of_layers) for _ in range(max(count, len(set(of_layers))))]
+            for i, kind in enumerate(sorted(set(of_layers))):  # each at least once
+                c[key][i] = kind
+            rng.shuffle(c[key])
+            count = len(c[key])
+    if "layers_block_type" not in c:
+        c["num_hidden_layers"] = count
+    for key in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"):
+        if key in c:
+            c[key] = rng.randint(0, count - 1)
+    if "mlp_only_layers" in c:
+        c["mlp_only_layers"] = [i for i in range(count) if rng.random() < 0.4 and i < count - 1]
+    if "decoder_sparse_step" in c:
+        c["decoder_sparse_step"] = rng.randint(1, min(count, 3))
+
+
+def _heads(c: Config, usual: Config, rng: random.Random) -> int:
+    """Heads, and how wide the model is; the size of a head."""
+    kv, ratio = rng.choice((1, 2, 3, 5)), rng.choice((1, 2, 4, 8))
+    heads = kv * ratio if kv * ratio <= 16 else kv
+    size = rng.choice((8, 16, 24, 32, 40))
+    c["num_attention_heads"], c["num_key_value_heads"] = heads, kv
+    if "kv_lora_rank" in c:
+        c["num_key_value_heads"] = heads
+        c["hidden_size"] = rng.choice((48, 64, 96, 160))
+        c |= {"kv_lora_rank": rng.choice((16, 24, 32, 40)), "qk_nope_head_dim": rng.choice((16, 24, 32))}
+        c |= {"qk_rope_head_dim": rng.choice((8, 16, 24)), "v_head_dim": rng.choice((16, 24, 40))}
+        if c.get("q_lora_rank"):
+            c["q_lora_rank"] = rng.choice((16, 24, 40))
+        return int(c["qk_rope_head_dim"])
+    if c.get("head_dim") or (usual.get("head_dim") and rng.random() < 0.5):
+        c["head_dim"], c["hidden_size"] = size, heads * rng.choice((8, 12, 16, 24, 40))
+        for key in ("v_head_dim", "global_head_dim"):
+            if key in c:
+                c[key] = rng.choice((16, 24, 48))
+    else:
+        c["hidden_size"] = heads * size
+        if "head_dim" in usual:
+            c["head_dim"] = size
+    return size
+
+
+def _experts(c: Config, rng: random.Random) -> None:
+    experts = rng.choice((4, 6, 7, 8, 12, 16, 32))
+    groups = rng.choice([n for n in (1, 2, 4) if experts % n == 0 and experts // n > 2] or [1])
+    kept = rng.randint(1, groups)
+    used = rng.randint(1, min(6, kept * (experts // groups)))
+    for key in EXPERTS:
+        if c.get(key):
+            c[key] = experts
+    for key in USED:
+        if c.get(key):
+            c[key] = used
+    for key in SHARED:
+        if key in c:
+            c[key] = rng.randint(1, 3)
+    for key in ("n_group", "topk_group"):
+        if key in c:
+            c[key] = groups if key == "n_group" else kept
+    for key in ("routed_scaling_factor", "router_scaling_factor", "route_scale"):
+        if key in c:
+            c[key] = rng.choice((1.0, 0.5, 2.5))
+
+
+def _states(c: Config, rng: random.Random) -> None:
+    """Sizes of what is beside attention."""
+    if "linear_num_key_heads" in c:
+        keys = rng.choice((1, 2, 3))
+        c |= {"linear_num_key_heads": keys, "linear_num_value_heads": keys * rng.choice((1, 2, 4))}
+        c |= {"linear_key_head_dim": rng.choice((8, 16, 24)), "linear_conv_kernel_dim": rng.choice((2, 4))}
+        same = rng.random() < 0.6
+        c["linear_value_head_dim"] = c["linear_key_head_dim"] if same else rng.choice((8, 16, 24))
+    if "mamba_d_state" in c:
+        c |= {"mamba_d_state": rng.choice((8, 16, 24)), "mamba_d_conv": rng.choice((2, 4))}
+        expand = rng.choice((1, 2))
+        heads = rng.choice([n for n in (2, 4, 6, 8) if expand * c["hidden_size"] % n == 0])
+        c |= {"mamba_n_heads": heads, "mamba_n_groups": rng.choice((1, 2)), "mamba_expand": expand}
+        c["mamba_d_head"] = expand * c["hidden_size"] // heads
+    if "ssm_state_size" in c:
+        groups = rng.choice((1, 2, 3))
+        c |= {"ssm_state_size": rng.choice((8, 16, 24)), "n_groups": groups, "conv_kernel": rng.choice((2, 4))}
+        c |= {"mamba_num_heads": groups * rng.choice((1, 2, 4)), "mamba_head_dim": rng.choice((8, 16, 24))}
+
+
+def _rope(c: Config, usual: Config, size: int, rng: random.Random, *, scaled: bool) -> None:
+    given = c.get("rope_parameters") or {}
+    base = rng.choice((100.0, 10000.0, 5e5))
+    if any(isinstance(value, dict) for value in given.values()):
+        return
+    partial = given.get("partial_rotary_factor")
+    if partial:
+        partial = rng.choice([p for p in (0.25, 0.5, 0.75, 1.0) if size * p % 2 == 0 and size * p >= 4])
+    dims = int(size * (partial or 1.0))
+    kept = {key: value for key, value in given.items() if key in ("alpha", "llama_4_scaling_beta", "mrope_interleaved")}
+    if "short_factor" in given:
+        factors = {f"{kind}_factor": [1.0 + rng.random() for _ in range(dims // 2)] for kind in ("short", "long")}
+        c["rope_parameters"] = {**given, **factors, "rope_theta": base}
+    else:
+        kind = rng.choice(list(SCALINGS)) if scaled and rng.random() < 0.5 and "alpha" not in kept else "default"
+        kind = given.get("rope_type", kind) if kept else kind
+        scaling = {**given, "rope_theta": base} if kept else {"rope_theta": base, **SCALINGS[kind]}
+        c["rope_parameters"] = {"rope_type": kind, **scaling}
+    if partial:
+        c["rope_parameters"]["partial_rotary_factor"] = partial
+    if "mrope_section" in given:
+        third = dims // 6
+        c["rope_parameters"]["mrope_section"] = [dims // 2 - 2 * third, third, third]
+
+
+def _disguised(name: str, c: Config, rng: random.Random) -> None:
+    """What the disguise takes for granted."""
+    if name in ("deepseek", "bailingmoe"):
+        shared = rng.randint(1, 3)
+        c["shared_expert_intermediate_size"] = shared * c["moe_intermediate_size"]
+    if name == "deepseek":
+        c["mlp_only_layers"] = list(range(rng.randint(0, c["num_hidden_layers"] - 1)))
+    if name == "smallthinker":
+        c["sliding_window"] = None
