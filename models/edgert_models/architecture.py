@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 
 from edgert_models.config import Config
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.nextn import Nextn
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import SOFTMAX, Router
 from edgert_models.sources import (
     Arranged,
     Experts,
-    ExpertVectors,
     HeadRows,
     RopeFactors,
     RotaryRows,
     Source,
     Stored,
-    TransposedExperts,
+    renamed,
 )
 from edgert_models.spec import ModelSpec
 
@@ -60,7 +60,8 @@ class Architecture:
     for none; `activation`; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn
     scales scores of attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families
     multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `files` is
-    what is peculiar in its GGUF files. `left_out` are beginnings of names of tensors that checkpoints may have and
+    what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token prediction.
+    `left_out` are beginnings of names of tensors that checkpoints may have and
     models do without. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is refused, and
     where stock llama.cpp answers differently.
     """
@@ -86,6 +87,7 @@ class Architecture:
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is
     positions: bool = True
     files: FileHabits = FileHabits()
+    nextn: Nextn | None = None
     left_out: tuple[str, ...] = ()
     notes: str = ""
 
@@ -93,19 +95,18 @@ class Architecture:
         """Where a checkpoint has the GGUF tensor `name`; KeyError if this architecture does not know it."""
         match = _LAYER.fullmatch(name)
         key, layer = (match[2], match[1]) if match else (name, "")
-        source = self.names[key]
-        if isinstance(source, RopeFactors):
-            return source
-        if isinstance(source, TransposedExperts | ExpertVectors):
-            return replace(source, name=source.name.replace("{i}", layer))
-        at_layer = tuple(text.replace("{i}", layer) for text in source.names)
-        if isinstance(source, Arranged | HeadRows):
-            return replace(source, names=at_layer).of(spec)
-        if isinstance(source, Experts):
-            return replace(source, names=at_layer, fused=tuple(t.replace("{i}", layer) for t in source.fused))
-        if self.rope_layout is not self.checkpoint_layout and key.startswith(("attn_q.", "attn_k.")):
-            return RotaryRows(at_layer, spec.heads if key.startswith("attn_q.") else spec.kv_heads, spec.rope.dims)
-        return replace(source, names=at_layer)
+        if self.nextn and layer and int(layer) >= spec.layers:
+            found = self.nextn.source(key, self.names, int(layer) - spec.layers)
+        else:
+            found = self.names[key]
+        found = renamed(found, lambda names: tuple(each.replace("{i}", layer) for each in names))
+        if isinstance(found, Arranged | HeadRows):
+            return found.of(spec)
+        moved = self.rope_layout is not self.checkpoint_layout and key.startswith(("attn_q.", "attn_k."))
+        if moved and isinstance(found, Stored):
+            heads = spec.heads if key.startswith("attn_q.") else spec.kv_heads
+            return RotaryRows(found.names, heads, spec.rope.dims)
+        return found
 
 
 def stored(**names: str) -> dict[str, Source]:
@@ -162,14 +163,7 @@ def with_inner(names: Mapping[str, Source]) -> dict[str, Source]:
         inner = [name.replace("model.", "model.language_model.", 1) for name in each]
         return tuple(dict.fromkeys((*each, *inner, *(f"language_model.{name}" for name in each))))
 
-    found: dict[str, Source] = {}
-    for name, source in names.items():
-        if isinstance(source, Experts):
-            source = replace(source, names=all_of(source.names), fused=all_of(source.fused))
-        elif isinstance(source, Stored | Arranged):
-            source = replace(source, names=all_of(source.names))
-        found[name] = source
-    return found
+    return {name: renamed(source, all_of) for name, source in names.items()}
 
 
 def expert_names(

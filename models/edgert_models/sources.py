@@ -150,3 +150,14 @@ class HeadRows:
 
 
 Source = Stored | HeadRows | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors
+
+
+def renamed(source: Source, rename: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Source:
+    """The same under other names."""
+    if isinstance(source, RopeFactors):
+        return source
+    if isinstance(source, TransposedExperts | ExpertVectors):
+        return replace(source, name=rename((source.name,))[0])
+    if isinstance(source, Experts):
+        return replace(source, names=rename(source.names), fused=rename(source.fused))
+    return replace(source, names=rename(source.names))

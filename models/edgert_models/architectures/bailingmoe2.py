@@ -9,7 +9,7 @@ from __future__ import annotations
 from edgert_models.architecture import Architecture, FileHabits, pre_norm_decoder, stored
 from edgert_models.architectures.bailingmoe import BAILING_NAMES, attention_sizes, shared_width
 from edgert_models.config import Config, biased_sigmoid, expert_sizes, leading_dense_layers
-from edgert_models.nextn import NEXTN_NAMES
+from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.spec import ModelSpec
@@ -43,7 +43,6 @@ ARCHITECTURE = Architecture(
     wire=pre_norm_decoder,
     names={
         **BAILING_NAMES,
-        **NEXTN_NAMES,
         **stored(
             attn_qkv=f"{_LAYER}.attention.query_key_value",
             attn_q_norm=f"{_LAYER}.attention.query_layernorm",
@@ -55,6 +54,7 @@ ARCHITECTURE = Architecture(
     files=FileHabits(width_of_one=True),
     qk_norm="head",
     router=BIASED_SIGMOID,
+    nextn=AFTER_THE_LAST,
     notes="Layers for multi-token prediction are kept in the file, and not run. llama.cpp loads neither biases nor "
     "heads that are together not as wide as the model.",
 )

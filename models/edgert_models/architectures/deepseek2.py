@@ -26,7 +26,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, mlp_layers, sparse_layers
 from edgert_models.graph import Graph, Plan
-from edgert_models.nextn import NEXTN_NAMES
+from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout, with_scaled_scores
 from edgert_models.router import Router
@@ -152,7 +152,6 @@ ARCHITECTURE = Architecture(
         **COMMON_NAMES,
         **expert_names("mlp"),
         **shared_expert_names(),
-        **NEXTN_NAMES,
         **stored(
             attn_q_a=f"{_ATTENTION}.q_a_proj",
             attn_q_a_norm=f"{_ATTENTION}.q_a_layernorm",
@@ -168,6 +167,7 @@ ARCHITECTURE = Architecture(
     router=_UNSAID,
     scales_scores=True,
     settle=settle,
+    nextn=AFTER_THE_LAST,
     notes="The cache holds a latent a position, keys and values in one; "
     "files that have `attn_kv_b` in one tensor are read as well. Yarn's `mscale` and `mscale_all_dim` are "
     "honoured, `attention_bias` and `rope_interleave: false` refused. Norms of latents have an epsilon of 1e-6, as in "

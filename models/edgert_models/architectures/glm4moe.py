@@ -16,7 +16,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers
 from edgert_models.graph import Graph, Plan
-from edgert_models.nextn import NEXTN_NAMES
+from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.spec import ModelSpec
@@ -51,10 +51,10 @@ ARCHITECTURE = Architecture(
         **stored(post_attention_norm="model.layers.{i}.post_attention_layernorm"),
         **expert_names("mlp"),
         **shared_expert_names(),
-        **NEXTN_NAMES,
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     router=BIASED_SIGMOID,
+    nextn=AFTER_THE_LAST,
     notes="Layers for multi-token prediction are kept in the file, and not run.",
 )
