@@ -67,6 +67,14 @@ def convert(
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = True,
     parity: Annotated[bool, typer.Option(help="Fail where the GGUF form of the tokenizer differs.")] = True,
+    mtp: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep a checkpoint's layers for multi-token prediction, or not. Default: where llama.cpp loads the "
+            "file with them.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Convert a Hugging Face checkpoint (or another GGUF) to a GGUF that edgert and llama.cpp load."""
@@ -115,6 +123,7 @@ def convert(
             progress=report,
             imatrix=imatrix,
             min_tokens_per_expert=min_tokens_per_expert,
+            mtp=mtp,
             **more,
         )
     if as_json:

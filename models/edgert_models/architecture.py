@@ -108,6 +108,13 @@ class Architecture:
             return RotaryRows(found.names, heads, spec.rope.dims)
         return found
 
+    def find(self, spec: ModelSpec, name: str) -> Source | None:
+        """The same, or None."""
+        try:
+            return self.source(spec, name)
+        except KeyError:
+            return None
+
 
 def stored(**names: str) -> dict[str, Source]:
     """A names table: keyword `attn_q` covers `attn_q.weight` and `attn_q.bias`, and so does its checkpoint module."""

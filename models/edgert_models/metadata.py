@@ -85,7 +85,7 @@ def spec_from_metadata(
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
     each = [int(wide) for wide in widths][:layers]
     feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
-    recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds)
+    recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds, nextn)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
     layer_norm = architecture.layer_norm and not rms_norm
     only_layer = files.both_epsilons and f"{name}.{_eps(False)}" not in metadata
@@ -286,7 +286,9 @@ def _latent(metadata: Metadata, name: str, key_length: int, value_length: int) -
     )
 
 
-def _recurrence(metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple[bool, ...]) -> Recurrence | None:
+def _recurrence(
+    metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple[bool, ...], nextn: int
+) -> Recurrence | None:
     """`feeds` says which layers have a feed-forward network, if some have none: they have nothing else then."""
     attends = tuple(not count for count in kv_heads)
     if f"{name}.{_SHORT_CONV}" in metadata:
@@ -296,7 +298,8 @@ def _recurrence(metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple
     period = metadata.integer(f"{name}.{_PERIOD}", 0)
     if period:
         attends = tuple((i + 1) % period != 0 for i in range(len(kv_heads)))
-    flags = metadata.booleans(f"{name}.{_RECURRENT}", list(attends), count=len(attends))
+    flags = metadata.booleans(f"{name}.{_RECURRENT}", list(attends), count=None if nextn else len(attends))
+    flags = flags[: len(attends)]
     if feeds and any(feeds):
         flags = [flag and not feed for flag, feed in zip(flags, feeds, strict=True)]
     return Recurrence(
@@ -315,14 +318,15 @@ def _recurrence(metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple
 def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Value]:
     entries: dict[str, Value] = {}
     if recurrence.period:
-        entries = {_PERIOD: recurrence.period, _RECURRENT: list(recurrence.layers)}
+        entries = {_PERIOD: recurrence.period, _RECURRENT: [*recurrence.layers, *[False] * spec.nextn]}
     else:
         feeds = recurrence.feeds or (False,) * spec.layers
         layers = [recurs or feed for recurs, feed in zip(recurrence.layers, feeds, strict=True)]
-        entries["attention.head_count_kv"] = [0 if other else spec.kv_heads for other in layers]
+        kv_heads = [0 if other else spec.kv_heads for other in layers]
+        entries["attention.head_count_kv"] = kv_heads + [spec.kv_heads] * spec.nextn
     if recurrence.feeds:
         width = spec.expert_feed_forward if spec.experts else spec.feed_forward
-        entries["feed_forward_length"] = [width if feed else 0 for feed in recurrence.feeds]
+        entries["feed_forward_length"] = [width if feed else 0 for feed in (*recurrence.feeds, *[True] * spec.nextn)]
     if recurrence.least:
         entries[_LEAST] = recurrence.least
     if not spec.positions:
@@ -406,13 +410,14 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
     }
     if spec.window:
         entries["attention.sliding_window"] = spec.window
+    windowed = [*spec.windowed, *[architecture.nextn is not None and architecture.nextn.windowed] * spec.nextn]
     if spec.window_kv_heads:
         counts = {True: spec.window_kv_heads, False: spec.kv_heads}
-        entries["attention.head_count_kv"] = [counts[flag] for flag in spec.windowed]
+        entries["attention.head_count_kv"] = [counts[flag] for flag in windowed]
     if spec.window_rope:
         entries[_WINDOW_BASE] = spec.window_rope.base
     if spec.windowed:
-        entries[_PATTERN] = list(spec.windowed)
+        entries[_PATTERN] = windowed
     if spec.window_head_size and spec.window_rope:
         entries[_WINDOW_KEYS] = entries["attention.value_length_swa"] = spec.window_head_size
         entries["rope.dimension_count_swa"] = spec.window_rope.dims

@@ -17,7 +17,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _IN_CHECKPOINT = re.compile(r".*?layers\.\{i\}\.")
 
 
-def nextn_names(plus: float = 0.0, **modules: str) -> dict[str, Source]:
+def nextn_names(modules: Mapping[str, str], plus: float = 0.0) -> dict[str, Source]:
     """Tensors `nextn.*` by the modules that checkpoints have them in; norms with `plus` added."""
     return {
         f"nextn.{ours}.weight": Stored((f"{theirs}.weight",), plus=plus if ours.endswith("norm") else 0.0)
@@ -26,12 +26,14 @@ def nextn_names(plus: float = 0.0, **modules: str) -> dict[str, Source]:
 
 
 _OF_LAYERS = nextn_names(
-    eh_proj="model.layers.{i}.eh_proj",
-    enorm="model.layers.{i}.enorm",
-    hnorm="model.layers.{i}.hnorm",
-    embed_tokens="model.layers.{i}.embed_tokens",
-    shared_head_norm="model.layers.{i}.shared_head.norm",
-    shared_head_head="model.layers.{i}.shared_head.head",
+    {
+        "eh_proj": "model.layers.{i}.eh_proj",
+        "enorm": "model.layers.{i}.enorm",
+        "hnorm": "model.layers.{i}.hnorm",
+        "embed_tokens": "model.layers.{i}.embed_tokens",
+        "shared_head_norm": "model.layers.{i}.shared_head.norm",
+        "shared_head_head": "model.layers.{i}.shared_head.head",
+    }
 )
 
 

@@ -40,7 +40,17 @@ one.
 
 Refused by name in all of them: rope scaling dynamic and longrope, activations other than SiLU where nothing else is
 said, and yarn whose `truncate` is not that of the family (false in gpt-oss, true elsewhere).
+"""
 
+NEXTN = """
+## Layers for multi-token prediction
+They are kept in the file, under llama.cpp's names (`nextn_predict_layers`, `blk.N.nextn.*` after the model's own
+layers), and not run yet: of {kept}. llama.cpp loads these files. It would not load such files of {asked}, whose layers
+are kept with `--mtp` (`mtp=True`) only, under names of the same kind; `--no-mtp` leaves out any. The report says what
+is left out.
+"""
+
+STOCK = """
 ## In stock llama.cpp
 `edgert convert` warns where llama.cpp would answer differently, or not load the file; the notes above say of what.
 Of all families: it ignores yarn's `beta_fast` and `beta_slow` other than 32 and 1, and `truncate: false` as in
@@ -65,7 +75,16 @@ def page() -> str:
     table = "| family | GGUF | Hugging Face classes | tested on | ops | backends |\n|---|---|---|---|---|---|\n"
     notes = "\n## Family by family\n" + "".join(f"- **{a.title}**: {a.notes}\n" for a in all_architectures() if a.notes)
     refused = REFUSED + "".join(f"| `{name}` | {NEEDS[name]} |\n" for name in sorted(NEEDS))
-    return HEAD + "\n" + table + "".join(rows) + notes + REST + refused
+    return HEAD + "\n" + table + "".join(rows) + notes + REST + predicting() + STOCK + refused
+
+
+def predicting() -> str:
+    """Which families have layers for multi-token prediction."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for architecture in all_architectures():
+        if architecture.nextn and architecture.title not in found[architecture.nextn.in_llama_cpp]:
+            found[architecture.nextn.in_llama_cpp].append(architecture.title)
+    return NEXTN.format(kept="; ".join(found[True]), asked="; ".join(found[False]))
 
 
 def row(architecture: Architecture, goldens: Iterable[str], plans: Mapping[str, Plan]) -> str:

@@ -94,6 +94,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layers_block_type": ["mamba", "moe", "attention"],
     },
     "qwen3next": {"architectures": ["Qwen3NextForCausalLM"], **DELTA, **DELTA_EXPERTS},
+    "qwen3next-biased": {"architectures": ["Qwen3NextForCausalLM"], **DELTA, **DELTA_EXPERTS, "attention_bias": True},
     "qwen3.5": {
         "architectures": ["Qwen3_5ForConditionalGeneration"],
         "tie_word_embeddings": True,

@@ -54,6 +54,8 @@ def test_spec_survives_gguf(name: str) -> None:
         "window_head_size",
         "keys_as_values",
         "tied",
+        "attention_bias",
+        "output_bias",
         "scales",
         "layer_norm",
         "norm_bias",

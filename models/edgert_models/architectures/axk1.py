@@ -35,5 +35,6 @@ ARCHITECTURE = Architecture(
     router=deepseek2.ARCHITECTURE.router,
     scales_scores=True,
     settle=deepseek2.settle,
+    nextn=deepseek2.ARCHITECTURE.nextn,
     notes="DeepSeek-V3 with a norm of what experts give. The name in GGUF is ours: llama.cpp has no such architecture.",
 )

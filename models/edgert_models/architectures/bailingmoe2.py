@@ -55,6 +55,5 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     nextn=AFTER_THE_LAST,
-    notes="Layers for multi-token prediction are kept in the file, and not run. llama.cpp loads neither biases nor "
-    "heads that are together not as wide as the model.",
+    notes="llama.cpp loads neither biases nor heads that are together not as wide as the model.",
 )

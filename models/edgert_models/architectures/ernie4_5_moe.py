@@ -16,6 +16,7 @@ from edgert_models.architecture import (
     shared_expert_names,
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, sparse_layers
+from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -56,7 +57,17 @@ ARCHITECTURE = Architecture(
     files=FileHabits(says_step=True),
     checkpoint_layout=RopeLayout.INTERLEAVED,
     router=ROUTER,
+    nextn=Nextn(
+        layers=("model.mtp_block.{k}",),
+        names=nextn_names(
+            {
+                "eh_proj": "model.mtp_linear_proj.{k}",
+                "enorm": "model.mtp_emb_norm.{k}",
+                "hnorm": "model.mtp_hidden_norm.{k}",
+            }
+        ),
+        in_llama_cpp=False,
+    ),
     left_out=("model.mtp_",),
-    notes="Biases (`use_bias`) are refused; layers for multi-token prediction are left out, with a warning. "
-    "llama.cpp knows dense layers only before the first with experts.",
+    notes="Biases (`use_bias`) are refused. llama.cpp knows dense layers only before the first with experts.",
 )

@@ -12,7 +12,7 @@ from edgert_models.architecture import (
     pre_norm_decoder,
     shared_expert_names,
 )
-from edgert_models.architectures import exaone4
+from edgert_models.architectures import exaone4, qwen3next
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers
 from edgert_models.graph import Graph, Plan
 from edgert_models.rope import RopeLayout
@@ -53,7 +53,8 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     window_period=exaone4.PERIOD,
+    nextn=qwen3next.nextn(),
     left_out=("mtp.",),
-    notes="Windows, and no rope in layers without one; layers for multi-token prediction are left out, with a warning. "
+    notes="Windows, and no rope in layers without one. "
     "llama.cpp does not load models without windows, and knows dense layers only before the first with experts.",
 )

@@ -56,5 +56,4 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     nextn=AFTER_THE_LAST,
-    notes="Layers for multi-token prediction are kept in the file, and not run.",
 )

@@ -16,13 +16,14 @@ from edgert_models.architecture import (
     shared_expert_names,
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, leading_dense_layers
-from edgert_models.nextn import NEXTN_NAMES
+from edgert_models.nextn import AFTER_THE_LAST, nextn_names
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.sources import Stored
 from edgert_models.spec import ModelSpec
 
 _BIAS = "exp_probs_b"
+_LAST_NORM = nextn_names({"shared_head_norm": "model.layers.{i}.final_layernorm"})
 
 
 def config(c: Config) -> ModelSpec:
@@ -54,13 +55,11 @@ ARCHITECTURE = Architecture(
         **COMMON_NAMES,
         **expert_names("mlp", router="router.gate"),
         **shared_expert_names("mlp.shared_mlp"),
-        **NEXTN_NAMES,
         _BIAS: Stored(("model.layers.{i}.mlp.expert_bias",)),
-        "nextn.shared_head_norm.weight": Stored(("model.layers.{i}.final_layernorm.weight",)),
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     router=BIASED_SIGMOID,
     settle=settle,
-    notes="Layers for multi-token prediction are kept in the file, and not run.",
+    nextn=replace(AFTER_THE_LAST, names={**AFTER_THE_LAST.names, **_LAST_NORM}),
 )

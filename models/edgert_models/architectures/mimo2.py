@@ -18,9 +18,11 @@ from edgert_models.architecture import (
     norm,
     predict,
     residual,
+    stored,
 )
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers, windows
 from edgert_models.graph import Graph, Plan
+from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.sources import Stored
@@ -81,6 +83,15 @@ def wire(g: Graph) -> Plan:
     return predict(g, x)
 
 
+_NEXTN_LAYER = "model.mtp.layers.{k}"
+_NEXTN = Nextn(
+    layers=(_NEXTN_LAYER,),
+    names={
+        **nextn_names({name: f"{_NEXTN_LAYER}.{name}" for name in ("eh_proj", "enorm", "hnorm")}),
+        **stored(layer_output_norm=f"{_NEXTN_LAYER}.final_layernorm"),
+    },
+    windowed=True,
+)
 ARCHITECTURE = Architecture(
     name="mimo2",
     title="MiMo-V2-Flash",
@@ -94,7 +105,7 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     router=BIASED_SIGMOID,
+    nextn=_NEXTN,
     left_out=("model.mtp.",),
-    notes="More key heads in layers with a window, and sinks there. Layers for multi-token prediction are left out, "
-    "with a warning.",
+    notes="More key heads in layers with a window, and sinks there.",
 )

@@ -33,5 +33,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
     scales_scores=True,
+    nextn=deepseek2.ARCHITECTURE.nextn,
     notes="As DeepSeek-V3, with a softmax router; queries beyond the context that it was first trained on are scaled.",
 )

@@ -21,6 +21,7 @@ from edgert_models.architectures.granitehybrid import mamba_layer
 from edgert_models.config import Config, decoder_sizes, expert_sizes, sparse_layers
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -33,8 +34,8 @@ _FIXED = {"mlp_hidden_act": "relu2", "mamba_hidden_act": "silu", "use_conv_bias"
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of NemotronHForCausalLM: with experts if a layer has any. Biases, other activations, experts on a
-    latent value and networks with and without experts in one model are refused.
+    """ModelSpec of NemotronHForCausalLM: with experts if a layer has any; never tied, whatever the config says. Biases,
+    other activations, experts on a latent value and networks with and without experts in one model are refused.
     """
     for key, value in {**_FIXED, "mlp_bias": False, "attention_bias": False, "moe_latent_size": None}.items():
         c.refuse_unless(key, (value,), default=value)
@@ -54,6 +55,7 @@ def config(c: Config) -> ModelSpec:
     )
     c = Config({**c, "num_hidden_layers": len(kinds), "rms_norm_eps": c.number("layer_norm_epsilon", default=1e-5)})
     sizes: dict[str, Any] = {**decoder_sizes(c, RopeLayout.HALVES), "recurrence": recurrence, "positions": False}
+    sizes["tied"] = False
     if mixtures:
         router = Router(
             scoring="sigmoid",
@@ -143,6 +145,15 @@ def _names() -> dict[str, Source]:
     return found | {"output.weight": COMMON_NAMES["output.weight"], "rope_freqs.weight": RopeFactors()}
 
 
+_NEXTN = Nextn(  # attention and experts of one layer
+    layers=("mtp.layers.0", "mtp.layers.1"),
+    names={
+        **nextn_names({name: f"mtp.layers.0.{name}" for name in ("eh_proj", "enorm", "hnorm")}),
+        **nextn_names({"shared_head_norm": "mtp.layers.1.final_layernorm"}),
+        "attn_norm.weight": Stored(("mtp.layers.0.norm.weight",)),
+        "post_attention_norm.weight": Stored(("mtp.layers.1.norm.weight",)),
+    },
+)
 ARCHITECTURE = Architecture(
     name="nemotron_h",
     title="Nemotron-H",
@@ -153,8 +164,8 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     files=FileHabits(both_epsilons=True),
     positions=False,
+    nextn=_NEXTN,
     left_out=("mtp.",),
     notes="With experts it is `nemotron_h_moe` in GGUF. Experts on a latent value, and networks with and without "
-    "experts in one model, are refused; layers that predict further tokens (`mtp`) are left out, with a warning. "
-    "llama.cpp knows no least time step (`time_step_min`).",
+    "experts in one model, are refused. llama.cpp knows no least time step (`time_step_min`).",
 )

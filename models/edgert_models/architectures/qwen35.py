@@ -12,7 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from edgert_models.architecture import Architecture, with_inner
-from edgert_models.architectures.qwen3next import DELTA_NAMES, EXPERT_NAMES, LAYER, NORM_NAMES, hybrid_sizes, wire
+from edgert_models.architectures.qwen3next import (
+    DELTA_NAMES,
+    EXPERT_NAMES,
+    LAYER,
+    NORM_NAMES,
+    hybrid_sizes,
+    nextn,
+    wire,
+)
 from edgert_models.config import Config, text_of
 from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout
@@ -86,7 +94,8 @@ ARCHITECTURE = Architecture(
     names=NAMES,
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    nextn=nextn(plus=1.0),
     left_out=("mtp.", "model.visual."),
-    notes="The text model, also of checkpoints with a vision tower; that and layers that predict further tokens "
-    "(`mtp`) are left out, with a warning. llama.cpp does not load keys and values of different size in delta nets.",
+    notes="The text model, also of checkpoints with a vision tower; that is left out, with a "
+    "warning. llama.cpp does not load keys and values of different size in delta nets.",
 )

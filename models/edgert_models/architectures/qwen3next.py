@@ -20,6 +20,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, qwen_sparse_layers, recurrent_layers
 from edgert_models.graph import Graph, Plan
+from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -115,6 +116,20 @@ EXPERT_NAMES: dict[str, Source] = {
     **shared_expert_names("mlp.shared_expert"),
     **stored(ffn_gate_inp_shexp=f"{LAYER}.mlp.shared_expert_gate"),
 }
+
+
+def nextn(plus: float = 0.0) -> Nextn:
+    """Layers `mtp.layers.{k}` for multi-token prediction, which share all that is in no layer."""
+    shared = {
+        "eh_proj": "mtp.fc",
+        "enorm": "mtp.pre_fc_norm_embedding",
+        "hnorm": "mtp.pre_fc_norm_hidden",
+        "shared_head_norm": "mtp.norm",
+        "embed_tokens": "mtp.embed_tokens",
+    }
+    return Nextn(layers=("mtp.layers.{k}",), names=nextn_names(shared, plus))
+
+
 ARCHITECTURE = Architecture(
     name="qwen3next",
     title="Qwen3-Next",
@@ -131,7 +146,8 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    nextn=nextn(plus=1.0),
     left_out=("mtp.",),
-    notes="Layers that predict further tokens (`mtp`) are left out, with a warning. llama.cpp loads neither dense "
-    "layers nor keys and values of different size in delta nets, and always normalises the weights of experts.",
+    notes="llama.cpp loads neither dense layers nor keys and values of different size in delta nets, and always "
+    "normalises the weights of experts.",
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 from edgert_models.architecture import Architecture
 from edgert_models.errors import ConversionError
 from edgert_models.graph import Plan, Weight
-from edgert_models.nextn import OPTIONAL, nextn_weights
+from edgert_models.nextn import needed, nextn_weights
 from edgert_models.registry import architecture_of_config, build_plan, metadata_from_spec, spec_from_config
 from edgert_models.rope import rope_factors
-from edgert_models.sources import RopeFactors, Stored
+from edgert_models.sources import RopeFactors
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
@@ -38,15 +39,15 @@ _KEPT_FLOATS = (BlockType.F16, BlockType.BF16)
 class CheckpointSource:
     """Implements `Source`. Opening it checks that every tensor is there in its shape, and that none is left over."""
 
-    def __init__(self, path: Path, *, parity: bool = True) -> None:
+    def __init__(self, path: Path, *, parity: bool = True, mtp: bool | None = None) -> None:
         self._checkpoint = Checkpoint.open(path)
         try:
-            self._prepare(parity)
+            self._prepare(parity, mtp)
         except BaseException:
             self._checkpoint.close()
             raise
 
-    def _prepare(self, parity: bool) -> None:
+    def _prepare(self, parity: bool, mtp: bool | None) -> None:
         config = self._checkpoint.config
         architecture = architecture_of_config(config)
         spec = spec_from_config(config)
@@ -58,8 +59,9 @@ class CheckpointSource:
         self.weights: dict[str, Weight] = dict(plan.weights)
         self.warnings = llama_cpp_differences(self.spec)
         self._views = open_views(self._checkpoint)
-        self._keep_nextn(architecture, plan)
         finder = Finder(self._checkpoint.folder, self._views)
+        self._apart: set[str] = set()
+        self._add_nextn(architecture, plan, finder, mtp)
         self._rows: dict[str, TensorRows] = {}
         for weight in self.weights.values():
             source = architecture.source(self.spec, weight.name)
@@ -77,24 +79,43 @@ class CheckpointSource:
         self._tokenizer, warnings = tokenizer_metadata(folder, vocabulary=self.spec.vocabulary, parity=parity)
         self.warnings += warnings
 
-    def _keep_nextn(self, architecture: Architecture, plan: Plan) -> None:
-        """Layers for multi-token prediction, as many as there are, become part of the file."""
+    def _add_nextn(self, architecture: Architecture, plan: Plan, finder: Finder, mtp: bool | None) -> None:
+        """Layers for multi-token prediction, as many as there are, become part of the file, unless nobody wants it."""
+        if architecture.nextn is None:
+            return
+        layers, must = list(self._nextn_layers(architecture, finder)), needed(plan)
+        found: dict[str, Weight] = {}
+        for layer in layers:
+            for weight in nextn_weights(plan, layer):
+                source = architecture.find(self.spec, weight.name)
+                first = weight.name not in found
+                if source is None or not (finder.has(source) or (first and weight.name.split(".", 2)[2] in must)):
+                    continue
+                if first or finder.fits(weight, source):
+                    found[weight.name] = weight
+        if layers and (mtp or (mtp is None and architecture.nextn.in_llama_cpp)):
+            self.weights |= found
+            self.spec = replace(self.spec, nextn=len(layers))
+        elif layers:
+            rows = [finder.find(each, architecture.source(self.spec, each.name)) for each in found.values()]
+            self._apart = set().union(*(each.used for each in rows))
+            why = "as asked" if mtp is False else "because llama.cpp would not load the file (mtp, --mtp keeps them)"
+            self.warnings.append(f"left out, {why}: {len(layers)} layers for multi-token prediction")
 
-        def is_there(name: str) -> bool:
-            if name.split(".", 2)[2] not in architecture.names:
-                return False
-            source = architecture.source(self.spec, name)
-            return isinstance(source, Stored) and any(each in self._views for each in source.names)
-
-        while is_there(f"blk.{self.spec.layers + self.spec.nextn}.nextn.eh_proj.weight"):
-            found = nextn_weights(plan, self.spec.layers + self.spec.nextn)
-            kept = [weight for weight in found if not weight.name.endswith(OPTIONAL) or is_there(weight.name)]
-            self.weights |= {weight.name: weight for weight in kept}
-            self.spec = replace(self.spec, nextn=self.spec.nextn + 1)
+    def _nextn_layers(self, architecture: Architecture, finder: Finder) -> Iterator[int]:
+        """Their numbers, counted from the model's first layer."""
+        last = None
+        for layer in count(self.spec.layers):
+            own = architecture.find(self.spec, f"blk.{layer}.attn_norm.weight")
+            joined = architecture.find(self.spec, f"blk.{layer}.nextn.eh_proj.weight")
+            if own is None or joined is None or own == last or not (finder.has(own) and finder.has(joined)):
+                return
+            yield layer
+            last = own
 
     def _check_left_over(self) -> None:
         used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))
-        left = [name for name in self._views if name not in used and not name.endswith(_HARMLESS)]
+        left = [name for name in self._views if name not in used | self._apart and not name.endswith(_HARMLESS)]
         if self._tied:
             left = [name for name in left if not name.endswith("lm_head.weight")]
         beyond = [name for name in left if self._is_beyond_last_layer(name)]

@@ -141,7 +141,7 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants an output matrix in {spec.architecture}")
     if not all(spec.sparse) and spec.architecture in _ALL_SPARSE:
         reasons.append(f"it wants experts in every layer of {spec.architecture}")
-    elif not all(spec.sparse[spec.leading_dense :]) and spec.architecture != "jamba":
+    elif not all(spec.sparse[spec.leading_dense :]) and spec.architecture not in ("jamba", "nemotron_h_moe"):
         reasons.append(f"it knows dense layers of {spec.architecture} only before the first with experts")
     if spec.architecture == "bailingmoe2" and spec.attention_bias:
         reasons.append("it knows no biases in bailingmoe2")

@@ -49,7 +49,11 @@ class GgufSource:
         plan = build_plan(self.spec)
         self.weights: dict[str, Weight] = dict(plan.weights)
         for layer in range(self.spec.layers, self.spec.layers + self.spec.nextn):
-            self.weights |= {weight.name: weight for weight in nextn_weights(plan, layer) if weight.name in tensors}
+            self.weights |= {
+                weight.name: weight
+                for weight in nextn_weights(plan, layer)
+                if weight.name in tensors and weight.stored_as(tensors[weight.name].shape)
+            }
         for weight in self.weights.values():
             if weight.name not in tensors:
                 raise ConversionError(f"{self._file.path}: tensor {weight.name} is missing")

@@ -49,6 +49,7 @@ def convert(
     parity: bool = True,
     imatrix: str | Path | None = None,
     min_tokens_per_expert: int | None = None,
+    mtp: bool | None = None,
 ) -> ConversionReport:
     """Convert a checkpoint folder, a hub id in the local Hugging Face cache, or a GGUF file, to a GGUF file.
 
@@ -63,7 +64,8 @@ def convert(
     does not depend on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output
     is an error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
     `imatrix` is an importance matrix of the same model (`edgert.calibrate`, llama-imatrix): errors of weights count by
-    what they are multiplied with. `min_tokens_per_expert` refuses one where an expert has seen fewer.
+    what they are multiplied with. `min_tokens_per_expert` refuses one where an expert has seen fewer. `mtp`: whether
+    layers for multi-token prediction of a checkpoint are kept; None: where llama.cpp loads files with them.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
     model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,
@@ -77,7 +79,7 @@ def convert(
         raise RequestError("tokens per expert are those of an importance matrix: give one", parameter="imatrix")
     if not overwrite and output.exists():
         raise ConversionError(f"{output}: there is such a file already")
-    with closing(open_source(source, parity=parity)) as found:
+    with closing(open_source(source, parity=parity, mtp=mtp)) as found:
         opened = ReadySource(found, ready or {})
         for path in opened.paths:
             if output.exists() and output.samefile(path):
@@ -135,12 +137,14 @@ def chosen_types(source: Source, recipe: Recipe) -> dict[str, BlockType]:
     return {**types, **source.native_types()} if recipe is NATIVE else types
 
 
-def open_source(source: str | Path, *, parity: bool = True) -> Source:
+def open_source(source: str | Path, *, parity: bool = True, mtp: bool | None = None) -> Source:
     """Find out what a source is, and open it."""
     path = locate(source)
     if path.is_file() and (path.suffix == ".gguf" or _starts_as_gguf(path)):
+        if mtp is False:
+            raise RequestError("layers are left out of checkpoints only, not of GGUF files", parameter="mtp")
         return GgufSource(path)
-    return CheckpointSource(path, parity=parity)
+    return CheckpointSource(path, parity=parity, mtp=mtp)
 
 
 def _starts_as_gguf(path: Path) -> bool:

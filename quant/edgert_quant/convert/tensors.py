@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from edgert_models.errors import ConversionError, UnsupportedError
 from edgert_models.graph import Role, Weight
-from edgert_models.sources import Arranged, Experts, ExpertVectors, HeadRows, RotaryRows, Stored, TransposedExperts
+from edgert_models.sources import (
+    Arranged,
+    Experts,
+    ExpertVectors,
+    HeadRows,
+    RopeFactors,
+    Source,
+    Stored,
+    TransposedExperts,
+)
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
@@ -287,12 +296,9 @@ class Finder:
     folder: Path
     views: Mapping[str, View]
 
-    def find(
-        self,
-        weight: Weight,
-        source: Stored | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | HeadRows,
-    ) -> TensorRows:
+    def find(self, weight: Weight, source: Source) -> TensorRows:
         """Where the checkpoint has a weight."""
+        assert not isinstance(source, RopeFactors), f"{weight.name} is in no checkpoint"
         if isinstance(source, Experts):
             return self._experts(weight, source)
         if isinstance(source, TransposedExperts):
@@ -315,6 +321,23 @@ class Finder:
         if len(weight.shape) == 1:
             return InterleavedVector(views=stored, head=weight.shape[0] // source.heads, rotated=source.rotated)
         return InterleavedRows(views=stored, row_group=weight.shape[0] // source.heads, rotated=source.rotated)
+
+    def has(self, source: Source) -> bool:
+        """Whether anything is there that a weight could be made of."""
+        if isinstance(source, RopeFactors):
+            return True
+        if isinstance(source, TransposedExperts | ExpertVectors):
+            return source.name in self.views
+        names = (name.replace("{e}", "0") for name in source.names)
+        fused = source.fused if isinstance(source, Experts) else ()
+        return any(name in self.views for name in (*names, *fused))
+
+    def fits(self, weight: Weight, source: Source) -> bool:
+        """Whether a weight can be made of what is there."""
+        try:
+            return isinstance(source, RopeFactors) or self.find(weight, source) is not None
+        except ConversionError:
+            return False
 
     def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
         groups = source.arrangement
