@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from edgert_models.errors import BackendError, CancelledError, DeadlineError, EdgertError, EngineError, RequestError
-from edgert_runtimes.base import AheadSession, Draw, Session
+from edgert_runtimes.base import AheadSession, Draw, Drawn, Session, undrawn
 from numpy.typing import NDArray
 
 from edgert.engine.batch import following_batch, make_batch
@@ -279,15 +279,15 @@ class Worker:
         row = 0
         for part in parts:
             if part.guessed:
-                self._choose_along(part, out[row : row + part.count])
+                self._choose_along(part, out, row)
                 row += part.count
                 continue
             self.scheduler.done(part)
             request = part.request
             if request.kind is not Kind.GENERATE:
-                self._collect(part, out)
+                self._collect(part, out.logits)
             elif not request.remaining:
-                self._choose(request, out[row])
+                self._choose(request, out, row)
                 row += 1
 
     def _note_failure(self, error: Exception) -> None:
@@ -300,7 +300,7 @@ class Worker:
             self._failed_steps, self._reopened_at = 0, now
             raise error
 
-    def _step(self, parts: Sequence[Part]) -> NDArray[np.float32]:
+    def _step(self, parts: Sequence[Part]) -> Drawn:
         """Run the session; where it can work ahead, and everyone goes on for all one can tell, say what comes next."""
         batch = make_batch(parts, self._block_size)
         if self._ahead is not None and len(parts) == len(self.scheduler.running) and not self.scheduler.waiting:
@@ -308,13 +308,17 @@ class Worker:
             foreseen = len(draws) == len(parts) and self.scheduler.look_ahead(parts)
             following = following_batch(batch, parts, self._block_size) if foreseen else None
             if following is not None:
-                return self._ahead.step_ahead(batch, draws, following)
-        return self.session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN)
+                out = self._ahead.step_ahead(batch, draws, following)
+                return out if isinstance(out, Drawn) else undrawn(out)
+        return undrawn(self.session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN))
 
-    def _choose(self, request: Request, logits: NDArray[np.float32]) -> None:
+    def _choose(self, request: Request, out: Drawn, row: int) -> None:
+        """The token that the device drew after a row, or else the sampler's choice from the row's logits."""
         assert request.sampler is not None
         try:
-            choice = request.sampler.choose(logits[: self._vocabulary], request.history)
+            choice = request.sampler.accept(int(out.tokens[row]), len(request.history), out.among)
+            if choice is None:
+                choice = request.sampler.choose(out.logits[row, : self._vocabulary], request.history)
         except Exception as error:
             self._end(request, Failed(_typed(error)))
             return
@@ -347,14 +351,14 @@ class Worker:
         request.dropped_tokens += end - begin
         self.scheduler.waiting.appendleft(request)
 
-    def _choose_along(self, part: Part, rows: NDArray[np.float32]) -> None:
+    def _choose_along(self, part: Part, out: Drawn, row: int) -> None:
         """Choose from the row of a request's last token, and from those of guesses as long as these were right."""
         request, guessed, right = part.request, len(part.guessed), 0
         request.guessed_tokens += guessed  # before the last event, whose receiver may look
         self.guessed_tokens += guessed
-        for logits, guess in zip(rows, (*part.guessed, None), strict=True):
+        for place, guess in enumerate((*part.guessed, None), row):
             self.scheduler.done(Part(request, 1))
-            self._choose(request, logits)
+            self._choose(request, out, place)
             if request.ended or request.tokens[-1] != guess:
                 break
             right += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -211,15 +212,39 @@ class Draw:
     number: float = 0.0
 
 
+@dataclass(eq=False)
+class Drawn:
+    """What a step gave whose tokens were drawn where its logits are: `tokens` [picked], and -1 where the device, which
+    computes in float32, cannot tell what the definition of `Draw` gives in exact arithmetic, or the logits are not
+    finite. They were drawn from all `among` columns of the logits. `bring` fetches these.
+    """
+
+    tokens: Int32
+    among: int
+    bring: Callable[[], Float32]
+
+    @cached_property
+    def logits(self) -> Float32:
+        """[picked, among]; to be asked for before the session is called again."""
+        return self.bring()
+
+
+def undrawn(out: Float32) -> Drawn:
+    """Rows of which nothing was drawn: logits, or hidden values."""
+    return Drawn(np.full(len(out), -1, np.int32), out.shape[1], lambda: out)
+
+
 @runtime_checkable
 class AheadSession(Session, Protocol):
     """A session that can begin the next step while the caller still looks at the logits of this one."""
 
-    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
-        """As `step`; `following` is what the caller will ask for next, by `step` or by this method, if draws[i] gives
-        the token after picked row i that the caller will choose: row i of `following` is that token, whatever its
-        tokens say. Nothing is promised by it: to ask for anything else is as good, but that what was begun is lost.
-        Until then the slots of `following` may be written, so they must not be in use.
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32 | Drawn:
+        """As `step`, but logits may stay where they are until they are asked for.
+
+        `following` is what the caller will ask for next, by `step` or by this method, if draws[i] gives the token
+        after picked row i that the caller will choose: row i of `following` is that token, whatever its tokens say.
+        Nothing is promised by it: to ask for anything else is as good, but that what was begun is lost. Until then the
+        slots of `following` may be written, so they must not be in use.
         """
 
 

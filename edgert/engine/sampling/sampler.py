@@ -89,6 +89,16 @@ class Sampler:
         chosen = {name: getattr(self.settings, name) for name in order}
         return Draw(**{"temperature": 1.0, **chosen}, number=uniform(self.seed, position))
 
+    def accept(self, token: int, position: int, among: int) -> TokenLogprob | None:
+        """What `choose` would give at a position for which a device drew `token` by `draw` from `among` logits; None
+        where that takes the logits.
+        """
+        if not 0 <= token < self.settings.vocabulary or self.settings.params.logprobs is not None:
+            return None
+        forbidden = self._early if position < self._early_until else self._never
+        certain = token not in forbidden if self._plain else not forbidden and among == self.settings.vocabulary
+        return TokenLogprob(token, 0.0) if certain else None
+
     def choose(self, logits: Floats, tokens: Sequence[int]) -> TokenLogprob:
         """The token after `tokens`, given float32 logits [vocabulary], which are left as they are. It is called once
         for each token, in order: some steps remember.

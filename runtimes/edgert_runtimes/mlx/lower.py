@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import mlx.core as mx
@@ -50,12 +50,12 @@ class Part:
     spent: tuple[int, ...]
     fusible: bool
 
-    @property
-    def remembers(self) -> bool:
-        """Whether it is that which writes the cache of a layer, or its state."""
-        return any(isinstance(op, REMEMBERING) for op, _ in self.ops)
+    remembers: bool = field(init=False)
+    """Whether it is that which writes the cache of a layer, or its state."""
 
     def __post_init__(self) -> None:
+        self.remembers = any(isinstance(op, REMEMBERING) for op, _ in self.ops)
+        self._calls = [(op.out.id, function, [value.id for value in op.inputs]) for op, function in self.ops]
         self._compiled = mx.compile(self._pure) if self.fusible else None
 
     def close(self) -> None:
@@ -70,8 +70,9 @@ class Part:
         """
         given = [values[key] for key in self.inputs]
         if compiled and self._compiled is not None:
-            outputs, peaks = self._compiled(step.inputs.arrays, given)
+            outputs, peaks, chosen = self._compiled(step.inputs.arrays, given)
             step.peaks += peaks
+            step.chosen += chosen
         else:
             outputs = self._apply(step, given)
         for key in self.spent:
@@ -80,14 +81,14 @@ class Part:
             values[key] = output
         return outputs
 
-    def _pure(self, inputs: list[mx.array], values: list[mx.array]) -> tuple[list[mx.array], list[mx.array]]:
+    def _pure(self, inputs: list[mx.array], values: list[mx.array]) -> tuple[list[mx.array], ...]:
         step = Step(Inputs(*inputs))
-        return self._apply(step, values), step.peaks
+        return self._apply(step, values), step.peaks, step.chosen
 
     def _apply(self, step: Step, given: list[mx.array]) -> list[mx.array]:
         values = dict(zip(self.inputs, given, strict=True))
-        for op, function in self.ops:
-            values[op.out.id] = function(step, *(values[value.id] for value in op.inputs))
+        for out, function, inputs in self._calls:
+            values[out] = function(step, *[values[key] for key in inputs])
         return [values[key] for key in self.outputs]
 
 

@@ -14,11 +14,14 @@ from edgert_models import ops
 from edgert_models.errors import BackendError, CancelledError, RequestError
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
+from numpy.typing import NDArray
 
-from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.base import Batch, Draw, Drawn, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
 from edgert_runtimes.batches import adapter_count, adapters_of, check_batch
+from edgert_runtimes.experts import mixtures_of
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.mlx.cache import KINDS, LayerCache
+from edgert_runtimes.mlx.counts import ExpertCounts
 from edgert_runtimes.mlx.forecast import draw_tokens
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
@@ -31,13 +34,20 @@ from edgert_runtimes.mlx.weights import Layout, Weights
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A step that is built: what was asked for in float32, what routers gave at most, [mixtures, 1], and where the rows
-    belong if they were moved.
+    """A step that is built: what was asked for in float32, what routers gave at most, [mixtures, 1], the experts that
+    they chose with how many each mixture did, and where the rows belong if they were moved.
     """
 
     result: mx.array
     peaks: mx.array
+    chosen: mx.array
+    counts: list[int]
     places: Int32 | None
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What has to be computed."""
+        return [self.result, self.peaks, self.chosen]
 
 
 class MlxSession:
@@ -71,7 +81,8 @@ class MlxSession:
             self._settle()
         self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}
         self._adapters = adapter_count(plan)
-        self._mixtures = [op for op in plan.ops if isinstance(op, ops.Moe)]
+        self._mixtures = list(mixtures_of(plan).values())
+        self._expert_counts = ExpertCounts(plan)
         self._lock = threading.Lock()
         self._closed = self._interrupted = False
         self._profile: Profile | None = None
@@ -89,7 +100,7 @@ class MlxSession:
             finally:
                 self._settle()
 
-    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32 | Drawn:
         """See AheadSession."""
         if self._profile is not None:
             return self.step(batch)
@@ -99,12 +110,13 @@ class MlxSession:
             running = self._take_begun(batch) or self._begin(batch, self._plan.logits)
             try:
                 # Submitted by themselves: what is submitted together is waited for together.
-                tokens = draw_tokens(running.result, draws)
-                mx.async_eval(running.result, running.peaks, tokens)  # type: ignore[no-untyped-call]
+                tokens, certain = draw_tokens(running.result, draws)
+                mx.async_eval(running.arrays, tokens, certain)  # type: ignore[no-untyped-call]
                 begun = self._begin(following, self._plan.logits, tokens)
-                mx.async_eval(begun.result, begun.peaks)  # type: ignore[no-untyped-call]
+                mx.async_eval(begun.arrays)  # type: ignore[no-untyped-call]
                 self._begun = (following, tokens, begun)
-                return self._finish(running)
+                self._wait(running)
+                return Drawn(np.array(certain), running.result.shape[1], lambda: np.array(running.result))
             except BaseException:
                 self._begun = None
                 self._settle()
@@ -113,6 +125,10 @@ class MlxSession:
     def interrupt(self) -> None:
         """See Session."""
         self._interrupted = True
+
+    def expert_load(self) -> NDArray[np.int64]:
+        """See CountingSession."""
+        return self._expert_counts.read()
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See Session; RequestError for a block that does not exist."""
@@ -180,25 +196,34 @@ class MlxSession:
         compiled = decoding and profile is None
 
         parts = self._parts[value.id] if profile is None else self._single
-        last = max((index for index, part in enumerate(parts) if part.remembers), default=-1)
-        run_parts(parts[: last + 1], step, values, compiled=compiled, after=after)
+        end = max((index + 1 for index, part in enumerate(parts) if part.remembers), default=0)
+        run_parts(parts[:end], step, values, compiled=compiled, after=after)
         # From here on every row is by itself: those that nobody wants end here, if there are any.
         if value.picked and len(batch.pick) < len(batch.tokens):
             pick = step.inputs.pick
             values = {key: kept[pick] for key, kept in values.items()}
             step.inputs = step.inputs.picked()
         if len(batch.pick) or not value.picked:
-            run_parts(parts[last + 1 :], step, values, compiled=compiled, after=after)
+            run_parts(parts[end:], step, values, compiled=compiled, after=after)
         result = values.get(value.id, mx.zeros((0, value.width)))
         peaks = mx.concatenate(step.peaks) if step.peaks else mx.zeros((0, 1))
-        return Running(result.astype(mx.float32), peaks, None if value.picked else places)
+        counts = [chosen.size for chosen in step.chosen]
+        if len({chosen.shape[-1] for chosen in step.chosen}) > 1:
+            step.chosen = [chosen.flatten() for chosen in step.chosen]
+        chosen = mx.concatenate(step.chosen) if step.chosen else mx.zeros(0, mx.uint32)
+        return Running(result.astype(mx.float32), peaks, chosen, counts, None if value.picked else places)
 
     def _finish(self, running: Running) -> Float32:
-        """Wait for a step."""
-        mx.eval(running.result, running.peaks)
-        self._check_routers(running.peaks)
+        self._wait(running)
         out = np.array(running.result)
         return out if running.places is None else out[running.places]
+
+    def _wait(self, running: Running) -> None:
+        """Until a step is computed."""
+        mx.eval(running.arrays)
+        self._check_routers(running.peaks)
+        if running.counts:
+            self._expert_counts.add(running.counts, running.chosen)
 
     def _pace(self) -> Callable[[Part, list[mx.array]], None]:
         """Submit parts as they are built, and wait for the one before: a device always has work, memory is given back

@@ -41,7 +41,7 @@ class Inputs:
 class Step:
     """One step. `views` are those of each window; `start` [1] is its first slot, if its slots follow one another;
     `runs` are what `states` [slots, …] go through. `peaks` collects what routers gave at most, mixture by mixture, in
-    the order of the plan: [1, 1] each.
+    the order of the plan: [1, 1] each; `chosen` the experts that they chose, uint32 [rows, used].
     """
 
     inputs: Inputs
@@ -51,6 +51,7 @@ class Step:
     runs: Sequence[Run] = ()
     states: Sequence[mx.array] = ()
     peaks: list[mx.array] = field(default_factory=list)
+    chosen: list[mx.array] = field(default_factory=list)
 
 
 Function = Callable[..., mx.array]

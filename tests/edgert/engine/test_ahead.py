@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from edgert_runtimes.base import AheadSession, Batch, Draw
+from edgert_runtimes.base import AheadSession, Batch, Draw, Drawn
 
 from edgert.engine.params import SamplingParams
 from edgert.engine.sampling import sampler
@@ -38,6 +38,25 @@ class Ahead(FakeSession):
         return out
 
 
+class Drawing(Ahead):
+    """Keeps its logits: every third token is left open."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.brought = 0
+
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Drawn:
+        out = super().step_ahead(batch, draws, following)
+        given = zip(draws, out, batch.positions, strict=True)
+        tokens = [drawn(draw, row) if position % 3 else -1 for draw, row, position in given]
+
+        def bring() -> np.ndarray:
+            self.brought += 1
+            return out
+
+        return Drawn(np.array(tokens, np.int32), out.shape[1], bring)
+
+
 def drawn(draw: Draw, logits: np.ndarray) -> int:
     """By a sampler whose number is given."""
     params = SamplingParams(temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p, min_p=draw.min_p, seed=0)
@@ -52,9 +71,10 @@ def test_the_fake_is_one() -> None:
 
 
 @pytest.mark.parametrize("params", [{"temperature": 0.0}, {"temperature": 1.3, "seed": 4, "top_k": 20}], ids=str)
-def test_answers_are_the_same(params: dict[str, float]) -> None:
+@pytest.mark.parametrize("ahead", [Ahead, Drawing])
+def test_answers_are_the_same(ahead: type[Ahead], params: dict[str, float]) -> None:
     answers = []
-    for kind in (FakeSession, Ahead):
+    for kind in (FakeSession, ahead):
         session = kind(limits())
         engine = make_engine(session)
         alone = start(engine, [5, 6, 7], max_tokens=30, **params)[1].tokens()
@@ -76,6 +96,30 @@ def test_every_step_of_a_lone_answer_is_foreseen_but_for_new_blocks() -> None:
     engine.close()
     # 40 tokens: 39 steps of decoding, of which the last has none after it; two of the others lack a block.
     assert (session.told, session.right) == (36, 36)
+
+
+@pytest.mark.parametrize(
+    ("params", "brings"),
+    [
+        ({"temperature": 0.0}, "the doubtful"),
+        ({"temperature": 0.0, "logprobs": 1}, "all"),
+        ({"temperature": 1.0, "seed": 1}, "the doubtful"),
+        ({"temperature": 1.0, "seed": 1, "stop_token_ids": [7], "min_tokens": 30}, "all"),
+    ],
+    ids=str,
+)
+def test_logits_are_brought_where_they_are_needed(params: dict[str, object], brings: str) -> None:
+    session = Drawing(limits(block_size=16))
+    engine = make_engine(session)
+    plain = make_engine(FakeSession(limits(block_size=16)))
+    answers = [start(each, [1, 2, 3], max_tokens=30, **params)[1].tokens() for each in (engine, plain)]
+    assert answers[0] == answers[1]
+    if brings == "all":
+        assert session.brought == session.told
+    else:
+        assert 0 < session.brought < 0.5 * session.told
+    engine.close()
+    plain.close()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from edgert_models.errors import BackendError, CancelledError, MemoryBudgetError
 from edgert_models.graph import Graph, Role
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import AheadSession, Batch, Draw, Session
+from edgert_runtimes.base import AheadSession, Batch, Draw, Drawn, Session, undrawn
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
+from edgert_runtimes.cpu.backend import CpuBackend
+from edgert_runtimes.experts import CountingSession
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
@@ -19,6 +21,7 @@ from tests.support.packed import random_rows
 mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
 pytestmark = pytest.mark.mlx
 
+from edgert_runtimes.mlx import counts  # noqa: E402
 from edgert_runtimes.mlx.backend import MlxBackend  # noqa: E402
 from edgert_runtimes.mlx.session import MlxSession  # noqa: E402
 
@@ -324,9 +327,12 @@ def test_a_step_ahead_changes_nothing(guess: str) -> None:
     if guess == "profiled":
         ours.profile(True)
     for position in range(7, 14):
-        found = ours.step_ahead(following(token, position), GREEDY, following(0, position + 1))
+        out = ours.step_ahead(following(token, position), GREEDY, following(0, position + 1))
+        drawn = out if isinstance(out, Drawn) else undrawn(out)
         wanted = plain.step(following(token, position))
-        assert normalized_error(found, wanted) < 1e-10
+        assert drawn.tokens.tolist() == [-1 if guess == "profiled" else wanted[0].argmax()]
+        assert drawn.among == 96
+        assert normalized_error(drawn.logits, wanted) < 1e-10
         token = int(wanted[0].argmax()) if guess != "wrong" else (token * 7 + 1) % 96
         if guess == "hidden":
             assert ours.step(one(), hidden=True).shape == (7, 64)
@@ -337,14 +343,42 @@ def test_a_step_ahead_changes_nothing(guess: str) -> None:
 
 def test_what_was_begun_is_used(session: MlxSession, monkeypatch: pytest.MonkeyPatch) -> None:
     session.step(one())
-    logits = session.step_ahead(following(8, 7), GREEDY, following(0, 8))
+    drawn = session.step_ahead(following(8, 7), GREEDY, following(0, 8))
+    assert isinstance(drawn, Drawn)
     begin: Callable[..., object] = session._begin
     begun: list[Batch] = []
     monkeypatch.setattr(session, "_begin", lambda *given: begun.append(given[0]) or begin(*given))
-    session.step(following(int(logits[0].argmax()), 8))
+    session.step(following(int(drawn.tokens[0]), 8))
     assert not begun
     session.step(following(3, 9))
     assert len(begun) == 1
+
+
+def test_experts_are_counted(session: MlxSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun ahead counts when it is asked for."""
+    reference = CpuBackend().load(PLAN, WEIGHTS, limits())
+    for each in (session, reference):
+        each.step(one())
+        each.step(one(), hidden=True)
+    assert isinstance(session, CountingSession)
+    assert isinstance(reference, CountingSession)
+    assert (session.expert_load() == reference.expert_load()).all()
+    before = session.expert_load().sum()
+    session.step_ahead(following(8, 7), GREEDY, following(0, 8))
+    assert session.expert_load().sum() == before + 2 * 2
+    monkeypatch.setattr(counts, "KEPT", 2)
+    for position in range(8, 13):
+        session.step(following(1, position))
+    assert session.expert_load().sum() == before + 2 * 2 * (1 + 5)
+    reference.close()
+
+
+def test_a_router_that_fails_in_a_step_ahead_is_told_at_once() -> None:
+    name = "blk.1.ffn_gate_inp.weight"
+    damaged = MlxBackend().load(PLAN, changed_weights({name: np.full((4, 64), np.nan, np.float32)}), limits())
+    with pytest.raises(BackendError, match=r"the router before blk\.1\.ffn_gate_exps\.weight gave NaN"):
+        damaged.step_ahead(following(8, 0), GREEDY, following(0, 1))
+    damaged.close()
 
 
 def test_probe(monkeypatch: pytest.MonkeyPatch) -> None:

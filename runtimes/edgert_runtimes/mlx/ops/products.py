@@ -134,6 +134,7 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
         step.peaks.append(logits.max(keepdims=True))
         chosen, share = routed(logits)
+        step.chosen.append(chosen)
         if expert_scale is not None:
             share = share * expert_scale[chosen]
         if chosen.size < SORTED:
