@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgert.confined import ConfinedProcess
 from edgert.constraints.compile_job import limits, together
-from edgert.constraints.form import AnswerForm, quoted
+from edgert.constraints.form import AnswerForm
+from edgert.constraints.lark import quoted
 from edgert.constraints.matcher import TokenConstraint
 from edgert.constraints.messages import plain
 

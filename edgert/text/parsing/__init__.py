@@ -8,6 +8,7 @@ from edgert.text.parsing.base import (
     CallStart,
     Content,
     Event,
+    Parameters,
     Reasoning,
 )
 from edgert.text.parsing.parser import Parser
@@ -23,6 +24,7 @@ __all__ = [
     "Content",
     "Dialect",
     "Event",
+    "Parameters",
     "Parser",
     "Reasoning",
     "dialect",

@@ -6,7 +6,7 @@ are the models' chat templates and, for Python's form, Meta's model cards of Lla
 
 from __future__ import annotations
 
-from edgert.text.parsing.base import Calls, CallShape, Format, Steps, attempt, tagged
+from edgert.text.parsing.base import Calls, CallShape, Format, Parameters, Steps, attempt, tagged
 from edgert.text.parsing.json_calls import call_object
 from edgert.text.parsing.python_text import call_list
 from edgert.text.parsing.scanner import Scanner
@@ -53,6 +53,16 @@ LFM2 = Format(
     (("<|tool_call_start|>",), ("<|tool_list_start|>",)),
     ("<|tool_call_start|>", "<|tool_call_end|>"),
     tagged(("<|tool_call_start|>",), _lfm2),
+    shapes=(
+        CallShape(
+            "NAME(",
+            ")",
+            between=", ",
+            opening="<|tool_call_start|>[",
+            closing="]<|tool_call_end|>",
+            parameters=Parameters("KEY=", between=", ", values="python"),
+        ),
+    ),
 )
 LLAMA = Format(
     "llama",

@@ -10,9 +10,10 @@ import re
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from edgert.text.parsing.scanner import Malformed, Pieces, Scanner
+from edgert.text.parsing.schemas import resolved
 
 T = TypeVar("T")
 
@@ -83,9 +84,11 @@ class Functions:
     def schema(self, function: str, parameter: str) -> Mapping[str, Any]:
         """The JSON schema of a parameter; empty where the tool does not say."""
         parameters = self._parameters.get(function)
-        properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+        if not isinstance(parameters, Mapping):
+            return {}
+        properties = parameters.get("properties")
         schema = properties.get(parameter) if isinstance(properties, Mapping) else None
-        return schema if isinstance(schema, Mapping) else {}
+        return resolved(schema, parameters) if isinstance(schema, Mapping) else {}
 
 
 def new_id() -> str:
@@ -111,12 +114,31 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameters:
+    """How arguments are written one by one: parameters with `between` between them.
+
+    A parameter is `before`, in which KEY stands for its name, the value, and `after`. Values are JSON, with these
+    exceptions: of "plain" ones texts have neither marks nor escapes and end where `after` has its tag (where
+    `plain_before` is given, it stands before such texts instead); "python" writes the constants of Python's; "marked"
+    has `mark` on both sides of every text and no marks around keys.
+    """
+
+    before: str
+    after: str = ""
+    between: str = ""
+    plain_before: str = ""
+    values: Literal["plain", "python", "marked"] = "plain"
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CallShape:
-    """How calls are written whose arguments are JSON, for answers that are held to them.
+    """How calls are written, for answers that are held to them.
 
     `opening`, then calls with `between` between them (None: only one can be written), then `closing`. A call is
-    `before`, in which NAME stands for the function's name and NUMBER for any number, the arguments, and `after`.
-    `needs`: a special token that the vocabulary must have.
+    `before`, in which NAME stands for the function's name, the arguments, which are JSON or written as `parameters`
+    says, and `after`. NUMBER stands for any number, GAP for a new line that may be left out. `needs`: a special token
+    that the vocabulary must have.
     """
 
     before: str
@@ -125,6 +147,7 @@ class CallShape:
     opening: str = ""
     closing: str = ""
     needs: str = ""
+    parameters: Parameters | None = None
 
     @property
     def trigger(self) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 
-from edgert.text.parsing.base import CallArguments, CallEnd, Calls, Format, Steps, each, tagged
+from edgert.text.parsing.base import CallArguments, CallEnd, Calls, CallShape, Format, Parameters, Steps, each, tagged
 from edgert.text.parsing.parameters import escaped
 from edgert.text.parsing.python_text import scalar
 from edgert.text.parsing.scanner import Malformed, Pieces, Scanner
@@ -96,4 +96,17 @@ def _items(text: Scanner, opening: str, closing: str, item: Callable[[], Pieces[
     yield closing
 
 
-GEMMA_4 = Format("gemma-4", ((_OPEN, _MARK),), (_OPEN, _CLOSE, _MARK), tagged((_OPEN,), _section))
+GEMMA_4 = Format(
+    "gemma-4",
+    ((_OPEN, _MARK),),
+    (_OPEN, _CLOSE, _MARK),
+    tagged((_OPEN,), _section),
+    shapes=(
+        CallShape(
+            f"{_OPEN}call:NAME{{",
+            f"}}{_CLOSE}",
+            between="",
+            parameters=Parameters("KEY:", between=",", values="marked", mark=_MARK),
+        ),
+    ),
+)

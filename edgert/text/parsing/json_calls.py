@@ -111,7 +111,7 @@ def objects(text: Scanner, calls: Calls) -> Steps[None]:
             return
 
 
-def _format(name: str, tags: Mapping[str, str], shape: CallShape, *hints: tuple[str, ...]) -> Format:
+def _format(name: str, tags: Mapping[str, str], *hints: tuple[str, ...], shapes: tuple[CallShape, ...]) -> Format:
     """A format with these tags, opening → closing. A closing tag that is missing is no fault of the call's."""
 
     def section(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
@@ -119,7 +119,7 @@ def _format(name: str, tags: Mapping[str, str], shape: CallShape, *hints: tuple[
         yield from text.skip_space()
         yield from text.accept(tags[opener])
 
-    return Format(name, hints, (*tags, *tags.values()), tagged(tuple(tags), section), shapes=(shape,))
+    return Format(name, hints, (*tags, *tags.values()), tagged(tuple(tags), section), shapes=shapes)
 
 
 _NAMED = '{"name": "NAME", "arguments": '
@@ -133,30 +133,41 @@ def _list(opening: str, closing: str, before: str = _NAMED) -> CallShape:
 HERMES = _format(
     "hermes",
     {"<tool_call>": "</tool_call>", "<tool_calls>": "</tool_calls>"},
-    CallShape(f"<tool_call>\n{_NAMED}", "}\n</tool_call>", between="\n"),
     ("<tool_call>",),
     ("<tool_calls>",),
+    shapes=(CallShape(f"<tool_call>\n{_NAMED}", "}\n</tool_call>", between="\n"),),
 )
 GRANITE = _format(
     "granite",
     {"<|tool_call|>": "<|/tool_call|>", "<tool_call>": "</tool_call>"},
-    _list("<|tool_call|>", ""),
     ("<|tool_call|>",),
+    shapes=(_list("<|tool_call|>", ""),),
 )
-NEMOTRON = _format("nemotron", {"<TOOLCALL>": "</TOOLCALL>"}, _list("<TOOLCALL>", "</TOOLCALL>"), ("<TOOLCALL>",))
+NEMOTRON = _format(
+    "nemotron",
+    {"<TOOLCALL>": "</TOOLCALL>"},
+    ("<TOOLCALL>",),
+    shapes=(_list("<TOOLCALL>", "</TOOLCALL>"),),
+)
+_ROLE = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
 GIGACHAT = _format(
     "gigachat",
-    {"<|function_call|>": "", "<|message_sep|>\n\nfunction call<|role_sep|>\n": ""},
-    CallShape(f"<|function_call|>{_NAMED}", "}", needs="<|function_call|>"),
+    {"<|function_call|>": "", _ROLE: ""},
     ("<|function_call|>",),
     ("function call", "<|role_sep|>"),
+    shapes=(
+        CallShape(f"<|function_call|>{_NAMED}", "}", needs="<|function_call|>"),
+        CallShape(_ROLE + _NAMED, "}"),
+    ),
 )
+_TOOL_NAMED = '{"tool_name": "NAME", "parameters": '
 COMMAND_R = _format(
     "command-r",
     {"<|START_ACTION|>": "<|END_ACTION|>", "Action:\n```json": "```", "Action: ```json": "```"},
-    replace(
-        _list("<|START_ACTION|>", "<|END_ACTION|>", '{"tool_name": "NAME", "parameters": '), needs="<|START_ACTION|>"
-    ),
     ("<|START_ACTION|>",),
     ("followed by a json-formatted list of actions",),
+    shapes=(
+        replace(_list("<|START_ACTION|>", "<|END_ACTION|>", _TOOL_NAMED), needs="<|START_ACTION|>"),
+        _list("Action:\n```json\n", "\n```", _TOOL_NAMED),
+    ),
 )

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgert.text.parsing.python_text import WORDS
-from edgert.text.parsing.scanner import Malformed, Pieces, Scanner, joined
+from edgert.text.parsing.scanner import Malformed, Pieces, Scanner, Wait, joined
+from edgert.text.parsing.schemas import kind_of, schema_types
 
-_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+_MOST_CUTS = 64
 
 
 def member(text: Scanner, key: str, schema: Mapping[str, Any], *ends: str, first: bool) -> Pieces[None]:
@@ -26,10 +27,33 @@ def member(text: Scanner, key: str, schema: Mapping[str, Any], *ends: str, first
             raise Malformed
         yield '"'
     else:
-        written, end = yield from joined(text.until(*ends))
-        if end is None:
-            raise Malformed
-        yield as_json(written, types)
+        yield as_json((yield from _whole(text, *ends)), types)
+
+
+def _whole(text: Scanner, *ends: str) -> Wait[str]:
+    """Text up to one of `ends`, which texts inside of JSON may have in them."""
+    written, end = yield from joined(text.until(*ends))
+    for _ in range(_MOST_CUTS):
+        if end is None or not _is_cut(written):
+            break
+        more, again = yield from joined(text.until(*ends))
+        written, end = written + end + more, again
+    if end is None:
+        raise Malformed
+    return written
+
+
+def _is_cut(written: str) -> bool:
+    """Whether this is the beginning of a list or an object that ends inside a text."""
+    if not written.lstrip().startswith(("[", "{")):
+        return False
+    try:
+        json.loads(written)
+    except json.JSONDecodeError as error:
+        return error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def as_json(written: str, types: set[str]) -> str:
@@ -37,31 +61,13 @@ def as_json(written: str, types: set[str]) -> str:
     bare = written.strip()
     found = WORDS.get(bare, bare)
     try:
-        kind = _kind(json.loads(found, parse_constant=_refuse))
+        kind = kind_of(json.loads(found, parse_constant=_refuse))
     except (ValueError, RecursionError):
         kind = "text"
     fits = kind in types or (kind == "integer" and "number" in types) or (not types and kind != "text")
     if fits and not (kind == "string" and "string" in types):  # there a quotation mark is part of the text
         return found
     return json.dumps(written, ensure_ascii=False)
-
-
-def schema_types(schema: Mapping[str, Any]) -> set[str]:
-    """The types of the values that a JSON schema allows; none where it does not say."""
-    named = schema.get("type")
-    if isinstance(named, str):
-        return {named}
-    if isinstance(named, list):
-        return set(map(str, named))
-    choices = [one for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list) for one in schema[key]]
-    found = {kind for one in choices if isinstance(one, Mapping) for kind in schema_types(one)}
-    if not found and isinstance(schema.get("enum"), list):
-        found = {_kind(one) for one in schema["enum"]}
-    return found
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "null")
 
 
 def _refuse(constant: str) -> Any:

@@ -15,10 +15,23 @@ from edgert.text.parsing.json_calls import COMMAND_R, GIGACHAT, GRANITE, HERMES,
 from edgert.text.parsing.parser import Parser
 from edgert.text.parsing.scanner import Scanner
 from edgert.text.parsing.token_calls import DEEPSEEK, KIMI_K2, MISTRAL, SOLAR_OPEN
-from edgert.text.parsing.xml_calls import DEEPSEEK_V32, GLM_4, HUNYUAN_3, MINIMAX_M2, QWEN3_CODER
+from edgert.text.parsing.xml_calls import DEEPSEEK_V4, DEEPSEEK_V32, GLM_4, HUNYUAN_3, MINIMAX_M2, QWEN3_CODER, SEED_OSS
 
 FORMATS = (
-    *(HARMONY, KIMI_K2, DEEPSEEK_V32, DEEPSEEK, MINIMAX_M2, QWEN3_CODER, GLM_4, HUNYUAN_3, COMMAND_R, GEMMA_4),
+    *(
+        HARMONY,
+        KIMI_K2,
+        DEEPSEEK_V32,
+        DEEPSEEK_V4,
+        DEEPSEEK,
+        MINIMAX_M2,
+        SEED_OSS,
+        QWEN3_CODER,
+        GLM_4,
+        HUNYUAN_3,
+        COMMAND_R,
+        GEMMA_4,
+    ),
     *(LFM2, MISTRAL, SOLAR_OPEN, GIGACHAT, GRANITE, NEMOTRON, HERMES, LLAMA),
 )
 """Every format of calls; of several that fit a template, the first counts."""

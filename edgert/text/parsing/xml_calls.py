@@ -10,7 +10,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgert.text.parsing.base import CallArguments, CallEnd, Calls, CallStart, Format, Section, Steps, each, tagged
+from edgert.text.parsing.base import (
+    CallArguments,
+    CallEnd,
+    Calls,
+    CallShape,
+    CallStart,
+    Format,
+    Parameters,
+    Section,
+    Steps,
+    each,
+    tagged,
+)
 from edgert.text.parsing.json_calls import arguments as json_arguments
 from edgert.text.parsing.parameters import member
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait
@@ -168,16 +180,90 @@ def _hunyuan(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     yield from text.accept(f"</tool_calls{_OPEN}>")
 
 
-def _format(name: str, tags: Mapping[str, str], section: Section, hint: str, *more: str) -> Format:
-    return Format(name, ((hint,),), (*tags, *tags.values(), *more), tagged((*tags, *more), section))
+def _format(name: str, tags: Mapping[str, str], section: Section, hint: str, *more: str, shape: CallShape) -> Format:
+    markers, openers = (*tags, *tags.values(), *more), (*tags, *more)
+    return Format(name, ((hint,),), markers, tagged(openers, section), shapes=(shape,))
+
+
+def _function_shape(tag: str, parameters: Parameters) -> CallShape:
+    """One call in a tag of its own."""
+    return CallShape(f"<{tag}>\n<function=NAME>\n", f"</function>\n</{tag}>", between="\n", parameters=parameters)
+
+
+def _invoke_shape(tag: str, prefix: str, parameters: Parameters) -> CallShape:
+    """All calls in one tag."""
+    return CallShape(
+        f'<{prefix}invoke name="NAME">\n',
+        f"</{prefix}invoke>",
+        between="\n",
+        opening=f"<{prefix}{tag}>\n",
+        closing=f"\n</{prefix}{tag}>",
+        parameters=parameters,
+    )
 
 
 _CODER = {"<tool_call>": "</tool_call>", "<seed:tool_call>": "</seed:tool_call>"}
-QWEN3_CODER = _format("qwen3-coder", _CODER, _functions(_CODER), "<function=", "<function=")
+SEED_OSS = _format(
+    "seed-oss",
+    _CODER,
+    _functions(_CODER),
+    "<seed:tool_call>",
+    shape=_function_shape("seed:tool_call", Parameters("<parameter=KEY>", "</parameter>\n")),
+)
+QWEN3_CODER = _format(
+    "qwen3-coder",
+    _CODER,
+    _functions(_CODER),
+    "<function=",
+    "<function=",
+    shape=_function_shape("tool_call", Parameters("<parameter=KEY>\n", "\n</parameter>\n")),
+)
 _MINIMAX = {"<minimax:tool_call>": "</minimax:tool_call>"}
-MINIMAX_M2 = _format("minimax-m2", _MINIMAX, _invokes(_MINIMAX), "<minimax:tool_call>")
-_DSML = {f"<｜DSML｜{name}>": f"</｜DSML｜{name}>" for name in ("function_calls", "tool_calls")}
-DEEPSEEK_V32 = _format("deepseek-v3.2", _DSML, _invokes(_DSML, "｜DSML｜"), "｜DSML｜")
-GLM_4 = _format("glm-4.5", {"<tool_call>": "</tool_call>"}, _pairs(), "<arg_key>")
+MINIMAX_M2 = _format(
+    "minimax-m2",
+    _MINIMAX,
+    _invokes(_MINIMAX),
+    "<minimax:tool_call>",
+    shape=_invoke_shape("minimax:tool_call", "", Parameters('<parameter name="KEY">', "</parameter>\n")),
+)
+
+
+def _dsml(name: str, tag: str, hint: str) -> Format:
+    tags = {f"<｜DSML｜{name}>": f"</｜DSML｜{name}>" for name in ("function_calls", "tool_calls")}
+    parameters = Parameters(
+        '<｜DSML｜parameter name="KEY" string="false">',
+        "</｜DSML｜parameter>\n",
+        plain_before='<｜DSML｜parameter name="KEY" string="true">',
+    )
+    return _format(name, tags, _invokes(tags, "｜DSML｜"), hint, shape=_invoke_shape(tag, "｜DSML｜", parameters))
+
+
+DEEPSEEK_V32 = _dsml("deepseek-v3.2", "function_calls", "｜DSML｜function_calls")
+DEEPSEEK_V4 = _dsml("deepseek-v4", "tool_calls", "｜DSML｜")
+GLM_4 = _format(
+    "glm-4.5",
+    {"<tool_call>": "</tool_call>"},
+    _pairs(),
+    "<arg_key>",
+    shape=CallShape(
+        "<tool_call>NAMEGAP",
+        "</tool_call>",
+        between="GAP",
+        parameters=Parameters("<arg_key>KEY</arg_key>GAP<arg_value>", "</arg_value>GAP"),
+    ),
+)
 _OPEN = ":opensource"
-HUNYUAN_3 = _format("hunyuan-3", {f"<tool_calls{_OPEN}>": f"</tool_calls{_OPEN}>"}, _hunyuan, "<tool_calls{}>")
+HUNYUAN_3 = _format(
+    "hunyuan-3",
+    {f"<tool_calls{_OPEN}>": f"</tool_calls{_OPEN}>"},
+    _hunyuan,
+    "<tool_calls{}>",
+    shape=CallShape(
+        f"<tool_call{_OPEN}>NAME<tool_sep{_OPEN}>\n",
+        f"</tool_call{_OPEN}>",
+        between="\n",
+        opening=f"<tool_calls{_OPEN}>\n",
+        closing=f"\n</tool_calls{_OPEN}>",
+        parameters=Parameters(f"<arg_key{_OPEN}>KEY</arg_key{_OPEN}>\n<arg_value{_OPEN}>", f"</arg_value{_OPEN}>\n"),
+    ),
+)

@@ -43,7 +43,7 @@ def test_known_answers_in_any_pieces(which: tuple[str, str], places: list[int]) 
 def test_junk_in_any_pieces(name: str) -> None:
     junk = st.lists(st.sampled_from(WORDS) | st.text(max_size=5), max_size=25).map("".join)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(answer=junk, places=st.lists(st.integers(0, 1000), max_size=12), begun=st.booleans())
     def check(answer: str, places: list[int], begun: bool) -> None:
         options = {"reasoning": THINK, "prompt": "<think>\n" if begun else ""}
@@ -54,7 +54,7 @@ def test_junk_in_any_pieces(name: str) -> None:
     check()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     which=st.sampled_from(TEXTS),
     at=st.integers(0, 1000),
@@ -71,7 +71,7 @@ def test_damaged_answers_in_any_pieces(
     assert without_ids(parse(name, cut(damaged, places))) == without_ids(parse(name, damaged))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=80))
 def test_text_without_tags_is_content_to_the_letter(text: str) -> None:
     text = re.sub(r"[<\[{|]", "", text)
