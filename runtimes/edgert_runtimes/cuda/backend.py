@@ -161,6 +161,7 @@ def _plan(plan: Plan, weights: WeightProvider, limits: Limits, facts: Facts) -> 
 
     def sizes(program: Program, held: int) -> dict[str, int]:
         small = sum(values.nbytes for values in program.constants.values()) + 64 * limits.rows + 8 * limits.blocks
+        small += 4 * limits.sequences * plan.logits.width
         other = program.workspace_bytes + Inputs.bytes(limits) + small + expert_counts(plan).nbytes
         return {"weights": held, "cache": program.cache_bytes + program.state_bytes, "workspace": other}
 

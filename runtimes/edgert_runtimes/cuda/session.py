@@ -18,7 +18,7 @@ from edgert_models.graph import Plan
 from edgert_models.ops import Value
 from numpy.typing import NDArray
 
-from edgert_runtimes.base import Batch, Draw, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.base import Batch, Draw, Drawn, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
 from edgert_runtimes.batches import adapter_count, adapters_of, check_batch, runs_of
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, row_blocks, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
@@ -73,6 +73,7 @@ class CudaSession:
         self._expert_load = expert_counts(plan)
         self._begun: Batch | None = None  # a step ahead, whose tokens were drawn on the GPU
         self._drawing = Drawing(device, min(limits.rows, self._piece), plan.logits.width)
+        self._logits = device.allocate(4 * limits.sequences * plan.logits.width)
         self._tile_rows = tile_rows(plan, KV_TYPES[limits.kv_type])
         self._row_blocks = row_blocks(plan)
         self._out = device.pinned(4 * self._piece * max(plan.logits.width, plan.hidden.width))
@@ -91,7 +92,7 @@ class CudaSession:
                 return self._fetch(self._plan.logits, len(batch.tokens))
             return self._run(batch, self._plan.hidden if hidden else self._plan.logits)
 
-    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32:
+    def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32 | Drawn:
         """See AheadSession. Where the host takes part in steps, they cannot be begun without it."""
         able = self._offload is None and self._repeats(batch) and self._repeats(following)
         if not able or len(following.tokens) != len(draws):
@@ -101,13 +102,16 @@ class CudaSession:
             check_batch(following, self.limits, self._plan.spec.vocabulary)
             if not self._take_begun(batch):
                 self._repeat(batch)
-            begun = self._download(self._plan.logits, len(batch.tokens))
-            self._drawing.draw(self._place(self._plan.logits), draws)
+            logits, rows = self._plan.logits, len(batch.tokens)
+            self._device.download(self._failed.view(np.uint8), self._memory.workspace + self._program.failed)
+            self._drawing.draw(self._place(logits), draws)
+            self._device.copy(self._logits, self._place(logits), 4 * rows * logits.width)
             drawn = self._device.record()
             self._repeat(following, self._drawing.tokens)
             self._begun = following
             self._device.synchronize(drawn)
-            return self._take(*begun)
+            self._check_routers()
+            return Drawn(self._drawing.drawn[1].copy(), logits.width, lambda: self._bring(rows))
 
     def interrupt(self) -> None:
         """See Session."""
@@ -196,7 +200,7 @@ class CudaSession:
     def _take_begun(self, batch: Batch) -> bool:
         """Whether the step that was begun ahead, if there is one, is this one."""
         following, self._begun = self._begun, None
-        if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[: len(batch.tokens)]):
+        if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[0]):
             return False
         names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to", "adapters")
         return all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
@@ -257,12 +261,23 @@ class CudaSession:
 
     def _take(self, value: Value, count: int) -> Float32:
         """What was copied. BackendError names the mixture whose router failed."""
-        if self._failed.any():
-            self._raise_router_error(int(self._failed.argmax()))
+        self._check_routers()
         return self._out[: 4 * count * value.width].view(np.float32).reshape(count, value.width).copy()
 
-    def _raise_router_error(self, index: int) -> None:
-        op = self._plan.ops[index]
+    def _bring(self, rows: int) -> Float32:
+        """The logits that tokens were drawn from, which the step that has begun since did not touch."""
+        width = self._plan.logits.width
+        with self._lock:
+            self._check_open()
+            out = self._out[: 4 * rows * width]
+            self._device.download(out, self._logits)
+            self._device.synchronize(self._device.record())
+            return out.view(np.float32).reshape(rows, width).copy()
+
+    def _check_routers(self) -> None:
+        if not self._failed.any():
+            return
+        op = self._plan.ops[int(self._failed.argmax())]
         assert isinstance(op, ops.Moe)
         self._failed[:] = 0
         self._device.upload(self._memory.workspace + self._program.failed, self._failed.view(np.uint8))

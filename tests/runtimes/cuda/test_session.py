@@ -10,7 +10,7 @@ import pytest
 from edgert_models.errors import BackendError, CancelledError, FileFormatError, MemoryBudgetError, RequestError
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import AheadSession, Batch, Draw
+from edgert_runtimes.base import AheadSession, Batch, Draw, Drawn
 from edgert_runtimes.conformance.cases import plan_of
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cuda.backend import CudaBackend
@@ -286,9 +286,16 @@ def test_a_step_begun_ahead_is_the_step(backend: CudaBackend) -> None:
     for index, position in enumerate(range(7, 12)):
         now = decode((tokens[0], position), (tokens[1], position))
         following = decode((0, position + 1), (0, position + 1))
-        logits = ahead.step_ahead(now, greedy(2), following)
-        np.testing.assert_array_equal(logits, wanted[index])
-        tokens = [int(token) for token in logits.argmax(axis=1)]
+        before = backend.devices[1].downloaded if isinstance(backend, HostCudaBackend) else 0
+        drawn = ahead.step_ahead(now, greedy(2), following)
+        assert isinstance(drawn, Drawn)
+        tokens = drawn.tokens.tolist()
+        assert tokens == wanted[index].argmax(axis=1).tolist()
+        if isinstance(
+            backend, HostCudaBackend
+        ):  # tokens as they were drawn, those that are certain, and failed routers
+            assert backend.devices[1].downloaded - before == 2 * 8 + 4 * len(PLAN.ops)
+        np.testing.assert_array_equal(drawn.logits, wanted[index])
     if isinstance(backend, HostCudaBackend):
         assert backend.devices[1].replays == 6  # the first, and one ahead of every answer
     for each in (plain, ahead):
@@ -301,7 +308,9 @@ def test_a_step_begun_in_vain_changes_nothing(backend: CudaBackend, other: str) 
     for each in (ours, reference):
         each.step(one())
     now = decode((4, 7))
-    assert normalized_error(ours.step_ahead(now, greedy(1), decode((0, 8))), reference.step(now)) < 1e-9
+    begun = ours.step_ahead(now, greedy(1), decode((0, 8)))
+    assert isinstance(begun, Drawn)
+    assert normalized_error(begun.logits, reference.step(now)) < 1e-9
     drawn = int(reference.step(now).argmax())
     asked = {
         "token": decode(((drawn + 1) % 96, 8)),

@@ -34,13 +34,13 @@ __device__ __forceinline__ int find_largest(const float *z, int n, float &larges
     return index;
 }
 
-/* tokens [rows] of logits [rows, vocabulary]; *failed is set to 1 where the largest is not finite. */
-__device__ __forceinline__ void argmax(const float *logits, int *tokens, int *failed, int rows, int vocabulary) {
+/* tokens [rows] of logits [rows, vocabulary]; those that are certain are the same, but -1 where the largest is not finite. */
+__device__ __forceinline__ void argmax(const float *logits, int *tokens, int *certain, int rows, int vocabulary) {
     float largest;
     int token = find_largest(logits + (i64)blockIdx.x * vocabulary, vocabulary, largest);
     if (threadIdx.x == 0) {
         tokens[blockIdx.x] = token;
-        if (!(fabsf(largest) < INFINITE)) *failed = 1;
+        certain[blockIdx.x] = fabsf(largest) < INFINITE ? token : -1;
     }
 }
 
@@ -75,18 +75,22 @@ template <bool COUNT> __device__ __forceinline__ u64 mass(float z, float largest
     return COUNT ? 1 : (u64)(expf(z - largest) * 1.099511627776e12f);
 }
 
+/* Shares nearer than this to where a draw changes are left open: what float32 adds to the error of exponentials (a few 2^-24 each, and
+   of arguments up to 50), and masses to that of sums (2^-40 for each of 2^18 tokens). */
+constexpr double DOUBT = 8e-6;
+
 /* The border after the fewest tokens whose masses reach `wanted` (at least 1, at most the mass of all that `border` holds). Keys are found
-   eight bits at a time, from the top, by the masses that begin with them. */
+   eight bits at a time, from the top, by the masses that begin with them. `spare` is how far `wanted` is from where the border changes. */
 template <bool COUNT>
-__device__ Border narrow(const float *z, int n, float largest, u64 wanted, Border border) {
+__device__ Border narrow(const float *z, int n, float largest, u64 wanted, Border border, u64 &spare) {
     __shared__ u64 masses[256];
-    __shared__ u64 left;
+    __shared__ u64 left, distance;
     __shared__ unsigned digit;
     __shared__ int last;
     unsigned prefix = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
         if (threadIdx.x < 256) masses[threadIdx.x] = 0;
-        if (threadIdx.x == 0) last = n;
+        if (threadIdx.x == 0) last = n, distance = 0;
         __syncthreads();
         /* Neighbours often share a digit: a run of them is added up before it is given to all. */
         u64 run = 0;
@@ -124,18 +128,25 @@ __device__ Border narrow(const float *z, int n, float largest, u64 wanted, Borde
     int before = sum_before(count, all);
     if (count) {
         u64 needed = single ? (wanted + single - 1) / single : 1;
+        u64 over = single * needed - min(wanted, single * needed);
         for (int i = start; i < start + each && i < n; i++)
-            if (ordered(z[i]) == prefix && border.holds(z[i], i) && (u64)++before == needed) last = i;
+            if (ordered(z[i]) == prefix && border.holds(z[i], i) && (u64)++before == needed) {
+                last = i;
+                distance = min(over, single - min(over, single));
+            }
     }
     __syncthreads();
+    spare = distance;
     return {prefix, last};
 }
 
 /* tokens [rows] drawn from logits [rows, vocabulary] as edgert.engine.sampling draws, but for the rounding of probabilities: top_k (0: all),
-   top_p, min_p, temperature (0: the largest), then numbers in [0, 1). */
+   top_p, min_p, temperature (0: the largest), then numbers in [0, 1). `certain` has -1 in place of those that exact arithmetic might draw
+   otherwise, and of rows whose largest is not finite. */
 __device__ __forceinline__ void sample(const float *logits, const float *temperatures, const int *top_ks, const float *top_ps,
-                                       const float *min_ps, const double *numbers, int *tokens, int *failed, int rows, int vocabulary) {
+                                       const float *min_ps, const double *numbers, int *tokens, int *certain, int rows, int vocabulary) {
     __shared__ int chosen;
+    __shared__ bool open;
     int row = blockIdx.x, n = vocabulary;
     const float *z = logits + (i64)row * n;
     float largest, temperature = temperatures[row];
@@ -143,20 +154,26 @@ __device__ __forceinline__ void sample(const float *logits, const float *tempera
     bool finite = fabsf(largest) < INFINITE;
     if (threadIdx.x == 0) {
         tokens[row] = token;
-        if (!finite) *failed = 1;
+        certain[row] = finite ? token : -1;
     }
     if (!finite || temperature == 0.0f) return;
 
     Border border{0, n};
+    u64 spare;
+    double unsure = 0;  // of the sum of weights, because of the border
     int top_k = top_ks[row];
-    if (top_k > 0 && top_k < n) border = narrow<true>(z, n, largest, top_k, border);
+    if (top_k > 0 && top_k < n) border = narrow<true>(z, n, largest, top_k, border, spare);
     if (top_ps[row] < 1.0f) {
         u64 sum = 0, all;
         for (int i = threadIdx.x; i < n; i += blockDim.x)
             if (border.holds(z[i], i)) sum += mass<false>(z[i], largest);
         sum_before(sum, all);
         u64 wanted = (u64)ceil((double)top_ps[row] * (double)all);
-        border = narrow<false>(z, n, largest, wanted < 1 ? 1 : wanted > all ? all : wanted, border);
+        border = narrow<false>(z, n, largest, wanted < 1 ? 1 : wanted > all ? all : wanted, border, spare);
+        if (wanted > 1 && (double)spare < DOUBT * (double)all) {  // a few tokens like the last may come or go
+            double single = (double)mass<false>(z[border.last], largest);
+            unsure = (DOUBT * (double)all / single + 1) * expf((z[border.last] - largest) / temperature);
+        }
     }
     double floor = min_ps[row] > 0.0f ? log((double)min_ps[row]) : -(double)INFINITE;
     floor = (double)largest + max(floor, -50.0 * temperature);  // less than e^-50 of the largest is never drawn
@@ -166,17 +183,25 @@ __device__ __forceinline__ void sample(const float *logits, const float *tempera
     for (int i = start; i < start + each && i < n; i++)
         if (border.holds(z[i], i) && z[i] >= floor) sum += expf((z[i] - largest) / temperature);
     double before = sum_before(sum, all), height = numbers[row] * all;
-    if (threadIdx.x == 0) chosen = token;
+    if (threadIdx.x == 0) chosen = token, open = true;
     __syncthreads();
     if (sum > 0 && before <= height && height < before + sum)
         for (int i = start; i < start + each && i < n; i++)
             if (border.holds(z[i], i) && z[i] >= floor) {
-                before += expf((z[i] - largest) / temperature);
+                double weight = expf((z[i] - largest) / temperature);
+                bool near = before > 0 && height - before < DOUBT * all + unsure;
+                before += weight;
                 chosen = i;
-                if (before > height) break;
+                if (before <= height) continue;
+                bool last = unsure == 0 && all - before < 1e-9 * all;
+                open = near || (!last && before - height < DOUBT * all + unsure);
+                break;
             }
     __syncthreads();
-    if (threadIdx.x == 0) tokens[row] = chosen;
+    if (threadIdx.x == 0) {
+        tokens[row] = chosen;
+        certain[row] = open ? -1 : chosen;
+    }
 }
 
 }  // namespace kernels

@@ -6,29 +6,29 @@ from edgert_runtimes.cuda.kernels.kernel import Kernel
 
 
 def argmax() -> Kernel:
-    """tokens [rows]: the lowest index of the largest of logits [rows, vocabulary]; *failed is set to 1 if that is not
-    finite.
+    """tokens [rows]: the lowest index of the largest of logits [rows, vocabulary]; certain [rows]: the same, but -1
+    where that is not finite.
     """
     return Kernel(
         name="argmax",
         header="sample.cuh",
         call="argmax",
-        signature="const float *logits, int *tokens, int *failed, int rows, int vocabulary",
+        signature="const float *logits, int *tokens, int *certain, int rows, int vocabulary",
         threads=1024,
         blocks=lambda a: a["rows"],
     )
 
 
 def sample() -> Kernel:
-    """tokens [rows] drawn from logits [rows, vocabulary] as `Draw` says, each of its fields an array [rows]; *failed is
-    set to 1 where the largest logit is not finite.
+    """tokens [rows] drawn from logits [rows, vocabulary] as `Draw` says, each of its fields an array [rows]; certain
+    [rows]: the same, but -1 where exact arithmetic might give another, or the largest logit is not finite.
     """
     return Kernel(
         name="sample",
         header="sample.cuh",
         call="sample",
         signature="const float *logits, const float *temperatures, const int *top_ks, const float *top_ps, "
-        "const float *min_ps, const double *numbers, int *tokens, int *failed, int rows, int vocabulary",
+        "const float *min_ps, const double *numbers, int *tokens, int *certain, int rows, int vocabulary",
         threads=1024,
         blocks=lambda a: a["rows"],
     )
