@@ -18,7 +18,7 @@ from edgert.engine.structured import StructuredOutputs
 from edgert.reader import Reader
 from edgert.text import ChatTemplate, Tokenizer
 from edgert.text.literal import hide_special
-from edgert.text.messages import checked_messages, checked_tools
+from edgert.text.messages import REASONING_NAMES, checked_messages, checked_tools
 from edgert.text.parsing import Dialect, dialect
 from edgert.text.template import TEMPLATE_KEY
 
@@ -199,7 +199,8 @@ class Chat:
         """Checked messages in a form that this template understands.
 
         No content beside tool calls is "" (null in OpenAI's API, which most templates fail on or print as "None").
-        Developers speak as the system, and reasoning before a call is `thinking`, where the template wants that.
+        Developers speak as the system where the template knows none. Reasoning beside content and calls is left out
+        where the template refuses it (gpt-oss's).
         """
         checked = checked_messages(messages)
         for message in checked:
@@ -207,8 +208,13 @@ class Chat:
                 message["content"] = ""
             if message["role"] == "developer" and not self._knows("developer"):
                 message["role"] = "system"
-            if not message["content"] and "reasoning_content" in message and self._knows("message.thinking"):
-                message.setdefault("thinking", message["reasoning_content"])
+            if (
+                message["content"]
+                and message.get("tool_calls")
+                and self._knows("Cannot pass both content and thinking")
+            ):
+                for name in REASONING_NAMES:
+                    message.pop(name, None)
         return checked
 
     def _checked(self, variables: Mapping[str, Any]) -> dict[str, Any]:

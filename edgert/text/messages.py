@@ -8,8 +8,8 @@ from typing import Any
 
 from edgert_models.errors import RequestError
 
-# The names that the text of an assistant's reasoning goes by; templates read the first.
-_REASONING = ("reasoning_content", "reasoning", "thinking")
+REASONING_NAMES = ("reasoning_content", "thinking", "reasoning")
+"""What the text of an assistant's reasoning is called; templates read the first, or the second (gpt-oss, LFM2.5)."""
 
 
 def checked_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -55,6 +55,16 @@ def arguments_as_text(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     return copies
 
 
+def contents_as_parts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Copies of checked messages whose contents are lists of one part, as templates of models that see want them."""
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message.get("content"), str)
+        else message
+        for message in messages
+    ]
+
+
 def _message(message: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise _error(name, "must be an object")
@@ -62,9 +72,10 @@ def _message(message: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(role, str) or not role:
         raise _error(f"{name}.role", "is missing" if role is None else "must be a string that is not empty")
     result = _plain({key: value for key, value in message.items() if key not in ("content", "tool_calls")}, name)
-    thought = next((result[key] for key in _REASONING if result.get(key) is not None), None)
+    thought = next((result[key] for key in REASONING_NAMES if result.get(key) is not None), None)
     if thought is not None:
         result["reasoning_content"] = thought
+        result.setdefault("thinking", thought)
     calls = message.get("tool_calls")
     if calls is not None:
         if isinstance(calls, str | bytes) or not isinstance(calls, Sequence):

@@ -10,12 +10,13 @@ from typing import Any
 from edgert_models.errors import RequestError, TemplateError
 
 from edgert.confined import ConfinedProcess
-from edgert.text.messages import arguments_as_text, checked_messages, checked_tools
+from edgert.text.messages import arguments_as_text, checked_messages, checked_tools, contents_as_parts
 from edgert.text.tokenizer import Tokenizer
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 """The GGUF key of a model's chat template; `.NAME` after it gives further ones."""
 
+_PROBE = "probe"
 _JOB = Path(__file__).with_name("template_job.py")
 _MISSING = "the model has no chat template; give one with --chat-template FILE, or complete a plain prompt instead"
 
@@ -48,6 +49,7 @@ class ChatTemplate:
             raise TemplateError(_MISSING)
         self.source = source
         self._tools_source = tools_source
+        self._parts: dict[str, bool] = {}
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._worker = ConfinedProcess(
             _JOB,
@@ -111,6 +113,8 @@ class ChatTemplate:
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"template variables must be JSON: {error}", parameter="chat_template_kwargs") from error
         source = self._tools_source if tools and self._tools_source else self.source
+        if self._wants_parts(source):
+            context["messages"] = contents_as_parts(context["messages"])
         try:
             return self._render(source, context)
         except TemplateError:
@@ -123,6 +127,22 @@ class ChatTemplate:
             except TemplateError:
                 pass
             raise
+
+    def _wants_parts(self, source: str) -> bool:
+        """Whether the template shows contents only as lists of parts."""
+        if source not in self._parts:
+            self._parts[source] = False
+            if "type" in source:  # of a part
+                asked: list[dict[str, Any]] = [{"role": "user", "content": _PROBE}]
+                self._parts[source] = not self._shows(source, asked) and self._shows(source, contents_as_parts(asked))
+        return self._parts[source]
+
+    def _shows(self, source: str, messages: list[dict[str, Any]]) -> bool:
+        context = {**self._tokens, "messages": messages, "tools": None, "documents": None}
+        try:
+            return _PROBE in self._render(source, context)
+        except TemplateError:
+            return False
 
     def _render(self, source: str, context: dict[str, Any]) -> str:
         answer = self._worker.ask({"source": source, "context": context})

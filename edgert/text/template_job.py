@@ -44,6 +44,15 @@ def _environment() -> Any:
             check_name(name)
             jinja2.utils.Namespace.__setitem__(self, name, value)
 
+    class Dict:
+        """`dict` without the rest of its class."""
+
+        def __call__(self, *args: Any, **names: Any) -> dict[Any, Any]:
+            return dict(*args, **names)
+
+        def fromkeys(self, *args: Any) -> dict[Any, Any]:
+            return dict.fromkeys(*args)
+
     def check_name(name: object) -> None:
         if isinstance(name, str) and name.startswith("_"):
             raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {name!r}")
@@ -63,7 +72,7 @@ def _environment() -> Any:
     environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals["namespace"] = Namespace
-    environment.globals["dict"] = lambda *args, **names: dict(*args, **names)
+    environment.globals["dict"] = Dict()
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment

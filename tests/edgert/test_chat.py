@@ -189,6 +189,11 @@ def test_special_tokens_in_messages_are_text(scripted: tuple[LLM, Say], message:
             "hm",
         ),
         (
+            "{{ messages[0].thinking }}{# Cannot pass both content and thinking #}",
+            [{"role": "assistant", "content": "x", "reasoning": "hm", "tool_calls": [{"function": {"name": "f"}}]}],
+            "",
+        ),
+        (
             "{{ messages[0].content }}|",
             [{"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}],
             "|",

@@ -85,6 +85,7 @@ def render(source: str, messages: Any = USER, **variables: Any) -> str:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
+        ("{{ dict.fromkeys([1, 2], 'x') }}{{ dict(a=1) }}", "{1: 'x', 2: 'x'}{'a': 1}"),
         ("{{ bos_token }}|{{ eos_token }}|{{ thinking }}", "<s>|</s>|False"),
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
         ("a\n  {% if true %}\nb\n  {% endif %}\nc", "a\nb\nc"),
@@ -98,6 +99,29 @@ def render(source: str, messages: Any = USER, **variables: Any) -> str:
 )
 def test_the_environment_is_that_of_transformers(source: str, expected: str) -> None:
     assert render(source, thinking=False) == expected
+
+
+def test_contents_are_lists_where_the_template_shows_only_these() -> None:
+    shows_parts = (
+        "{% for part in messages[0].content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+    )
+    wants_parts = "{{ messages[0].content[0].text + messages[0].content[0].type }}"
+    parts = [{"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}]
+    for messages in (USER, parts):
+        assert render(shows_parts, messages) == "hi"
+        assert render(wants_parts, messages) == "hitext"
+        both = (
+            "{% if messages[0].content is string %}text {{ messages[0].content }}{% else %}"
+            + shows_parts
+            + "{% endif %}"
+        )
+        assert render(both, messages) == "text hi"
+
+
+def test_reasoning_goes_by_the_names_that_templates_read() -> None:
+    for name in ("reasoning_content", "thinking", "reasoning"):
+        message = {"role": "assistant", "content": "x", name: "hm"}
+        assert render("{{ messages[0].thinking }} {{ messages[0].reasoning_content }}", [message]) == "hm hm"
 
 
 def test_the_date() -> None:
@@ -137,7 +161,7 @@ def test_the_interpreter_is_out_of_reach() -> None:
 def test_memory_is_limited(source: str) -> None:
     # `n`: what is constant is worked out when the template compiles.
     with ChatTemplate(
-        "{% if messages[1] %}{{ " + source.replace("n", "messages|length") + " }}{% endif %}ok"
+        "{% if messages[1] %}{{ " + source.replace("n", "messages|length") + " }}{% endif %}ok", timeout=30
     ) as template:
         with pytest.raises(TemplateError, match="it needs more memory than is allowed"):
             template.render(USER * 2)
