@@ -192,9 +192,11 @@ class Graph:
         """factor · x, which is x itself where the factor is 1."""
         return x if factor == 1.0 else self._add(ops.Scale, x.width, x=x, factor=factor)
 
-    def position_scale(self, x: Value, strength: float, length: int) -> Value:
+    def position_scale(self, x: Value, strength: float, length: int, *, ahead: int = 0) -> Value:
         """See `ops.PositionScale`; x itself where the strength is 0."""
-        return self._add(ops.PositionScale, x.width, x=x, strength=strength, length=length) if strength else x
+        if not strength:
+            return x
+        return self._add(ops.PositionScale, x.width, x=x, strength=strength, length=length, ahead=ahead)
 
     def scale_by(self, x: Value, weight: str) -> Value:
         """x times a number that is a weight."""
@@ -204,6 +206,10 @@ class Graph:
     def soft_cap(self, x: Value, cap: float | None) -> Value:
         """See `ops.SoftCap`; x itself where there is no cap."""
         return self._add(ops.SoftCap, x.width, x=x, cap=cap) if cap else x
+
+    def clamp(self, x: Value, limit: float | None) -> Value:
+        """See `ops.Clamp`; x itself where there is no limit."""
+        return self._add(ops.Clamp, x.width, x=x, limit=limit) if limit else x
 
     def gated(self, gate: Value, up: Value, kind: str = "silu") -> Value:
         """See `ops.GatedActivation`."""
@@ -241,6 +247,7 @@ class Graph:
         window: int | None = None,
         sinks: str | None = None,
         scale: float | None = None,
+        chunked: bool = False,
     ) -> Value:
         """Attention of the next layer, with a cache of its own; the scale is 1 / sqrt(head_size) unless it is given.
         Heads are as large as the model says of layers with a window, or of those without.
@@ -268,6 +275,7 @@ class Graph:
             window=window,
             sinks=sinks,
             softcap=s.scales.attention_cap,
+            chunked=chunked and window is not None,
         )
 
     def short_conv(self, x: Value, name: str, kernel: int, *, bias: bool = False, silu: bool = False) -> Value:

@@ -144,11 +144,14 @@ class Scale(Op):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PositionScale(Op):
-    """out = (1 + strength · ln(1 + floor(position / length))) · x: queries far into a text attend more sharply."""
+    """out = (1 + strength · ln(1 + floor((position + ahead) / length))) · x: queries far into a text attend more
+    sharply.
+    """
 
     x: Value
     strength: float
     length: int
+    ahead: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +160,14 @@ class SoftCap(Op):
 
     x: Value
     cap: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clamp(Op):
+    """out = max(−limit, min(x, limit))."""
+
+    x: Value
+    limit: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +220,8 @@ class Attend(Op):
     """Causal attention with a cache, which is no value: store k and v of every row in the cache of `layer`, then
 
     out[r, head h] = Σ_p softmax_p(scale · q[r, h] · K[p, h·kv_heads/heads]) V[p, h·kv_heads/heads]
-    over positions p of the row's own sequence: p ≤ position[r], and p > position[r] − window if there is a window.
+    over positions p of the row's own sequence: p ≤ position[r], and p > position[r] − window if there is a window, or
+    where it is `chunked`, and does not slide, p ≥ position[r] − position[r] mod window.
     q [rows, heads · head_size]; k [rows, kv_heads · head_size]; v [rows, kv_heads · value_size], or None: V are the
     first value_size elements of each head of K then, which the cache holds once. `sinks` names a weight [heads], or is
     None: the softmax of head h then has one more score, sinks[h], whose share goes nowhere. With a `softcap`, scores s
@@ -228,6 +240,12 @@ class Attend(Op):
     window: int | None = None
     sinks: str | None = None
     softcap: float | None = None
+    chunked: bool = False
+
+    @property
+    def reach(self) -> int:
+        """The window in one number, as kernels take it: negative where it is chunked, 0 for none."""
+        return -(self.window or 0) if self.chunked else self.window or 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -315,7 +333,8 @@ class Scan(Op):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moe(Op):
     """A mixture of gated feed-forward networks. For each row `router` chooses `used` experts e and their weights w_e;
-    out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation.
+    out = Σ_e w_e · down_e f(gate_e x, up_e x), with the activation f = `kind` as in GatedActivation, or where the
+    router `weighs_inputs`, Σ_e down_e f(gate_e (w_e · x), up_e (w_e · x)).
 
     logits [rows, experts]; gate and up [experts, hidden, x.width]; down [experts, out.width, hidden]. Each of the
     products may have a bias: names of weights [experts, hidden], the same, and [experts, out.width], or None.

@@ -23,8 +23,10 @@ class Router:
     With "sparsemixer" experts are chosen by their logits, and the weight of the k-th best, whose logit is l, is that in
     a softmax over itself and the worse ones whose logits m are near: l − m ≤ `band` · max(|m|, l).
 
+    Weights are of what experts give, or where the router `weighs_inputs`, of what enters them; those have no biases.
+
     Sources: transformers' `modeling_deepseek_v2` (one best expert a group), `modeling_deepseek_v3` (two, and b),
-    `modeling_kolibri1` (logits + b) and `modeling_phimoe` (SparseMixer, arXiv 2409.12136).
+    `modeling_kolibri1` (logits + b), `modeling_phimoe` (SparseMixer, arXiv 2409.12136) and `modeling_llama4` (inputs).
     """
 
     scoring: str = "softmax"
@@ -37,6 +39,7 @@ class Router:
     groups_used: int = 1
     group_best: int = 2
     band: float = 0.0
+    weighs_inputs: bool = False
 
     @property
     def limited(self) -> bool:

@@ -1,5 +1,5 @@
 """Whether a batch stays within a session's limits, for backends whose kernels do not look themselves; the runs of its
-rows that recurrent states go through, and the adapters that they go through.
+rows that recurrent states go through, the adapters that they go through, and what they attend to.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
         blocks = batch.tables[index, : position // limits.block_size + 1].tolist()
         if not _within(blocks, limits.blocks):
             raise RequestError(f"tables[{index}] is out of range: {blocks}", parameter="tables")
+
+
+def first_seen(positions: Int32, reach: int) -> Int32:
+    """The first position that rows at these attend to; see `Attend.reach`."""
+    if reach < 0:
+        return positions - positions % -reach
+    return np.maximum(0, positions - reach + 1) if reach else np.zeros_like(positions)
 
 
 def runs_of(batch: Batch, limits: Limits) -> Int32:

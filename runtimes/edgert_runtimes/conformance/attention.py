@@ -35,11 +35,11 @@ LONG = (  # type of the cache, heads of queries and of keys, size of a block, wi
 )
 
 
-def attention(g: Graph, x: Value, sinks: str | None = None) -> Value:
+def attention(g: Graph, x: Value, sinks: str | None = None, *, chunked: bool = False) -> Value:
     """Nothing but queries, keys, values and attention."""
     s = g.spec
     q, k, v = (g.linear(x, name, n) for name, n in (("q", s.query_width), ("k", s.kv_width), ("v", s.value_width)))
-    return g.attend(q, k, v, window=s.window, sinks=sinks)
+    return g.attend(q, k, v, window=s.window, sinks=sinks, chunked=chunked)
 
 
 def shared(g: Graph, x: Value) -> Value:
@@ -60,6 +60,7 @@ def attention_cases() -> Iterator[Case]:
     yield from _values()
     yield from _steps()
     yield from _sinks()
+    yield from _chunks()
     yield from _soft_caps()
     yield from _long_contexts()
 
@@ -149,6 +150,25 @@ def _sinks() -> Iterator[Case]:
             spec={"heads": 6, "kv_heads": 2},
             values={"sinks": np.linspace(low, high, 6, dtype=np.float32)},
         )
+
+
+def _chunks() -> Iterator[Case]:
+    """Windows that do not slide, smaller and larger than what is done together."""
+
+    def wire(g: Graph, x: Value) -> Value:
+        return attention(g, x, chunked=True)
+
+    for chunk in (1, 5, 16, 40):
+        yield Case(op="attend", name=f"chunks of {chunk}", wire=wire, steps=_several_steps(), spec={"window": chunk})
+    yield Case(
+        op="attend",
+        name="long contexts in chunks",
+        wire=wire,
+        steps=_long_steps(50, 16),
+        bound=BOUNDS["f16"],
+        spec={"heads": 2, "kv_heads": 2, "head_size": 32, "window": 300, "context": 1024},
+        limits={"kv_type": "f16", "context": 800, "rows": 512, "blocks": 150, "block_size": 16},
+    )
 
 
 def _soft_caps() -> Iterator[Case]:

@@ -99,6 +99,7 @@ def _routers() -> Iterator[Case]:
         "softmax, groups by their best two": Router(**grouped),
         "sigmoid, groups": Router(scoring="sigmoid", **grouped),
         "sigmoid with a bias, groups": Router(scoring="sigmoid", epsilon=1e-20, scale=2.5, bias=True, **grouped),
+        "sigmoid of inputs": Router(scoring="sigmoid", normalize=False, weighs_inputs=True),
         "sparse mixer": Router(scoring="sparsemixer", normalize=False, band=0.5),
         "softmax with a bias, groups by their best": Router(bias=True, group_best=1, **grouped),
     }
@@ -122,6 +123,7 @@ def _routers() -> Iterator[Case]:
     for name in ("sigmoid", "softmax"):
         plain = case(f"{name}, experts scaled", routers.get(name, Router()), 40, 7)
         yield replace(plain, wire=partial(wire, tied=False, scaled=True))
+    yield case("sigmoid of inputs", routers["sigmoid of inputs"], 8, 1)
     for name in ("sigmoid with a bias, groups", "softmax, groups by their best", "sparse mixer"):
         yield case(name, routers[name], 168, 1)
         yield case(name, routers[name], 40, 2, tied=True)

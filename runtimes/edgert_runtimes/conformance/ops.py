@@ -98,8 +98,11 @@ def _scales() -> Iterator[Case]:
     for rows, width in product(ROWS, (64, 20)):
         common: dict[str, Any] = {"steps": [one_sequence(rows)], "spec": {"width": width}}
         yield Case(op="scale", name=f"{rows} rows of {width}", wire=lambda g, x: g.scale(x, -0.22), **common)
-        wire = partial(Graph.position_scale, strength=0.3, length=7)
-        yield Case(op="position_scale", name=f"{rows} rows of {width}", wire=wire, **common)
+        for ahead in (0, 3):
+            wire = partial(Graph.position_scale, strength=0.3, length=7, ahead=ahead)
+            name = f"{rows} rows of {width}" + (f", {ahead} positions ahead" if ahead else "")
+            yield Case(op="position_scale", name=name, wire=wire, **common)
+        yield Case(op="clamp", name=f"{rows} rows of {width}", wire=lambda g, x: g.clamp(x, 0.7), **common)
         yield Case(
             op="scale", name=f"by a weight, {rows} rows of {width}", wire=lambda g, x: g.scale_by(x, "w"), **common
         )

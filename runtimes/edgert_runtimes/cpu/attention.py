@@ -54,7 +54,7 @@ def merge_fields(op: ops.Attend, limits: Limits) -> dict[int, Field]:
     """Sizes and kernels, for attending and merging."""
     return {
         division.GROUP: op.heads // op.kv_heads,
-        division.WINDOW: op.window or 0,
+        division.WINDOW: op.reach,
         division.KEPT_ROOM: _kept_parts(op, limits),
         tiles.PART: _part(op),
         attend.MERGE_PART: softmax.merge_part,

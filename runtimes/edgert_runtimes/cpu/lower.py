@@ -64,6 +64,8 @@ class Lowering(Products, Mixtures, Sequences):
                     self._position_scale(op)
                 case ops.SoftCap():
                     self._rows(rows.soft_cap, op, [op.x], {rows.FACTOR: float(op.cap)}, cost=op.out.width // 2)
+                case ops.Clamp():
+                    self._rows(rows.clamp, op, [op.x], {rows.FACTOR: float(op.limit)})
                 case ops.GatedActivation():
                     kernel = _row_gate(op) or gate_kernel(op.kind)
                     gate: dict[int, Field] = {rows.ACTIVATE: kernel}
@@ -110,11 +112,12 @@ class Lowering(Products, Mixtures, Sequences):
         self._rows(rows.embed, op, [], fields, cost=2 * width)
 
     def _position_scale(self, op: ops.PositionScale) -> None:
-        steps = np.arange(self.limits.context // op.length + 1)
+        steps = np.arange((self.limits.context + op.ahead) // op.length + 1)
         factors = 1 + op.strength * np.log1p(steps)
         self.program.constants.append(lambda loaded: factors)
         table = Place("constant", name=len(self.program.constants) - 1)
-        self._rows(rows.position_scale, op, [op.x], {rows.WEIGHT: table, rows.LENGTH: op.length})
+        fields: dict[int, Field] = {rows.WEIGHT: table, rows.LENGTH: op.length, rows.AHEAD: op.ahead}
+        self._rows(rows.position_scale, op, [op.x], fields)
 
     def _rope(self, op: ops.Rope) -> None:
         pairs = len(op.frequencies)

@@ -13,6 +13,7 @@ from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Limits, OpTime
+from edgert_runtimes.batches import first_seen
 from edgert_runtimes.cpu.attention import block_bytes
 from edgert_runtimes.cpu.kernels import attend, gates, heads, linear, moe, softmax, table
 from edgert_runtimes.cpu.program import Linked, Place, Program, Record
@@ -68,7 +69,7 @@ class Profile:
         record = self._records[index]
         op = self._plan.ops[record.op]
         if isinstance(op, ops.Attend) and record.run is attend.attend:
-            seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
+            seen = batch.positions + 1 - first_seen(batch.positions, op.reach)
             last = np.zeros(len(batch.lengths), np.int64)
             np.maximum.at(last, batch.sequence, seen)
             block = op.kv_heads * sum(block_bytes(self._plan.caches[op.layer], self._limits))

@@ -113,7 +113,7 @@ class AttentionLowering(Lowering):
                 "kv_heads": op.kv_heads,
                 "table_width": limits.table_width,
                 "block_size": limits.block_size,
-                "window": op.window or 0,
+                "window": op.reach,
                 "scale": op.scale,
                 "softcap": op.softcap or 0.0,
             }

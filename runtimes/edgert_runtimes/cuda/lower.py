@@ -57,6 +57,8 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
                     self._position_scale(op)
                 case ops.SoftCap():
                     self._soft_cap(op)
+                case ops.Clamp():
+                    self._clamp(op)
                 case ops.GatedActivation():
                     self._gate(op)
                 case ops.Slice():
@@ -159,6 +161,17 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
 
         self.emit(op, launches)
 
+    def _clamp(self, op: ops.Clamp) -> None:
+        x, picked, width = self.place(op.x), op.out.picked, op.out.width
+        self.give(op, (op.x,))
+        y = self.place(op.out)
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            places = {"x": m.workspace + x, "y": m.workspace + y}
+            return [Launch(catalogue.clamp(), **places, limit=op.limit, n=s.count(picked) * width)]
+
+        self.emit(op, launches)
+
     def _add(self, op: ops.Add) -> None:
         if op.out.id in self.spans:
             return  # the product before has done it
@@ -205,7 +218,8 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
     def _position_scale(self, op: ops.PositionScale) -> None:
         x, picked = self.place(op.x), op.out.picked
         self.give(op, (op.x,))
-        y, sizes = self.place(op.out), {"strength": op.strength, "length": op.length, "width": op.out.width}
+        y = self.place(op.out)
+        sizes = {"strength": op.strength, "length": op.length, "ahead": op.ahead, "width": op.out.width}
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             where = {"x": m.workspace + x, "positions": m.inputs["positions"], "y": m.workspace + y}

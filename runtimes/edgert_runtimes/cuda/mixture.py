@@ -150,6 +150,7 @@ class MixtureLowering(Lowering):
             x=w + p.x,
             **codes_at(p.x_codes, m),
             ids=w + p.ids,
+            weights=w + p.shares if op.router.weighs_inputs else 0,
             gate_bias=m.weights[op.gate_bias] if op.gate_bias else 0,
             up_bias=m.weights[op.up_bias] if op.up_bias else 0,
             h=w + p.h,
@@ -167,7 +168,7 @@ class MixtureLowering(Lowering):
             x=w + p.h,
             **h,
             ids=w + p.ids,
-            shares=w + p.shares,
+            shares=0 if op.router.weighs_inputs else w + p.shares,
             bias=m.weights[op.down_bias] if op.down_bias else 0,
             add=0 if p.add is None else w + p.add,
             y=w + p.out,
@@ -202,6 +203,9 @@ class MixtureLowering(Lowering):
                 k=k,
             )
 
+        inward = op.router.weighs_inputs
+        weights = {"factors": w + p.shares, "rows": pairs, "width": op.hidden}
+        weighed = [Launch(catalogue.scale_rows(), x=w + x, **weights) for x in (p.h, p.up)] if inward else []
         inner = {"gate": w + p.h, "up": w + p.up, "y": w + p.h, **codes_at(p.h_codes, m), "n": pairs * op.hidden}
         summed = {"x": w + p.pairs, "shares": w + p.shares, "add": 0 if p.add is None else w + p.add, "y": w + p.out}
         return [
@@ -211,9 +215,10 @@ class MixtureLowering(Lowering):
             ),
             product(op.gate, op.gate_bias, p.x, p.x_codes, p.h, op.used),
             product(op.up, op.up_bias, p.x, p.x_codes, p.up, op.used),
+            *weighed,
             Launch(catalogue.gate(op.kind), **inner),
             product(op.down, op.down_bias, p.h, p.h_codes, p.pairs, 1),
-            Launch(catalogue.combine(), **summed, rows=s.rows, used=op.used, width=op.out.width),
+            Launch(catalogue.combine(), **summed, rows=s.rows, used=op.used, width=op.out.width, weighed=int(inward)),
         ]
 
     def _cost(self, pairs: int, *names: str) -> Cost:

@@ -11,6 +11,7 @@ from edgert_models import ops
 from edgert_models.graph import Plan
 
 from edgert_runtimes.base import Batch, Limits, OpTime
+from edgert_runtimes.batches import first_seen
 from edgert_runtimes.cuda.attention import cache_row_bytes
 from edgert_runtimes.cuda.device import Cost, Device, Launch
 from edgert_runtimes.cuda.program import Work
@@ -61,7 +62,7 @@ class Profile:
         """Bytes read of weights and cache, and multiply-adds."""
         read, multiplied, op = cost.bytes + active * cost.expert_bytes, cost.products, cost.attend
         if op is not None:
-            seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
+            seen = batch.positions + 1 - first_seen(batch.positions, op.reach)
             last = np.zeros(len(batch.lengths), np.int64)
             np.maximum.at(last, batch.sequence, seen)
             read += int(last.sum()) * sum(cache_row_bytes(self._plan.caches[op.layer], self._limits))

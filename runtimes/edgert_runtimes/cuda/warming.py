@@ -21,7 +21,7 @@ def common_kernels() -> Iterator[Kernel]:
         *(catalogue.quantize, catalogue.route, catalogue.expert_counts, catalogue.expert_order, catalogue.combine),
         *(catalogue.rms_norm, catalogue.rms_norm_groups, catalogue.angles, catalogue.add, catalogue.gate_rows),
         *(catalogue.pick_rows, catalogue.copy_blocks, catalogue.layer_norm, catalogue.scale, catalogue.soft_cap),
-        *(catalogue.slice_parts, catalogue.short_conv, catalogue.delta_rule),
+        *(catalogue.clamp, catalogue.scale_rows, catalogue.slice_parts, catalogue.short_conv, catalogue.delta_rule),
     ):
         yield make()
     yield from map(catalogue.rope, RopeLayout)

@@ -49,6 +49,8 @@ def run(
             return [f.position_scale(op, text, given)]
         case ops.SoftCap():
             return [given * _capped_slope(inputs[0], op.cap)]
+        case ops.Clamp():
+            return [given * (np.abs(inputs[0]) < op.limit)]
         case ops.GatedActivation():
             return list(_gated(op.kind, given, *inputs))
         case ops.Slice():
@@ -228,15 +230,21 @@ def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, l
     routing = f.route(op, weights, logits)
     by_x, by_share = np.zeros_like(x), np.zeros_like(routing.share)
     for expert, rows, rank in routing.parts():
+        share = routing.share[rows, rank][:, None]
         inward, outward = x[rows], given[rows]
+        if op.router.weighs_inputs:
+            inward = inward * share
         gate_w, up_w, down_w = (weights.expert(name, expert) for name in (op.gate, op.up, op.down))
         gate = f.of_expert(weights, inward, op.gate, op.gate_bias, expert)
         up = f.of_expert(weights, inward, op.up, op.up_bias, expert)
         hidden = f.activate(gate, up, op.kind)
-        back, share = outward @ down_w, routing.share[rows, rank][:, None]
-        by_share[rows, rank] = np.einsum("rn,rn->r", hidden, back)
-        if op.down_bias is not None:
-            by_share[rows, rank] += outward @ weights.expert(op.down_bias, expert)
+        back = outward @ down_w
+        if op.router.weighs_inputs:
+            share = np.ones_like(share)
+        else:
+            by_share[rows, rank] = np.einsum("rn,rn->r", hidden, back)
+            if op.down_bias is not None:
+                by_share[rows, rank] += outward @ weights.expert(op.down_bias, expert)
         by_gate, by_up = _gated(op.kind, back * share, gate, up)
         for name, bias, by_y, entered in (
             (op.down, op.down_bias, outward * share, hidden),
@@ -247,7 +255,11 @@ def _moe(op: ops.Moe, weights: Floats, sink: Sink, given: Floats_, x: Floats_, l
                 sink.take(name, by_y.T @ entered, expert)
             if bias is not None and sink.wants(bias):
                 sink.take(bias, by_y.sum(axis=0), expert)
-        by_x[rows] += by_gate @ gate_w + by_up @ up_w
+        by_inward = by_gate @ gate_w + by_up @ up_w
+        if op.router.weighs_inputs:
+            by_share[rows, rank] = np.einsum("rn,rn->r", by_inward, x[rows])
+            by_inward = by_inward * routing.share[rows, rank][:, None]
+        by_x[rows] += by_inward
     if op.selection_bias is not None and sink.wants(op.selection_bias):  # a choice does not change by little
         sink.take(op.selection_bias, np.zeros(op.experts, x.dtype))
     if op.expert_scale is not None:

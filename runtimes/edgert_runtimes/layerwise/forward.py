@@ -12,6 +12,7 @@ from edgert_models.errors import BackendError, UnsupportedError
 from edgert_models.rope import RopeLayout
 from numpy.typing import NDArray
 
+from edgert_runtimes.batches import first_seen
 from edgert_runtimes.layerwise.floats import Floats, Floats_
 from edgert_runtimes.layerwise.sequences import Sequences
 
@@ -219,7 +220,7 @@ def rotated(op: ops.Rope, cos: Floats_, sin: Floats_, x: Floats_) -> Floats_:
 
 def position_scale(op: ops.PositionScale, text: Sequences, x: Floats_) -> Floats_:
     """By the position of each row."""
-    factors = 1 + op.strength * np.log1p(text.positions // op.length)
+    factors = 1 + op.strength * np.log1p((text.positions + op.ahead) // op.length)
     return np.asarray(x * factors.astype(x.dtype)[:, None])
 
 
@@ -258,8 +259,8 @@ def attention(op: ops.Attend, weights: Floats, q: Floats_, k: Floats_) -> Floats
     length, scores = len(q), scores_of(op, q, k)
     if op.softcap is not None:
         scores = soft_cap(scores, op.softcap)
-    distance = np.arange(length)[:, None] - np.arange(length)
-    hidden = distance < 0 if op.window is None else (distance < 0) | (distance >= op.window)
+    position = np.arange(length)
+    hidden = (position > position[:, None]) | (position < first_seen(position, op.reach)[:, None])
     view = scores.reshape(op.kv_heads, -1, length, length)
     np.copyto(view, -np.inf, where=hidden)
     sinks = None if op.sinks is None else weights.whole(op.sinks).reshape(op.kv_heads, -1, 1, 1)
@@ -366,7 +367,8 @@ def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Fl
     routing = route(op, weights, logits)
     out = np.zeros((len(x), op.out.width), x.dtype)
     for expert, rows, rank in routing.parts():
-        inward = x[rows]
+        share = routing.share[rows, rank][:, None]
+        inward = x[rows] * share if op.router.weighs_inputs else x[rows]
         observer.expert(op.gate, expert, inward, rows)
         observer.expert(op.up, expert, inward, rows)
         gate = of_expert(weights, inward, op.gate, op.gate_bias, expert)
@@ -374,7 +376,7 @@ def moe(op: ops.Moe, weights: Floats, observer: Observer, x: Floats_, logits: Fl
         hidden = activate(gate, up, op.kind)
         observer.expert(op.down, expert, hidden, rows)
         y = of_expert(weights, hidden, op.down, op.down_bias, expert)
-        out[rows] += routing.share[rows, rank][:, None] * y
+        out[rows] += y if op.router.weighs_inputs else share * y
     return out
 
 
@@ -400,6 +402,8 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
             return position_scale(op, text, inputs[0])
         case ops.SoftCap():
             return soft_cap(inputs[0], op.cap)
+        case ops.Clamp():
+            return np.clip(inputs[0], -op.limit, op.limit)
         case ops.GatedActivation():
             return activate(inputs[0], inputs[1], op.kind)
         case ops.Slice():

@@ -18,6 +18,7 @@ from edgert_runtimes.mlx.ops.products import head_linear, linear, low_rank, moe
 from edgert_runtimes.mlx.ops.recurrent import delta_rule, scan, short_conv
 from edgert_runtimes.mlx.ops.rows import (
     add,
+    clamp,
     embed,
     gated,
     layer_norm,
@@ -159,6 +160,8 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
             return position_scale(op, weights)
         case ops.SoftCap():
             return soft_cap(op, weights)
+        case ops.Clamp():
+            return clamp(op, weights)
         case ops.GatedActivation():
             return gated(op, weights)
         case ops.Slice():

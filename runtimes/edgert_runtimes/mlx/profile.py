@@ -13,6 +13,7 @@ from edgert_models import ops
 from edgert_models.graph import Plan
 
 from edgert_runtimes.base import Batch, Limits, OpTime
+from edgert_runtimes.batches import first_seen
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.mlx.lower import Part
 from edgert_runtimes.mlx.weights import Layout
@@ -67,7 +68,7 @@ class Profile:
         as far as there are any.
         """
         if isinstance(op, ops.Attend):
-            seen = batch.positions + 1 if op.window is None else np.minimum(batch.positions + 1, op.window)
+            seen = batch.positions + 1 - first_seen(batch.positions, op.reach)
             last = np.zeros(len(batch.tables), np.int64)
             np.maximum.at(last, batch.sequence, seen)
             return int(last.sum()) * self._position_bytes[op.layer], 2 * int(seen.sum()) * (op.q.width + op.out.width)

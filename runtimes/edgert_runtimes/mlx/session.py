@@ -79,7 +79,7 @@ class MlxSession:
             self._caches = [LayerCache(kind, cache, slots) for cache in plan.caches]
             self._states = [mx.zeros((limits.states, *state.shape)) for state in plan.states]
             self._settle()
-        self._windows = {op.window for op in plan.ops if isinstance(op, ops.Attend)}
+        self._reaches = {op.reach for op in plan.ops if isinstance(op, ops.Attend)}
         self._adapters = adapter_count(plan)
         self._mixtures = list(mixtures_of(plan).values())
         self._expert_counts = ExpertCounts(plan)
@@ -183,7 +183,7 @@ class MlxSession:
             arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
         if len(batch.adapters):
             arrays.append(mx.array(adapters_of(batch, self._adapters)))
-        views = {window: make_views(batch, self.limits.block_size, window) for window in self._windows}
+        views = {reach: make_views(batch, self.limits.block_size, reach) for reach in self._reaches}
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
         start = mx.array(slots[:1], mx.int32) if in_a_row else None

@@ -45,7 +45,7 @@ class Step:
     """
 
     inputs: Inputs
-    views: Mapping[int | None, Sequence[View]] = field(default_factory=dict)
+    views: Mapping[int, Sequence[View]] = field(default_factory=dict)
     start: mx.array | None = None
     caches: Sequence[LayerCache] = ()
     runs: Sequence[Run] = ()

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from edgert_runtimes.base import Batch, Int32
+from edgert_runtimes.batches import first_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,22 @@ class View:
     mask: mx.array | Literal["causal"] | None
 
 
-def make_views(batch: Batch, block_size: int, window: int | None) -> list[View]:
-    """The views of a batch whose rows of one sequence follow one another, in their order."""
+def make_views(batch: Batch, block_size: int, reach: int) -> list[View]:
+    """The views of a batch whose rows of one sequence follow one another, in their order; see `ops.Attend.reach`."""
     counts = [len(list(rows)) for _, rows in groupby(batch.sequence.tolist())]
     views, start = [], 0
     for single, group in groupby(counts, lambda count: count == 1):
         several = list(group)
         for count in [len(several)] if single else several:  # rows that are decoding go together
             make = _decoding if single and count > 1 else _one_sequence
-            views.append(make(batch, slice(start, start + count), block_size, window))
+            views.append(make(batch, slice(start, start + count), block_size, reach))
             start += count
     return views
 
 
-def _one_sequence(batch: Batch, rows: slice, block_size: int, window: int | None) -> View:
+def _one_sequence(batch: Batch, rows: slice, block_size: int, reach: int) -> View:
     positions = batch.positions[rows]
-    first = 0 if window is None else max(0, int(positions[0]) - window + 1)
+    first = int(first_seen(positions[0], reach))
     end = int(positions[-1]) + 1
     table = batch.tables[batch.sequence[rows.start]]
     blocks = table[first // block_size : (end - 1) // block_size + 1].tolist()
@@ -54,19 +55,19 @@ def _one_sequence(batch: Batch, rows: slice, block_size: int, window: int | None
     count = len(positions)
     if count == 1:
         return View(rows, 1, where, None)
-    if window is None and end - int(positions[0]) == count:
+    if not reach and end - int(positions[0]) == count:
         return View(rows, 1, where, "causal")
     seen = np.arange(first, end)
     mask = seen <= positions[:, None]
-    if window is not None:
-        mask &= seen > positions[:, None] - window
+    if reach:
+        mask &= seen >= first_seen(positions, reach)[:, None]
     return View(rows, 1, where, mx.array(mask[None, None]))
 
 
-def _decoding(batch: Batch, rows: slice, block_size: int, window: int | None) -> View:
+def _decoding(batch: Batch, rows: slice, block_size: int, reach: int) -> View:
     """Sequences with one row each. Those that have fewer positions than others see their last one again, masked."""
     positions, tables = batch.positions[rows, None], batch.tables[batch.sequence[rows]]
-    first = positions * 0 if window is None else np.maximum(0, positions - window + 1)
+    first = first_seen(positions, reach)
     lengths = positions + 1 - first
     n = np.arange(lengths.max())
     seen = np.minimum(first + n, positions)

@@ -15,7 +15,7 @@ from edgert_quant.blocks import dequantize
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, StoredWeight, WeightProvider
-from edgert_runtimes.batches import adapters_of
+from edgert_runtimes.batches import adapters_of, first_seen
 from edgert_runtimes.reference.cache import Cache, Float64
 
 _CHUNK = 1 << 22  # elements of a weight dequantized at once
@@ -183,7 +183,7 @@ def attend(
     out = np.empty((len(q), op.heads, op.value_size))
     queries = q.reshape(len(q), op.kv_heads, group, op.head_size)
     for row, (position, sequence) in enumerate(zip(batch.positions, batch.sequence, strict=True)):
-        first = 0 if op.window is None else max(0, int(position) - op.window + 1)
+        first = int(first_seen(position, op.reach))
         keys, values = cache.fetch(batch.tables[sequence], first, int(position) + 1)
         scores = op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys)
         p = softmax(scores if op.softcap is None else soft_cap(scores, op.softcap), sinks)
@@ -236,10 +236,12 @@ def moe(op: ops.Moe, weights: Weights, x: Float64, logits: Float64) -> Float64:
     out = np.zeros((len(x), op.out.width))
     for expert in np.unique(chosen):
         rows, rank = np.nonzero(chosen == expert)
-        gate = weights.expert(x[rows], op.gate, op.gate_bias, int(expert), op.hidden)
-        up = weights.expert(x[rows], op.up, op.up_bias, int(expert), op.hidden)
+        weight = share[rows, rank][:, None]
+        inward = weight * x[rows] if op.router.weighs_inputs else x[rows]
+        gate = weights.expert(inward, op.gate, op.gate_bias, int(expert), op.hidden)
+        up = weights.expert(inward, op.up, op.up_bias, int(expert), op.hidden)
         y = weights.expert(activate(gate, up, op.kind), op.down, op.down_bias, int(expert), op.out.width)
-        out[rows] += share[rows, rank][:, None] * y
+        out[rows] += y if op.router.weighs_inputs else weight * y
     return out
 
 
@@ -264,9 +266,11 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
         case ops.Scale():
             y = op.factor * x[0] * (1.0 if op.weight is None else weights.vector(op.weight))
         case ops.PositionScale():
-            y = (1 + op.strength * np.log1p(batch.positions // op.length))[:, None] * x[0]
+            y = (1 + op.strength * np.log1p((batch.positions + op.ahead) // op.length))[:, None] * x[0]
         case ops.SoftCap():
             y = soft_cap(x[0], op.cap)
+        case ops.Clamp():
+            y = np.clip(x[0], -op.limit, op.limit)
         case ops.GatedActivation():
             y = activate(x[0], x[1], op.kind)
         case ops.Slice():

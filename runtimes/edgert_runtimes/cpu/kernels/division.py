@@ -26,7 +26,7 @@ from edgert_runtimes.cpu.kernels.tiles import KEY_SIZE, TILE, TOKENS, VALUE_SIZE
 
 KV_HEADS = OPERANDS + 9
 GROUP = OPERANDS + 15  # query heads of one kv head
-WINDOW = OPERANDS + 16  # positions seen, or 0
+WINDOW = OPERANDS + 16  # see `ops.Attend.reach`
 DIVISION = OPERANDS + 17  # int64 [division_words(rows)], as follows; made by prepare
 KEPT_ROOM = OPERANDS + 18  # parts that can be kept for merging
 
@@ -61,6 +61,8 @@ def division_words(rows: int) -> int:
 @device
 def first_seen(position: Any, window: Any) -> Any:
     """The first position that a row attends to."""
+    if window < 0:
+        return position - position % -window
     return max(0, position - window + 1) if window > 0 else 0
 
 

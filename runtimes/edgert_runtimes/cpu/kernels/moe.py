@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgert_quant.jit import device, kernel
-from edgert_quant.jit.primitives import call3, call4, call7, load_i32, load_i64, store_i64
+from edgert_quant.jit.primitives import call3, call4, call7, load_f32, load_i32, load_i64, store_i64
 
 from edgert_runtimes.cpu.kernels.route import ACTIVE, SHARES, SORTED, STARTS, USED, sort_pairs
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WIDTH, X_STRIDE, Y_STRIDE, X, Y
@@ -36,7 +36,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import add_to, add_weighted_sum, weighted_sum
+from edgert_runtimes.cpu.kernels.vectors import add_to, add_weighted_sum, multiply_by, weighted_sum
 
 N_ACTIVE = OPERANDS + 16  # set by prepare
 COSTS = OPERANDS + 17  # int64 [experts + 1]: where each active expert's work begins on the line
@@ -58,6 +58,7 @@ STRIP = OPERANDS + 32  # panels of a strip
 GATE_BIAS = OPERANDS + 33  # addresses of floats [experts, WIDTH], or 0
 UP_BIAS = OPERANDS + 34
 ACTIVATE = OPERANDS + 35  # one of `gates`
+WEIGHTS = OPERANDS + 36  # address of floats [rows, USED] that what enters experts is multiplied with, or 0
 
 MOST_CHUNKS = 1 << 20
 """What the executor's ticket has room for, and more than enough."""
@@ -197,6 +198,10 @@ def expert_inward(state: Any, record: Any, expert: Any, first: Any, end: Any, th
         add_bias(record, UP_BIAS, expert, column, columns, up_ys, tile)
         for t in range(tile):
             y, pair = load_i64(ys, t), load_i32(pairs, start + t)
+            if load_i64(record, WEIGHTS) != 0:
+                weight = load_f32(load_i64(record, WEIGHTS), pair)
+                multiply_by(y, columns, weight)
+                multiply_by(load_i64(up_ys, t), columns, weight)
             call4(load_i64(record, ACTIVATE), y, y, load_i64(up_ys, t), columns)
             call3(load_i64(record, QUANTIZE), y, out + pair * load_i64(record, OUT_STRIDE), columns)
         unit += strips

@@ -137,6 +137,7 @@ def scale(state: int, record: int, chunk: int, thread: int) -> None:
 
 
 LENGTH = OPERANDS + 8
+AHEAD = OPERANDS + 9
 
 
 @kernel
@@ -147,7 +148,8 @@ def position_scale(state: int, record: int, chunk: int, thread: int) -> None:
     for row in range(first, end):
         x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
-        factor = float32(load_f64(load_i64(record, WEIGHT), load_i32(positions, row) // load_i64(record, LENGTH)))
+        position = load_i32(positions, row) + load_i64(record, AHEAD)
+        factor = float32(load_f64(load_i64(record, WEIGHT), position // load_i64(record, LENGTH)))
         for i in range(width):
             store_f32(out, i, load_f32(x, i) * factor)
 
@@ -161,6 +163,18 @@ def soft_cap(state: int, record: int, chunk: int, thread: int) -> None:
         x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
         soft_capped(out, x, width, cap)
+
+
+@kernel
+def clamp(state: int, record: int, chunk: int, thread: int) -> None:
+    """out = x, within ±factor."""
+    first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
+    width, limit = load_i64(record, WIDTH), float32(load_f64(record, FACTOR))
+    for row in range(first, end):
+        x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
+        out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
+        for i in range(width):
+            store_f32(out, i, max(-limit, min(load_f32(x, i), limit)))
 
 
 @kernel

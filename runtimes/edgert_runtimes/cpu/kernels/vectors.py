@@ -205,6 +205,18 @@ def divide_by(b: ir.IRBuilder, x: ir.Value, n: ir.Value, divisor: ir.Value) -> N
     for_each(b, n, run)
 
 
+@primitive("void(i64, i64, f32)")
+def multiply_by(b: ir.IRBuilder, x: ir.Value, n: ir.Value, factor: ir.Value) -> None:
+    """x[i] *= factor for n floats."""
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        place = b.add(x, offset)
+        amount = factor if kind == factor.type else emit.splat(b, factor, LANES)
+        emit.store(b, place, 0, b.fmul(emit.load(b, place, 0, kind, align=4), amount), align=4)
+
+    for_each(b, n, run)
+
+
 @primitive("void(i64, i64, i64)")
 def silu(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value) -> None:
     """out[i] = x[i] / (1 + e^-x[i]) for n floats; out may be x."""

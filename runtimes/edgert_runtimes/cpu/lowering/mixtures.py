@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from edgert_models import ops
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
@@ -48,8 +49,11 @@ class Mixtures(Emitter):
             route.EXPERT_SCALE: vector(op.expert_scale),
         }
         self._emit(route.route, count, {**routing, **router}, cost=op.experts * (op.used + 16) // 8)
-        y = self.expert_products(op, routing)
+        inward = op.router.weighs_inputs
+        y = self.expert_products(op, routing, weights=routing[route.SHARES] if inward else 0)
         sums: dict[int, Field] = {**routing, rows.X: y, rows.X_STRIDE: stride_of(op.out.width)}
+        if inward:
+            sums[route.SHARES] = self._ones(self.limits.rows * op.used)
         if self._only_added(op.out):
             self.sums[op.out.id] = op.used, sums, self.temporary
             self.temporary = []
@@ -76,8 +80,15 @@ class Mixtures(Emitter):
         row = list(mixtures_of(self.plan)).index(index)
         return Place("loads", row * expert_counts(self.plan).strides[0])
 
-    def expert_products(self, op: ops.Moe, routing: Mapping[int, Field]) -> Place:
-        """The records that follow the choice of experts; where their results will be: float32 [pairs, stride]."""
+    def _ones(self, count: int) -> Place:
+        """So many shares of one."""
+        self.program.constants.append(lambda loaded: np.ones(count, np.float32))
+        return Place("constant", name=len(self.program.constants) - 1)
+
+    def expert_products(self, op: ops.Moe, routing: Mapping[int, Field], weights: Field = 0) -> Place:
+        """The records that follow the choice of experts; where their results will be: float32 [pairs, stride]. What
+        enters experts is multiplied with `weights`, if there are any.
+        """
         pairs, count = self.limits.rows * op.used, self.rows_of(op.out)
         gate, up, down = (self.layouts[name].format for name in (op.gate, op.up, op.down))
         inward_bytes = max(gate.scratch_bytes(op.x.width), up.scratch_bytes(op.x.width))
@@ -103,6 +114,7 @@ class Mixtures(Emitter):
             moe.GATE_BIAS: vector(op.gate_bias),
             moe.UP_BIAS: vector(op.up_bias),
             moe.ACTIVATE: gate_kernel(op.kind),
+            moe.WEIGHTS: weights,
         }
         inward = len(self.program.records)
         self._emit(moe.inward, count, fields, prepare=moe.prepare_inward, per_row=op.used)

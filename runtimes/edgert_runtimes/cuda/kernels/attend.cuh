@@ -10,7 +10,7 @@ namespace kernels {
 
 /* q [rows, kv_heads · G · K]; keys [slots, kv_heads · K] and values [slots, kv_heads · D] in blocks of W, or the same as keys where values
    are the beginning of these; tables [sequences, table_width]; sequence and
-   positions [rows]. Row r sees positions p ≤ positions[r], and p > positions[r] - window unless window is 0. sinks [heads] may be null.
+   positions [rows]. Row r sees positions from first_seen(positions[r], window) to positions[r]. sinks [heads] may be null.
    With one split out [rows, heads · D] is the result, or else partial [rows · heads, splits, D + 2]: sums, highest score, sum of weights. */
 template <class W, int K, int D, int G, int HEADS>
 __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence,
@@ -30,7 +30,7 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
     i64 value_bytes = shared ? bytes : row_bytes<W>(kv_heads * D), value_head = shared ? head_bytes : row_bytes<W>(D) * kv_head;
     Table table{tables + (i64)sequence[row] * table_width, block_size};
 
-    int position = positions[row], begin = window && position >= window ? position - window + 1 : 0;
+    int position = positions[row], begin = first_seen(position, window);
     int tiles = (position + TILE - begin) / TILE, each = (tiles + splits - 1) / splits;
     int start = begin + split * each * TILE, end = min(start + each * TILE, position + 1);
 

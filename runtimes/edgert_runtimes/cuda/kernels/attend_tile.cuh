@@ -67,7 +67,7 @@ __device__ __forceinline__ void attend_tile(const float *q, const u8 *keys, cons
         i64 row = mine.x + (real[i] ? query / G : 0);
         place[i] = (row * heads + kv_head * G + query % G) * D;
         position[i] = real[i] ? positions[row] : -1;
-        from[i] = window ? position[i] - window + 1 : 0;
+        from[i] = first_seen(position[i], window);
     }
     unsigned queries[D / 16][4], queries_low[D / 16][4];
 #pragma unroll
@@ -81,7 +81,7 @@ __device__ __forceinline__ void attend_tile(const float *q, const u8 *keys, cons
     Softmax softmax[2] = {{-INFINITE, 0.0f}, {-INFINITE, 0.0f}};
     float total[D / 8][4] = {};
     int first = positions[mine.x], end = positions[mine.x + mine.y - 1] + 1;
-    first = window && first >= window ? first - window + 1 : 0;
+    first = first_seen(first, window);
     for (int start = first; start < end; start += TILE) {
         __syncthreads();  // the last tile is used
         for (int i = threadIdx.x; i < TILE * (D / 8); i += 128) {

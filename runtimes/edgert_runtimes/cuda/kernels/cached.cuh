@@ -34,6 +34,12 @@ struct Table {
 /* A score within its cap, if that is not 0. */
 __device__ __forceinline__ float capped(float score, float cap) { return cap != 0.0f ? cap * tanhf(score / cap) : score; }
 
+/* The first position that a row attends to: there is a window of so many positions, or, where it is negative, chunks, or neither. */
+__device__ __forceinline__ int first_seen(int position, int window) {
+    if (window < 0) return position - position % -window;
+    return window && position >= window ? position - window + 1 : 0;
+}
+
 /* A softmax under way: the highest score so far, and the sum of e^(score - highest). */
 struct Softmax {
     float highest, sum;

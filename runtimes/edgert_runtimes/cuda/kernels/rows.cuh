@@ -105,15 +105,26 @@ __device__ __forceinline__ void scale(const float *x, const float *weight, float
     if (element() < n) y[element()] = (weight ? factor * *weight : factor) * x[element()];
 }
 
-/* y [rows, width] = (1 + strength · ln(1 + position / length, whole)) · x. */
-__device__ __forceinline__ void position_scale(const float *x, const int *positions, float *y, float strength, int length, int rows,
-                                               int width) {
+/* y [rows, width] = (1 + strength · ln(1 + (position + ahead) / length, whole)) · x. */
+__device__ __forceinline__ void position_scale(const float *x, const int *positions, float *y, float strength, int length, int ahead,
+                                               int rows, int width) {
     i64 i = element();
-    if (i < (i64)rows * width) y[i] = (1.0f + strength * logf(1.0f + (float)(positions[i / width] / length))) * x[i];
+    if (i < (i64)rows * width) y[i] = (1.0f + strength * logf(1.0f + (float)((positions[i / width] + ahead) / length))) * x[i];
 }
 
 __device__ __forceinline__ void soft_cap(const float *x, float *y, float cap, i64 n) {
     if (element() < n) y[element()] = cap * tanhf(x[element()] / cap);
+}
+
+/* y = x, within ±limit. */
+__device__ __forceinline__ void clamp(const float *x, float *y, float limit, i64 n) {
+    if (element() < n) y[element()] = fmaxf(-limit, fminf(x[element()], limit));
+}
+
+/* x [rows, width] times a factor for each row, in place; where a factor is 0, x may be anything. */
+__device__ __forceinline__ void scale_rows(float *x, const float *factors, int rows, int width) {
+    i64 i = element();
+    if (i < (i64)rows * width) x[i] = factors[i / width] == 0.0f ? 0.0f : factors[i / width] * x[i];
 }
 
 /* y = F(gate, up), and its blocks unless codes is null; n is a multiple of 32 then. */
@@ -149,15 +160,17 @@ __device__ __forceinline__ void copy_rest(const float *x, float *y, i64 heads, i
     if (head < heads) y[head * (outward + rest) + outward + i] = x[head * (inward + rest) + inward + i];
 }
 
-/* y [rows, width] = Σ shares [rows, used] · x [rows · used, width], + add unless that is null. Where a share is 0, x may be anything. */
-__device__ __forceinline__ void combine(const float *x, const float *shares, const float *add, float *y, int rows, int used, int width) {
+/* y [rows, width] = Σ shares [rows, used] · x [rows · used, width], + add unless that is null. Where a share is 0, x may be anything;
+   others count as 1 where x is `weighed` already. */
+__device__ __forceinline__ void combine(const float *x, const float *shares, const float *add, float *y, int rows, int used, int width,
+                                        int weighed) {
     i64 i = element();
     if (i >= (i64)rows * width) return;
     i64 row = i / width;
     float sum = 0;
     for (int s = 0; s < used; s++) {
         float share = shares[row * used + s];
-        if (share != 0.0f) sum += share * x[(row * used + s) * width + i % width];
+        if (share != 0.0f) sum += (weighed ? 1.0f : share) * x[(row * used + s) * width + i % width];
     }
     y[i] = add ? sum + add[i] : sum;
 }

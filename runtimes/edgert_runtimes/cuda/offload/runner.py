@@ -127,8 +127,10 @@ class Offload:
         sums[:] = 0
         if len(rest.ids):
             start = time.perf_counter()
-            y = self._host.compute(exchange.op, rest.x[rest.rows], rest.ids)
-            np.add.at(sums, rest.rows, rest.shares[:, None] * y)
+            x, shares = rest.x[rest.rows], rest.shares[:, None]
+            if mixture.op.router.weighs_inputs:
+                x, shares = shares * x, np.ones_like(shares)
+            np.add.at(sums, rest.rows, shares * self._host.compute(exchange.op, x, rest.ids))
             seconds = time.perf_counter() - start
             self.rates.computed(rest.tasks, seconds)
             self._seconds += seconds

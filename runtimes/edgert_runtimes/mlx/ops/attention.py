@@ -57,7 +57,7 @@ def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:
         cache = step.caches[op.layer]
         cache.store(step.inputs.slots, by_head(k), None if v is None else by_head(v), start=step.start)
         results = []
-        for view in step.views[op.window]:
+        for view in step.views[op.reach]:
             own = q if view.rows == slice(0, len(q)) else q[view.rows]
             folded = folds and len(own) == view.sequences
             if folded:

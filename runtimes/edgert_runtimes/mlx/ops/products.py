@@ -116,20 +116,20 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
     activation = activate(op.kind)
 
     def experts(x: mx.array, ids: mx.array, ascending: bool) -> mx.array:
-        """x [rows, width] and ids [rows, used] → [rows, used, 1, out.width]."""
+        """x [rows, 1 or used, 1, width] and ids [rows, used] → [rows, used, 1, out.width]."""
 
         def product(index: int, x: mx.array) -> mx.array:
             y = matrices[index].gather(x, ids, ascending=ascending)
             bias = biases[index]
             return y if bias is None else y + bias[ids][:, :, None]
 
-        x = x[:, None, None]
         gate = product(0, x)
         with mx.stream(beside):
             up = product(1, x)
         return product(2, activation(gate, up))
 
     routed, expert_scale = route(op, weights), weights.vector(op.expert_scale)
+    inward = op.router.weighs_inputs
 
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
         step.peaks.append(logits.max(keepdims=True))
@@ -137,13 +137,17 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
         step.chosen.append(chosen)
         if expert_scale is not None:
             share = share * expert_scale[chosen]
+        x, share = x[:, None, None], share[..., None, None]
+        if inward:
+            x = x * share
         if chosen.size < SORTED:
             y = experts(x, chosen, ascending=False)
         else:
             flat = chosen.flatten()
             order = mx.argsort(flat)
-            y = experts(x[order // op.used], flat[order, None], ascending=True)
+            pairs = x.reshape(-1, 1, 1, op.x.width)[order if inward else order // op.used]
+            y = experts(pairs, flat[order, None], ascending=True)
             y = y[mx.argsort(order)].reshape(*chosen.shape, 1, -1)
-        return (y * share[..., None, None]).sum(axis=(1, 2))
+        return (y if inward else y * share).sum(axis=(1, 2))
 
     return run

@@ -63,7 +63,7 @@ def position_scale(op: ops.PositionScale, weights: Weights) -> Function:
     """Row by row, by its position."""
 
     def run(step: Step, x: mx.array) -> mx.array:
-        steps = (step.inputs.positions // op.length).astype(mx.float32)
+        steps = ((step.inputs.positions + op.ahead) // op.length).astype(mx.float32)
         return (1 + op.strength * mx.log(1 + steps))[:, None] * x
 
     return run
@@ -72,6 +72,11 @@ def position_scale(op: ops.PositionScale, weights: Weights) -> Function:
 def soft_cap(op: ops.SoftCap, weights: Weights) -> Function:
     """cap · tanh(x / cap)."""
     return lambda step, x: op.cap * mx.tanh(x / op.cap)
+
+
+def clamp(op: ops.Clamp, weights: Weights) -> Function:
+    """x within ±limit."""
+    return lambda step, x: mx.clip(x, -op.limit, op.limit)
 
 
 def pick_rows(op: ops.PickRows, weights: Weights) -> Function:

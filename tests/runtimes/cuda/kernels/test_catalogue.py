@@ -26,6 +26,7 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     yield from (catalogue.add(), catalogue.gate_rows(), catalogue.pick_rows(), catalogue.copy_blocks())
     yield from (catalogue.argmax(), catalogue.sample(), catalogue.copy_rest(), catalogue.position_scale())
     yield from (catalogue.low_rank_inward(), catalogue.low_rank_outward())
+    yield from (catalogue.clamp(), catalogue.scale_rows())
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.ACTIVATIONS)
     for kind in catalogue.WEIGHTS:

@@ -35,6 +35,7 @@ from edgert_runtimes.cuda.kernels.catalogue.recurrent import LARGEST_KEYS, SCANN
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
     angles,
+    clamp,
     copy_rest,
     gate,
     gate_rows,
@@ -46,6 +47,7 @@ from edgert_runtimes.cuda.kernels.catalogue.rows import (
     rms_norm_groups,
     rope,
     scale,
+    scale_rows,
     slice_parts,
     soft_cap,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "attend",
     "attend_combine",
     "attend_tile",
+    "clamp",
     "combine",
     "copy_blocks",
     "copy_rest",
@@ -102,6 +105,7 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "scale_rows",
     "scan",
     "short_conv",
     "slice_parts",

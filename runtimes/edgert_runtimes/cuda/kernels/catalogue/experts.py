@@ -29,20 +29,25 @@ def route() -> Kernel:
 
 
 def experts_up(gate: BlockType, up: BlockType, activation: str) -> Kernel:
-    """h [rows · used, hidden] = f(gate x, up x) of the experts `ids`, also as blocks where hidden_codes is not null."""
+    """h [rows · used, hidden] = f(gate x, up x) of the experts `ids`, also as blocks where hidden_codes is not null; x
+    is multiplied with weights [rows · used] unless they are null.
+    """
     return Kernel(
         name=f"experts_up_{gate.name}_{up.name}_{activation}",
         header="experts.cuh",
         call=f"experts_up<{gate.name}, {up.name}, {ACTIVATIONS[activation]}>",
-        signature=f"const u8 *gate, const u8 *up, {INPUTS}, const int *ids, const float *gate_bias, "
-        "const float *up_bias, float *h, s8 *h_codes, float4 *h_scales, int rows, int used, int hidden, int k",
+        signature=f"const u8 *gate, const u8 *up, {INPUTS}, const int *ids, const float *weights, "
+        "const float *gate_bias, const float *up_bias, float *h, s8 *h_codes, float4 *h_scales, int rows, int used, "
+        "int hidden, int k",
         threads=256,
         blocks=lambda a: a["rows"] * a["used"] * ceil_div(a["hidden"], EXPERT_ROWS),
     )
 
 
 def experts_down(kind: BlockType) -> Kernel:
-    """y [rows, out] = Σ shares · (down x + bias) over the experts `ids` of each row, + add; x is [rows · used, k]."""
+    """y [rows, out] = Σ shares · (down x + bias) over the experts `ids` of each row, + add; x is [rows · used, k]. If
+    shares are null, they are 1.
+    """
     return Kernel(
         name=f"experts_down_{kind.name}",
         header="experts.cuh",
@@ -100,12 +105,15 @@ def experts_gemm(kind: BlockType) -> Kernel:
 
 
 def combine() -> Kernel:
-    """y [rows, width] = Σ shares · x[pair] over the pairs of each row, + add if that is not null."""
+    """y [rows, width] = Σ shares · x[pair] over the pairs of each row, + add if that is not null; what is `weighed` has
+    been multiplied with its share.
+    """
     return Kernel(
         name="combine",
         header="rows.cuh",
         call="combine",
-        signature="const float *x, const float *shares, const float *add, float *y, int rows, int used, int width",
+        signature="const float *x, const float *shares, const float *add, float *y, int rows, int used, int width, "
+        "int weighed",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),
     )

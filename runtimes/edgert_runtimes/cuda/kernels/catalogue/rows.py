@@ -128,7 +128,8 @@ def position_scale() -> Kernel:
         name="position_scale",
         header="rows.cuh",
         call="position_scale",
-        signature="const float *x, const int *positions, float *y, float strength, int length, int rows, int width",
+        signature="const float *x, const int *positions, float *y, float strength, int length, int ahead, "
+        "int rows, int width",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),
     )
@@ -143,6 +144,30 @@ def soft_cap() -> Kernel:
         signature="const float *x, float *y, float cap, i64 n",
         threads=256,
         blocks=lambda a: ceil_div(a["n"], 256),
+    )
+
+
+def clamp() -> Kernel:
+    """y = x within ±limit, n elements."""
+    return Kernel(
+        name="clamp",
+        header="rows.cuh",
+        call="clamp",
+        signature="const float *x, float *y, float limit, i64 n",
+        threads=256,
+        blocks=lambda a: ceil_div(a["n"], 256),
+    )
+
+
+def scale_rows() -> Kernel:
+    """x [rows, width] times a factor for each row, in place."""
+    return Kernel(
+        name="scale_rows",
+        header="rows.cuh",
+        call="scale_rows",
+        signature="float *x, const float *factors, int rows, int width",
+        threads=256,
+        blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),
     )
 
 
