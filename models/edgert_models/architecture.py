@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgert_models.config import Config
 from edgert_models.graph import Graph, Plan, Role
@@ -59,11 +59,12 @@ class Architecture:
     holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0
     for none; `activation`; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn
     scales scores of attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families
-    multiply with), and the `quant_method` of checkpoints whose experts keep their form in every mix. `files` is
-    what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token prediction.
-    `left_out` are beginnings of names of tensors that checkpoints may have and
-    models do without. `notes` are sentences for docs/models.md: what is honoured beside the usual, what is refused, and
-    where stock llama.cpp answers differently.
+    multiply with; `chunked`: windows do not slide; `unsaid`: other keys, without the architecture's name, and what is
+    meant where they are not there), and the `quant_method` of checkpoints whose experts keep their form in every mix.
+    `files` is what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token
+    prediction. `left_out` are beginnings of names of tensors that checkpoints may have and models do without. `notes`
+    are sentences for docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp
+    answers differently.
     """
 
     name: str
@@ -84,6 +85,8 @@ class Architecture:
     rms_norm_wins: bool = False
     logits_divided: bool = False
     scales_scores: bool = False
+    chunked: bool = False
+    unsaid: Mapping[str, int | float] = field(default_factory=dict)
     settle: Callable[[ModelSpec], ModelSpec] = as_it_is
     positions: bool = True
     files: FileHabits = FileHabits()
@@ -239,6 +242,7 @@ def attention(
         per_head = s.qk_norm == "head"
         q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads if per_head else 1)
         k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=kv_heads if per_head else 1)
+    q, k, v = (g.clamp(x, s.scales.clamp) for x in (q, k, v))
     if rope and not rope_first:
         q, k = g.rope(q, s.heads, rope), g.rope(k, kv_heads, rope)
     y = g.attend(q, k, g.scale(v, s.scales.values), window=window, sinks=sinks)

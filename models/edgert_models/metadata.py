@@ -13,6 +13,7 @@ from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
 _NOT_YET = ("embedding_length_per_layer_input", "attention.shared_kv_layers")  # of the smallest Gemmas 4
+_WINDOW = "attention.sliding_window"
 _WINDOW_KEYS = "attention.key_length_swa"
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
@@ -23,6 +24,8 @@ _SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
 _SHORT_CONV = "shortconv.l_cache"
 _PERIOD = "full_attention_interval"
 _POSITIONS = "rope.scaling.finetuned"
+_QK_NORM = "attention.qk_norm"  # ours: of norms without weights
+_WITHOUT_QK_NORM = 128
 _LEAST = "ssm.time_step_min"  # ours: llama.cpp knows no limit of time steps
 _RECURRENT = "attention.recurrent_layers"
 _SSM = {
@@ -78,14 +81,15 @@ def spec_from_metadata(
     if "token_embd.weight" not in shapes:
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
-    window = metadata.integer(f"{name}.attention.sliding_window", 0)
+    window = metadata.integer(f"{name}.{_WINDOW}", int(architecture.unsaid.get(_WINDOW, 0)))
     windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
     kv_heads, window_kv_heads = _kv_heads(metadata, name, heads, layers, nextn, windowed)
     window_head_size = _window_head_size(architecture, metadata, windowed)
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
     each = [int(wide) for wide in widths][:layers]
     feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
-    recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds, nextn)
+    normalised = _has(shapes, layers, "ssm_norm.weight")
+    recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds, nextn, normalised)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
     layer_norm = architecture.layer_norm and not rms_norm
     only_layer = files.both_epsilons and f"{name}.{_eps(False)}" not in metadata
@@ -115,9 +119,10 @@ def spec_from_metadata(
         shared_gate=_has(shapes, layers, "ffn_gate_inp_shexp.weight"),
         sparse=_sparse(shapes, layers) if experts else (),
         router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
-        qk_norm=architecture.qk_norm if _has(shapes, layers, "attn_q_norm.weight") else None,
+        qk_norm=_qk_norm(architecture, metadata, shapes, layers, experts),
         window=window or None,
         windowed=windowed,
+        chunked=architecture.chunked and window > 0,
         window_kv_heads=window_kv_heads,
         window_head_size=window_head_size,
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
@@ -140,6 +145,23 @@ def spec_from_metadata(
     return architecture.settle(spec)
 
 
+def _qk_norm(
+    architecture: Architecture,
+    metadata: Metadata,
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: int,
+    experts: int,
+) -> str | None:
+    """That of the family, if the file has its weights. Of one without weights other programs' files do not say it:
+    llama.cpp knows the one model that has none by its number of experts.
+    """
+    if architecture.qk_norm == "plain":
+        has = metadata.boolean(f"{architecture.name}.{_QK_NORM}", experts != _WITHOUT_QK_NORM)
+    else:
+        has = _first(shapes, layers, "attn_q_norm.weight") != (0,)
+    return architecture.qk_norm if has else None
+
+
 def _epsilons(files: FileHabits, spec: ModelSpec) -> set[bool]:
     """Of which kinds of norms a file has the epsilon: layer norms, others."""
     if files.both_epsilons:
@@ -158,6 +180,8 @@ _SCALES = {
     "attention": "attention.scale",
     "attention_cap": "attn_logit_softcapping",
     "logits_cap": "final_logit_softcapping",
+    "router_cap": "router_logit_softcapping",
+    "clamp": "attention.clamp_kqv",
     "queries": "attention.temperature_scale",
 }
 _QUERIES_LENGTH = "attention.temperature_length"
@@ -166,8 +190,10 @@ _QUERIES_LENGTH = "attention.temperature_length"
 def _scales(architecture: Architecture, metadata: Metadata) -> Scales:
     """Of what the file says; 0 stands for none, as in llama.cpp."""
     keys = {**_SCALES, "logits_divisor" if architecture.logits_divided else "logits": "logit_scale"}
-    found = {field: metadata.number(f"{architecture.name}.{key}", 0.0) for field, key in keys.items()}
-    length = metadata.integer(f"{architecture.name}.{_QUERIES_LENGTH}", 0) if found["queries"] else 0
+    name, unsaid = architecture.name, architecture.unsaid
+    found = {field: metadata.number(f"{name}.{key}", float(unsaid.get(key, 0.0))) for field, key in keys.items()}
+    usual = int(unsaid.get(_QUERIES_LENGTH, 0))
+    length = metadata.integer(f"{name}.{_QUERIES_LENGTH}", usual) if found["queries"] else 0
     return Scales(**{field: value for field, value in found.items() if value}, queries_length=length or None)
 
 
@@ -229,7 +255,7 @@ def _router_entries(files: FileHabits, spec: ModelSpec) -> dict[str, Value]:
         entries["leading_dense_block_count"] = spec.leading_dense
     if files.says_step:
         sparse = [i for i in range(spec.layers) if spec.has_experts(i)]
-        entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else 1
+        entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else sparse[0] + 1
     unusual = replace(router, normalize=True) != SOFTMAX or files.says_routing
     if router.scoring not in _GATING.values():
         return entries
@@ -287,9 +313,11 @@ def _latent(metadata: Metadata, name: str, key_length: int, value_length: int) -
 
 
 def _recurrence(
-    metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple[bool, ...], nextn: int
+    metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple[bool, ...], nextn: int, norm: bool
 ) -> Recurrence | None:
-    """`feeds` says which layers have a feed-forward network, if some have none: they have nothing else then."""
+    """`feeds` says which layers have a feed-forward network, if some have none: they have nothing else then. `norm`:
+    whether what a recurrence gives is normalised.
+    """
     attends = tuple(not count for count in kv_heads)
     if f"{name}.{_SHORT_CONV}" in metadata:
         return Recurrence(layers=attends, kernel=metadata.integer(f"{name}.{_SHORT_CONV}"))
@@ -311,6 +339,7 @@ def _recurrence(
         heads=metadata.integer(f"{name}.ssm.time_step_rank"),
         groups=metadata.integer(f"{name}.ssm.group_count", 1),
         least=metadata.number(f"{name}.{_LEAST}", 0.0),
+        norm=norm,
         feeds=feeds if any(feeds) else (),
     )
 
@@ -319,7 +348,7 @@ def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Va
     entries: dict[str, Value] = {}
     if recurrence.period:
         entries = {_PERIOD: recurrence.period, _RECURRENT: [*recurrence.layers, *[False] * spec.nextn]}
-    else:
+    elif not recurrence.beside:
         feeds = recurrence.feeds or (False,) * spec.layers
         layers = [recurs or feed for recurs, feed in zip(recurrence.layers, feeds, strict=True)]
         kv_heads = [0 if other else spec.kv_heads for other in layers]
@@ -409,7 +438,7 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         keys[field]: value for field, value in vars(spec.scales).items() if value not in (None, getattr(plain, field))
     }
     if spec.window:
-        entries["attention.sliding_window"] = spec.window
+        entries[_WINDOW] = spec.window
     windowed = [*spec.windowed, *[architecture.nextn is not None and architecture.nextn.windowed] * spec.nextn]
     if spec.window_kv_heads:
         counts = {True: spec.window_kv_heads, False: spec.kv_heads}
@@ -453,4 +482,7 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries["rope.scaling.yarn_beta_slow"] = rope.beta_slow
     if rope.log_multiplier:
         entries[f"rope.{_LOG_MULTIPLIER}"] = 0.1 * rope.log_multiplier
+    if architecture.qk_norm == "plain":
+        entries[_QK_NORM] = spec.qk_norm is not None
+    entries = {**{key: type(value)(0) for key, value in architecture.unsaid.items()}, **entries}
     return {f"{name}.{key}": value for key, value in entries.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgert_models.spec import ModelSpec
@@ -78,6 +78,16 @@ class Arranged:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaled:
+    """One tensor whose rows are multiplied: `factors` knows of a config.json how many rows by what, from the first on.
+    No rows stand for all that are left.
+    """
+
+    names: tuple[str, ...]
+    factors: Callable[[Mapping[str, Any]], tuple[tuple[int, float], ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class RotaryRows:
     """Rows of a query or key projection, from halves to interleaved: within each head, row pair (i, i + half) becomes
     (2i, 2i + 1). GGUF files of the llama architecture store them so. Only the first `rotated` rows of a head are moved.
@@ -91,7 +101,8 @@ class RotaryRows:
 @dataclass(frozen=True, slots=True)
 class Experts:
     """All experts of one layer: a tensor an expert (`names`, with {e} for its number), or one fused tensor `fused`
-    [experts, parts · out, in] of which `part` is wanted (parts are consecutive, never interleaved).
+    [experts, parts · out, in] of which `part` is wanted (parts are consecutive, never interleaved), which may also be
+    a matrix of as many rows.
     """
 
     names: tuple[str, ...]
@@ -109,12 +120,13 @@ class RopeFactors:
 
 @dataclass(frozen=True, slots=True)
 class TransposedExperts:
-    """All experts of one layer in one tensor `name` [experts, in, parts · out], whose columns `part`, part + parts, …
-    are wanted as rows, or unless `in_turns` those from part · out on. Or in MXFP4, not transposed: codes `name`_blocks
+    """All experts of one layer in one tensor, under the first of `names` that the checkpoint has: [experts, in,
+    parts · out], or a matrix of as many rows, whose columns `part`, part + parts, … are wanted as rows, or unless
+    `in_turns` those from part · out on. Or in MXFP4, not transposed: codes `name`_blocks
     [experts, parts · out, in / 32, 16] with exponents `name`_scales [experts, parts · out, in / 32].
     """
 
-    name: str
+    names: tuple[str, ...]
     part: int = 0
     parts: int = 1
     in_turns: bool = True
@@ -149,14 +161,14 @@ class HeadRows:
         return replace(self, first=first, size=first + spec.latent.value_size)
 
 
-Source = Stored | HeadRows | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors
+Source = Stored | Scaled | HeadRows | Arranged | RotaryRows | Experts | TransposedExperts | ExpertVectors | RopeFactors
 
 
 def renamed(source: Source, rename: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Source:
     """The same under other names."""
     if isinstance(source, RopeFactors):
         return source
-    if isinstance(source, TransposedExperts | ExpertVectors):
+    if isinstance(source, ExpertVectors):
         return replace(source, name=rename((source.name,))[0])
     if isinstance(source, Experts):
         return replace(source, names=rename(source.names), fused=rename(source.fused))

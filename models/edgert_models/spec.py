@@ -22,8 +22,8 @@ class Recurrence:
 
     What is more than a convolution has `heads`, `inner` elements together, each with `state` numbers for each element,
     and `groups` of heads that share keys: time_step_rank, inner_size, state_size and group_count in GGUF. Time steps
-    are at least `least`. `feeds` says of every layer whether it is nothing but a feed-forward network (empty: every
-    layer has one beside the rest).
+    are at least `least`. `norm`: what it gives is normalised. `feeds` says of every layer whether it is nothing but a
+    feed-forward network (empty: every layer has one beside the rest). With `beside` layers attend as well.
     """
 
     layers: tuple[bool, ...]
@@ -34,7 +34,9 @@ class Recurrence:
     heads: int = 0
     groups: int = 0
     least: float = 0.0
+    norm: bool = True
     feeds: tuple[bool, ...] = ()
+    beside: bool = False
 
     def fault(self) -> str:
         """What makes no sense, an empty text if nothing does."""
@@ -66,7 +68,8 @@ class Latent:
 @dataclass(frozen=True, kw_only=True)
 class Scales:
     """Factors on embeddings, on what a layer adds to its input, on values, and on scores of attention (None:
-    1 / √head_size); what logits are multiplied with, or divided by; caps of scores and logits (see `ops.SoftCap`);
+    1 / √head_size); what logits are multiplied with, or divided by; caps of scores, logits and those of routers (see
+    `ops.SoftCap`), and the limit of queries, keys and values (`ops.Clamp`);
     `queries` is the strength and `queries_length` the length by which positions scale queries (see
     `ops.PositionScale`). None for none.
     """
@@ -79,6 +82,8 @@ class Scales:
     attention: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
+    router_cap: float | None = None
+    clamp: float | None = None
     queries: float | None = None
     queries_length: int | None = None
 
@@ -91,8 +96,9 @@ class ModelSpec:
     `shared_feed_forward` of all shared experts beside those (0: there are none), which a `shared_gate` lets through.
     `sparse` says of every layer whether it has experts (empty: all have, if any). `router` says how they are chosen,
     `selection_bias` what the tensor of its bias is called.
-    `qk_norm` is "head" (each head by itself), "all" (the whole width) or None. `window` lets a position see only that
-    many positions, itself included; `windowed` says of every layer whether it holds there (empty: it holds for all).
+    `qk_norm` is "head" (each head by itself), "plain" (the same without weights), "all" (the whole width) or None.
+    `window` lets a position see only that many positions, itself included, or where it is `chunked`, those from the
+    last multiple of it on; `windowed` says of every layer whether it holds there (empty: it holds for all).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
     window, where it is another one, `window_kv_heads` so their key heads and `window_head_size` their size. With
@@ -128,6 +134,7 @@ class ModelSpec:
     qk_norm: str | None = None
     window: int | None = None
     windowed: tuple[bool, ...] = ()
+    chunked: bool = False
     tied: bool = False
     attention_bias: bool = False
     output_bias: bool = False

@@ -250,6 +250,43 @@ def mamba(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **sizes, "mamba_expand": 2, "num_hidden_layers": 3, "tie_word_embeddings": False, **changes}
 
 
+def llama4(**changes: Any) -> dict[str, Any]:
+    """Chunks that are shorter than the sequences, in all but the second layer; scales that matter there."""
+    sizes = {"intermediate_size": 32, "intermediate_size_mlp": 48, "head_dim": 16, "num_local_experts": 6}
+    own = {"no_rope_layers": [1, 0], "attention_chunk_size": 6, "floor_scale": 5, "attn_scale": 0.5}
+    return {**SMALL, **sizes, **own, **rope("default"), **changes}
+
+
+def llama4_dense_layers() -> dict[str, Any]:
+    """Four layers, as large as chunks are in Scout."""
+    plain = {"no_rope_layers": None, "attention_chunk_size": 8192, "floor_scale": 8192, "attn_scale": 0.1}
+    experts = {"num_experts_per_tok": 2, "interleave_moe_layer_step": 2, "num_local_experts": 4}
+    return llama4(num_hidden_layers=4, **plain, **experts)
+
+
+def dbrx(**attention: Any) -> dict[str, Any]:
+    """Queries, keys and values of which some are clamped."""
+    sizes = {"vocab_size": 96, "d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 64}
+    experts = {"ffn_hidden_size": 32, "moe_num_experts": 6, "moe_top_k": 2}
+    parts = {"attn_config": {"kv_n_heads": 2, "clip_qkv": 1.0, "rope_theta": 1e4, **attention}, "ffn_config": experts}
+    return {**sizes, **parts, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+
+
+def falcon_h1(**changes: Any) -> dict[str, Any]:
+    """Factors that all matter."""
+    sizes = {"mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_chunk_size": 8}
+    factors = {
+        **{f"{part}_multiplier": 0.7 + 0.1 * i for i, part in enumerate(("key", "attention_in", "attention_out"))},
+        "ssm_in_multiplier": 1.1,
+        "ssm_out_multiplier": 1.2,
+        "embedding_multiplier": 1.3,
+        "lm_head_multiplier": 0.6,
+        "mlp_multipliers": [1.2, 0.8],
+        "ssm_multipliers": [0.8, 0.9, 1.1, 1.2, 1.3],
+    }
+    return {**SMALL, **DENSE, **sizes, **factors, "intermediate_size": 64, "head_dim": 16, **changes}
+
+
 def nemotron(*kinds: str, **changes: Any) -> dict[str, Any]:
     """Layers that are each one thing."""
     sizes = {"mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 16, "n_groups": 2, "head_dim": 16}
@@ -276,6 +313,7 @@ OLMO3 = {
 LFM2_GAINS = {"w2": 0.3, "out_proj": 0.2, "embedding_norm": 1.0}
 NEMOTRON_GAINS = {"embeddings": 8.0, "out_proj": 0.1, "o_proj": 0.1, "mixer.gate": 1.5, "down_proj": 0.15}
 MAMBA_GAINS = {"out_proj": 0.2, "output_linear": 0.3}
+DBRX_GAINS = {"Wqkv": 1.2, "out_proj": 0.2, "wte": 8.0, "router.layer": 1.5, "mlp.w2": 0.1}
 DELTA_GAINS = {"out_proj": 0.2, "in_proj_a": 1.5, "in_proj_ba": 1.5}
 NO_WINDOW = {"sliding_window": None, "layer_types": ["full_attention"] * 2}
 # Norms after attention and feed-forward say how much a layer adds.
@@ -622,7 +660,14 @@ GOLDENS = {
     ),
     "olmoe-fused": Golden(
         "Olmoe",
-        {**SMALL, **EXPERTS, "num_key_value_heads": 4, "intermediate_size": 16, "norm_topk_prob": True},
+        {
+            **SMALL,
+            **EXPERTS,
+            "num_key_value_heads": 4,
+            "intermediate_size": 16,
+            "norm_topk_prob": True,
+            "clip_qkv": 1.2,
+        },
         fused=True,
     ),
     "mixtral": Golden(
@@ -633,6 +678,21 @@ GOLDENS = {
         "Mixtral",
         {**SMALL, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
         fused=True,
+    ),
+    "llama4": Golden("Llama4", llama4(num_experts_per_tok=1), text=True, fused=True),
+    "llama4-dense-layers": Golden("Llama4", llama4_dense_layers(), text=True, fused=True),
+    "dbrx": Golden("Dbrx", dbrx(), gains=DBRX_GAINS),
+    "falcon-h1": Golden("FalconH1", falcon_h1(), gains=MAMBA_GAINS),
+    "falcon-h1-norm": Golden(
+        "FalconH1",
+        falcon_h1(
+            num_hidden_layers=1,
+            tie_word_embeddings=True,
+            mamba_rms_norm=True,
+            mamba_norm_before_gate=False,
+            mamba_n_groups=2,
+        ),
+        gains=MAMBA_GAINS,
     ),
     "gpt-oss": Golden("GptOss", gpt_oss(**ALL_PAIRS), gains=GPT_OSS_GAINS),
     "gpt-oss-yarn": Golden("GptOss", gpt_oss(**SOME_PAIRS), gains=GPT_OSS_GAINS),
@@ -796,6 +856,11 @@ def selection_bias(module: Any, inputs: tuple[torch.Tensor, ...]) -> torch.Tenso
     return next((bias for bias in found if bias is not None), inputs[1] if len(inputs) > 1 else None)
 
 
+def experts_used(config: Any) -> int:
+    """Where routers do not know it."""
+    return getattr(config, "top_k_experts", None) or config.ffn_config.moe_top_k
+
+
 def routing_gap(model: Any, tokens: torch.Tensor) -> float:
     """How far from a tie the closest choice of experts is; rounding must not change it."""
     gaps = [float("inf")]
@@ -825,7 +890,7 @@ def routing_gap(model: Any, tokens: torch.Tensor) -> float:
             note(best, kept)
             worst = best.topk(kept).values[:, -1:]
             choice = by_group.masked_fill((best < worst)[..., None], -1e9).flatten(-2)
-        note(steepness * choice, getattr(module, "top_k", None) or model.config.top_k_experts)
+        note(steepness * choice, getattr(module, "top_k", None) or experts_used(model.config))
         for own in logits.topk(2).values.split(1, -1) if hasattr(module, "router_jitter_noise") else ():
             distance = (own - logits) / torch.maximum(logits.abs(), own) - 2 * module.router_jitter_noise
             gaps.append(4 * float(distance.abs().min()))  # from the edge of a sparse mixer's band
@@ -836,6 +901,7 @@ def routing_gap(model: Any, tokens: torch.Tensor) -> float:
         "block_sparse_moe.router",
         "feed_forward.gate",
         "feed_forward.router",
+        "ffn.router",
         "mixer.gate",
         "router.proj",
     )

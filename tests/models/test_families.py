@@ -7,7 +7,21 @@ from dataclasses import replace
 import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role
-from edgert_models.ops import Attend, GatedActivation, LayerNorm, Linear, Moe, RmsNorm, Rope, Scale, Slice, SoftCap
+from edgert_models.ops import (
+    Attend,
+    Clamp,
+    GatedActivation,
+    LayerNorm,
+    Linear,
+    Moe,
+    PositionScale,
+    RmsNorm,
+    Rope,
+    Scale,
+    Scan,
+    Slice,
+    SoftCap,
+)
 from edgert_models.registry import (
     architecture_of_config,
     build_plan,
@@ -17,7 +31,7 @@ from edgert_models.registry import (
 )
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
-from edgert_models.sources import Arranged
+from edgert_models.sources import Arranged, Scaled
 
 from tests.models.configs import CONFIGS, Entries
 
@@ -83,6 +97,7 @@ def test_windows_of_ministral() -> None:
         ("cohere2moe", [True, True, True, True, False, True]),
         ("cohere2", [True, True, True, False]),
         ("olmo3-yarn", [True, True]),
+        ("llama4", [True, True, True, False, True]),
     ],
 )
 def test_layers_without_positions(name: str, rotated: list[bool]) -> None:
@@ -344,3 +359,60 @@ def test_layers_of_afmoe() -> None:
 
 def test_the_bias_of_hy3_has_a_name_of_its_own() -> None:
     assert build_plan(spec_from_config(CONFIGS["hy-v3"])).weights["blk.1.exp_probs_b"].shape == (4,)
+
+
+def test_chunks_of_llama_4() -> None:
+    spec = spec_from_config(CONFIGS["llama4"])
+    plan = build_plan(spec)
+    seen = [(op.window, op.chunked, op.reach) for op in plan.ops if isinstance(op, Attend)]
+    assert seen == [*[(32, True, -32)] * 3, (None, False, 0), (32, True, -32)]
+    assert spec.sparse == (False, True, False, True, False)
+    assert plan.weights["blk.0.ffn_up.weight"].shape == (192, 64)
+    assert plan.weights["blk.1.ffn_up_shexp.weight"].shape == (96, 64)
+    assert all(op.router.weighs_inputs for op in plan.ops if isinstance(op, Moe))
+    assert not any(isinstance(op, PositionScale) for op in plan.ops)
+    entries = metadata_from_spec(spec)
+    assert entries["llama4.interleave_moe_layer_step"] == 2
+    assert entries["llama4.attention.temperature_scale"] == 0.0
+
+
+def test_files_of_llama_4_that_do_not_say() -> None:
+    """As llama.cpp's converter writes them; 0 chunks are none, and rope everywhere then."""
+    spec = replace(spec_from_config({**CONFIGS["llama4-scout"], "num_hidden_layers": 4}), context=16384)
+    entries = {"general.architecture": "llama4", **metadata_from_spec(spec)}
+    for key in ("sliding_window", "sliding_window_pattern", "temperature_scale", "temperature_length", "qk_norm"):
+        del entries[f"llama4.attention.{key}"]
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    plan = build_plan(spec_from_gguf(Entries(entries), shapes))
+    assert [op.reach for op in plan.ops if isinstance(op, Attend)] == [-8192] * 3 + [0]
+    assert [(op.strength, op.length, op.ahead) for op in plan.ops if isinstance(op, PositionScale)] == [(0.1, 8192, 1)]
+    assert sum(isinstance(op, RmsNorm) and op.weight is None for op in plan.ops) == 6
+    again = spec_from_gguf(Entries({**entries, "llama4.attention.sliding_window": 0}), shapes)
+    assert sum(isinstance(op, Rope) for op in build_plan(again).ops) == 8
+    maverick = spec_from_gguf(Entries({**entries, "llama4.expert_count": 128}), shapes)
+    assert maverick.qk_norm is None
+
+
+def test_dbrx_clamps_after_one_product() -> None:
+    spec = spec_from_config(CONFIGS["dbrx"])
+    plan = build_plan(spec)
+    assert [(op.limit, op.out.width) for op in plan.ops if isinstance(op, Clamp)] == [
+        (8.0, 64),
+        (8.0, 32),
+        (8.0, 32),
+    ] * 2
+    assert plan.weights["blk.0.attn_qkv.weight"].shape == (128, 64)
+    assert (spec.rope.base, spec.norm_eps, metadata_from_spec(spec)["dbrx.attention.clamp_kqv"]) == (5e5, 1e-5, 8.0)
+
+
+def test_falcon_h1_attends_beside_its_states() -> None:
+    spec = spec_from_config(CONFIGS["falcon-h1"])
+    plan = build_plan(spec)
+    assert sum(isinstance(op, Scan) for op in plan.ops) == sum(isinstance(op, Attend) for op in plan.ops) == 2
+    assert metadata_from_spec(spec)["falcon-h1.attention.head_count_kv"] == 2
+    source = architecture_of_config(CONFIGS["falcon-h1"]).source(spec, "blk.1.ssm_in.weight")
+    assert isinstance(source, Scaled)
+    assert source.names == ("model.layers.1.mamba.in_proj.weight",)
+    assert source.factors(CONFIGS["falcon-h1"]) == ((96, 1.0), (96, 0.5), (16, 4.0), (16, 6.0), (0, 8.0))
+    plain = build_plan(spec_from_config(CONFIGS["falcon-h1-plain"]))
+    assert "blk.0.ssm_norm.weight" not in plain.weights

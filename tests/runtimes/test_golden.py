@@ -47,6 +47,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
     [
         "cohere2",
         "exaone4-windows",
+        "falcon-h1",
         "flint",
         "gemma2",
         "gemma3",
@@ -58,6 +59,7 @@ def test_logits_are_those_of_transformers(name: str, recipe: str, backend: Backe
         "granitehybrid",
         "hunyuan-dense",
         "lfm2",
+        "llama4",
         "ministral",
         "olmo3",
         "olmo3-yarn",

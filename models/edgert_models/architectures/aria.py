@@ -37,9 +37,9 @@ ARCHITECTURE = Architecture(
         **COMMON_NAMES,
         **stored(ffn_gate_inp=f"{_MLP}.router"),
         **shared_expert_names(),
-        "ffn_gate_exps.weight": TransposedExperts(f"{_MLP}.experts.fc1.weight", 0, 2, in_turns=False),
-        "ffn_up_exps.weight": TransposedExperts(f"{_MLP}.experts.fc1.weight", 1, 2, in_turns=False),
-        "ffn_down_exps.weight": TransposedExperts(f"{_MLP}.experts.fc2.weight"),
+        "ffn_gate_exps.weight": TransposedExperts((f"{_MLP}.experts.fc1.weight",), 0, 2, in_turns=False),
+        "ffn_up_exps.weight": TransposedExperts((f"{_MLP}.experts.fc1.weight",), 1, 2, in_turns=False),
+        "ffn_down_exps.weight": TransposedExperts((f"{_MLP}.experts.fc2.weight",)),
     },
     rope_layout=RopeLayout.HALVES,
     notes="The text model by itself; biases of the shared experts are refused. The name in GGUF is ours: llama.cpp has "

@@ -94,7 +94,8 @@ def mamba_layer(g: Graph, x: Value, block: str) -> Value:
     y = g.short_conv(g.slice(projected, r.inner, mixed), f"{block}.ssm_conv1d", r.kernel, bias=True, silu=True)
     b, c = (g.slice(y, start, shared) for start in (r.inner, r.inner + shared))
     y = g.scan(g.slice(y, 0, r.inner), t, b, c, block)
-    y = g.rms_norm(g.gated(gate, y), f"{block}.ssm_norm.weight", groups=r.groups, own=True)
+    y = g.gated(gate, y)
+    y = g.rms_norm(y, f"{block}.ssm_norm.weight", groups=r.groups, own=True) if r.norm else y
     return g.linear(y, f"{block}.ssm_out", s.width)
 
 

@@ -34,6 +34,7 @@ def config(c: Config) -> ModelSpec:
         state=c.integer("mamba_d_state", default=16),
         heads=-(-width // 16) if automatic else c.integer("mamba_dt_rank"),
         groups=1,
+        norm=False,
     )
     sizes = {**decoder_sizes(c, RopeLayout.HALVES), "recurrence": recurrence, "positions": False}
     if c.integer("num_experts", default=16) > 1:

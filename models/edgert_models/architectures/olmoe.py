@@ -9,17 +9,17 @@ from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names,
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
-from edgert_models.spec import ModelSpec
+from edgert_models.spec import ModelSpec, Scales
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of OlmoeForCausalLM; clipped queries, keys and values are refused."""
-    c.refuse_unless("clip_qkv", (None,), default=None)
+    """ModelSpec of OlmoeForCausalLM."""
     return ModelSpec(
         architecture="olmoe",
         **decoder_sizes(c, RopeLayout.HALVES),
         **expert_sizes(c, "intermediate_size", Router(normalize=c.boolean("norm_topk_prob"))),
         qk_norm="all",
+        scales=Scales(clamp=None if c.get("clip_qkv") is None else c.number("clip_qkv")),
     )
 
 
@@ -33,7 +33,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     router=Router(normalize=False),
-    notes="`clip_qkv` is refused. llama.cpp never normalises the weights of experts (`norm_topk_prob`), and loads "
-    "neither grouped queries, nor heads that are together not as wide as the model, nor a bias of the attention"
-    " output.",
+    notes="llama.cpp never normalises the weights of experts (`norm_topk_prob`), ignores `clip_qkv`, and loads neither "
+    "grouped queries, nor heads that are together not as wide as the model, nor a bias of the attention output.",
 )

@@ -16,7 +16,7 @@ from edgert_models.graph import Plan, Weight
 from edgert_models.nextn import needed, nextn_weights
 from edgert_models.registry import architecture_of_config, build_plan, metadata_from_spec, spec_from_config
 from edgert_models.rope import rope_factors
-from edgert_models.sources import RopeFactors
+from edgert_models.sources import RopeFactors, Scaled
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
@@ -59,14 +59,18 @@ class CheckpointSource:
         self.weights: dict[str, Weight] = dict(plan.weights)
         self.warnings = llama_cpp_differences(self.spec)
         self._views = open_views(self._checkpoint)
-        finder = Finder(self._checkpoint.folder, self._views)
+        finder = Finder(self._checkpoint.folder, self._views, config)
         self._apart: set[str] = set()
         self._add_nextn(architecture, plan, finder, mtp)
         self._rows: dict[str, TensorRows] = {}
         for weight in self.weights.values():
             source = architecture.source(self.spec, weight.name)
             if weight.name == "output.weight" and self._tied:
-                source = architecture.source(self.spec, "token_embd.weight")
+                embedding = architecture.source(self.spec, "token_embd.weight")
+                if isinstance(source, Scaled) and isinstance(embedding, Scaled):
+                    source = replace(source, names=embedding.names)
+                else:
+                    source = embedding
             if isinstance(source, RopeFactors):
                 text: Any = config.get("text_config", config)
                 self._rows[weight.name] = Computed(values=rope_factors(text, source.key, dims=spec.rope.dims))

@@ -12,7 +12,9 @@ _OWN_OUTPUT = (
     "bailingmoe",
     "bailingmoe2",
     "dots1",
+    "dbrx",
     "exaone-moe",
+    "falcon-h1",
     "gpt-oss",
     "mellum",
     "mimo2",
@@ -31,6 +33,7 @@ _SOME_WINDOWS = (
     "gemma3",
     "gemma4",
     "gpt-oss",
+    "llama4",
     "mellum",
     "mimo2",
     "olmo2",
@@ -60,6 +63,7 @@ _NO_OUTPUT_BIAS = (
     "hunyuan-moe",
     "lfm2",
     "lfm2moe",
+    "llama4",
     "mellum",
     "olmo2",
     "olmoe",
@@ -72,6 +76,9 @@ _NO_OUTPUT_BIAS = (
     "smallthinker",
     "smollm3",
 )
+_LLAMA4_PERIOD = 4
+_LLAMA4_CHUNK = 8192
+_LLAMA4_UNNORMALISED = 128
 _NO_FEED_FORWARD_BIAS = ("ernie4_5", "seed_oss", "smollm3")
 
 
@@ -83,6 +90,27 @@ def wants_own_output(spec: ModelSpec) -> bool:
 def score_scale(spec: ModelSpec) -> float:
     """What scores of attention are multiplied with."""
     return spec.scales.attention or spec.head_size**-0.5
+
+
+def _llama4_differences(spec: ModelSpec) -> list[str]:
+    """What llama.cpp takes from the architecture alone."""
+    found = []
+    every = tuple((i + 1) % _LLAMA4_PERIOD != 0 for i in range(spec.layers))
+    if spec.windowed and spec.windowed != every:
+        found.append(f"llama.cpp takes every {_LLAMA4_PERIOD}th layer of llama4 as one without rope; here it is others")
+    if spec.window and spec.window != _LLAMA4_CHUNK and spec.window < spec.context:
+        found.append(
+            f"llama.cpp takes chunks of llama4 as {_LLAMA4_CHUNK} positions; this model's are of {spec.window}"
+        )
+    length = min(spec.scales.queries_length or _LLAMA4_CHUNK, _LLAMA4_CHUNK)
+    if (spec.scales.queries, spec.scales.queries_length) != (0.1, _LLAMA4_CHUNK) and spec.context >= length:
+        found.append("llama.cpp scales queries of llama4 by 0.1 for every 8192 positions, whatever the model says")
+    if (spec.qk_norm is None) != (spec.experts == _LLAMA4_UNNORMALISED):
+        found.append(
+            f"llama.cpp normalises queries and keys of llama4 unless there are {_LLAMA4_UNNORMALISED} experts, "
+            "whatever the model says"
+        )
+    return found
 
 
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
@@ -98,6 +126,14 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
             "llama.cpp does not scale the weights of the chosen experts to sum to one in "
             f"{spec.architecture}; this model does"
         )
+    if spec.architecture == "dbrx" and not spec.router.normalize:
+        found.append("llama.cpp scales the weights of the chosen experts to sum to one in dbrx; this model does not")
+    if spec.architecture == "olmoe" and spec.scales.clamp:
+        found.append("llama.cpp does not clamp queries, keys and values in olmoe")
+    if spec.architecture == "falcon-h1" and spec.output_bias:
+        found.append("llama.cpp ignores the bias of the attention output in falcon-h1")
+    if spec.architecture == "llama4":
+        found += _llama4_differences(spec)
     if spec.experts and spec.router.limited and spec.router.group_best != 2:
         found.append("llama.cpp ranks groups of experts by the sum of their best two; this model by their best")
     theirs = replace(spec.rope, beta_fast=32.0, beta_slow=1.0, truncate=True)
@@ -141,8 +177,12 @@ def llama_cpp_differences(spec: ModelSpec) -> list[str]:
         reasons.append(f"it wants an output matrix in {spec.architecture}")
     if not all(spec.sparse) and spec.architecture in _ALL_SPARSE:
         reasons.append(f"it wants experts in every layer of {spec.architecture}")
-    elif not all(spec.sparse[spec.leading_dense :]) and spec.architecture not in ("jamba", "nemotron_h_moe"):
+    elif not all(spec.sparse[spec.leading_dense :]) and spec.architecture not in ("jamba", "llama4", "nemotron_h_moe"):
         reasons.append(f"it knows dense layers of {spec.architecture} only before the first with experts")
+    if spec.architecture == "llama4" and spec.layers < _LLAMA4_PERIOD:
+        reasons.append(f"it wants {_LLAMA4_PERIOD} layers or more in llama4")
+    if spec.architecture == "dbrx" and spec.scales.clamp is None:
+        reasons.append("it wants clamped queries, keys and values in dbrx")
     if spec.architecture == "bailingmoe2" and spec.attention_bias:
         reasons.append("it knows no biases in bailingmoe2")
     if spec.architecture == "dots1" and spec.kv_heads != spec.heads:

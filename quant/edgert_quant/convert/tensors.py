@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgert_models.sources import (
     ExpertVectors,
     HeadRows,
     RopeFactors,
+    Scaled,
     Source,
     Stored,
     TransposedExperts,
@@ -115,6 +116,18 @@ class ShiftedRows(TensorRows):
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         return take(self.views[0], start, count) + np.float32(self.plus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledRows(TensorRows):
+    """One tensor whose every row is multiplied with a factor of its own (a vector: with the first)."""
+
+    factors: Floats
+    whole: ClassVar[bool] = False
+
+    def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
+        """See `TensorRows`."""
+        return take(self.views[0], start, count) * self.factors[start : start + count, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,16 +264,16 @@ class EveryRows(TensorRows):
 
 @dataclass(frozen=True, kw_only=True)
 class TransposedRows(TensorRows):
-    """`row_group` columns of an expert's matrix [in, …], `first`, first + step, …, as rows."""
+    """`row_group` columns of an expert's matrix [width, …], `first`, first + step, …, as rows."""
 
+    width: int
     first: int
     step: int
     whole: ClassVar[bool] = False
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`; the whole expert."""
-        width = self.views[0].shape[1]
-        matrix = take(self.views[0], start // self.row_group * width, width)
+        matrix = take(self.views[0], start // self.row_group * self.width, self.width)
         return np.ascontiguousarray(matrix[:, self.first :: self.step][:, : self.row_group].T)
 
 
@@ -295,6 +308,7 @@ class Finder:
 
     folder: Path
     views: Mapping[str, View]
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, weight: Weight, source: Source) -> TensorRows:
         """Where the checkpoint has a weight."""
@@ -316,6 +330,10 @@ class Finder:
             whole = self._checked(weight, source.names, (source.parts * rows, *weight.shape[1:]))
             return StoredRows(views=(whole,), first=source.part * rows)
         stored = (self._checked(weight, source.names, weight.shape),)
+        if isinstance(source, Scaled):
+            rows = prod(weight.shape[:-1])
+            parts = [np.full(count or rows, factor, np.float32) for count, factor in source.factors(self.config)]
+            return ScaledRows(views=stored, factors=np.concatenate(parts)[:rows])
         if isinstance(source, Stored):
             return ShiftedRows(views=stored, plus=source.plus) if source.plus else StoredRows(views=stored)
         if len(weight.shape) == 1:
@@ -378,15 +396,15 @@ class Finder:
 
     def _transposed(self, weight: Weight, source: TransposedExperts) -> TensorRows:
         experts, out, width = weight.shape
-        view = self.views.get(source.name)
+        view = next((self.views[name] for name in source.names if name in self.views), None)
         if view is None:
-            raise self._missing(weight, (source.name, f"{source.name}_blocks"))
+            raise self._missing(weight, (*source.names, f"{source.names[0]}_blocks"))
         if BlockType.MXFP4 in view.types:
-            views = (self._checked(weight, (source.name,), (experts, source.parts * out, width)),)
+            views = (self._checked(weight, source.names, (experts, source.parts * out, width)),)
             return EveryRows(views=views, part=source.part, parts=source.parts)
-        views = (self._checked(weight, (source.name,), (experts, width, source.parts * out)),)
+        views = (self._checked(weight, source.names, (experts, width, source.parts * out)),)
         first, step = (source.part, source.parts) if source.in_turns else (source.part * out, 1)
-        return TransposedRows(views=views, row_group=out, first=first, step=step)
+        return TransposedRows(views=views, row_group=out, width=width, first=first, step=step)
 
     def _checked(self, weight: Weight, names: Sequence[str], wanted: tuple[int, ...]) -> View:
         """The first of these that is there, in the shape that it must have."""
@@ -397,7 +415,8 @@ class Finder:
             raise UnsupportedError(
                 f"{self.folder}: tensor {view.name} is stored as {view.form}; edgert converts {', '.join(_FLOATS)}"
             )
-        if view.shape != wanted and not (wanted == weight.shape and weight.stored_as(view.shape)):
+        flat = (prod(wanted[:-1]), wanted[-1]) if weight.role is Role.EXPERTS else wanted
+        if view.shape not in (wanted, flat) and not (wanted == weight.shape and weight.stored_as(view.shape)):
             raise ConversionError(
                 f"{self.folder}: tensor {view.name} has shape {list(view.shape)}, and config.json says {list(wanted)}"
             )

@@ -259,7 +259,7 @@ def attention(op: ops.Attend, weights: Floats, q: Floats_, k: Floats_) -> Floats
     length, scores = len(q), scores_of(op, q, k)
     if op.softcap is not None:
         scores = soft_cap(scores, op.softcap)
-    position = np.arange(length)
+    position = np.arange(length, dtype=np.int32)
     hidden = (position > position[:, None]) | (position < first_seen(position, op.reach)[:, None])
     view = scores.reshape(op.kv_heads, -1, length, length)
     np.copyto(view, -np.inf, where=hidden)

@@ -32,6 +32,17 @@ SPECS = {
         "rope": Rope(dims=16, layout=RopeLayout.INTERLEAVED, scaling="yarn", factor=4.0, original_context=64),
     },
     "tied": {"tied": True},
+    "clamps": {"scales": Scales(clamp=0.9)},
+    "llama4": {
+        "architecture": "llama4",
+        "window": 3,
+        "windowed": (True, False),
+        "chunked": True,
+        "qk_norm": "plain",
+        "shared_feed_forward": 48,
+        "router": Router(scoring="sigmoid", normalize=False, weighs_inputs=True),
+        "scales": Scales(queries=0.3, queries_length=3),
+    },
     "qwen2moe": {"architecture": "qwen2moe", "shared_feed_forward": 48, "attention_bias": True},
     "command-r": {"architecture": "command-r", "experts": 0, "layer_norm": True, "scales": Scales(logits=0.5)},
     "gemma2": {
