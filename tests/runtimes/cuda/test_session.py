@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from edgert_models.errors import BackendError, CancelledError, FileFormatError, MemoryBudgetError, RequestError
 from edgert_models.registry import build_plan
+from edgert_models.router import Router
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import AheadSession, Batch, Draw, Drawn
 from edgert_runtimes.conformance.cases import plan_of
@@ -359,6 +360,23 @@ def test_experts_that_do_not_fit_are_computed_all_the_same() -> None:
         ours.close()
     assert residents == sorted(residents, reverse=True)
     assert residents[-1] < 7
+
+
+def test_experts_whose_inputs_are_weighed_are_divided_too() -> None:
+    router = Router(scoring="sigmoid", normalize=False, weighs_inputs=True)
+    plan = build_plan(tiny_spec("llama4", experts=16, experts_used=4, shared_feed_forward=32, router=router))
+    weights = random_weights(plan, 3)
+    whole = HostCudaBackend().load(plan, weights, limits(rows=32))
+    held = whole.report.weight_bytes + whole.report.cache_bytes + whole.report.workspace_bytes
+    whole.close()
+    ours = HostCudaBackend().load(plan, weights, limits(rows=32, memory=held - 400_000))
+    reference = ReferenceBackend().load(plan, weights, limits(rows=32))
+    for step in (batch([(list(range(20)), 0, range(16))]), decode((5, 20)), decode((1, 21), (7, 0))):
+        assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
+    use = ours.expert_use()
+    assert use is not None
+    assert use.on_host > 0
+    ours.close()
 
 
 def test_quantized_experts_are_divided_between_gpu_and_host() -> None:
