@@ -158,7 +158,7 @@ def _qk_norm(
     if architecture.qk_norm == "plain":
         has = metadata.boolean(f"{architecture.name}.{_QK_NORM}", experts != _WITHOUT_QK_NORM)
     else:
-        has = _first(shapes, layers, "attn_q_norm.weight") != (0,)
+        has = _has(shapes, layers, "attn_q_norm.weight")
     return architecture.qk_norm if has else None
 
 

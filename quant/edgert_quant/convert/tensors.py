@@ -344,7 +344,7 @@ class Finder:
         """Whether anything is there that a weight could be made of."""
         if isinstance(source, RopeFactors):
             return True
-        if isinstance(source, TransposedExperts | ExpertVectors):
+        if isinstance(source, ExpertVectors):
             return source.name in self.views
         names = (name.replace("{e}", "0") for name in source.names)
         fused = source.fused if isinstance(source, Experts) else ()
