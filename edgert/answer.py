@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from edgert.completion import Chunk, Completion, FinishReason, Timings, Usage
+from edgert.delivery import deliver
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Event, Failed, OnEvent, Request, Token
 from edgert.reader import Piece, Reader
@@ -57,6 +59,11 @@ class Answer:
 
     def push(self, event: Event) -> Chunk | None:
         """Take in an event; a chunk if there is text to show or the answer ends here. Raises what Failed carries."""
+        piece = self.take(event)
+        return self._chunk(piece) if piece or self.finished else None
+
+    def take(self, event: Event) -> Piece:
+        """Take in an event; what it makes certain. Raises what Failed carries."""
         if isinstance(event, Failed):
             raise event.error
         assert isinstance(event, Token)
@@ -73,7 +80,7 @@ class Answer:
             self._request.cancel()
         if self._finish_reason == "stop" and self._reader.tool_calls:
             self._finish_reason = "tool_calls"
-        return self._chunk(piece) if piece or self.finished else None
+        return piece
 
     def completion(self) -> Completion:
         """The whole answer, once `finished`."""
@@ -194,7 +201,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         put = self._events.put_nowait
-        self._request = start(lambda event: deliver(loop, put, event))
+        self._request = start(partial(deliver, loop, put))
         self._answer = Answer(self._request, params, tokenizer, reader)
         self._closed = False
 
@@ -223,8 +230,3 @@ class AsyncStream(AsyncIterator[Chunk]):
     def __del__(self) -> None:
         if hasattr(self, "_request"):
             self._request.cancel()
-
-
-def deliver(loop: asyncio.AbstractEventLoop, put: Callable[[Event], None], event: Event) -> None:
-    """Give an event to `put` on a loop's thread."""
-    loop.call_soon_threadsafe(put, event)

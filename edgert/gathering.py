@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgert.answer import Answer, Start, deliver
-from edgert.engine.request import Event, Failed, OnEvent, Request, Rows
+from edgert.answer import Answer, Start
+from edgert.delivery import Batches, deliver
+from edgert.engine.request import Event, Failed, Request, Rows
 
 Floats = NDArray[np.float32]
 
 
 def answers(starts: Sequence[Start], read: Callable[[int, Request], Answer]) -> list[Answer]:
-    """All answers, finished; `read(index, request)` makes them. Their events come in one queue, so that each stop text
-    is seen when it comes. The first error ends all.
+    """All answers, finished; `read(index, request)` makes them. Nobody sees them before, so their events may come a
+    little late; stop texts are found soon after all. The first error ends all.
     """
-    events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
+    events = Batches()
     requests: list[Request] = []
     found: list[Answer] = []
     try:
         for index, start in enumerate(starts):
-            requests.append(start(_tagged(events, index)))
+            requests.append(start(partial(events.put, index)))
             found.append(read(index, requests[-1]))
         unfinished = len(found)
         while unfinished:
-            index, event = events.get()
-            if not found[index].finished:
-                found[index].push(event)
-                unfinished -= found[index].finished
+            for index, event in events.get():
+                if not found[index].finished:
+                    found[index].take(event)
+                    unfinished -= found[index].finished
     finally:
         for request in requests:
             request.cancel()
@@ -39,15 +40,14 @@ def answers(starts: Sequence[Start], read: Callable[[int, Request], Answer]) -> 
 
 def rows(starts: Sequence[Start]) -> list[Floats]:
     """What each request for `Rows` gives. The first error ends all."""
-    events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
+    events = Batches()
     requests: list[Request] = []
     results: dict[int, Floats] = {}
     try:
         for index, start in enumerate(starts):
-            requests.append(start(_tagged(events, index)))
+            requests.append(start(partial(events.put, index)))
         while len(results) < len(starts):
-            index, event = events.get()
-            results[index] = _values(event)
+            results |= {index: _values(event) for index, event in events.get()}
     finally:
         for request in requests:
             request.cancel()
@@ -65,7 +65,7 @@ async def rows_of(start: Start) -> Floats:
         if not result.done():
             result.set_result(event)
 
-    request = start(lambda event: deliver(loop, settle, event))
+    request = start(partial(deliver, loop, settle))
     try:
         return _values(await result)
     finally:
@@ -77,7 +77,3 @@ def _values(event: Event) -> Floats:
         raise event.error
     assert isinstance(event, Rows)
     return event.values
-
-
-def _tagged(events: SimpleQueue[tuple[int, Event]], index: int) -> OnEvent:
-    return lambda event: events.put((index, event))

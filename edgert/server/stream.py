@@ -149,20 +149,23 @@ def choice_events(
 ) -> StreamingResponse:
     """As `events`, of several choices as they come: `each` is given their index, and `last` the usage of all."""
 
+    usages: dict[int, Usage] = {}
+
+    def written(found: tuple[int, Chunk | None]) -> bytes:
+        index, chunk = found
+        if chunk is None:
+            return wire.pause
+        if chunk.usage is not None:
+            usages[index] = chunk.usage
+        return b"".join(map(wire.piece, each(index, chunk)))
+
     async def body() -> AsyncIterator[bytes]:
-        usages: dict[int, Usage] = {}
         try:
             for item in first:
                 yield wire.piece(item)
-            async for index, chunk in _merged(streams):
-                if chunk is None:
-                    if wire.pause:
-                        yield wire.pause
-                    continue
-                if chunk.usage is not None:
-                    usages[index] = chunk.usage
-                for item in each(index, chunk):
-                    yield wire.piece(item)
+            async for chunks in _merged(streams):
+                if pieces := b"".join(map(written, chunks)):
+                    yield pieces
             for item in last(total([usages[index] for index in range(len(streams))])):
                 yield wire.piece(item)
             if wire.end:
@@ -182,26 +185,52 @@ def total(usages: Sequence[Usage]) -> Usage:
     return replace(usages[0], completion_tokens=sum(usage.completion_tokens for usage in usages))
 
 
-async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[tuple[int, Chunk | None]]:
-    """The chunks of all, each with its choice's index, in the order in which they come; None after each SILENCE."""
-    waiting = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
+async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[list[tuple[int, Chunk | None]]]:
+    """The chunks of all, each with its choice's index, as many at a time as have come; a None after each SILENCE."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[int, Chunk | Exception | None]] = asyncio.Queue()
+    heard = loop.time()
+
+    async def pump(index: int, stream: AsyncStream) -> None:
+        try:
+            async for chunk in stream:
+                queue.put_nowait((index, chunk))
+        except Exception as error:
+            queue.put_nowait((index, error))
+
+    async def listen() -> None:
+        """A deadline for each chunk would cost more than the chunk."""
+        nonlocal heard
+        while True:
+            await asyncio.sleep(heard + SILENCE - loop.time())
+            if loop.time() - heard >= SILENCE:
+                heard = loop.time()
+                queue.put_nowait((0, None))
+
+    tasks = [asyncio.ensure_future(pump(index, stream)) for index, stream in enumerate(streams)]
+    tasks.append(asyncio.ensure_future(listen()))
+    unfinished = len(streams)
     try:
-        while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=SILENCE)
-            if not done:
-                yield 0, None
-            for task in sorted(done, key=lambda task: waiting[task]):
-                index = waiting.pop(task)
-                try:
-                    chunk = task.result()
-                except StopAsyncIteration:
-                    continue
-                waiting[asyncio.ensure_future(anext(streams[index]))] = index
-                yield index, chunk
+        while unfinished:
+            found = [await queue.get()]
+            while not queue.empty():
+                found.append(queue.get_nowait())
+            heard = loop.time()
+            chunks: list[tuple[int, Chunk | None]] = []
+            failure: Exception | None = None
+            for index, item in found:
+                if isinstance(item, Exception):
+                    failure = item
+                    break
+                unfinished -= item is not None and item.finish_reason is not None
+                chunks.append((index, item))
+            yield chunks
+            if failure is not None:
+                raise failure
     finally:
-        for task in waiting:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _collect(stream: AsyncStream, take: Callable[[Chunk], object] | None) -> Completion:

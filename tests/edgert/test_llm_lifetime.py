@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +33,19 @@ def test_threads_share_the_batch(open_tiny: Open) -> None:
     def work(n: int) -> None:
         answers[n] = llm.generate(prompts[n], GREEDY).token_ids
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
+    held = threading.Event()
+
+    def hold(session: object, room: object) -> None:
+        held.set()
+        while llm.statistics().waiting < 6:
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=llm.borrow, args=(0, hold))]  # nobody begins before all are there
+    threads[0].start()
+    assert held.wait(60)
+    for n in range(6):
+        threads.append(threading.Thread(target=work, args=(n,)))
+        threads[-1].start()
     for thread in threads:
         thread.join()
     assert [answers[n] for n in range(6)] == wanted
