@@ -120,7 +120,8 @@ class Scheduler:
             return self._with_states(step)
         for request in generating:  # the newest, which may be preempted meanwhile, is last
             if request.table.blocks and request.remaining == 1 and self._make_room(request):
-                self._take(step, request)
+                step.parts.append(Part(request, 1))  # a step has a row for everyone
+                step.rows -= 1
         for request in self.running:
             if request.kind is Kind.GENERATE and request.remaining > 1:
                 self._take(step, request)

@@ -147,6 +147,7 @@ class CpuSession:
         self.limits = limits
         self.report = report
         self._weights = weights
+        self._mapped = report.mapped_bytes > 0
         self._plan = plan
         self._program = program
         self._cache = allocate(program.cache_bytes + CACHE_SLACK)
@@ -179,7 +180,7 @@ class CpuSession:
         """See Session. Calls from several threads wait for each other."""
         with self._lock:
             self._check_open()
-            if self.report.mapped_bytes:
+            if self._mapped:
                 self._weights.check()
             self._set_batch(batch)
             value = self._plan.hidden if hidden else self._plan.logits
