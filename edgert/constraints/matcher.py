@@ -56,6 +56,8 @@ class TokenConstraint:
 
     def possible(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` may come next, one after the other."""
+        if self._never is not None and len(tokens) and tokens[0] in self._never:
+            return 0
         return int(self._matcher.validate_tokens(list(tokens)))
 
     def copy(self, parameter: str, never_first: NDArray[np.int64] | None = None) -> TokenConstraint:

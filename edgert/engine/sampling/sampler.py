@@ -110,8 +110,9 @@ class Sampler:
         if not math.isfinite(best):
             raise BackendError(f"the model's logits at position {len(tokens)} are not finite (largest: {best})")
         forbidden = self._early if len(tokens) < self._early_until else self._never
-        allowed = None if self._constraint is None else self._constraint.allowed()
-        if not self._plain or token in forbidden or (allowed is not None and not allowed[token]):
+        # The likeliest is the choice where nothing forbids it; to ask for one token is cheaper than for all.
+        if not (self._plain and token not in forbidden and self.possible([token])):
+            allowed = None if self._constraint is None else self._constraint.allowed()
             adjusted = self._adjust(logits, forbidden)
             candidates = Candidates(every_id(logits.size), adjusted)
             if allowed is not None:

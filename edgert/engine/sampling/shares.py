@@ -8,6 +8,7 @@ import numpy as np
 
 from edgert.engine.sampling.base import Floats, Ids
 
+_SORTED = 128  # values that are sorted sooner than counted
 _FEW = 4096  # values for which nothing has to be narrowed first
 _NEAR = 8.0  # nats below the best: where a cut is looked for first
 _BINS, _BINS_PER_UNIT = 512, 16  # of logits or surprises, when looking for a cut: 32 nats below the best
@@ -62,9 +63,13 @@ def _at_least_one_of_each(values: Floats, count: int) -> Ids | None:
 def fewest(probabilities: Floats, order: Floats, share: float, *, strictly: bool) -> Ids:
     """Indices, ascending, of the fewest entries in descending `order` whose probabilities reach (or exceed) `share`.
 
-    Only the entries near the border are sorted: those that share a bin of `order` with it.
+    Of many, only the entries near the border are sorted: those that share a bin of `order` with it.
     """
     side: Literal["left", "right"] = "right" if strictly else "left"
+    if order.size <= _SORTED:
+        sorted_places = np.argsort(-order, kind="stable")
+        heights = probabilities[sorted_places].cumsum(dtype=np.float64)
+        return np.sort(sorted_places[: int(heights.searchsorted(share, side)) + 1])
     if order.size > _FEW:
         near = np.flatnonzero(order >= order.max() - _NEAR)
         inside = probabilities[near]

@@ -38,7 +38,8 @@ def form(**given: Any) -> AnswerForm:
 
 
 def texts(constraint: TokenConstraint, tokenizer: Tokenizer) -> set[str]:
-    """What may come next."""
+    """What may come next, asked for all tokens at once and one by one."""
+    assert [constraint.possible([token]) for token in range(tokenizer.vocab_size)] == constraint.allowed().tolist()
     return {tokenizer.vocabulary.tokens[index] for index in constraint.allowed().nonzero()[0]}
 
 

@@ -108,6 +108,17 @@ def test_it_says_when_the_answer_is_whole() -> None:
     assert not sampler(None).finished
 
 
+def test_all_tokens_are_asked_for_only_where_the_likeliest_may_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = int(LOGITS.argmax())
+    second = int(np.argsort(LOGITS)[-2])
+    constraint = Only(best, second)
+    monkeypatch.setattr(constraint, "allowed", lambda: pytest.fail("asked for all"))
+    assert sampler(constraint, temperature=0.0).choose(LOGITS, [1]).token == best
+    forbidden = Only(second, 3)
+    assert sampler(forbidden, temperature=0.0).choose(LOGITS, [1]).token == second
+    assert (constraint.accepted, forbidden.accepted) == ([best], [second])
+
+
 def test_what_is_guessed_has_to_be_possible() -> None:
     assert sampler(Only(3, 8)).possible([3, 8, 4, 3]) == [3, 8]
     assert sampler(None).possible([3, 8, 4]) == [3, 8, 4]
