@@ -37,6 +37,7 @@ from edgert.engine.request import Request
 from edgert.engine.structured import StructuredOutputs
 from edgert.engine.worker import Room
 from edgert.opened import Opened, Prompt
+from edgert.prefix_disk import open_shelf
 from edgert.reader import Reader
 from edgert.resolve import resolve_model
 from edgert.text import Tokenizer
@@ -63,7 +64,8 @@ class LLM:
     an answer takes, and nothing in it: "lookup" (what followed the last tokens when they came before), "draft" (the
     model `draft`, a file or hub id with the same tokens), "off", or "auto": the draft model if there is one, else
     lookup where logits do not depend on it to the bit ("cpu", "reference") and weights are 100 MB or more; and only
-    while it pays.
+    while it pays. `prefix_disk` is how many bytes of prefixes may be kept in files, of all models together (None: none
+    are): what the cache has no room for, and what it has when the model is closed, is found there by later prompts.
     `progress(stage, done, total)` is told about fetching, compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
@@ -88,6 +90,7 @@ class LLM:
         adapters: Mapping[str, Source] | None = None,
         speculate: Speculate = "auto",
         draft: str | Path | None = None,
+        prefix_disk: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.queue_limit = queue_limit
@@ -124,7 +127,10 @@ class LLM:
             self.weight_bytes_per_token = weight_bytes_per_token(plan, weights)
             session = first_that_fits(limits, lambda chosen: runtime.load(plan, weights, chosen, progress))
             self.report, self.limits = session.report, session.limits
+            shelf = None
             try:
+                if prefix_disk is not None:
+                    shelf = open_shelf(prefix_disk, opened.file, plan, session, loaded, progress)
                 drafting = open_drafting(
                     speculate,
                     draft,
@@ -136,6 +142,8 @@ class LLM:
                 )
             except BaseException:
                 session.close()
+                if shelf is not None:
+                    shelf.close()
                 raise
             self._engine = Engine(
                 session,
@@ -148,6 +156,7 @@ class LLM:
                 overflow=overflow,
                 reopen=partial(runtime.load, plan, weights, session.limits),
                 speculation=drafting.speculation,
+                shelf=shelf,
             )
         except BaseException:
             opened.close()

@@ -21,6 +21,7 @@ _TITLES = {
     "download": "Fetching the model",
     "verify": "Checking what was fetched",
     "load": "Loading the model",
+    "digest": "Reading the weights, which prefixes on disk belong to (once)",
     "measure": "Measuring",
     "self-test": "Comparing with the reference",
 }

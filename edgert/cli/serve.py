@@ -91,6 +91,13 @@ def serve(
             help="A LoRA adapter that requests can name, as MODEL:NAME: GGUF, or a folder of PEFT. Several times.",
         ),
     ] = None,
+    prefix_disk: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGERT_PREFIX_DISK",
+            help="Most bytes of prompts' beginnings to keep on disk, such as 8GiB: found again after a restart.",
+        ),
+    ] = None,
     speculate: options.Speculate = "auto",
     draft: options.Draft = None,
 ) -> None:
@@ -117,6 +124,7 @@ def serve(
         "overflow": overflow,
         "chat_template": chat_template,
         "adapters": options.named_adapters(adapter or ()),
+        "prefix_disk": options.byte_count(prefix_disk, "--prefix-disk"),
         "speculate": speculate,
         "draft": draft,
     }

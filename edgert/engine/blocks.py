@@ -4,14 +4,17 @@ A full block is findable by (chain, its tokens), where `chain` is the serial of 
 never used twice, so a chain stands for exactly one sequence of tokens, and the dictionary compares the tokens
 themselves: two prompts whose hashes collide cannot share a block. (vLLM's automatic prefix caching is the model; it
 compares hashes.) When nobody holds a findable block any more, it stays, until room is needed: the least recently
-released goes first. A table is released from its end, so a block never goes before those that follow it.
+released goes first. A table is released from its end, so a block never goes before those that follow it. Where blocks
+outlive the process they have names, too: see `prefixes`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+from edgert.engine.prefixes.names import following_name
 
 ROOT = 0
 
@@ -23,6 +26,7 @@ class Table:
     blocks: list[int] = field(default_factory=list)
     published: int = 0
     chain: int = ROOT
+    name: bytes = b""  # of the block that `chain` stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,20 @@ class _Entry:
     chain: int
     tokens: tuple[int, ...]
     serial: int
+    name: bytes = b""
+    before: bytes = b""  # the name of the block before it
 
 
 class BlockPool:
-    """The blocks of one session's cache."""
+    """The blocks of one session's cache. With `roots`, which names the beginnings of chains, full blocks have names;
+    those that go are noted in `evicted`, with the block that has their content until the next step.
+    """
 
-    def __init__(self, blocks: int, block_size: int) -> None:
+    def __init__(self, blocks: int, block_size: int, roots: Callable[[int], bytes] | None = None) -> None:
         self.size = blocks
         self.block_size = block_size
+        self.evicted: list[tuple[int, bytes]] = []
+        self._roots = roots
         self._free = list(range(blocks - 1, -1, -1))
         self._holders = [0] * blocks
         self._idle: OrderedDict[int, None] = OrderedDict()  # findable and not held, least recently released first
@@ -82,22 +92,36 @@ class BlockPool:
         table = self._match(tokens, root)
         found = len(table.blocks)
         while table.blocks and not serves(self._entries[table.blocks[-1]].serial):
-            table.chain = self._entries[table.blocks.pop()].chain
+            last = self._entries[table.blocks.pop()]
+            table.chain, table.name = last.chain, last.before
             table.published -= 1
         return table, self._idle_of(table), found
+
+    def names_after(self, table: Table, tokens: Sequence[int]) -> Iterator[bytes]:
+        """The names of the full blocks that `tokens` has after the published ones; none where blocks have no names. As
+        in `match` a token stays uncovered.
+        """
+        name, size = table.name, self.block_size
+        for start in range(table.published * size, len(tokens) - size if name else 0, size):
+            name = following_name(name, tokens[start : start + size])
+            yield name
+
+    def named(self) -> list[tuple[int, bytes]]:
+        """The blocks that have names, those that follow others before these."""
+        return [(block, entry.name) for block, entry in reversed(self._entries.items()) if entry.name]
 
     def _idle_of(self, table: Table) -> int:
         return sum(1 for block in table.blocks if not self._holders[block])
 
     def _match(self, tokens: Sequence[int], root: int) -> Table:
-        table = Table(chain=root)
+        table = Table(chain=root, name=b"" if self._roots is None else self._roots(root))
         while (table.published + 1) * self.block_size < len(tokens):
             block = self._found.get(self.next_key(table, tokens))
             if block is None:
                 break
             table.blocks.append(block)
             table.published += 1
-            table.chain = self._entries[block].serial
+            table.chain, table.name = self._entries[block].serial, self._entries[block].name
         return table
 
     def next_key(self, table: Table, tokens: Sequence[int]) -> tuple[int, tuple[int, ...]]:
@@ -149,12 +173,14 @@ class BlockPool:
                 self._serial += 1
                 self._found[key] = block
                 self._set_tail(key[0], block)
-                self._entries[block] = _Entry(*key, self._serial)
+                name = following_name(table.name, key[1]) if table.name else b""
+                self._entries[block] = _Entry(*key, self._serial, name, table.name)
             elif first != block:
                 self._hold(first)
                 table.blocks[table.published] = first
                 self._drop(block)
-            table.chain = self._entries[table.blocks[table.published]].serial
+            entry = self._entries[table.blocks[table.published]]
+            table.chain, table.name = entry.serial, entry.name
             table.published += 1
 
     def close(self, table: Table, tokens: Sequence[int], computed: int) -> None:
@@ -195,6 +221,8 @@ class BlockPool:
         self._found.pop((entry.chain, entry.tokens), None) if entry.serial != ROOT else None
         if self._tails.get(entry.chain) == block:
             del self._tails[entry.chain]
+        if entry.name:
+            self.evicted.append((block, entry.name))
         return block
 
 

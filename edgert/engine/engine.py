@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgert.engine.latency import Latencies
 from edgert.engine.overflow import room_for_prompt, without_middle
 from edgert.engine.params import FALLBACKS, SamplingParams
+from edgert.engine.prefixes.shelf import Shelf
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Breakers, Constraint, Sampler
 from edgert.engine.speculation import Speculation
@@ -40,6 +41,10 @@ class Statistics:
     requests: int
     prompt_tokens: int
     cached_tokens: int  # of the prompt tokens, those found in the prefix cache
+    disk_tokens: int  # of the cached tokens, those found on disk
+    disk_bytes: int  # of all prefixes that are there, other models' too
+    disk_writes: int  # of blocks and of recurrent states
+    disk_damaged: int  # files that were not what their names say, and were deleted
     generated_tokens: int
     guessed_tokens: int  # by speculation
     right_guesses: int  # that became tokens of answers
@@ -54,6 +59,7 @@ class Running:
 
     prompt_tokens: int
     cached_tokens: int
+    disk_tokens: int  # of the cached tokens
     computed_tokens: int
     generated_tokens: int
     seconds: float  # since it was submitted
@@ -68,8 +74,8 @@ class Engine:
     `queue_limit` bounds the requests that wait, `timeout` the seconds of each, `overflow` is what is done with too many
     tokens where a request does not say. `reopen` gives another session like the first: an engine that has it
     and fails ends its requests with EngineError, and goes on with a new session. `speculation` guesses tokens; models
-    with recurrent states, which cannot take any back, do without. An engine that is dropped without `close` closes
-    itself.
+    with recurrent states, which cannot take any back, do without. `shelf` keeps prefixes on disk, for a session that is
+    a StoringSession. An engine that is dropped without `close` closes itself.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Engine:
         overflow: str = "error",
         reopen: Callable[[], Session] | None = None,
         speculation: Speculation | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._end_ids = frozenset(token for token in end_ids if token < vocabulary)
@@ -95,7 +102,7 @@ class Engine:
         self._overflow = overflow
         self._context = session.limits.context
         self._process = os.getpid()
-        self._worker = Worker(session, vocabulary, reopen, None if session.limits.states else speculation)
+        self._worker = Worker(session, vocabulary, reopen, None if session.limits.states else speculation, shelf)
         self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
         self._thread.start()
         # Not a method of self, which would keep self alive; runs at exit too.
@@ -174,7 +181,7 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """A glance at the engine; cheap, from any thread."""
-        worker = self._worker
+        worker, shelf = self._worker, self._worker.shelf
         pool = worker.scheduler.pool
         return Statistics(
             running=len(worker.scheduler.running),
@@ -185,6 +192,10 @@ class Engine:
             requests=worker.requests,
             prompt_tokens=worker.prompt_tokens,
             cached_tokens=worker.cached_tokens,
+            disk_tokens=worker.disk_tokens,
+            disk_bytes=0 if shelf is None else shelf.store.size,
+            disk_writes=0 if shelf is None else shelf.written,
+            disk_damaged=0 if shelf is None else shelf.store.damaged,
             generated_tokens=worker.generated_tokens,
             guessed_tokens=worker.guessed_tokens,
             right_guesses=worker.right_guesses,
@@ -205,6 +216,7 @@ class Engine:
             Running(
                 prompt_tokens=request.prompt_tokens,
                 cached_tokens=request.cached_tokens,
+                disk_tokens=request.disk_tokens,
                 computed_tokens=request.computed,
                 generated_tokens=len(request.history) - request.prompt_tokens,
                 seconds=now - request.submitted_at,

@@ -13,6 +13,7 @@ from edgert_models.errors import EdgertError
 from numpy.typing import NDArray
 
 from edgert.engine.blocks import ROOT, Table
+from edgert.engine.prefixes.shelf import Fetch
 from edgert.engine.sampling import Sampler, TokenLogprob
 from edgert.engine.states import States
 
@@ -83,6 +84,7 @@ class Request:
     started_at: float | None = None  # when its first row was scheduled
     last_at: float | None = None  # when it got its last token
     cached_tokens: int = 0  # prompt tokens that the prefix cache had
+    disk_tokens: int = 0  # of these, those that were on disk
     dropped_tokens: int = 0  # left out because the context does not hold them
     guessed_tokens: int = 0  # by speculation, and how many of them were right
     right_guesses: int = 0
@@ -97,6 +99,8 @@ class Request:
     states: States = field(default_factory=States)
     border: int = 0  # a position up to which others have had the same tokens
     computed: int = 0  # positions whose keys and values are in the cache
+    fetch: Fetch | None = None  # what is on its way from the disk: until it is there, nothing is computed
+    fetches: bool = True  # unless that has failed
     rows: NDArray[np.float32] | None = None
     ended: bool = False
 

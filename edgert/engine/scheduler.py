@@ -16,6 +16,8 @@ from edgert_models.errors import RequestError
 from edgert_runtimes.base import Limits
 
 from edgert.engine.blocks import BlockPool, Table
+from edgert.engine.prefixes.shelf import Fetch, Shelf
+from edgert.engine.prefixes.store import BLOCK, STATE
 from edgert.engine.request import Kind, Request
 from edgert.engine.states import StatePool
 
@@ -58,8 +60,11 @@ class Part:
 
 @dataclass(slots=True)
 class Step:
-    """Block copies to make first, then the parts of one batch."""
+    """What is to be fetched from the disk, block copies to make first, then the parts of one batch, of which there are
+    none where all wait for the disk.
+    """
 
+    fetches: list[Fetch] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     rows: int = 0  # left to fill
@@ -69,13 +74,14 @@ class Step:
 
 
 class Scheduler:
-    """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation.
+    """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation, `shelf`
+    has the prefixes that are on disk.
 
     RequestError if the limits cannot work: fewer rows than sequences, a pool that does not hold one context, or slots
     of states, but fewer than two for each sequence.
     """
 
-    def __init__(self, limits: Limits, evaluation_rows: int) -> None:
+    def __init__(self, limits: Limits, evaluation_rows: int, shelf: Shelf | None = None) -> None:
         if not 0 < limits.sequences <= limits.rows:
             raise RequestError(f"{limits.sequences} sequences need as many rows a step, not {limits.rows}")
         if limits.blocks < limits.table_width:
@@ -86,9 +92,10 @@ class Scheduler:
             raise RequestError(reason)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of admission
-        self.pool = BlockPool(limits.blocks, limits.block_size)
+        self.pool = BlockPool(limits.blocks, limits.block_size, None if shelf is None else shelf.root)
         self.states = StatePool(limits.states)
         self.preemptions = 0
+        self._shelf = shelf
         # Prompts take large pieces while nobody decodes; who decodes is not to wait long for the next token.
         fewest = min(limits.rows, max(_FEWEST_ROWS, limits.sequences))
         self.alone = Pace(limits.rows, fewest, limits.rows, quick=1.0, slow=3.0)
@@ -105,11 +112,11 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def plan(self) -> Step:
-        """The next step, with at least one part; only when `busy`.
+        """The next step, with at least one part unless all wait for the disk; only when `busy`.
 
         An evaluation has its steps to itself, and takes turns with the others.
         """
-        generating = [request for request in self.running if request.kind is Kind.GENERATE]
+        generating = [request for request in self.running if request.kind is Kind.GENERATE and request.fetch is None]
         decoding = any(request.table.blocks and request.remaining == 1 for request in generating)
         self._pace = self.shared if decoding else self.alone
         step = Step(rows=self._pace.rows)
@@ -123,12 +130,12 @@ class Scheduler:
                 step.parts.append(Part(request, 1))  # a step has a row for everyone
                 step.rows -= 1
         for request in self.running:
-            if request.kind is Kind.GENERATE and request.remaining > 1:
+            if request.kind is Kind.GENERATE and request.fetch is None and request.remaining > 1:
                 self._take(step, request)
         while self.waiting and len(self.running) < self._sequences and self._admit(step, first := self._first()):
             self.running.append(first)
             self.waiting.remove(first)
-        if not step.parts:
+        if not step.parts and all(request.fetch is None for request in self.running):
             return self.plan()
         return self._with_states(step)
 
@@ -182,7 +189,28 @@ class Scheduler:
             self.pool.publish(request.table, request.tokens, request.computed)
             if self.states.size and request.computed % self.pool.block_size == 0:
                 answer = request.computed > request.prompt_tokens
-                self.states.keep(request.states, request.table.chain, answer=answer)
+                self.states.keep(request.states, request.table.chain, answer=answer, name=request.table.name)
+
+    def fetched(self, request: Request, blocks: int) -> None:
+        """So many blocks of a request have come from the disk."""
+        request.computed += blocks * self.pool.block_size
+        self.pool.publish(request.table, request.tokens, request.computed)
+
+    def end_fetch(self, request: Request, *, whole: bool) -> None:
+        """All that there is has come. States that a request wanted are in its slots, if it is `whole`; else it begins
+        again, with what is in memory.
+        """
+        fetch, request.fetch = request.fetch, None
+        if fetch is None or fetch.state is None:
+            return
+        if whole:
+            self.states.advance(request.states)
+            self.states.keep(request.states, request.table.chain, answer=False, name=request.table.name)
+            return
+        request.fetches = False
+        self.running.remove(request)
+        self._release(request)
+        self.waiting.appendleft(request)
 
     def remove(self, request: Request) -> None:
         """Forget a request wherever it is, and free its blocks; what is computed of it stays findable."""
@@ -222,13 +250,16 @@ class Scheduler:
         """Let the first of the queue in if there is room for it; it is counted as running by the caller."""
         if step.rows == 0 or (step.filling and step.rows < self.pool.block_size):
             return False
-        table, idle = Table(), 0
+        table, idle, fetch = Table(), 0, None
         if request.kind is Kind.GENERATE:
             if self.states.size:
                 table, idle, found = self.pool.match_until(request.tokens, self.states.has, request.root)
                 request.border = found * self.pool.block_size
+                if self._shelf is not None and (wanted := self._states_on_disk(request, table, self._shelf)):
+                    table, idle, fetch = wanted
             else:
                 table, idle = self.pool.match(request.tokens, request.root)
+                fetch = None if self._shelf is None else self._blocks_on_disk(request, table, self._shelf)
             if self.pool.next_key(table, request.tokens) in step.coming:
                 return False
         needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)
@@ -237,14 +268,44 @@ class Scheduler:
             return False
         request.table = table
         if request.kind is Kind.GENERATE:
-            if table.published and self.states.size:
+            if table.published and self.states.size and fetch is None:
                 self.states.begin(request.states, table.chain)
-            request.computed, copies = self.pool.open(table, request.tokens, whole=bool(self.states.size))
+            whole = self.states.size > 0 or fetch is not None
+            request.computed, copies = self.pool.open(table, request.tokens, whole=whole)
             step.copies += copies
+            if fetch is not None:
+                request.fetch = fetch
+                step.fetches.append(fetch)
+                return True
             self._take(step, request)
         else:
             self.pool.grow(table, needed)  # an evaluation wants every row, so nothing of the prefix cache
         return True
+
+    def _blocks_on_disk(self, request: Request, table: Table, shelf: Shelf) -> Fetch | None:
+        """What the disk may have after the blocks that are in memory."""
+        names = self.pool.names_after(table, request.tokens)
+        first = next(names, b"")
+        return Fetch(request, [first, *names]) if first and shelf.has(first, BLOCK) else None
+
+    def _states_on_disk(self, request: Request, table: Table, shelf: Shelf) -> tuple[Table, int, Fetch] | None:
+        """The furthest states that the disk has, after those that `table` ends with: the blocks before them that are in
+        memory, and how many of these are idle, then what is to be fetched.
+        """
+        if not request.fetches:
+            return None
+        there, idle = self.pool.match(request.tokens, request.root)
+        best, names = table.published, list(self.pool.names_after(table, request.tokens))
+        for count, name in enumerate(names, table.published + 1):
+            if count > there.published and not shelf.has(name, BLOCK):
+                break
+            best = count if shelf.has(name, STATE) else best
+        if best == table.published:
+            return None
+        state = names[best - table.published - 1]
+        if best < there.published:
+            there, idle = self.pool.match(request.tokens[: best * self.pool.block_size + 1], request.root)
+        return there, idle, Fetch(request, names[there.published - table.published : best - table.published], state)
 
     def _make_room(self, request: Request) -> bool:
         """A block for the next position, if need be of the newest request's; false if that is this one itself."""
@@ -260,6 +321,9 @@ class Scheduler:
         return True
 
     def _release(self, request: Request) -> None:
+        if request.fetch is not None:
+            request.fetch.cancel()
+            request.fetch = None
         self.states.release(request.states)
         keep = request.computed if request.kind is Kind.GENERATE else 0
         if self.states.size:

@@ -31,7 +31,11 @@ class StatePool:
         self.size = slots
         self._free = list(range(slots - 1, -1, -1))
         self._holders = [0] * slots
-        self._checkpoints: OrderedDict[int, int] = OrderedDict()  # serial of a block → slot, least recently used first
+        # Serial of a block → slot, least recently used first; and the names of the blocks that have any.
+        self._checkpoints: OrderedDict[int, int] = OrderedDict()
+        self._names: dict[int, bytes] = {}
+        self.evicted: list[tuple[int, bytes]] = []
+        """Slots whose content is, until the next step, the checkpoint of the block of that name."""
 
     @property
     def checkpoints(self) -> int:
@@ -66,13 +70,16 @@ class StatePool:
         self._drop(states.now)
         states.now, states.next, states.ahead = states.next, states.ahead, None
 
-    def keep(self, states: States, serial: int, *, answer: bool) -> None:
+    def keep(self, states: States, serial: int, *, answer: bool, name: bytes = b"") -> None:
         """Make what a request continues from the checkpoint of a block; of an answer only the latest stays."""
         if answer and states.kept is not None and states.kept != serial:
             self._drop(self._checkpoints.pop(states.kept, None))
+            self._names.pop(states.kept, None)
             states.kept = None
         if serial not in self._checkpoints and states.now is not None:
             self._checkpoints[serial] = states.now
+            if name:
+                self._names[serial] = name
             self._holders[states.now] += 1
             states.kept = serial if answer else None
 
@@ -81,6 +88,10 @@ class StatePool:
         for slot in (states.now, states.next, states.ahead):
             self._drop(slot)
         states.now = states.next = states.ahead = states.kept = None
+
+    def named(self) -> list[tuple[int, bytes]]:
+        """The slots of checkpoints whose blocks have names."""
+        return [(self._checkpoints[serial], name) for serial, name in self._names.items()]
 
     def lend(self) -> list[int]:
         """Every slot that no request has; checkpoints go. They come back by `give_back`."""
@@ -102,7 +113,9 @@ class StatePool:
 
     def _forget(self) -> None:
         """Give up the checkpoint that was used longest ago."""
-        _, slot = self._checkpoints.popitem(last=False)
+        serial, slot = self._checkpoints.popitem(last=False)
+        if name := self._names.pop(serial, b""):
+            self.evicted.append((slot, name))
         self._drop(slot)
 
     def _drop(self, slot: int | None) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 from edgert_models.errors import BackendError, CancelledError, DeadlineError, EdgertError, EngineError, RequestError
-from edgert_runtimes.base import AheadSession, Draw, Drawn, Session, undrawn
+from edgert_runtimes.base import AheadSession, Draw, Drawn, Session, StoringSession, undrawn
 from numpy.typing import NDArray
 
 from edgert.engine.batch import following_batch, make_batch
 from edgert.engine.blocks import Table
 from edgert.engine.latency import Latencies
 from edgert.engine.overflow import oldest
+from edgert.engine.prefixes.exchange import Exchange
+from edgert.engine.prefixes.shelf import Piece, Shelf
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler, Step
 from edgert.engine.speculation import Speculation
@@ -30,6 +32,7 @@ _EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
 _FAILED_STEPS = 3  # in a row, after which the session is replaced
 _PAUSE = 60.0  # seconds between two sessions that are replaced so
 _LONGEST_DELAY = 10.0  # seconds between two attempts to open a session
+_LOOK = 0.05  # seconds after which deadlines are looked at while all wait for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Worker:
     """Everything that the engine's thread touches. Only `submit`, `cancel`, `stop` and the counts are for others.
 
     `reopen` gives another session in place of one that has failed, after it has been closed. `speculation` is not for
-    models with recurrent states, which cannot take tokens back.
+    models with recurrent states, which cannot take tokens back. `shelf` is where prefixes go that there is no room for,
+    and all of them in the end; the session is a StoringSession then.
     """
 
     def __init__(
@@ -62,19 +66,22 @@ class Worker:
         vocabulary: int,
         reopen: Callable[[], Session] | None = None,
         speculation: Speculation | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._vocabulary = vocabulary
+        self.shelf = shelf
         self._adopt(session)
         self.waiting = self.requests = self.steps = self.restarts = 0
-        self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
+        self.prompt_tokens = self.cached_tokens = self.disk_tokens = self.generated_tokens = 0
         self.guessed_tokens = self.right_guesses = 0
         self._speculation = speculation
         self.latencies = Latencies()
         self._reopen = reopen
         self._failed_steps = 0  # in a row
         self._reopened_at = -math.inf  # because of them
-        # (request, False): serve it; (request, True): cancel it; a loan: do its work; None: stop.
-        self._inbox: SimpleQueue[tuple[Request, bool] | Loan | None] = SimpleQueue()
+        # (request, False): serve it; (request, True): cancel it; a loan: do its work; a piece: take it; None: stop.
+        self._inbox: SimpleQueue[tuple[Request, bool] | Loan | Piece | None] = SimpleQueue()
+        self._idle = False  # though busy: all wait for the disk
         # Of `waiting`, `_stopped` and `_down`, so that nothing enters the inbox after the None.
         self._lock = threading.Lock()
         self._stopped: EdgertError | None = None
@@ -124,7 +131,11 @@ class Worker:
                 pass
         finally:
             self._end_all(self._why_stopped)
+            if self._exchange is not None:
+                self._exchange.keep_everything()
             self.session.close()
+            if self.shelf is not None:
+                self.shelf.close()
             if self._speculation is not None:
                 self._speculation.close()
 
@@ -164,8 +175,11 @@ class Worker:
 
     def _adopt(self, session: Session) -> None:
         self.session = session
-        self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // self._vocabulary))
+        self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // self._vocabulary), self.shelf)
         self._ahead = session if isinstance(session, AheadSession) else None
+        self._exchange: Exchange | None = None
+        if self.shelf is not None and isinstance(session, StoringSession):
+            self._exchange = Exchange(self.shelf, session, self.scheduler)
         self._block_size = session.limits.block_size
 
     def _receive(self) -> bool:
@@ -173,13 +187,20 @@ class Worker:
         wait = not self.scheduler.busy
         while True:
             try:
-                item = self._inbox.get(wait)
+                item = self._inbox.get(wait or self._idle, None if wait else _LOOK)
             except Empty:
                 return True
+            self._idle = False
             if item is None:
                 return False
             if isinstance(item, Loan):
                 self._lend(item)
+                continue
+            if isinstance(item, Piece):
+                if self._exchange is not None:
+                    found = self._exchange.take(item)
+                    self.cached_tokens += found
+                    self.disk_tokens += found
                 continue
             request, cancelled = item
             if not cancelled:
@@ -206,6 +227,7 @@ class Worker:
                 raise RequestError(reason, parameter="blocks")
             pool.grow(table, loan.blocks)
             states = self.scheduler.states.lend() if loan.blocks else states
+            self._keep_evicted()
             result = loan.work(self.session, Room(tuple(table.blocks), tuple(states)))
         except BaseException as error:
             loan.result.set_exception(error)
@@ -228,6 +250,11 @@ class Worker:
                 self.cached_tokens += request.cached_tokens
                 if request.kind is Kind.GENERATE:
                     self.latencies.note_start(request)
+        self._idle = not step.parts
+        for fetch in step.fetches:
+            assert self.shelf is not None
+            self.shelf.fetch(fetch, self._inbox.put)
+        self._keep_evicted()
         try:
             if step.copies:
                 self.session.copy_blocks(step.copies)
@@ -236,7 +263,8 @@ class Worker:
                 self._end(part.request, Failed(_typed(error)))
             self._note_failure(error)
             return
-        self._compute(self._with_guesses(step))
+        if step.parts:
+            self._compute(self._with_guesses(step))
 
     def _with_guesses(self, step: Step) -> list[Part]:
         """The parts of a step; where all are decoding, with guesses of what follows."""
@@ -308,9 +336,16 @@ class Worker:
             foreseen = len(draws) == len(parts) and self.scheduler.look_ahead(parts)
             following = following_batch(batch, parts, self._block_size) if foreseen else None
             if following is not None:
+                self._keep_evicted()
                 out = self._ahead.step_ahead(batch, draws, following)
                 return out if isinstance(out, Drawn) else undrawn(out)
+        self._keep_evicted()
         return undrawn(self.session.step(batch, hidden=parts[0].request.kind is Kind.HIDDEN))
+
+    def _keep_evicted(self) -> None:
+        """Before anything is written where it is."""
+        if self._exchange is not None:
+            self._exchange.keep_evicted()
 
     def _choose(self, request: Request, out: Drawn, row: int) -> None:
         """The token that the device drew after a row, or else the sampler's choice from the row's logits."""
@@ -407,12 +442,14 @@ class Worker:
                 break
             if isinstance(item, Loan):
                 item.result.set_exception(why())
-            elif item is not None and not item[1]:
+            elif isinstance(item, tuple) and not item[1]:
                 requests.append(item[0])
         for request in requests:
             if request.ended:
                 continue
             request.ended = True
+            if request.fetch is not None:
+                request.fetch.cancel()
             if self._speculation is not None:
                 self._speculation.forget(request)
             if request.started_at is None:

@@ -248,6 +248,26 @@ class AheadSession(Session, Protocol):
         """
 
 
+@runtime_checkable
+class StoringSession(Session, Protocol):
+    """A session that gives what it keeps of sequences as bytes, and takes them back. They mean the same to every
+    session of the same backend, version, instruction set, plan, weights, `block_size` and `kv_type`; to others nothing.
+    RequestError for a block or a slot that does not exist, and for content of another size.
+    """
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """Keys and values of all layers in these blocks of the cache: [blocks, bytes of one]."""
+
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """Put back what `read_blocks` gave, into these blocks."""
+
+    def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """What is in these slots of recurrent states: [slots, bytes of one]."""
+
+    def write_states(self, slots: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """Put back what `read_states` gave, into these slots."""
+
+
 class Backend(Protocol):
     """A way to run plans."""
 

@@ -43,6 +43,7 @@ from edgert_runtimes.experts import expert_counts
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.limits import check_limits
 from edgert_runtimes.memory import aligned, allocate, available_memory, check_memory
+from edgert_runtimes.storing import check_rows, gather, scatter
 from edgert_runtimes.weights import check_weights
 
 INPUTS = {
@@ -210,15 +211,37 @@ class CpuSession:
             for pair in pairs:
                 if not all(0 <= block < self.limits.blocks for block in pair):
                     raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
-            start = 0
-            for cache in self._plan.caches:
-                for head_bytes in filter(None, block_bytes(cache, self.limits)):
-                    size = cache.kv_heads * head_bytes
-                    whole = aligned(self.limits.blocks * size)
-                    blocks = self._cache[start : start + self.limits.blocks * size].reshape(-1, size)
-                    for source, target in pairs:
-                        blocks[target] = blocks[source]
-                    start += whole
+            for blocks in self._block_parts():
+                for source, target in pairs:
+                    blocks[target] = blocks[source]
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(blocks, self.limits.blocks, "block")
+            return gather(self._block_parts(), blocks)
+
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(blocks, self.limits.blocks, "block")
+            scatter(self._block_parts(), blocks, content)
+
+    def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(slots, self.limits.states, "slot")
+            return gather(self._state_parts(), slots)
+
+    def write_states(self, slots: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(slots, self.limits.states, "slot")
+            scatter(self._state_parts(), slots, content)
 
     def profile(self, on: bool) -> list[OpTime]:
         """See Session."""
@@ -242,6 +265,15 @@ class CpuSession:
             self._cache = self._states = self._workspace = empty
             self._loaded = {}
             self._linked = linking.Linked(np.empty((0, 0), np.int64), [], {})
+
+    def _block_parts(self) -> list[NDArray[np.uint8]]:
+        """Keys and values of each layer, [blocks, bytes of one]."""
+        per_head = [(cache.kv_heads, size) for cache in self._plan.caches for size in block_bytes(cache, self.limits)]
+        return _rows(self._cache, self.limits.blocks, [heads * size for heads, size in per_head if size])
+
+    def _state_parts(self) -> list[NDArray[np.uint8]]:
+        """Each recurrent state, [slots, bytes of one]."""
+        return _rows(self._states, self.limits.states, [4 * state.size for state in self._plan.states])
 
     def _check_open(self) -> None:
         if self._closed:
@@ -285,6 +317,15 @@ class CpuSession:
         op = self._plan.ops[index]
         assert isinstance(op, ops.Moe)
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
+
+
+def _rows(area: NDArray[np.uint8], count: int, sizes: Iterable[int]) -> list[NDArray[np.uint8]]:
+    """Views [count, size] of areas that lie one after another."""
+    found, start = [], 0
+    for size in sizes:
+        found.append(area[start : start + count * size].reshape(count, size))
+        start += aligned(count * size)
+    return found
 
 
 def _stop(running: Executor, memory: object) -> None:

@@ -29,9 +29,11 @@ from edgert_runtimes.cuda.offload.runner import Offload
 from edgert_runtimes.cuda.placing import most_picked
 from edgert_runtimes.cuda.profile import Profile
 from edgert_runtimes.cuda.program import Memory, Program, Shape
+from edgert_runtimes.cuda.recurrence import state_bytes
 from edgert_runtimes.cuda.running import Runner
 from edgert_runtimes.experts import ExpertUse, expert_counts
 from edgert_runtimes.kv_types import KV_TYPES
+from edgert_runtimes.storing import check_content, check_rows
 
 
 def graph_rows(count: int, limits: Limits) -> int:
@@ -127,6 +129,34 @@ class CudaSession:
             self._begun = None
             for first in range(0, len(pairs), self.limits.blocks):
                 self._copy_blocks(np.array(pairs[first : first + self.limits.blocks], np.int32))
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(blocks, self.limits.blocks, "block")
+            return self._read(self._block_places(), blocks)
+
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(blocks, self.limits.blocks, "block")
+            self._write(self._block_places(), blocks, content)
+
+    def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(slots, self.limits.states, "slot")
+            return self._read(self._state_places(), slots)
+
+    def write_states(self, slots: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        with self._lock:
+            self._check_open()
+            check_rows(slots, self.limits.states, "slot")
+            self._write(self._state_places(), slots, content)
 
     def profile(self, on: bool) -> list[OpTime]:
         """See Session. While it is on, kernels are launched one by one, and times are those of the GPU."""
@@ -287,19 +317,50 @@ class CudaSession:
         raw = pairs.reshape(-1).view(np.uint8)
         self._pairs[: raw.nbytes] = raw
         self._device.upload(self._pairs_there, self._pairs[: raw.nbytes])
-        start = self._memory.cache
+        for start, size in self._block_places():
+            where = {"cache": start, "pairs": self._pairs_there, "block_bytes": size}
+            self._device.launch(Launch(catalogue.copy_blocks(), **where, count=len(pairs)))
+        self._device.synchronize(self._device.record())
+
+    def _block_places(self) -> list[tuple[int, int]]:
+        """Where the keys and the values of each layer begin, and the bytes of a block of them."""
+        found, start = [], self._memory.cache
         for cache in self._plan.caches:
             sizes = zip(cache_row_bytes(cache, self.limits), layer_bytes(cache, self.limits), strict=True)
             for row_bytes, whole in sizes:
                 if row_bytes:
-                    where = {
-                        "cache": start,
-                        "pairs": self._pairs_there,
-                        "block_bytes": self.limits.block_size * row_bytes,
-                    }
-                    self._device.launch(Launch(catalogue.copy_blocks(), **where, count=len(pairs)))
+                    found.append((start, self.limits.block_size * row_bytes))
                 start += whole
+        return found
+
+    def _state_places(self) -> list[tuple[int, int]]:
+        """Where slot 0 of each recurrent state is, and the bytes of a slot."""
+        found, start = [], self._memory.states
+        for state in self._plan.states:
+            found.append((start, 4 * state.size))
+            start += state_bytes(state.size, self.limits)
+        return found
+
+    def _read(self, places: Sequence[tuple[int, int]], rows: Sequence[int]) -> NDArray[np.uint8]:
+        content = np.empty((len(rows), sum(size for _, size in places)), np.uint8)
+        for row, out in zip(rows, content, strict=True):
+            first = 0
+            for start, size in places:
+                self._device.download(out[first : first + size], start + row * size)
+                first += size
         self._device.synchronize(self._device.record())
+        return content
+
+    def _write(self, places: Sequence[tuple[int, int]], rows: Sequence[int], content: NDArray[np.uint8]) -> None:
+        check_content(content, len(rows), sum(size for _, size in places))
+        self._begun = None
+        whole = np.ascontiguousarray(content)
+        for row, source in zip(rows, whole, strict=True):
+            first = 0
+            for start, size in places:
+                self._device.upload(start + row * size, source[first : first + size])
+                first += size
+        self._device.synchronize(self._device.record())  # before what is copied from is gone
 
 
 def tiles_of(batch: Batch, most: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import mlx.core as mx
+import numpy as np
 from edgert_models.graph import Cache
 from edgert_quant.blocks import BlockType
 
@@ -184,3 +185,34 @@ class LayerCache:
             a, b = (slice(i * block_size, (i + 1) * block_size) for i in (source, target))
             for array in self.arrays:
                 array[:, :, b] = array[:, :, a]
+
+    def read_blocks(self, blocks: Sequence[int], block_size: int) -> list[np.ndarray]:
+        """Bytes of these blocks: of each array uint8 [blocks, bytes of one]."""
+        slots = _slots(blocks, block_size)
+        rows = [array[0][:, slots].view(mx.uint8) for array in self.arrays]  # [heads, slots, …]
+        return [_by_block(np.asarray(row), len(blocks)) for row in rows]
+
+    def write_blocks(self, blocks: Sequence[int], block_size: int, content: list[np.ndarray]) -> None:
+        """The way back."""
+        slots = _slots(blocks, block_size)
+        for array, rows in zip(self.arrays, content, strict=True):
+            heads, *rest = (array.shape[1], block_size, *array.shape[3:-1], -1)
+            parts = np.ascontiguousarray(rows.reshape(len(blocks), heads, *rest).swapaxes(0, 1))
+            parts = parts.reshape(heads, len(slots), *rest[1:])
+            array[:, :, slots] = mx.array(parts).view(array.dtype)[None]
+
+    def block_bytes(self, block_size: int) -> list[int]:
+        """Bytes of a block in each array."""
+        return [array.nbytes // array.shape[2] * block_size for array in self.arrays]
+
+
+def _slots(blocks: Sequence[int], block_size: int) -> mx.array:
+    return mx.array(
+        np.add.outer(np.array(blocks, np.int32) * block_size, np.arange(block_size, dtype=np.int32)).ravel()
+    )
+
+
+def _by_block(rows: np.ndarray, blocks: int) -> np.ndarray:
+    """[heads, slots, …] as [blocks, bytes]."""
+    split = rows.reshape(len(rows), blocks, -1)
+    return np.ascontiguousarray(split.swapaxes(0, 1)).reshape(blocks, -1)

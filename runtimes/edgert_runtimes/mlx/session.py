@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import mlx.core as mx
@@ -30,6 +31,7 @@ from edgert_runtimes.mlx.step import Inputs, Step
 from edgert_runtimes.mlx.streams import give_back, take_streams
 from edgert_runtimes.mlx.views import grouped, make_views
 from edgert_runtimes.mlx.weights import Layout, Weights
+from edgert_runtimes.storing import check_content, check_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,53 @@ class MlxSession:
             self._begun = None
             for cache in self._caches:
                 cache.copy_blocks(pairs, self.limits.block_size)
+            self._settle()
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        with self._lock, mx.stream(self._streams.main):
+            self._check_open()
+            check_rows(blocks, self.limits.blocks, "block")
+            parts = [part for cache in self._caches for part in cache.read_blocks(blocks, self.limits.block_size)]
+            return np.concatenate(parts, axis=1)
+
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        size = self.limits.block_size
+        with self._lock, mx.stream(self._streams.main):
+            self._check_open()
+            check_rows(blocks, self.limits.blocks, "block")
+            sizes = [cache.block_bytes(size) for cache in self._caches]
+            check_content(content, len(blocks), sum(map(sum, sizes)))
+            self._begun = None
+            start = 0
+            for cache, own in zip(self._caches, sizes, strict=True):
+                borders = start + np.cumsum([0, *own])
+                pieces = [content[:, begin:end] for begin, end in pairwise(borders)]
+                cache.write_blocks(blocks, size, pieces)
+                start = int(borders[-1])
+            self._settle()
+
+    def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        with self._lock, mx.stream(self._streams.main):
+            self._check_open()
+            check_rows(slots, self.limits.states, "slot")
+            rows = [np.asarray(state[mx.array(list(slots))]).reshape(len(slots), -1) for state in self._states]
+            return np.concatenate(rows, axis=1).view(np.uint8)
+
+    def write_states(self, slots: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        with self._lock, mx.stream(self._streams.main):
+            self._check_open()
+            check_rows(slots, self.limits.states, "slot")
+            sizes = [4 * state.size for state in self._plan.states]
+            check_content(content, len(slots), sum(sizes))
+            self._begun = None
+            pieces = np.split(content, np.cumsum(sizes)[:-1], axis=1)
+            for index, (state, piece) in enumerate(zip(self._plan.states, pieces, strict=True)):
+                values = np.ascontiguousarray(piece).view(np.float32).reshape(len(slots), *state.shape)
+                self._states[index][mx.array(list(slots))] = mx.array(values)
             self._settle()
 
     def profile(self, on: bool) -> list[OpTime]:

@@ -10,6 +10,7 @@ import numpy as np
 from edgert_models.errors import BackendError, MemoryBudgetError, UnsupportedError
 from edgert_models.graph import Plan
 from edgert_quant.blocks import BlockType
+from numpy.typing import NDArray
 
 from edgert_runtimes.base import (
     Batch,
@@ -27,6 +28,7 @@ from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
 from edgert_runtimes.reference.cache import Cache
 from edgert_runtimes.reference.ops import Weights, run
 from edgert_runtimes.reference.recurrent import NO_RUNS, RECURRENT, recur
+from edgert_runtimes.storing import check_rows, gather, scatter
 from edgert_runtimes.weights import check_weights
 
 _WHOLE_NUMBERS = {BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64}
@@ -114,6 +116,33 @@ class ReferenceSession:
         for source, target in pairs:
             for cache in self._caches:
                 cache.copy_block(source, target)
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        check_rows(blocks, self.limits.blocks, "block")
+        return gather(self._block_parts(), blocks)
+
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        check_rows(blocks, self.limits.blocks, "block")
+        scatter(self._block_parts(), blocks, content)
+
+    def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """See StoringSession."""
+        check_rows(slots, self.limits.states, "slot")
+        return gather(self._state_parts(), slots)
+
+    def write_states(self, slots: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """See StoringSession."""
+        check_rows(slots, self.limits.states, "slot")
+        scatter(self._state_parts(), slots, content)
+
+    def _block_parts(self) -> list[NDArray[np.uint8]]:
+        kept = [array for cache in self._caches for array in (cache.keys, cache.values) if array.size]
+        return [array.view(np.uint8).reshape(self.limits.blocks, -1) for array in kept]
+
+    def _state_parts(self) -> list[NDArray[np.uint8]]:
+        return [array.reshape(self.limits.states, -1).view(np.uint8) for array in self._states]
 
     def interrupt(self) -> None:
         """See Session: steps of this backend run to their end."""

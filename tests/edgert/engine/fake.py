@@ -93,6 +93,24 @@ class FakeSession:
                 cache[target * size : (target + 1) * size] = cache[source * size : (source + 1) * size]
             self.copies += 1
 
+    def read_blocks(self, blocks: Sequence[int]) -> np.ndarray:
+        self.threads.add(threading.get_ident())
+        rows = [cache.reshape(self.limits.blocks, -1)[list(blocks)] for cache in (self._tokens, self._positions)]
+        return np.concatenate(rows, axis=1).view(np.uint8)
+
+    def write_blocks(self, blocks: Sequence[int], content: np.ndarray) -> None:
+        self.threads.add(threading.get_ident())
+        for cache, rows in zip(
+            (self._tokens, self._positions), np.split(content.view(np.int64), 2, axis=1), strict=True
+        ):
+            cache.reshape(self.limits.blocks, -1)[list(blocks)] = rows
+
+    def read_states(self, slots: Sequence[int]) -> np.ndarray:
+        raise AssertionError("it has none")
+
+    def write_states(self, slots: Sequence[int], content: np.ndarray) -> None:
+        raise AssertionError("it has none")
+
     def close(self) -> None:
         self.closed += 1
 
@@ -133,6 +151,18 @@ class RecurrentSession(FakeSession):
     def __init__(self, limits: Limits, **options: Any) -> None:
         super().__init__(limits, **options)
         self.states: list[tuple[int, ...] | None] = [None] * limits.states
+
+    def read_states(self, slots: Sequence[int]) -> np.ndarray:
+        rows = np.full((len(slots), self.limits.context), -1, np.int64)
+        for row, slot in zip(rows, slots, strict=True):
+            state = self.states[slot]
+            assert state is not None, "the slot has no state"
+            row[: len(state)] = state
+        return rows.view(np.uint8)
+
+    def write_states(self, slots: Sequence[int], content: np.ndarray) -> None:
+        for slot, row in zip(slots, content.view(np.int64), strict=True):
+            self.states[slot] = tuple(row[row >= 0].tolist())
 
     def step(self, batch: Batch, *, hidden: bool = False) -> np.ndarray:
         runs = runs_of(batch, self.limits)

@@ -91,7 +91,8 @@ export class Live {
     text("live-first", `${milliseconds(mean(now, before, "first_token_seconds"))} to the first token`);
 
     text("live-hits", now.prompt_tokens ? `${Math.round((100 * now.cached_tokens) / now.prompt_tokens)} %` : "–");
-    text("live-cached", `${count(now.cached_tokens)} of ${count(now.prompt_tokens)} prompt tokens`);
+    const disk = now.disk_bytes ? `, ${count(now.disk_tokens)} of them on disk` : "";
+    text("live-cached", `${count(now.cached_tokens)} of ${count(now.prompt_tokens)} prompt tokens${disk}`);
     text("live-blocks", `${((100 * (now.blocks_held + now.blocks_cached)) / now.blocks).toFixed(1)} %`);
     text("live-held", `${count(now.blocks_held)} held, ${count(now.blocks_cached)} kept for prompts that begin alike, of ` +
       `${count(now.blocks)} blocks of ${now.block_size} tokens`);

@@ -1,0 +1,173 @@
+"""Between an engine and its store: one thread writes, one reads, so that the engine waits for neither.
+
+What is to be written waits in memory, up to a bound; beyond it is forgotten, since a prefix that is not found is only
+computed again. What is read comes back in pieces, of which few are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgert.engine.prefixes.store import BLOCK, STATE, Store
+
+if TYPE_CHECKING:
+    from edgert.engine.request import Request
+
+Bytes = NDArray[np.uint8]
+
+_log = logging.getLogger("edgert.engine")
+_WAITING_BYTES = 1 << 28  # to be written
+_PIECE_BYTES = 1 << 23
+_PIECES = 4  # of one request, read and not taken yet
+_CLOSING_SECONDS = 10.0  # to write what waits when all is over
+
+
+@dataclass(eq=False, slots=True)
+class Fetch:
+    """The blocks that a request wants, in order, and the states after the last of them (None: it has none, or they are
+    there already).
+    """
+
+    request: Request
+    names: list[bytes]
+    state: bytes | None = None
+    cancelled: bool = False
+    room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_PIECES))
+
+    def cancel(self) -> None:
+        """What is still to come is not wanted any more."""
+        self.cancelled = True
+        self.room.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next blocks of a fetch, uint8 [blocks, bytes of one]; `states` uint8 [1, bytes] come with the last."""
+
+    fetch: Fetch
+    blocks: Bytes | None = None
+    states: Bytes | None = None
+    last: bool = False
+
+
+class Shelf:
+    """Keeps blocks and states of one model in `store`. `roots` are the names of beginnings: of the model itself, then
+    of each of its adapters.
+    """
+
+    def __init__(self, store: Store, roots: Sequence[bytes]) -> None:
+        self.store = store
+        self.written = 0
+        """Blocks and states that have been written."""
+        self._roots = roots
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[bytes, str], Bytes] = {}  # to be written
+        self._waiting_bytes = 0
+        self._until = float("inf")  # time.monotonic(), after which nothing is written any more
+        self._closed = False
+        self._writes: SimpleQueue[tuple[bytes, str, Bytes] | None] = SimpleQueue()
+        self._reads: SimpleQueue[tuple[Fetch, Callable[[Piece], None]] | None] = SimpleQueue()
+        works = (("edgert-prefix-writer", self._write), ("edgert-prefix-reader", self._read))
+        self._threads = [threading.Thread(target=work, name=name, daemon=True) for name, work in works]
+        for thread in self._threads:
+            thread.start()
+
+    def root(self, root: int) -> bytes:
+        """The name of the beginning of a chain: see `Request.root`."""
+        return self._roots[-root]
+
+    @property
+    def full(self) -> bool:
+        """Whether as much waits to be written as may."""
+        return self._waiting_bytes >= _WAITING_BYTES
+
+    def has(self, name: bytes, kind: str) -> bool:
+        """Whether it is there to be fetched."""
+        return (name, kind) in self._waiting or self.store.has(name, kind)
+
+    def keep(self, name: bytes, kind: str, content: Bytes, *, patient: bool = False) -> None:
+        """Write content in a while, unless too much waits already; `patient`: wait then."""
+        while self.full:
+            if not patient or time.monotonic() > self._until:
+                return
+            time.sleep(0.005)
+        with self._lock:
+            self._waiting[name, kind] = content
+            self._waiting_bytes += content.nbytes
+        self._writes.put((name, kind, content))
+
+    def fetch(self, wanted: Fetch, deliver: Callable[[Piece], None]) -> None:
+        """Read what is wanted as far as it is there; `deliver` gets it in pieces, on a thread of its own."""
+        self._reads.put((wanted, deliver))
+
+    def closing(self) -> None:
+        """From now on there are only some seconds to write."""
+        self._until = min(self._until, time.monotonic() + _CLOSING_SECONDS)
+
+    def close(self) -> None:
+        """Write what waits while there is time for it, and end the threads."""
+        self.closing()
+        self._closed = True
+        self._writes.put(None)
+        self._reads.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self) -> None:
+        while (item := self._writes.get()) is not None:
+            name, kind, content = item
+            try:
+                if time.monotonic() < self._until and self.store.write(name, kind, content):
+                    self.written += 1
+            except Exception:
+                _log.exception("a prefix cannot be written to disk")
+            with self._lock:
+                self._waiting.pop((name, kind), None)
+                self._waiting_bytes -= content.nbytes
+
+    def _read(self) -> None:
+        while (item := self._reads.get()) is not None:
+            wanted, deliver = item
+            try:
+                self._read_one(wanted, deliver)
+            except Exception:
+                _log.exception("a prefix cannot be read from disk")
+                deliver(Piece(wanted, last=True))
+
+    def _found(self, name: bytes, kind: str) -> Bytes | None:
+        content = self._waiting.get((name, kind))
+        return self.store.read(name, kind) if content is None else content
+
+    def _read_one(self, wanted: Fetch, deliver: Callable[[Piece], None]) -> None:
+        ready: list[Bytes] = []
+        found = 0
+        for name in wanted.names:
+            if wanted.cancelled or self._closed:
+                return
+            content = self._found(name, BLOCK)
+            if content is None or (ready and len(content) != len(ready[0])):
+                break
+            ready.append(content)
+            found += 1
+            if len(ready) * len(content) >= _PIECE_BYTES:
+                wanted.room.acquire()
+                deliver(Piece(wanted, np.stack(ready)))
+                ready = []
+        states = None
+        if wanted.state is not None and found == len(wanted.names):
+            content = self._found(wanted.state, STATE)
+            states = None if content is None else content[None]
+        deliver(Piece(wanted, np.stack(ready) if ready else None, states, last=True))
+        for name in reversed(wanted.names[:found]):  # what begins a text is the last to go
+            self.store.touch(name, BLOCK)
+        if states is not None and wanted.state is not None:
+            self.store.touch(wanted.state, STATE)

@@ -1,0 +1,39 @@
+"""What a session keeps of sequences, as bytes: rows of arrays that lie in the host's memory, put side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from edgert_models.errors import RequestError
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+
+def gather(parts: Sequence[Bytes], rows: Sequence[int]) -> Bytes:
+    """These rows of all parts [any, bytes of one]: uint8 [rows, bytes of all]."""
+    return np.concatenate([part[list(rows)] for part in parts], axis=1)
+
+
+def scatter(parts: Sequence[Bytes], rows: Sequence[int], content: Bytes) -> None:
+    """The way back; RequestError for content of another size."""
+    borders = np.cumsum([part.shape[1] for part in parts])
+    check_content(content, len(rows), int(borders[-1]))
+    for part, piece in zip(parts, np.split(content, borders[:-1], axis=1), strict=True):
+        part[list(rows)] = piece
+
+
+def check_content(content: Bytes, rows: int, size: int) -> None:
+    """RequestError for content that is not `rows` rows of `size` bytes."""
+    if content.shape != (rows, size) or content.dtype != np.uint8:
+        reason = f"content is {content.dtype} {list(content.shape)}, not uint8 [{rows}, {size}]"
+        raise RequestError(reason, parameter="content")
+
+
+def check_rows(rows: Sequence[int], count: int, what: str) -> None:
+    """RequestError for blocks or slots of states that do not exist."""
+    for row in rows:
+        if not 0 <= row < count:
+            reason = f"{what} {row}: the cache has {what}s 0 to {count - 1}"
+            raise RequestError(reason, parameter=f"{what}s")
