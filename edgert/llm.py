@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,11 +32,12 @@ from edgert.completion import Completion
 from edgert.drafting import Drafting, Speculate, check_speculate, open_drafting
 from edgert.engine.engine import Engine, Running, Statistics
 from edgert.engine.latency import Latencies
+from edgert.engine.loan import Room
 from edgert.engine.overflow import Overflow
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Request
 from edgert.engine.structured import StructuredOutputs
-from edgert.engine.worker import Room
+from edgert.engine.worker import STEP_TIMEOUT
 from edgert.opened import Opened, Prompt
 from edgert.prefix_disk import open_shelf
 from edgert.reader import Reader
@@ -66,6 +68,7 @@ class LLM:
     lookup where logits do not depend on it to the bit ("cpu", "reference") and weights are 100 MB or more; and only
     while it pays. `prefix_disk` is how many bytes of prefixes may be kept in files, of all models together (None: none
     are): what the cache has no room for, and what it has when the model is closed, is found there by later prompts.
+    A step that takes more than `step_timeout` seconds hangs: requests end with EngineError, see `hangs`.
     `progress(stage, done, total)` is told about fetching, compiling and loading.
 
     Close it, use it in a `with`, or drop it: its memory and threads are given back.
@@ -91,9 +94,13 @@ class LLM:
         speculate: Speculate = "auto",
         draft: str | Path | None = None,
         prefix_disk: int | None = None,
+        step_timeout: float = STEP_TIMEOUT,
         progress: Progress | None = None,
     ) -> None:
         self.queue_limit = queue_limit
+        if not 0 < step_timeout < math.inf:
+            reason = f"step_timeout is a number of seconds above 0, not {step_timeout!r}"
+            raise RequestError(reason, parameter="step_timeout")
         self.seed = SamplingParams(seed=seed, timeout=timeout, overflow=overflow).seed  # checked
         check_speculate(speculate, draft)
         self.path = resolve_model(model, progress=progress)
@@ -157,6 +164,7 @@ class LLM:
                 reopen=partial(runtime.load, plan, weights, session.limits),
                 speculation=drafting.speculation,
                 shelf=shelf,
+                step_timeout=step_timeout,
             )
         except BaseException:
             opened.close()
@@ -397,8 +405,15 @@ class LLM:
 
     @property
     def available(self) -> bool:
-        """Whether requests are taken now: not once closed, and not while an engine that failed is started again."""
+        """Whether requests are taken now: not once closed, and not while an engine hangs or is started again."""
         return self._engine.available
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a step has not come back in `step_timeout`. If it does after all the engine is started again; if it
+        does not, only another process helps.
+        """
+        return self._engine.hangs
 
     def running(self) -> list[Running]:
         """The requests that the engine is at."""
@@ -467,6 +482,8 @@ class LLM:
 
 def _give_back(engine: Engine, drafting: Drafting, opened: Opened) -> None:
     engine.close()
+    if engine.hangs:
+        return  # in the midst of what would be given back
     drafting.close()
     opened.close()
 

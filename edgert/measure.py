@@ -24,11 +24,11 @@ from edgert_runtimes.base import OpTime, Session
 
 from edgert.engine.batch import make_batch
 from edgert.engine.blocks import Table
+from edgert.engine.loan import Room
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Kind, Request
 from edgert.engine.scheduler import Part
 from edgert.engine.states import States
-from edgert.engine.worker import Room
 from edgert.llm import LLM
 
 T = TypeVar("T")

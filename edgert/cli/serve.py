@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,8 @@ from edgert.cli import options
 Overflow = Literal["error", "truncate-middle", "sliding"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+HUNG = 70
+"""The exit code where a model hung until the end (EX_SOFTWARE)."""
 
 
 @options.may_be_offline
@@ -52,6 +55,10 @@ def serve(
         float | None,
         typer.Option(envvar="EDGERT_TIMEOUT", min=0.001, help="Seconds a request may take, waiting included."),
     ] = None,
+    step_timeout: Annotated[
+        float,
+        typer.Option(envvar="EDGERT_STEP_TIMEOUT", min=0.001, help="Seconds after which a step of a model hangs."),
+    ] = 300.0,
     overflow: Annotated[
         Overflow, typer.Option(envvar="EDGERT_OVERFLOW", help="What becomes of more tokens than the context holds.")
     ] = "error",
@@ -104,6 +111,7 @@ def serve(
     """Serve models over HTTP, in the protocols of OpenAI, Anthropic and Ollama."""
     from edgert.cli.progress import loading
     from edgert.server.address import Address, keys_of
+    from edgert.server.arenas import limit_arenas
     from edgert.server.logs import set_up_logging
     from edgert.server.models.durations import seconds
     from edgert.server.models.opening import open_fleet
@@ -113,6 +121,7 @@ def serve(
     address = Address(host=host, port=port, path=socket, certificate=tls_cert, key=tls_key)
     address.check(keys)
     set_up_logging(log_format, log_level)
+    limit_arenas()
     settings = {
         "backend": backend,
         "threads": threads,
@@ -121,6 +130,7 @@ def serve(
         "seed": seed,
         "queue_limit": queue,
         "timeout": timeout,
+        "step_timeout": step_timeout,
         "overflow": overflow,
         "chat_template": chat_template,
         "adapters": options.named_adapters(adapter or ()),
@@ -143,3 +153,5 @@ def serve(
         run(fleet, address, api_keys=keys, connections=connections, allow_pull=allow_pull)
     finally:
         fleet.close()
+        if fleet.hangs:
+            os._exit(HUNG)  # an ordinary exit would wait for the step that does not come back

@@ -18,13 +18,14 @@ from edgert_runtimes.experts import CountingSession
 from numpy.typing import NDArray
 
 from edgert.engine.latency import Latencies
+from edgert.engine.loan import Loan, Room
 from edgert.engine.overflow import room_for_prompt, without_middle
 from edgert.engine.params import FALLBACKS, SamplingParams
 from edgert.engine.prefixes.shelf import Shelf
 from edgert.engine.request import Kind, OnEvent, Request
 from edgert.engine.sampling import Breakers, Constraint, Sampler
 from edgert.engine.speculation import Speculation
-from edgert.engine.worker import Loan, Room, Worker
+from edgert.engine.worker import STEP_TIMEOUT, Worker
 
 T = TypeVar("T")
 
@@ -75,7 +76,9 @@ class Engine:
     tokens where a request does not say. `reopen` gives another session like the first: an engine that has it
     and fails ends its requests with EngineError, and goes on with a new session. `speculation` guesses tokens; models
     with recurrent states, which cannot take any back, do without. `shelf` keeps prefixes on disk, for a session that is
-    a StoringSession. An engine that is dropped without `close` closes itself.
+    a StoringSession. A step that does not come back for `step_timeout` seconds hangs: all requests end with an
+    EngineError, others get it until the step comes back after all and the session has been replaced. An engine that is
+    dropped without `close` closes itself; one that hangs is left alone.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Engine:
         reopen: Callable[[], Session] | None = None,
         speculation: Speculation | None = None,
         shelf: Shelf | None = None,
+        step_timeout: float = STEP_TIMEOUT,
     ) -> None:
         self._vocabulary = vocabulary
         self._end_ids = frozenset(token for token in end_ids if token < vocabulary)
@@ -102,7 +106,8 @@ class Engine:
         self._overflow = overflow
         self._context = session.limits.context
         self._process = os.getpid()
-        self._worker = Worker(session, vocabulary, reopen, None if session.limits.states else speculation, shelf)
+        guesses = None if session.limits.states else speculation
+        self._worker = Worker(session, vocabulary, reopen, guesses, shelf, step_timeout)
         self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
         self._thread.start()
         # Not a method of self, which would keep self alive; runs at exit too.
@@ -206,8 +211,13 @@ class Engine:
 
     @property
     def available(self) -> bool:
-        """Whether requests are taken now: not once closed, and not while a failed session is replaced."""
+        """Whether requests are taken now: not once closed, not while a step hangs or a failed session is replaced."""
         return self._worker.available
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a step has not come back in time, and its session not been replaced yet."""
+        return self._worker.hangs
 
     def running(self) -> list[Running]:
         """What the engine is at, in order of admission; cheap, from any thread."""
@@ -298,4 +308,5 @@ def _shut_down(worker: Worker, thread: threading.Thread, process: int) -> None:
         return  # the thread stayed in the parent
     worker.stop(CancelledError("the model was closed"))
     if thread is not threading.current_thread():
-        thread.join()
+        while thread.is_alive() and not worker.hangs:
+            thread.join(1.0)

@@ -7,10 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import numpy as np
 from edgert_models.errors import BackendError, CancelledError, DeadlineError, EdgertError, EngineError, RequestError
@@ -20,36 +17,22 @@ from numpy.typing import NDArray
 from edgert.engine.batch import following_batch, make_batch
 from edgert.engine.blocks import Table
 from edgert.engine.latency import Latencies
+from edgert.engine.loan import Loan, Room
 from edgert.engine.overflow import oldest
 from edgert.engine.prefixes.exchange import Exchange
 from edgert.engine.prefixes.shelf import Piece, Shelf
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler, Step
 from edgert.engine.speculation import Speculation
+from edgert.engine.watchdog import HungError, Watchdog
 
 _log = logging.getLogger("edgert.engine")
 _EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
 _FAILED_STEPS = 3  # in a row, after which the session is replaced
 _PAUSE = 60.0  # seconds between two sessions that are replaced so
 _LONGEST_DELAY = 10.0  # seconds between two attempts to open a session
+STEP_TIMEOUT = 300.0  # seconds: no step should take so long, though its weights come from a slow disk
 _LOOK = 0.05  # seconds after which deadlines are looked at while all wait for the disk
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a borrower of the session may write: blocks of its cache, and slots of recurrent states where it has any."""
-
-    blocks: Sequence[int]
-    states: Sequence[int]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Loan:
-    """The session and `blocks` blocks of its cache, lent to `work` between two steps."""
-
-    blocks: int
-    work: Callable[[Session, Room], Any]
-    result: Future[Any] = field(default_factory=Future)
 
 
 class Worker:
@@ -57,7 +40,8 @@ class Worker:
 
     `reopen` gives another session in place of one that has failed, after it has been closed. `speculation` is not for
     models with recurrent states, which cannot take tokens back. `shelf` is where prefixes go that there is no room for,
-    and all of them in the end; the session is a StoringSession then.
+    and all of them in the end; the session is a StoringSession then. A step that takes more than `step_timeout` seconds
+    hangs: everybody is told so, and the session is replaced if the step ever comes back.
     """
 
     def __init__(
@@ -67,9 +51,11 @@ class Worker:
         reopen: Callable[[], Session] | None = None,
         speculation: Speculation | None = None,
         shelf: Shelf | None = None,
+        step_timeout: float = STEP_TIMEOUT,
     ) -> None:
         self._vocabulary = vocabulary
         self.shelf = shelf
+        self._exchange: Exchange | None = None
         self._adopt(session)
         self.waiting = self.requests = self.steps = self.restarts = 0
         self.prompt_tokens = self.cached_tokens = self.disk_tokens = self.generated_tokens = 0
@@ -88,6 +74,7 @@ class Worker:
         self._down: EngineError | None = None  # while there is no session
         self._stopping = threading.Event()
         self._alone: Request | None = None  # the request that has the running step to itself
+        self._watchdog = Watchdog(step_timeout, self._tell_of_hanging)
 
     def submit(self, request: Request, queue_limit: int | None) -> bool:
         """Queue a request; false if `queue_limit` requests wait already. Raises what the engine was stopped with."""
@@ -124,6 +111,11 @@ class Worker:
         """Whether requests are taken now."""
         return self._stopped is None and self._down is None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a step has been running for too long."""
+        return self._watchdog.barked
+
     def run(self) -> None:
         """The thread."""
         try:
@@ -138,12 +130,14 @@ class Worker:
                 self.shelf.close()
             if self._speculation is not None:
                 self._speculation.close()
+            self._watchdog.close()
 
     def _serve(self) -> bool:
         """Work until stopped or failed; whether there is a new session to go on with."""
         try:
             while self._receive():
-                self._advance()
+                with self._watchdog.watching():
+                    self._advance()
         except Exception as error:
             # Not a failed step (those end their requests only): the bookkeeping itself cannot be trusted any more.
             _log.exception("the engine failed")
@@ -152,6 +146,7 @@ class Worker:
 
     def _restart(self, reason: str) -> bool:
         """Close the session and open another, as often as it takes; false once stopped. Requests end meanwhile."""
+        self._exchange = None
         if self._reopen is None:
             self.stop(BackendError(f"the engine stopped: {reason}"))
             return False
@@ -168,16 +163,42 @@ class Worker:
                 _log.exception("the engine cannot be started again; that is tried once more in %g s", delay)
                 continue
             self.restarts += 1
+            self._watchdog.calm()
             with self._lock:
                 self._down = None
             return True
         return False
 
+    def _tell_of_hanging(self, seconds: float) -> None:
+        """On the watchdog's thread, while the engine's is in a step: nobody is to wait for that."""
+        with self._lock:
+            self._down = EngineError(f"a step of the model has not come back for {seconds:.3g} s; try again later")
+        _log.error("%s", self._down)
+        self.session.interrupt()
+        requests, stopped = [*self.scheduler.running, *self.scheduler.waiting], False
+        while True:
+            try:
+                item = self._inbox.get_nowait()
+            except Empty:
+                break
+            stopped = stopped or item is None
+            if isinstance(item, Loan):
+                item.result.set_exception(self._why_down())
+            elif isinstance(item, tuple) and not item[1]:
+                self._leave_queue(item[0])
+                requests.append(item[0])
+        if stopped:
+            self._inbox.put(None)
+        for request in requests:
+            if not request.ended:
+                request.ended = True
+                self._emit(request, Failed(self._why_down()))
+
     def _adopt(self, session: Session) -> None:
         self.session = session
         self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // self._vocabulary), self.shelf)
         self._ahead = session if isinstance(session, AheadSession) else None
-        self._exchange: Exchange | None = None
+        self._exchange = None
         if self.shelf is not None and isinstance(session, StoringSession):
             self._exchange = Exchange(self.shelf, session, self.scheduler)
         self._block_size = session.limits.block_size
@@ -286,6 +307,9 @@ class Worker:
         self._alone = parts[0].request if len(parts) == 1 else None
         try:
             out = self._step(parts)
+            self._watchdog.check()
+        except HungError:
+            raise
         except CancelledError:
             return  # interrupted: whoever is not cancelled is planned again
         except Exception as error:
@@ -445,15 +469,15 @@ class Worker:
             elif isinstance(item, tuple) and not item[1]:
                 requests.append(item[0])
         for request in requests:
-            if request.ended:
-                continue
-            request.ended = True
             if request.fetch is not None:
                 request.fetch.cancel()
             if self._speculation is not None:
                 self._speculation.forget(request)
             if request.started_at is None:
                 self._leave_queue(request)
+            if request.ended:  # the watchdog has told of it
+                continue
+            request.ended = True
             self._emit(request, Failed(why()))
 
     def _check_running(self) -> None:

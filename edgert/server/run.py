@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from edgert.server.app import create_app
 from edgert.server.connection import RECEIVE_SECONDS, Connection
 from edgert.server.guard import MAX_HEADERS
 from edgert.server.models.fleet import Fleet
+from edgert.server.systemd import keep_telling, notify
 
 _log = logging.getLogger("edgert.server")
 _DRAIN_SECONDS = 10
@@ -41,9 +43,20 @@ def run(
         app = create_app(fleet, check_host=own, api_keys=api_keys, allow_pull=allow_pull)
         server = make_server(app, address, connections)
         with _surviving_sigterm(), asyncio.Runner(loop_factory=_Loop) as runner:
-            runner.run(server.serve(sockets=[listener]))
+            runner.run(_serve(server, listener, fleet))
     finally:
         address.leave()
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, fleet: Fleet) -> None:
+    """Serve, and tell systemd how it is."""
+    telling = asyncio.create_task(keep_telling(lambda: not fleet.hangs))
+    try:
+        notify("READY=1")  # who connects from now on waits, until requests are taken
+        await server.serve(sockets=[listener])
+    finally:
+        notify("STOPPING=1")
+        telling.cancel()
 
 
 def _names(fleet: Fleet) -> str:

@@ -22,7 +22,7 @@ class Temperature:
 
     def __call__(self, candidates: Candidates, tokens: Sequence[int]) -> Candidates:
         """See Step."""
-        if self.temperature == 0.0:
+        if np.float32(self.temperature) == 0.0:  # also what is too little to divide by
             return candidates.keep(np.array([candidates.best()]))
         logits = candidates.logits
         with np.errstate(over="ignore"):  # what is out of reach may become minus infinity

@@ -129,6 +129,11 @@ class Fleet:
         """The models that are loaded, by name."""
         return {name: model.llm for name, model in self._models.items() if model.llm is not None}
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a step of a model has not come back in time."""
+        return any(llm.hangs for llm in self.loaded().values())
+
     def states(self) -> list[Loaded]:
         """How those are that have been loaded, or are being."""
         return list(self._models.values())

@@ -38,7 +38,8 @@ def native_routes(fleet: Fleet, served: Served) -> APIRouter:
         well = all(llm.available for llm in llms.values())
         if not well:
             response.status_code = 503
-        found: dict[str, Any] = {"status": "ok" if well else "restarting", "models": list(llms)}
+        state = "ok" if well else "hangs" if fleet.hangs else "restarting"
+        found: dict[str, Any] = {"status": state, "models": list(llms)}
         for name, llm in list(llms.items())[:1]:
             found |= {"model": name, **asdict(llm.statistics())}
         return found

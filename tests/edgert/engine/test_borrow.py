@@ -7,8 +7,8 @@ import pytest
 from edgert_models.errors import CancelledError, RequestError
 from edgert_runtimes.base import Session
 
+from edgert.engine.loan import Room
 from edgert.engine.params import SamplingParams
-from edgert.engine.worker import Room
 from tests.edgert.engine.fake import Collector, FakeSession, expected, greedy, limits, make_engine, start
 
 
