@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from edgert_models import ops
-from edgert_quant.blocks import BlockType, dequantize, quantize
+from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.compensation import Candidate, Feedback, candidates, choose_shrink
 from edgert_quant.imatrix import POOL_ROWS, Importance
 from edgert_runtimes.base import Progress
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgert.tuning.kept import Kept
 from edgert.tuning.material import Material
-from edgert.tuning.packed import Bytes, Packed
+from edgert.tuning.packed import Bytes, Packed, pack_matrix
 
 Floats = NDArray[np.floating[Any]]
 
@@ -168,8 +168,7 @@ class Rounder(Observer):
     def _plain(self, name: str, index: int, weights: Floats) -> Bytes:
         """Each weight rounded for itself."""
         given = self._importance.of(name)
-        importance = None if given is None else given[index]
-        return quantize(weights, self._types[name], importance=importance, threads=self._threads)
+        return pack_matrix(weights, self._types[name], None if given is None else given[index], self._threads)
 
     def _seen(self, x: Floats, held: NDArray[np.bool_]) -> _Inputs:
         """Covariances of inputs; made once where several matrices in turn have the same."""

@@ -21,6 +21,7 @@ from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.convert.report import tensor_bytes
 from edgert_quant.convert.source import Source
 from edgert_quant.gguf import GgufWriter
+from edgert_quant.imatrix.magnitude import with_magnitudes
 
 Progress = Callable[[int, int, str], None]
 """progress(done, total, name): bytes of the output that are ready, of how many, and the tensor they belong to."""
@@ -95,10 +96,13 @@ def write_tensors(
                 if data.dtype != np.uint8:
                     quantized.add(piece.name)
                     rows = data.view(np.float32)
+                    kind = types[piece.name]
                     importance = None if weighting is None else weighting(piece)
-                    data = quantize(rows, types[piece.name], importance=importance, threads=threads)
+                    if importance is not None:
+                        importance = with_magnitudes(importance, rows, kind)
+                    data = quantize(rows, kind, importance=importance, threads=threads)
                     if noting is not None:
-                        noting(piece, rows, data, types[piece.name])
+                        noting(piece, rows, data, kind)
                     del rows
                 if len(writing) == _WRITE_BEHIND:
                     writing.popleft().result()
