@@ -9,7 +9,8 @@ from edgert_quant.blocks import BlockType
 
 FEW_BITS = 3.0
 """Bits per weight below which magnitudes count. The demo model's mean divergence with them, as a part of that without
-(stock llama.cpp, 8,128 predictions): IQ1_M .89, IQ2_XXS .93, IQ2_XS .91, IQ2_M .92, Q2_K .95; but IQ3_XXS 1.04, IQ4_XS 1.03.
+(8,128 predictions by stock llama.cpp): IQ1_M .89, IQ2_XXS .93, IQ2_XS .91, IQ2_M .92, Q2_K .95; but IQ3_XXS 1.04,
+IQ4_XS 1.03.
 """
 
 
