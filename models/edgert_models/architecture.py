@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from edgert_models.config import Config
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.llama_cpp import AS_OURS, LlamaCpp
 from edgert_models.nextn import Nextn
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
@@ -62,9 +63,9 @@ class Architecture:
     multiply with; `chunked`: windows do not slide; `unsaid`: other keys, without the architecture's name, and what is
     meant where they are not there), and the `quant_method` of checkpoints whose experts keep their form in every mix.
     `files` is what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token
-    prediction. `left_out` are beginnings of names of tensors that checkpoints may have and models do without. `notes`
-    are sentences for docs/models.md: what is honoured beside the usual, what is refused, and where stock llama.cpp
-    answers differently.
+    prediction, `llama_cpp` what llama.cpp makes of the files. `left_out` are beginnings of names of tensors that
+    checkpoints may have and models do without. `notes` are sentences for docs/models.md: what is honoured beside the
+    usual, what is refused, and where stock llama.cpp answers differently.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Architecture:
     positions: bool = True
     files: FileHabits = FileHabits()
     nextn: Nextn | None = None
+    llama_cpp: LlamaCpp = AS_OURS
     left_out: tuple[str, ...] = ()
     notes: str = ""
 

@@ -131,10 +131,10 @@ def rope_from_config(
     base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
     share = _number(given, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
     dims = int(head_size * share)
-    if kind == "default":
+    if kind in _UNSCALED:
         return Rope(base=base, dims=dims, layout=layout)
     if kind not in ("linear", "yarn", "llama3", *_LONGROPE):
-        known = "default, linear, llama3, yarn, longrope"
+        known = "default, dynamic, linear, llama3, yarn, longrope"
         raise UnsupportedError(f"rope scaling '{kind}' is not supported; supported: {known}")
     context = int(_number(given, *_original_context(config)))
     if kind in _LONGROPE:
@@ -175,6 +175,7 @@ def rope_from_config(
     )
 
 
+_UNSCALED = ("default", "dynamic")  # the latter scales only beyond `max_position_embeddings`
 _LONGROPE = ("longrope", "su")  # the latter as early Phi-3 checkpoints call it
 
 

@@ -35,10 +35,11 @@ plain attention; what is in brackets is what they do beside the usual.
 
 REST = """
 Honoured in all of them: grouped queries, head sizes that are not width / heads, tied embeddings, rope scaling
-(linear, llama3, yarn), normalised and plain expert weights, checkpoints with an expert a tensor or all experts in
-one.
+(linear, llama3, yarn, longrope, and dynamic, which scales nothing within `max_position_embeddings`; beyond that edgert
+warns, and scales nothing either), normalised and plain expert weights, checkpoints with an expert a tensor or all
+experts in one.
 
-Refused by name in all of them: rope scaling dynamic and longrope, activations other than SiLU where nothing else is
+Refused by name in all of them: biases that are not known, activations other than SiLU where nothing else is
 said, and yarn whose `truncate` is not that of the family (false in gpt-oss, true elsewhere).
 """
 
@@ -56,7 +57,8 @@ STOCK = """
 Of all families: it ignores yarn's `beta_fast` and `beta_slow` other than 32 and 1, and `truncate: false` as in
 gpt-oss, so that positions turn by slightly other angles. On a tiny model with betas of 8 and 0.5 its logits were 1.6 %
 away from those of transformers within 16 positions, ours 2e-7; where the three make no difference, both agree within
-3e-7. Tied models get an output matrix of their own where llama.cpp wants one (OLMo 2, OLMoE, Qwen2-MoE, gpt-oss).
+3e-7. It reads llama3's factors in few families (Llama, EXAONE, Granite, Gemma 4), and does not load files that have
+them in others. Tied models get an output matrix of their own where llama.cpp wants one (OLMo 2, OLMoE, gpt-oss, …).
 """
 
 REFUSED = """

@@ -30,7 +30,7 @@ from tests.models.configs import CONFIGS
         ("llama", {"num_key_value_heads": 3}, "4 heads do not divide by 3 kv heads"),
         ("llama", {"num_attention_heads": 0}, "heads is 0"),
         ("llama", {"num_hidden_layers": 10**9}, "layers is 1000000000"),
-        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
+        ("llama", {"rope_scaling": {"rope_type": "ntk", "factor": 2.0}}, "rope scaling 'ntk' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope parameter factor must be a positive number, not None"),
         ("llama", {"rope_theta": "big"}, "rope parameter rope_theta must be a positive number, not 'big'"),
         (
@@ -142,7 +142,7 @@ from tests.models.configs import CONFIGS
         ("qwen3.5-moe", {"rope_parameters": {"mrope_section": 3}}, "mrope_section must be a list of integers, not 3"),
         ("exaone4-windows", {"sliding_window_pattern": "LG"}, "sliding_window_pattern='LG' is not supported"),
         ("exaone4-windows", {"layer_types": ["full_attention"] * 4}, "sliding_window without a layer of type sliding"),
-        ("hunyuan-dense", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not"),
+        ("hunyuan-dense", {"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope scaling 'ntk' is not"),
         ("olmo3", {"layer_types": ["full_attention"]}, "layer_types must say sliding_attention or full_attention"),
         ("olmo3", {"num_hidden_layers": 10**9}, "layers is 1000000000"),
         ("olmo3", {"layer_types": ["chunked_attention"] * 5}, "of every layer, not .'chunked_attention'"),

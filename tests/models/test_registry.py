@@ -136,6 +136,11 @@ def test_rope_layouts() -> None:
     assert spec_from_config(CONFIGS["olmoe"]).rope.layout is RopeLayout.HALVES
 
 
+def test_rope_that_is_dynamic_scales_nothing_within_the_context() -> None:
+    scaled = {**CONFIGS["llama"], "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
+    assert spec_from_config(scaled) == spec_from_config(CONFIGS["llama"])
+
+
 def test_unknown_gguf_architecture() -> None:
     message = r"model architecture 'mamba' is not supported; supported: .*ernie4_5, .*gemma2, .*gpt-oss, "
     with pytest.raises(UnsupportedError, match=message):

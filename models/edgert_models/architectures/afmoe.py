@@ -7,7 +7,6 @@ Sources: transformers' `modeling_afmoe`; llama.cpp's `conversion/afmoe.py` and `
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from edgert_models.architecture import (
     COMMON_NAMES,
@@ -24,6 +23,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, leading_dense_layers, windows
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.spec import ModelSpec, Scales
@@ -40,10 +40,9 @@ def config(c: Config) -> ModelSpec:
     router = replace(
         BIASED_SIGMOID, normalize=c.boolean("route_norm", True), scale=c.number("route_scale", default=1.0)
     )
-    sizes: dict[str, Any] = {**decoder_sizes(c, RopeLayout.HALVES), "output_bias": False}
     spec = ModelSpec(
         architecture="afmoe",
-        **sizes,
+        **decoder_sizes(c, RopeLayout.HALVES),
         **windows(c, period=c.integer("global_attn_every_n_layers", default=_PERIOD)),
         **expert_sizes(c, "moe_intermediate_size", router),
         **leading_dense_layers(Config({"first_k_dense_replace": c.get("num_dense_layers"), **c}), default=1),
@@ -94,5 +93,6 @@ ARCHITECTURE = Architecture(
     router=BIASED_SIGMOID,
     window_period=_PERIOD,
     settle=settle,
+    llama_cpp=LlamaCpp(windows=True),
     notes="Embeddings that are not scaled (`mup_enabled: false`) are refused.",
 )

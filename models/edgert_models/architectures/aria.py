@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder, shared_expert_names, stored
 from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX
 from edgert_models.sources import TransposedExperts
@@ -42,6 +43,7 @@ ARCHITECTURE = Architecture(
         "ffn_down_exps.weight": TransposedExperts((f"{_MLP}.experts.fc2.weight",)),
     },
     rope_layout=RopeLayout.HALVES,
+    llama_cpp=LlamaCpp(known=False),
     notes="The text model by itself; biases of the shared experts are refused. The name in GGUF is ours: llama.cpp has "
     "no such architecture.",
 )

@@ -11,6 +11,7 @@ from functools import partial
 from edgert_models.architecture import Architecture, stored
 from edgert_models.architectures import deepseek2
 from edgert_models.config import Config
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -36,5 +37,6 @@ ARCHITECTURE = Architecture(
     scales_scores=True,
     settle=deepseek2.settle,
     nextn=deepseek2.ARCHITECTURE.nextn,
+    llama_cpp=LlamaCpp(known=False),
     notes="DeepSeek-V3 with a norm of what experts give. The name in GGUF is ours: llama.cpp has no such architecture.",
 )

@@ -18,6 +18,7 @@ from edgert_models.architecture import (
     stored,
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, leading_dense_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.sources import Arranged, Order, Source
@@ -88,5 +89,6 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
+    llama_cpp=LlamaCpp(own_output=True, dense_layers="none"),
     notes="Normalised output matrices (`norm_head`) are refused. llama.cpp knows no dense layers.",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgert_models.architecture import Architecture, FileHabits, pre_norm_decoder, stored
 from edgert_models.architectures.bailingmoe import BAILING_NAMES, attention_sizes, shared_width
 from edgert_models.config import Config, biased_sigmoid, expert_sizes, leading_dense_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
@@ -35,6 +36,11 @@ def config(c: Config) -> ModelSpec:
     )
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    return "it knows no biases in bailingmoe2" if spec.attention_bias else ""
+
+
 ARCHITECTURE = Architecture(
     name="bailingmoe2",
     title="Ling 2, Ring 2, Sarvam",
@@ -55,5 +61,6 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     nextn=AFTER_THE_LAST,
+    llama_cpp=LlamaCpp(own_output=True, as_wide=True, refuses=(llama_cpp_refuses,)),
     notes="llama.cpp loads neither biases nor heads that are together not as wide as the model.",
 )

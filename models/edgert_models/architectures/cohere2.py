@@ -9,6 +9,7 @@ from edgert_models.architecture import COMMON_NAMES, Architecture, parallel_deco
 from edgert_models.architectures.command_r import cohere_sizes
 from edgert_models.config import Config, windows
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -42,6 +43,7 @@ ARCHITECTURE = Architecture(
     checkpoint_layout=RopeLayout.INTERLEAVED,
     layer_norm=True,
     window_period=_PERIOD,
+    llama_cpp=LlamaCpp(always_tied=True, as_wide=True, output_bias=False, windows=True),
     notes="Windows, and no rope in layers without one. llama.cpp loads neither an output matrix nor biases of "
     "attention, nor heads that are together not as wide as the model.",
 )

@@ -20,6 +20,7 @@ from edgert_models.architectures.command_r import cohere_sizes
 from edgert_models.config import Config, expert_sizes, layer_count, mlp_layers, windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.ops import Value
 from edgert_models.rope import Rope, RopeLayout
@@ -103,6 +104,7 @@ ARCHITECTURE = Architecture(
     layer_norm=True,
     rms_norm_wins=True,
     nextn=AFTER_THE_LAST,
+    llama_cpp=LlamaCpp(output_bias=False, windows=True),
     notes="Layer norms or RMS norms; softmax or sigmoid routers. Shared experts that are summed and not averaged, and"
     " dense layers with other windows than `prefix_dense_sliding_window_pattern: 1` are refused.",
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, parallel_decoder
 from edgert_models.config import Config, decoder_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec, Scales
 
@@ -40,6 +41,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
     layer_norm=True,
+    llama_cpp=LlamaCpp(always_tied=True, output_bias=False),
     notes="Normalised queries and keys (`use_qk_norm`, Command R+) are refused. llama.cpp loads neither an output "
     "matrix nor biases of attention.",
 )

@@ -12,6 +12,7 @@ from functools import partial
 from edgert_models.architecture import Architecture, pre_norm_decoder, stored
 from edgert_models.config import Config, decoder_sizes
 from edgert_models.errors import UnsupportedError
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.sources import Experts, TransposedExperts
@@ -58,6 +59,11 @@ def _part(c: Config, key: str) -> Config:
     return Config(found)
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    return "it wants clamped queries, keys and values in dbrx" if spec.scales.clamp is None else ""
+
+
 ARCHITECTURE = Architecture(
     name="dbrx",
     title="DBRX",
@@ -81,6 +87,7 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     layer_norm=True,
+    llama_cpp=LlamaCpp(own_output=True, normalizes=True, refuses=(llama_cpp_refuses,)),
     notes="`clip_qkv` is honoured; weights of experts that are normalised otherwise than to a sum of 1 are refused. "
     "llama.cpp always normalises them, and loads no model without `clip_qkv`.",
 )

@@ -13,6 +13,7 @@ from edgert_models.architecture import (
     shared_expert_names,
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, leading_dense_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -40,6 +41,7 @@ ARCHITECTURE = Architecture(
     names={**COMMON_NAMES, **expert_names("mlp"), **shared_expert_names()},
     rope_layout=RopeLayout.INTERLEAVED,
     router=Router(normalize=False),
+    llama_cpp=LlamaCpp(as_wide=True, output_bias=False, normalizes=False),
     notes="llama.cpp never normalises the weights of experts (`norm_topk_prob`), and loads neither a bias of the "
     "attention output nor heads that are together not as wide as the model.",
 )

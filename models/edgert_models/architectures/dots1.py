@@ -14,6 +14,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers
 from edgert_models.errors import UnsupportedError
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.spec import ModelSpec
@@ -33,6 +34,11 @@ def config(c: Config) -> ModelSpec:
     )
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    return "it wants as many key as query heads in dots1" if spec.kv_heads != spec.heads else ""
+
+
 ARCHITECTURE = Architecture(
     name="dots1",
     title="dots.llm1",
@@ -43,6 +49,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     router=BIASED_SIGMOID,
+    llama_cpp=LlamaCpp(own_output=True, output_bias=False, refuses=(llama_cpp_refuses,)),
     notes="Sliding windows are refused. llama.cpp wants as many key as query heads, and loads no bias of the attention "
     "output.",
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -27,5 +28,6 @@ ARCHITECTURE = Architecture(
     names=COMMON_NAMES,
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
+    llama_cpp=LlamaCpp(feed_forward_bias=False),
     notes="Biases of everything with `use_bias`, which llama.cpp does not load in the feed-forward network.",
 )

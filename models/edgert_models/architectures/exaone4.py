@@ -11,6 +11,7 @@ from edgert_models.architecture import POST_NORM_NAMES, Architecture, post_norm_
 from edgert_models.config import Config, decoder_sizes, windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -45,6 +46,13 @@ def wire(g: Graph) -> Plan:
     return post_norm_decoder(g, rope_of)
 
 
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    if not spec.window or spec.layers == 64:
+        return ""
+    return "llama.cpp knows windows of exaone4 only in models of 64 layers: in this one it sees and rotates everything"
+
+
 ARCHITECTURE = Architecture(
     name="exaone4",
     title="EXAONE-4",
@@ -55,6 +63,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     window_period=PERIOD,
+    llama_cpp=LlamaCpp(as_wide=True, output_bias=False, rope_factors=True, windows=True, differs=(llama_cpp_differs,)),
     notes="Windows, and no rope in layers without one. llama.cpp knows windows only in models of 64 layers, and loads"
     " neither a bias of the attention output nor heads that are together not as wide as the model.",
 )

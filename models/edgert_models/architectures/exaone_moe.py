@@ -15,6 +15,7 @@ from edgert_models.architecture import (
 from edgert_models.architectures import exaone4, qwen3next
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.spec import ModelSpec
@@ -38,6 +39,11 @@ def wire(g: Graph) -> Plan:
     return pre_norm_decoder(g, exaone4.rope_of)
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    return "" if spec.window else "it wants windows in exaone-moe"
+
+
 ARCHITECTURE = Architecture(
     name="exaone-moe",
     title="K-EXAONE",
@@ -55,6 +61,7 @@ ARCHITECTURE = Architecture(
     window_period=exaone4.PERIOD,
     nextn=qwen3next.nextn(),
     left_out=("mtp.",),
+    llama_cpp=LlamaCpp(own_output=True, rope_factors=True, windows=True, refuses=(llama_cpp_refuses,)),
     notes="Windows, and no rope in layers without one. "
     "llama.cpp does not load models without windows, and knows dense layers only before the first with experts.",
 )

@@ -26,6 +26,7 @@ from edgert_models.architectures import granitehybrid
 from edgert_models.config import Config, decoder_sizes, layer_count
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.sources import Scaled, Source, Stored
 from edgert_models.spec import ModelSpec
@@ -104,6 +105,12 @@ _ATTENTION, _MLP = f"{_LAYER}.self_attn", f"{_LAYER}.feed_forward"
 _IN, _OUT, _KEY = ((f"{part}_multiplier", 0) for part in ("attention_in", "attention_out", "key"))
 _GATE, _DOWN = (("mlp_multipliers", place) for place in range(2))
 
+
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    return "llama.cpp ignores the bias of the attention output in falcon-h1" if spec.output_bias else ""
+
+
 ARCHITECTURE = Architecture(
     name="falcon-h1",
     title="Falcon-H1",
@@ -135,6 +142,7 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     settle=settle,
+    llama_cpp=LlamaCpp(own_output=True, rope_factors=True, differs=(llama_cpp_differs,)),
     notes="Factors become part of the matrices that they are factors of. Biases of Mamba's projections, norms before "
     "its gates, and limits of its time step are refused.",
 )

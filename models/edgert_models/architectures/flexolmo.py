@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import POST_NORM_NAMES, Architecture, expert_names, post_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -32,5 +33,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     router=Router(normalize=False),
+    llama_cpp=LlamaCpp(known=False),
     notes="The name in GGUF is ours: llama.cpp has no such architecture.",
 )

@@ -14,6 +14,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, qwen_sparse_layers, windows
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
 from edgert_models.sources import Stored
@@ -63,5 +64,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     router=ROUTER,
+    llama_cpp=LlamaCpp(known=False),
     notes="The name in GGUF is ours: llama.cpp has no such architecture.",
 )

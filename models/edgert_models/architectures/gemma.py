@@ -11,6 +11,7 @@ from typing import Any
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder, zero_centred
 from edgert_models.config import Config, decoder_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -41,5 +42,6 @@ ARCHITECTURE = Architecture(
     names=zero_centred(COMMON_NAMES),
     rope_layout=RopeLayout.HALVES,
     activation="gelu",
+    llama_cpp=LlamaCpp(always_tied=True, output_bias=False),
     notes="llama.cpp loads neither an output matrix nor a bias of the attention output.",
 )

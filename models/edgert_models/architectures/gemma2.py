@@ -12,6 +12,7 @@ from dataclasses import replace
 from edgert_models.architecture import COMMON_NAMES, Architecture, sandwich_decoder, stored, zero_centred
 from edgert_models.architectures.gemma import gemma_sizes, with_scaled_embedding
 from edgert_models.config import Config, windows
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.sources import Source
 from edgert_models.spec import ModelSpec, Scales
@@ -61,6 +62,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     activation="gelu",
     window_period=_PERIOD,
+    llama_cpp=LlamaCpp(always_tied=True, output_bias=False, windows=True),
     notes="Models without caps are refused. llama.cpp scales scores by the width of a head, in models of 46 layers as"
     " if heads filled the model, whatever `query_pre_attn_scalar` is; ours has it in the file. It loads neither"
     " an output matrix nor a bias of the attention output.",

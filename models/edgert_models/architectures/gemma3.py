@@ -12,6 +12,7 @@ from edgert_models.architecture import Architecture, sandwich_decoder, with_inne
 from edgert_models.architectures import gemma2
 from edgert_models.architectures.gemma import gemma_sizes
 from edgert_models.config import Config, text_of, windows
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec, Scales
 
@@ -73,6 +74,7 @@ ARCHITECTURE = Architecture(
     activation="gelu",
     left_out=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
     window_period=_PERIOD,
+    llama_cpp=LlamaCpp(output_bias=False, windows=True),
     notes="The text model, also of checkpoints with a vision tower, which is left out with a warning. llama.cpp "
     "scales scores by the width of a head, in models of 62 layers as if heads filled the model, whatever "
     "`query_pre_attn_scalar` is. It loads no bias of the attention output.",

@@ -25,6 +25,7 @@ from edgert_models.architectures.gemma import gemma_sizes, with_scaled_embedding
 from edgert_models.config import Config, expert_sizes, text_of, windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
 from edgert_models.rope import PROPORTIONAL, RopeLayout
 from edgert_models.router import SOFTMAX
@@ -169,6 +170,7 @@ ARCHITECTURE = Architecture(
     activation="gelu",
     window_period=_PERIOD,
     left_out=("model.vision_tower.", "model.audio_tower.", "model.embed_vision.", "model.embed_audio."),
+    llama_cpp=LlamaCpp(output_bias=False, rope_factors=True, windows=True),
     notes="The text model, also of checkpoints with towers for pictures and sound, which are left out with a warning:"
     " 26B-A4B and 31B. E2B and E4B, which have embeddings for each layer and share keys and values, are "
     "refused.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, sandwich_decoder, stored
 from edgert_models.config import Config, decoder_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -37,4 +38,5 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
+    llama_cpp=LlamaCpp(output_bias=False),
 )

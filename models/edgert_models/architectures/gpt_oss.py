@@ -10,6 +10,7 @@ from edgert_models.architecture import COMMON_NAMES, Architecture, attention, pr
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX
 from edgert_models.sources import ExpertVectors, Stored, TransposedExperts
@@ -78,6 +79,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     yarn_truncate=False,
     quantized=("mxfp4",),
+    llama_cpp=LlamaCpp(own_output=True, windows=True),
     notes="Sinks, windows in every second layer, biases of all projections and experts, the clamped SwiGLU, and "
     "experts in BF16 or MXFP4: these go into the file to the bit, whatever the mix, unless `--tensor` says "
     "otherwise. Other `layer_types`, `swiglu_limit` or `swiglu_alpha`, and no biases, are refused.",

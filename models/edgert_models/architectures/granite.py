@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec, Scales
 
@@ -37,4 +38,5 @@ ARCHITECTURE = Architecture(
     names=COMMON_NAMES,
     rope_layout=RopeLayout.INTERLEAVED,
     logits_divided=True,
+    llama_cpp=LlamaCpp(rope_factors=True, score_scale=True),
 )

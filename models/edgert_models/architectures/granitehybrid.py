@@ -19,6 +19,7 @@ from edgert_models.architectures.granite import scales
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, recurrent_layers
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX
@@ -119,6 +120,15 @@ def mamba_names(module: str) -> dict[str, Source]:
 
 
 _SHARED = f"{_LAYER}.shared_mlp"
+
+
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    r = spec.recurrence
+    fits = r is None or r.inner == 2 * spec.width
+    return "" if fits else "it wants Mamba twice as wide as the model in granitehybrid"
+
+
 ARCHITECTURE = Architecture(
     name="granitehybrid",
     title="Granite 4 hybrid",
@@ -134,5 +144,6 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.INTERLEAVED,
     logits_divided=True,
+    llama_cpp=LlamaCpp(rope_factors=True, score_scale=True, refuses=(llama_cpp_refuses,)),
     notes="Biases of Mamba's projections, convolutions without, and limits of its time step are refused.",
 )

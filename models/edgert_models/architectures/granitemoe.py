@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
 from edgert_models.architectures.granite import scales
 from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX
 from edgert_models.sources import Experts, Source, Stored
@@ -51,4 +52,5 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.INTERLEAVED,
     logits_divided=True,
+    llama_cpp=LlamaCpp(rope_factors=True, score_scale=True),
 )

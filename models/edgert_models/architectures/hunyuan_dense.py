@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder, stored
 from edgert_models.config import Config, decoder_sizes
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -53,5 +54,6 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    llama_cpp=LlamaCpp(output_bias=False),
     notes="The rope that `alpha` stretches is honoured. llama.cpp loads no bias of the attention output.",
 )

@@ -9,6 +9,7 @@ from edgert_models.architecture import Architecture, expert_names, shared_expert
 from edgert_models.architectures import hunyuan_dense
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.errors import UnsupportedError
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX
 from edgert_models.spec import ModelSpec
@@ -55,6 +56,7 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    llama_cpp=LlamaCpp(output_bias=False),
     notes="The rope that `alpha` stretches is honoured. Layers that differ and caches shared by layers (`use_cla`) are "
     "refused. llama.cpp loads no bias of the attention output.",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgert_models.architecture import COMMON_NAMES, Architecture, attention, expert_names, hybrid_decoder, stored
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, sparse_layers
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -95,5 +96,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     router=_ROUTER,
     positions=False,
+    llama_cpp=LlamaCpp(dense_layers="any"),
     notes="Biases of Mamba's projections, and convolutions without, are refused.",
 )

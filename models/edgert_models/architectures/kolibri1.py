@@ -18,6 +18,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, windows
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.sources import Stored
@@ -66,5 +67,6 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=ROUTER,
     window_period=_PERIOD,
+    llama_cpp=LlamaCpp(known=False),
     notes="The name in GGUF is ours: llama.cpp has no such architecture.",
 )

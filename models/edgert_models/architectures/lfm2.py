@@ -10,6 +10,7 @@ from typing import Any
 from edgert_models.architecture import COMMON_NAMES, Architecture, attention, hybrid_decoder, stored
 from edgert_models.config import Config, decoder_sizes, recurrent_layers
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.sources import Source, Stored
@@ -99,5 +100,6 @@ ARCHITECTURE = Architecture(
     names=NAMES,
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    llama_cpp=LlamaCpp(output_bias=False),
     notes="Short convolutions, whose state is kept beside the cache. `conv_bias` is refused.",
 )

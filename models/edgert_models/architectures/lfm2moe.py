@@ -10,6 +10,7 @@ from dataclasses import replace
 from edgert_models.architecture import expert_names
 from edgert_models.architectures import lfm2
 from edgert_models.config import Config, expert_sizes, layer_count, sparse_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.router import Router
 from edgert_models.sources import Stored
 from edgert_models.spec import ModelSpec
@@ -34,6 +35,11 @@ def config(c: Config) -> ModelSpec:
     )
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    return "" if spec.router.bias else "it wants a bias of the router in lfm2moe"
+
+
 ARCHITECTURE = replace(
     lfm2.ARCHITECTURE,
     name="lfm2moe",
@@ -46,6 +52,7 @@ ARCHITECTURE = replace(
         "exp_probs_b.bias": Stored(("model.layers.{i}.feed_forward.expert_bias",)),
     },
     router=_ROUTER,
+    llama_cpp=LlamaCpp(output_bias=False, normalizes=True, refuses=(llama_cpp_refuses,)),
     notes=f"{lfm2.ARCHITECTURE.notes} llama.cpp loads no router without a bias, and always normalises the weights of "
     "experts.",
 )

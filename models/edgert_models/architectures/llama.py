@@ -10,6 +10,7 @@ from typing import Any
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, windows
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -38,6 +39,7 @@ ARCHITECTURE = Architecture(
     # Mixtral's files carry this architecture's name too, so its experts are known here.
     names={**COMMON_NAMES, **expert_names("block_sparse_moe", gate="w1", up="w3", down="w2")},
     rope_layout=RopeLayout.INTERLEAVED,
+    llama_cpp=LlamaCpp(rope_factors=True),
     notes="Sliding windows of Mistral, and of Ministral in the layers that `layer_types` names, are honoured; "
     "llama.cpp attends to everything in both.",
 )

@@ -25,6 +25,7 @@ from edgert_models.architecture import (
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, sparse_layers, text_of
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -36,6 +37,7 @@ _PERIOD = 4  # of the layers without rope
 _CHUNK = _FLOOR = 8192
 _STRENGTH = 0.1
 _MLP = "model.layers.{i}.feed_forward"
+_STOCK_UNNORMALISED = 128  # experts of models whose heads llama.cpp does not normalise
 
 
 def config(c: Config) -> ModelSpec:
@@ -116,6 +118,44 @@ def wire(g: Graph) -> Plan:
     return predict(g, x)
 
 
+def llama_cpp_rope(spec: ModelSpec) -> str:
+    """Which layers llama.cpp rotates."""
+    every = tuple((i + 1) % _PERIOD != 0 for i in range(spec.layers))
+    if not spec.windowed or spec.windowed == every:
+        return ""
+    return f"llama.cpp takes every {_PERIOD}th layer of llama4 as one without rope; here it is others"
+
+
+def llama_cpp_chunks(spec: ModelSpec) -> str:
+    """How long chunks are in llama.cpp."""
+    if spec.window in (None, _CHUNK) or (spec.window or 0) >= spec.context:
+        return ""
+    return f"llama.cpp takes chunks of llama4 as {_CHUNK} positions; this model's are of {spec.window}"
+
+
+def llama_cpp_queries(spec: ModelSpec) -> str:
+    """How llama.cpp scales queries."""
+    length = min(spec.scales.queries_length or _CHUNK, _CHUNK)
+    same = (spec.scales.queries, spec.scales.queries_length) == (_STRENGTH, _CHUNK) or spec.context < length
+    return "" if same else "llama.cpp scales queries of llama4 by 0.1 for every 8192 positions, whatever the model says"
+
+
+def llama_cpp_norms(spec: ModelSpec) -> str:
+    """Whether llama.cpp normalises queries and keys."""
+    if (spec.qk_norm is None) == (spec.experts == _STOCK_UNNORMALISED):
+        return ""
+    return (
+        f"llama.cpp normalises queries and keys of llama4 unless there are {_STOCK_UNNORMALISED} experts, "
+        "whatever the model says"
+    )
+
+
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    few = spec.layers < _PERIOD
+    return f"it wants {_PERIOD} layers or more in llama4" if few else ""
+
+
 ARCHITECTURE = Architecture(
     name="llama4",
     title="Llama 4, text",
@@ -150,6 +190,14 @@ ARCHITECTURE = Architecture(
     },
     files=FileHabits(says_step=True),
     left_out=("vision_model.", "multi_modal_projector."),
+    llama_cpp=LlamaCpp(
+        output_bias=False,
+        rope_factors=True,
+        dense_layers="any",
+        windows=True,
+        refuses=(llama_cpp_refuses,),
+        differs=(llama_cpp_rope, llama_cpp_chunks, llama_cpp_queries, llama_cpp_norms),
+    ),
     notes="The text model, also of checkpoints with a vision tower, which is left out with a warning. Attention within "
     "chunks, queries that are scaled by their position, and experts whose inputs are weighed, are honoured. llama.cpp "
     "takes chunks as 8192 positions, every fourth layer as one without rope and the scales as those of Scout and "

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes, mlp_layers, windows
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -35,6 +36,12 @@ def config(c: Config) -> ModelSpec:
     )
 
 
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    other = spec.window_rope is not None and spec.window_rope.base != spec.rope.base
+    return "llama.cpp turns positions in layers with a window of mellum by the base of the others" if other else ""
+
+
 ARCHITECTURE = Architecture(
     name="mellum",
     title="Mellum 2",
@@ -46,6 +53,14 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     window_period=_PERIOD,
+    llama_cpp=LlamaCpp(
+        own_output=True,
+        output_bias=False,
+        dense_layers="none",
+        windows=True,
+        normalizes=True,
+        differs=(llama_cpp_differs,),
+    ),
     notes="llama.cpp takes the base of rope from the layers without a window in those with one, always normalises the"
     " weights of experts, and loads neither dense layers nor tied embeddings nor a bias of the attention "
     "output.",

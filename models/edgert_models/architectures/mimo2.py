@@ -22,6 +22,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers, windows
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
@@ -107,5 +108,6 @@ ARCHITECTURE = Architecture(
     router=BIASED_SIGMOID,
     nextn=_NEXTN,
     left_out=("model.mtp.",),
+    llama_cpp=LlamaCpp(own_output=True, windows=True),
     notes="More key heads in layers with a window, and sinks there.",
 )

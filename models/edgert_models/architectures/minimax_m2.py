@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.spec import ModelSpec
@@ -46,4 +47,5 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     router=ROUTER,
+    llama_cpp=LlamaCpp(own_output=True),
 )

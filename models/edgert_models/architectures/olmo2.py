@@ -12,6 +12,7 @@ from edgert_models.architecture import POST_NORM_NAMES, Architecture, post_norm_
 from edgert_models.config import Config, decoder_sizes, windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -59,6 +60,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="all",
     window_period=PERIOD,
+    llama_cpp=LlamaCpp(own_output=True, as_wide=True, output_bias=False, windows=True),
     notes="Windows in the layers that `layer_types` names, and rope that is scaled only outside of them; scaled rope "
     "within windows is refused. llama.cpp loads neither a bias of the attention output nor heads that are "
     "together not as wide as the model.",

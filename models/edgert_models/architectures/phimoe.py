@@ -11,6 +11,7 @@ from typing import Any
 from edgert_models.architecture import COMMON_NAMES, Architecture, FileHabits, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.errors import UnsupportedError
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.sources import Stored
@@ -46,6 +47,11 @@ def _with_magnitude(c: Config) -> Config:
     return Config({**c, "rope_parameters": {**given, "attention_factor": given["short_mscale"]}})
 
 
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    return "llama.cpp does not subtract the mean in norms of phimoe, and weighs experts otherwise than the model"
+
+
 ARCHITECTURE = Architecture(
     name="phimoe",
     title="Phi-3.5-MoE",
@@ -61,5 +67,6 @@ ARCHITECTURE = Architecture(
     files=FileHabits(rms_epsilon=True),
     router=ROUTER,
     layer_norm=True,
+    llama_cpp=LlamaCpp(differs=(llama_cpp_differs,)),
     notes="llama.cpp computes something else: norms without the mean, and the softmax of the two chosen experts.",
 )

@@ -15,6 +15,7 @@ from edgert_models.architecture import (
     stored,
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, qwen_sparse_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -48,6 +49,7 @@ ARCHITECTURE = Architecture(
     },
     rope_layout=RopeLayout.HALVES,
     router=Router(normalize=False),
+    llama_cpp=LlamaCpp(own_output=True, as_wide=True, dense_layers="none", normalizes=False),
     notes="The shared expert's gate is a vector in F32; files that have it as a matrix of one row are read too. "
     "Dense layers (`mlp_only_layers`, `decoder_sparse_step`) are honoured, sliding windows refused. llama.cpp never "
     "normalises the weights of experts (`norm_topk_prob`), and loads neither dense layers nor heads that are together "

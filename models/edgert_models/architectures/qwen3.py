@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -23,5 +24,6 @@ ARCHITECTURE = Architecture(
     names=COMMON_NAMES,
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    llama_cpp=LlamaCpp(output_bias=False),
     notes="Sliding windows are refused. llama.cpp loads no bias of the attention output.",
 )

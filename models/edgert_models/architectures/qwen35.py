@@ -18,11 +18,13 @@ from edgert_models.architectures.qwen3next import (
     LAYER,
     NORM_NAMES,
     hybrid_sizes,
+    llama_cpp_refuses,
     nextn,
     wire,
 )
 from edgert_models.config import Config, text_of
 from edgert_models.errors import UnsupportedError
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.sources import Arranged, Groups
 from edgert_models.spec import ModelSpec
@@ -96,6 +98,7 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     nextn=nextn(plus=1.0),
     left_out=("mtp.", "model.visual."),
+    llama_cpp=LlamaCpp(output_bias=False, refuses=(llama_cpp_refuses,)),
     notes="The text model, also of checkpoints with a vision tower; that is left out, with a "
     "warning. llama.cpp does not load keys and values of different size in delta nets.",
 )

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgert_models.architectures import qwen35
+from edgert_models.architectures.qwen3next import llama_cpp_refuses
 from edgert_models.config import Config, expert_sizes, text_of
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.router import SOFTMAX
 from edgert_models.spec import ModelSpec
 
@@ -27,4 +29,5 @@ ARCHITECTURE = replace(
     title="Qwen3.5-MoE, Qwen3.6-MoE, text",
     hf_classes=("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
     config=config,
+    llama_cpp=LlamaCpp(output_bias=False, dense_layers="none", refuses=(llama_cpp_refuses,)),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes, qwen_sparse_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -33,6 +34,7 @@ ARCHITECTURE = Architecture(
     names={**COMMON_NAMES, **expert_names("mlp")},
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
+    llama_cpp=LlamaCpp(output_bias=False, dense_layers="none", normalizes=True),
     notes="Dense layers (`mlp_only_layers`, `decoder_sparse_step`) are honoured, sliding windows refused. llama.cpp "
     "always normalises the weights of experts (`norm_topk_prob: false` is ignored), and loads neither dense layers nor "
     "a bias of the attention output.",

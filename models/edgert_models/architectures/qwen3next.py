@@ -20,6 +20,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, qwen_sparse_layers, recurrent_layers
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
@@ -130,6 +131,13 @@ def nextn(plus: float = 0.0) -> Nextn:
     return Nextn(layers=("mtp.layers.{k}",), names=nextn_names(shared, plus))
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    r = spec.recurrence
+    same = r is None or r.inner == r.heads * r.state
+    return "" if same else "it wants keys and values of one size in delta nets"
+
+
 ARCHITECTURE = Architecture(
     name="qwen3next",
     title="Qwen3-Next",
@@ -148,6 +156,7 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     nextn=nextn(plus=1.0),
     left_out=("mtp.",),
+    llama_cpp=LlamaCpp(output_bias=False, dense_layers="none", normalizes=True, refuses=(llama_cpp_refuses,)),
     notes="llama.cpp loads neither dense layers nor keys and values of different size in delta nets, and always "
     "normalises the weights of experts.",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder, stored
 from edgert_models.config import Config, decoder_sizes
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -37,5 +38,6 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names={**COMMON_NAMES, **stored(**{_FFN_NORM: "model.layers.{i}.post_attention_layernorm"})},
     rope_layout=RopeLayout.HALVES,
+    llama_cpp=LlamaCpp(output_bias=False, feed_forward_bias=False),
     notes="llama.cpp loads no biases of the attention output and the feed-forward network.",
 )

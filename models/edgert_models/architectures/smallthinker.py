@@ -23,6 +23,7 @@ from edgert_models.architecture import (
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -78,6 +79,13 @@ def wire(g: Graph) -> Plan:
     return predict(g, x)
 
 
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    if spec.window in (None, 4096, spec.context):
+        return ""
+    return f"llama.cpp takes windows of smallthinker as 4096 positions; this model's are of {spec.window}"
+
+
 ARCHITECTURE = Architecture(
     name="smallthinker",
     title="SmallThinker",
@@ -89,6 +97,7 @@ ARCHITECTURE = Architecture(
     files=FileHabits(says_routing=True),
     activation="relu",
     settle=settle,
+    llama_cpp=LlamaCpp(output_bias=False, windows=True, differs=(llama_cpp_differs,)),
     notes="Windows in all but every fourth layer from the first, which has no rope, or none and rope everywhere; other "
     "orders and dense layers are refused. llama.cpp takes windows as 4096 positions, and loads no bias of the "
     "attention output.",

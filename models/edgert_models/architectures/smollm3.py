@@ -9,6 +9,7 @@ from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_deco
 from edgert_models.config import Config, decoder_sizes
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.spec import ModelSpec
 
@@ -48,6 +49,7 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names=COMMON_NAMES,
     rope_layout=RopeLayout.INTERLEAVED,
+    llama_cpp=LlamaCpp(output_bias=False, feed_forward_bias=False),
     notes="No rope in every fourth layer; other `no_rope_layers` and sliding windows are refused. llama.cpp loads no "
     "biases of the attention output and the feed-forward network.",
 )

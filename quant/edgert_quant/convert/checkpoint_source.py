@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from edgert_models.architecture import Architecture
-from edgert_models.errors import ConversionError
+from edgert_models.errors import ConversionError, UnsupportedError
 from edgert_models.graph import Plan, Weight
 from edgert_models.nextn import needed, nextn_weights
 from edgert_models.registry import architecture_of_config, build_plan, metadata_from_spec, spec_from_config
@@ -130,6 +130,10 @@ class CheckpointSource:
             self.warnings.append(f"left out, as edgert does not use it: {some(apart)}")
         known = {*beyond, *apart}
         unknown = [name for name in left if name not in known and not self._is_zero_bias(name)]
+        if unknown and all(name.endswith(".bias") for name in unknown):
+            raise UnsupportedError(
+                f"{self._checkpoint.folder}: {self.spec.architecture} has no place for the biases {some(unknown)}"
+            )
         if unknown:
             raise ConversionError(
                 f"{self._checkpoint.folder}: the model has no place for {some(unknown)}; "

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from edgert_models.errors import ConversionError, RequestError, UnsupportedError
 from edgert_models.registry import build_plan, spec_from_config, spec_from_gguf
+from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert import convert, pipeline
@@ -267,6 +268,12 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("qwen2moe", {"attention_bias": True, "kv_heads": 1}, None),
         ("llama", {"attention_bias": True, "output_bias": True, "tied": True, "kv_heads": 1}, None),
         ("qwen3moe", {"attention_bias": True, "tied": True, "kv_heads": 1}, None),
+        (
+            "qwen3moe",
+            {"rope": Rope(dims=16, layout=RopeLayout.HALVES, factors=True)},
+            "no rope scaling llama3 in qwen3m",
+        ),
+        ("llama", {"rope": Rope(dims=16, layout=RopeLayout.INTERLEAVED, factors=True)}, None),
     ],
 )
 def test_files_that_llama_cpp_does_not_load(architecture: str, changes: dict[str, Any], reason: str | None) -> None:
@@ -317,9 +324,18 @@ def test_wrong_shape(tmp_path: Path) -> None:
 
 def test_unknown_tensor(tmp_path: Path) -> None:
     def add(tensors: Tensors) -> None:
+        tensors["model.layers.0.self_attn.q_proj.scale"] = np.zeros(128, np.float32)
+
+    with pytest.raises(ConversionError, match=r"no place for model.layers.0.self_attn.q_proj.scale"):
+        convert(changed(tmp_path, add), tmp_path / "model.gguf")
+
+
+def test_unknown_biases(tmp_path: Path) -> None:
+    def add(tensors: Tensors) -> None:
         tensors["model.layers.0.self_attn.q_proj.bias"] = np.zeros(128, np.float32)
 
-    with pytest.raises(ConversionError, match=r"no place for model.layers.0.self_attn.q_proj.bias"):
+    message = r"qwen3moe has no place for the biases model.layers.0.self_attn.q_proj.bias"
+    with pytest.raises(UnsupportedError, match=message):
         convert(changed(tmp_path, add), tmp_path / "model.gguf")
 
 
