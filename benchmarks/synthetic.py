@@ -8,8 +8,9 @@ one's vocabulary, servers take the model too.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -145,33 +146,24 @@ SHAPES = {
 }
 
 
-Choose = Callable[[Weight, ModelSpec], BlockType]
+Choose = Callable[[Iterable[Weight], ModelSpec], Mapping[str, BlockType]]
 
 
 def choice(name: str) -> tuple[int, Choose]:
-    """GGUF's general.file_type, and which weight gets which type: an edgert recipe, or one of these.
-
-    iq4_xs: everywhere, but Q6_K in the output matrix, and IQ4_NL where rows have no blocks of 256 (as llama.cpp does).
-    mxfp4: experts; what else is large in Q8_0 (as OpenAI's files have it).
+    """GGUF's general.file_type, and which weights get which types: an edgert recipe, or `mxfp4`: experts; what else is
+    large in Q8_0 (as OpenAI's files have it).
     """
     if name in RECIPES:
         recipe = recipe_named(name)
-        return recipe.file_type, recipe.choose
+        return recipe.file_type, recipe.types
+    if name != "mxfp4":
+        raise UnsupportedError(f"type '{name}' is not one of {', '.join(RECIPES)}, mxfp4")
 
-    def iq4_xs(weight: Weight, spec: ModelSpec) -> BlockType:
-        whole = weight.shape[-1] % BlockType.IQ4_XS.block_size == 0
-        if weight.name == "output.weight":
-            return BlockType.Q6_K if whole else BlockType.Q8_0
-        return BlockType.IQ4_XS if whole else BlockType.IQ4_NL
+    def mxfp4(weights: Iterable[Weight], spec: ModelSpec) -> dict[str, BlockType]:
+        large = {True: BlockType.MXFP4, False: BlockType.Q8_0}
+        return {w.name: BlockType.F32 if w.role.stays_float else large[w.role is Role.EXPERTS] for w in weights}
 
-    def mxfp4(weight: Weight, spec: ModelSpec) -> BlockType:
-        return BlockType.MXFP4 if weight.role is Role.EXPERTS else BlockType.Q8_0
-
-    others: dict[str, tuple[int, Choose]] = {"iq4_xs": (30, iq4_xs), "mxfp4": (38, mxfp4)}
-    if name not in others:
-        raise UnsupportedError(f"type '{name}' is not one of {', '.join([*RECIPES, *others])}")
-    file_type, choose = others[name]
-    return file_type, lambda weight, spec: BlockType.F32 if weight.role.stays_float else choose(weight, spec)
+    return 38, mxfp4
 
 
 def random_rows(kind: BlockType, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
@@ -193,8 +185,9 @@ def random_rows(kind: BlockType, rows: int, columns: int, rng: np.random.Generat
 
 def size(spec: ModelSpec, choose: Choose) -> int:
     """Bytes of all tensors."""
-    weights = build_plan(spec).weights.values()
-    return sum(int(np.prod(w.shape[:-1], dtype=np.int64)) * choose(w, spec).row_bytes(w.shape[-1]) for w in weights)
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    types = choose(build_plan(spec).weights.values(), spec)
+    return sum(prod(shape[:-1]) * types[name].row_bytes(shape[-1]) for name, shape in shapes.items())
 
 
 def shortened(spec: ModelSpec, layers: int) -> ModelSpec:
@@ -222,7 +215,7 @@ def write(spec: ModelSpec, type_name: str, path: Path, seed: int = 0, tokenizer:
     rng = np.random.default_rng(seed)
     plan = build_plan(spec)
     file_type, choose = choice(type_name)
-    types = {weight.name: choose(weight, spec) for weight in plan.weights.values()}
+    types = choose(plan.weights.values(), spec)
     pools: dict[object, np.ndarray] = {}
     with GgufWriter(path) as writer:
         writer.add_metadata("general.architecture", spec.architecture)

@@ -227,7 +227,7 @@ class _Job:
         budget = self._matrix_budget()
         if budget is None:
             recipe = recipe_named(options.type or DEFAULT)
-            return [self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()})]
+            return [self._only_matrices(recipe.types(self._weights.values(), spec))]
         sizes = {
             name: {kind: tensor_bytes(kind, self._weights[name].shape) for kind in own}
             for name, own in choices(self._material.model, self._fixed).items()
@@ -294,7 +294,7 @@ class _Job:
         """The two largest named mixes that the budget has room for."""
         spec = self._material.model.plan.spec
         mixes = [
-            self._only_matrices({n: recipe.choose(w, spec) for n, w in self._weights.items()})
+            self._only_matrices(recipe.types(self._weights.values(), spec))
             for recipe in RECIPES.values()
             if recipe.quantized
         ]

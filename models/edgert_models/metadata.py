@@ -106,7 +106,7 @@ def spec_from_metadata(
         layers=layers,
         nextn=nextn,
         heads=heads,
-        kv_heads=max(kv_heads),
+        kv_heads=max(kv_heads) or heads,
         head_size=head_size,
         value_length=0 if value_size == head_size else value_size,
         rope=rope,
@@ -262,7 +262,7 @@ def _router_entries(files: FileHabits, spec: ModelSpec) -> dict[str, Value]:
     if unusual or "expert_shared_count" in entries:
         entries["expert_gating_func"] = next(key for key, value in _GATING.items() if value == router.scoring)
         entries["expert_weights_scale"] = router.scale
-    if router.groups > 1:
+    if router.limited:
         entries["expert_group_count"] = router.groups
         entries["expert_group_used_count"] = router.groups_used
     return entries
@@ -292,7 +292,7 @@ def _kv_heads(
     found = [int(each) for each in metadata.integers(key, [heads] * count, count=count)][:layers]
     within = {each for each, flag in zip(found, windowed, strict=False) if flag and each}
     others = {each for each, flag in zip(found, windowed or [False] * layers, strict=True) if not flag and each}
-    if len(within | others) == 1:
+    if len(within | others) <= 1:
         return found, 0
     if len(within) != 1 or len(others) != 1:
         raise UnsupportedError(f"{key}: layers that attend must have equally many heads, these have {found}")

@@ -7,17 +7,16 @@ are ours: the base type everywhere but in the output matrix. Vectors and routers
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgert_models.errors import UnsupportedError
-from edgert_models.graph import Role, Weight
+from edgert_models.graph import Weight
 from edgert_models.spec import ModelSpec
 
 from edgert_quant.blocks import BlockType
+from edgert_quant.places import Place, part_of, places
 
-_LAYER = re.compile(r"blk\.(\d+)\.")
 _IQ = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
 _SMALLER_BLOCKS = {
     **{BlockType[name]: BlockType.IQ4_NL for name in _IQ},
@@ -31,54 +30,54 @@ _SMALLER_BLOCKS = {
 }
 
 
-Choice = Callable[[int, ModelSpec], BlockType | None]
+Choice = Callable[[Place], BlockType | None]
 """What a part gets in a layer; None: the base type."""
 
 
-def always_base(layer: int, spec: ModelSpec) -> None:
+def always_base(place: Place) -> None:
     """The base type."""
 
 
 def always(kind: BlockType) -> Choice:
     """In every layer."""
-    return lambda layer, spec: kind
+    return lambda place: kind
 
 
 def where_more(kind: BlockType) -> Choice:
     """In the first and last eighth of the layers, and every third between."""
-    return lambda layer, spec: kind if _more_bits(layer, spec.layers) else None
+    return lambda place: kind if _more_bits(place) else None
 
 
 def in_first(layers: int, kind: BlockType, rest: BlockType | None = None) -> Choice:
     """In so many first layers, and what the others get."""
-    return lambda layer, spec: kind if layer < layers else rest
+    return lambda place: kind if place.index < layers else rest
 
 
 def in_first_part(divisor: int, kind: BlockType, rest: BlockType | None = None) -> Choice:
     """In such a part of the layers, the first ones, and what the others get."""
-    return lambda layer, spec: kind if layer < spec.layers // divisor else rest
+    return lambda place: kind if place.index < place.count // divisor else rest
 
 
 def with_many_queries(kind: BlockType, others: BlockType | None = None) -> Choice:
     """Where a value head serves four query heads or more, so that it is small and counts more."""
-    return lambda layer, spec: kind if spec.heads >= 4 * spec.kv_heads else others
+    return lambda place: kind if place.many_queries else others
 
 
 def with_many_queries_or_experts(kind: BlockType, others: BlockType) -> Choice:
     """The same, and in models of four experts or more."""
-    return lambda layer, spec: kind if spec.heads >= 4 * spec.kv_heads or spec.experts >= 4 else others
+    return lambda place: kind if place.many_queries or place.spec.experts >= 4 else others
 
 
 def in_first_eighth_or_more(kind: BlockType) -> Choice:
     """In the first eighth of the layers; in models of eight experts where `where_more` does."""
-    return lambda layer, spec: (
-        kind if layer < spec.layers // 8 or (spec.experts == 8 and _more_bits(layer, spec.layers)) else None
+    return lambda place: (
+        kind if place.index < place.count // 8 or (place.spec.experts == 8 and _more_bits(place)) else None
     )
 
 
 def in_middle(kind: BlockType) -> Choice:
     """In all layers but the first and the last eighth."""
-    return lambda layer, spec: kind if spec.layers // 8 <= layer < 7 * spec.layers // 8 else None
+    return lambda place: kind if place.count // 8 <= place.index < 7 * place.count // 8 else None
 
 
 @dataclass(frozen=True)
@@ -113,60 +112,56 @@ class Recipe:
         """Whether the base type is a block type, not a plain float."""
         return self.base.block_size > 1
 
-    def choose(self, weight: Weight, spec: ModelSpec) -> BlockType:
-        """The block type for one weight of a model."""
+    def types(self, weights: Iterable[Weight], spec: ModelSpec) -> dict[str, BlockType]:
+        """The block types of a model's weights, of all in its file."""
+        weights = list(weights)
+        found = places(weights, spec, counting=self.lowest)
+        return {weight.name: self._type_of(weight, spec, found.get(weight.name)) for weight in weights}
+
+    def _type_of(self, weight: Weight, spec: ModelSpec, place: Place | None) -> BlockType:
         if weight.role.stays_float:
             return BlockType.F32
         if not self.quantized:
             return self.base
-        return _fit(self._wanted(weight, spec), weight.shape[-1])
+        return _fit(self._wanted(weight, spec, place), weight.shape[-1])
 
-    def _wanted(self, weight: Weight, spec: ModelSpec) -> BlockType:
-        if weight.name == "output.weight" or (spec.tied and weight.role is Role.EMBEDDING):
+    def _wanted(self, weight: Weight, spec: ModelSpec, place: Place | None) -> BlockType:
+        if weight.name == "output.weight" or (spec.tied and weight.name == "token_embd.weight"):
             if self.base is BlockType.Q8_0 or weight.shape[-1] % self.base.block_size:
                 return BlockType.Q8_0
             return self.output
-        if weight.role is Role.EMBEDDING:
+        if weight.name == "token_embd.weight":
             return self.embedding or self.base
-        if weight.role is Role.EXPERTS and self.experts is not None:
+        if weight.role.stacked and self.experts is not None:
             return self.experts
-        match = _LAYER.match(weight.name)
-        if self.plain or match is None:
-            return self.base
-        layer, part = int(match[1]), weight.name[match.end() :].partition(".")[0]
-        return self._of_part(part, layer, spec) or self.base
+        return self.base if self.plain else self._of_part(part_of(weight.name), spec, place) or self.base
 
-    def _of_part(self, part: str, layer: int, spec: ModelSpec) -> BlockType | None:
+    def _of_part(self, part: str, spec: ModelSpec, place: Place | None) -> BlockType | None:
         """What a part of a layer gets, if not the base type."""
         few = spec.experts == 8
-        if part == "attn_qkv":  # as values, which are part of it
-            part = "attn_v"
-        if part in ("attn_v", "attn_k") and few:  # a few MiB in such models, shared by all experts
+        if part in ("attn_v", "attn_qkv", "attn_k") and few:  # a few MiB in such models, shared by all experts
             return BlockType.Q4_K if self.lowest else BlockType.Q8_0
-        if part == "attn_v":
-            chosen = self.value(layer, spec) or self.base
-            raised = chosen in (BlockType.Q3_K, BlockType.Q4_K) and _is_llama_70b(spec) and not self.lowest
+        if part in ("attn_v", "attn_qkv") and place:
+            chosen = self.value(place) or self.base
+            raised = chosen in (BlockType.Q3_K, BlockType.Q4_K) and _is_70b(spec) and not self.lowest
             return BlockType.Q5_K if raised else chosen  # 8 query heads share each value head
         if part in ("attn_q", "attn_k"):
             return self.query_key
-        if part.startswith(("ffn_gate", "ffn_up")):
-            return self.gate_up(layer, spec)
+        if part.startswith(("ffn_gate", "ffn_up")) and place:
+            return self.gate_up(place)
         if part == "attn_output":
             return self.few_experts_output if few else self.attention_output
-        if not part.startswith("ffn_down"):
-            return None
-        if self.lowest and spec.shared_feed_forward:  # llama.cpp counts tensors in these mixes, not layers
-            layer = 2 * layer + (part == "ffn_down_shexp")
-        return self.down(layer, spec)
+        return self.down(place) if part.startswith("ffn_down") and place else None
 
 
-def _more_bits(layer: int, layers: int) -> bool:
-    eighth = layers // 8
-    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+def _more_bits(place: Place) -> bool:
+    eighth = place.count // 8
+    return place.index < eighth or place.index >= 7 * place.count // 8 or (place.index - eighth) % 3 == 2
 
 
-def _is_llama_70b(spec: ModelSpec) -> bool:
-    return spec.architecture == "llama" and spec.layers == 80 and spec.heads != spec.kv_heads
+def _is_70b(spec: ModelSpec) -> bool:
+    own = spec.architecture == "qwen2" or (spec.architecture == "llama" and spec.heads != spec.kv_heads)
+    return own and spec.layers == 80
 
 
 def _fit(wanted: BlockType, row: int) -> BlockType:

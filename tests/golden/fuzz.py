@@ -41,7 +41,8 @@ from tests.support.golden import logits_in_steps, logits_of, relative_error
 
 EXACT, Q8_0, IN_LLAMA_CPP = 1e-4, 2e-2, 1e-3
 GAP = 5e-4  # between experts that are chosen and not: enough for rounding in F32
-THEIR_FAULTS = {"gemma"}  # whose base of rope llama.cpp's converter does not write
+THEIR_FAULTS = {"gemma", "granitehybrid", "granitehybrid-dense"}
+"""Of llama.cpp's converter: it writes no base of rope of Gemma, and does not know layers as Granite calls them now."""
 OF_WRITERS = ("general.", "tokenizer.", "quantize.", "edgert.")
 Logits = NDArray[np.float32]
 
@@ -75,7 +76,7 @@ class Trial:
         self.said["warnings"] = [text for text in self.warnings if "llama.cpp" in text]
         self.ours(folder)
         self.theirs()
-        if converter is not None:
+        if converter is not None and name not in THEIR_FAULTS:
             self.converted(checkpoint, folder / "theirs.gguf", converter)
 
     def check(self, what: str, found: Logits, limit: float) -> None:
@@ -132,8 +133,7 @@ class Trial:
             self.said["other values"] = [each for each in values if each[1] != each[2]]
         try:
             found = logits_of(get_backend("reference"), file, self.tokens)
-            excused = self.said["warnings"] or self.said["name"] in THEIR_FAULTS
-            self.check("of llama.cpp's converter", found, float("inf") if excused else EXACT)
+            self.check("of llama.cpp's converter", found, float("inf") if self.said["warnings"] else EXACT)
         except UnsupportedError as error:
             self.faults.append(f"the file of llama.cpp's converter is refused: {error}")
 

@@ -109,6 +109,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "position_embedding_type": "rope",
     },
     "bamba": {"architectures": ["BambaForCausalLM"], **SIZES, **MAMBA, "attn_layer_indices": [1]},
+    "bamba-without-attention": {
+        "architectures": ["BambaForCausalLM"],
+        **SIZES,
+        **MAMBA,
+        "num_key_value_heads": 4,
+        "attn_layer_indices": [],
+    },
     "jamba": {
         "architectures": ["JambaForCausalLM"],
         **SIZES,

@@ -126,7 +126,7 @@ def llama_cpp_refuses(spec: ModelSpec) -> str:
     """Why llama.cpp would not load a model."""
     r = spec.recurrence
     fits = r is None or r.inner == 2 * spec.width
-    return "" if fits else "it wants Mamba twice as wide as the model in granitehybrid"
+    return "" if fits else f"it wants Mamba twice as wide as the model in {spec.architecture}"
 
 
 ARCHITECTURE = Architecture(

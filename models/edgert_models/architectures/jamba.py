@@ -6,6 +6,7 @@ Sources: transformers' `modeling_jamba`; llama.cpp's `conversion/jamba.py` and `
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, attention, expert_names, hybrid_decoder, stored
+from edgert_models.architectures.granitehybrid import llama_cpp_refuses
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, sparse_layers
 from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
@@ -96,6 +97,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     router=_ROUTER,
     positions=False,
-    llama_cpp=LlamaCpp(dense_layers="any"),
+    llama_cpp=LlamaCpp(dense_layers="any", refuses=llama_cpp_refuses),
     notes="Biases of Mamba's projections, and convolutions without, are refused.",
 )

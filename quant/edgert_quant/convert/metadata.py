@@ -14,7 +14,7 @@ from edgert_quant.convert.source import MetadataEntry
 from edgert_quant.gguf import ValueType
 from edgert_quant.recipes import Recipe
 
-CONVERTER = 2
+CONVERTER = 3
 """Raised whenever the same checkpoint and recipe give other bytes than before."""
 _QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))

@@ -133,7 +133,7 @@ def convert(
 
 def chosen_types(source: Source, recipe: Recipe) -> dict[str, BlockType]:
     """The type of every tensor: the recipe's choice, or with `NATIVE` the source's own."""
-    types = {name: recipe.choose(weight, source.spec) for name, weight in source.weights.items()}
+    types = recipe.types(source.weights.values(), source.spec)
     return {**types, **source.native_types()} if recipe is NATIVE else types
 
 

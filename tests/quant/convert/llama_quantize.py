@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
+from math import prod
 from pathlib import Path
 
-from edgert_models.graph import Role
+from edgert_models.graph import Weight
+from edgert_models.nextn import needed, nextn_weights
 from edgert_models.registry import build_plan, metadata_from_spec
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
-from edgert_models.spec import ModelSpec
+from edgert_models.spec import ModelSpec, Recurrence
 from edgert_quant.blocks import BlockType
 from edgert_quant.gguf import GgufWriter
 
@@ -46,6 +48,17 @@ _DENSE = ModelSpec(
 )
 _EXPERTS = replace(_DENSE, feed_forward=0, experts=4, experts_used=2, expert_feed_forward=256, layers=12)
 _NARROW = {"heads": 3, "head_size": 32, "rope": Rope(dims=32, layout=RopeLayout.HALVES)}
+_ATTENDING = {"architecture": "lfm2", "qk_norm": "head", "kv_heads": 2, "layers": 10}
+_MAMBA = {"kernel": 4, "inner": 512, "state": 64, "heads": 8, "groups": 2, "least": 0.001}
+_KINDS = "M*EMEM*E*M"  # Mamba, attention, or a feed-forward network
+_RECURRENT = {
+    "layers": len(_KINDS),
+    "kv_heads": 2,
+    "positions": False,
+    "recurrence": Recurrence(
+        layers=tuple(kind == "M" for kind in _KINDS), feeds=tuple(kind == "E" for kind in _KINDS), **_MAMBA
+    ),
+}
 MODELS = {
     "llama": _DENSE,
     "llama-tied": replace(_DENSE, tied=True, layers=3),
@@ -68,15 +81,52 @@ MODELS = {
     ),
     "phi3": replace(_DENSE, architecture="phi3", fused_attention=True, fused_feed_forward=True, layers=9),
     "olmoe": replace(_EXPERTS, architecture="olmoe", experts=8, kv_heads=4, qk_norm="all", layers=8),
+    "lfm2": replace(_DENSE, **_ATTENDING, recurrence=Recurrence(layers=(True, False, False, True, True) * 2, kernel=3)),
+    "nemotron_h": replace(_DENSE, **_RECURRENT, architecture="nemotron_h"),
+    "nemotron_h_moe": replace(
+        _EXPERTS,
+        **_RECURRENT,
+        architecture="nemotron_h_moe",
+        experts=6,
+        shared_feed_forward=512,
+        sparse=tuple(kind == "E" for kind in _KINDS),
+        feed_forward=256,
+        router=Router(scoring="sigmoid", epsilon=1e-20, bias=True),
+    ),
+    "qwen3next": replace(
+        _EXPERTS,
+        architecture="qwen3next",
+        qk_norm="head",
+        layers=9,
+        nextn=1,
+        shared_feed_forward=512,
+        shared_gate=True,
+        recurrence=Recurrence(
+            layers=(True, True, False) * 3, period=3, kernel=4, inner=256, state=64, heads=4, groups=2
+        ),
+    ),
     "gpt-oss": replace(
         _EXPERTS, **_NARROW, architecture="gpt-oss", width=288, expert_feed_forward=288, experts=6, window=32, layers=9
     ),
 }
 
 
+def weights_of(spec: ModelSpec) -> list[Weight]:
+    """A model's weights, and those of its layers for multi-token prediction, made as one that attends."""
+    plan = build_plan(spec)
+    like = next((f"blk.{i}." for i in range(spec.layers) if not spec.recurs(i)), "")
+    found = list(plan.weights.values())
+    for layer in range(spec.layers, spec.layers + spec.nextn):
+        prefix, must = f"blk.{layer}.", needed(plan)
+        for weight in nextn_weights(plan, layer):
+            if like + (own := weight.name.removeprefix(prefix)) in plan.weights or own in must:
+                found.append(weight)
+    return found
+
+
 def write_zeros(path: Path, spec: ModelSpec) -> None:
     """A model of zeros, in F32."""
-    weights = build_plan(spec).weights.values()
+    weights = weights_of(spec)
     with GgufWriter(path) as writer:
         writer.add_metadata("general.architecture", spec.architecture)
         for key, value in metadata_from_spec(spec).items():
@@ -85,8 +135,7 @@ def write_zeros(path: Path, spec: ModelSpec) -> None:
             writer.add_tensor(weight.name, BlockType.F32, weight.shape)
         writer.begin()
         for weight in weights:
-            rows = weight.shape[0] if weight.role is not Role.EXPERTS else weight.shape[0] * weight.shape[1]
-            writer.write(weight.name, bytes(4 * (rows if len(weight.shape) == 1 else rows * weight.shape[-1])))
+            writer.write(weight.name, bytes(4 * prod(weight.shape)))
 
 
 def observed(binaries: Path, model: Path, recipe: str) -> dict[str, str]:
