@@ -12,6 +12,7 @@ from edgert_models.rope import Rope
 from edgert_models.router import SOFTMAX, Router
 from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
 
+_BIASED = ("attn_q", "attn_qkv", "attn_kv_a_mqa")  # where attention has biases
 _NOT_YET = ("embedding_length_per_layer_input", "attention.shared_kv_layers")  # of the smallest Gemmas 4
 _WINDOW = "attention.sliding_window"
 _WINDOW_KEYS = "attention.key_length_swa"
@@ -127,7 +128,7 @@ def spec_from_metadata(
         window_head_size=window_head_size,
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
         tied="output.weight" not in shapes,
-        attention_bias=_has(shapes, layers, "attn_q.bias") or _has(shapes, layers, "attn_qkv.bias"),
+        attention_bias=any(_has(shapes, layers, f"{part}.bias") for part in _BIASED),
         output_bias=_has(shapes, layers, "attn_output.bias"),
         feed_forward_bias=_has(shapes, layers, "ffn_up.bias"),
         scales=_scales(architecture, metadata),

@@ -99,7 +99,7 @@ def _heads(c: Config, usual: Config, rng: random.Random) -> int:
     c["num_attention_heads"], c["num_key_value_heads"] = heads, kv
     if "kv_lora_rank" in c:
         c["num_key_value_heads"] = heads
-        c["hidden_size"] = rng.choice((48, 64, 96, 160))
+        c["hidden_size"] = heads * rng.choice((8, 12, 16, 24))
         c |= {"kv_lora_rank": rng.choice((16, 24, 32, 40)), "qk_nope_head_dim": rng.choice((16, 24, 32))}
         c |= {"qk_rope_head_dim": rng.choice((8, 16, 24)), "v_head_dim": rng.choice((16, 24, 40))}
         if c.get("q_lora_rank"):

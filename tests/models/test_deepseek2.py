@@ -8,8 +8,9 @@ import pytest
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role
 from edgert_models.ops import Attend, HeadLinear
-from edgert_models.registry import build_plan, spec_from_config
+from edgert_models.registry import build_plan, metadata_from_spec, spec_from_config, spec_from_gguf
 
+from tests.models.configs import Entries
 from tests.support.golden import FOLDER
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 16}
@@ -61,7 +62,7 @@ def test_a_context_that_is_not_stretched_scales_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("deepseek-v3", {"attention_bias": True}, "attention_bias=True is not supported; supported: False"),
+        ("deepseek-v3", {"mlp_bias": True}, "mlp_bias=True is not supported; supported: False"),
         ("deepseek-v3", {"rope_interleave": False}, "rope_interleave=False is not supported; supported: True"),
         ("deepseek-v3", {"scoring_func": "softmax"}, "scoring_func='softmax' is not supported; supported: 'sigmoid'"),
         ("deepseek-v2", {"topk_method": "noaux_tc"}, "topk_method='noaux_tc' is not supported; supported: 'greedy'"),
@@ -75,3 +76,13 @@ def test_refusals(name: str, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         spec_from_config(config(name, **changes))
     assert reason in str(caught.value)
+
+
+def test_biases_of_latent_attention() -> None:
+    spec = spec_from_config(config("deepseek-v3", attention_bias=True))
+    weights = build_plan(spec).weights
+    biases = {name for name in weights if name.startswith("blk.0.") and name.endswith(".bias")}
+    assert biases == {f"blk.0.attn_{part}.bias" for part in ("q_a", "kv_a_mqa", "output")}
+    entries = Entries({"general.architecture": "deepseek2", **metadata_from_spec(spec)})
+    again = spec_from_gguf(entries, {name: weight.shape for name, weight in weights.items()})
+    assert build_plan(again).weights == weights

@@ -93,6 +93,6 @@ ARCHITECTURE = Architecture(
     router=BIASED_SIGMOID,
     window_period=_PERIOD,
     settle=settle,
-    llama_cpp=LlamaCpp(windows=True),
+    llama_cpp=LlamaCpp(output_bias=False, windows=True),
     notes="Embeddings that are not scaled (`mup_enabled: false`) are refused.",
 )

@@ -26,6 +26,7 @@ from edgert_models.architecture import (
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, mlp_layers, sparse_layers
 from edgert_models.graph import Graph, Plan
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout, with_scaled_scores
@@ -43,9 +44,8 @@ _UNSAID = Router(normalize=False, group_best=1)
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of any of the classes; biases, and rope with pairs in halves, are refused."""
-    for key in ("attention_bias", "mlp_bias"):
-        c.refuse_unless(key, (False,), default=False)
+    """ModelSpec of any of the classes; biases of networks, and rope with pairs in halves, are refused."""
+    c.refuse_unless("mlp_bias", (False,), default=False)
     c.refuse_unless("rope_interleave", (True,), default=True)
     c.refuse_unless("moe_layer_freq", (1,), default=1)
     rotated, rank = c.integer("qk_rope_head_dim"), c.integer("kv_lora_rank")
@@ -117,17 +117,17 @@ def attention(g: Graph, x: Value, block: str) -> Value:
     plain = latent.key_size - rotated
     q, name = x, f"{block}.attn_q"
     if latent.query_rank:
-        q = g.linear(x, f"{block}.attn_q_a", latent.query_rank)
+        q = g.linear(x, f"{block}.attn_q_a", latent.query_rank, bias=s.attention_bias)
         q, name = g.rms_norm(q, f"{block}.attn_q_a_norm.weight", eps=_LATENT_EPS), f"{block}.attn_q_b"
     q = g.rope(g.linear(q, name, s.heads * latent.key_size), s.heads, s.rope, first=plain)
     q = g.head_linear(q, f"{block}.attn_k_b.weight", s.heads, latent.rank, rest=rotated)
     q = g.position_scale(q, s.scales.queries or 0.0, s.scales.queries_length or 1)
-    k = g.linear(x, f"{block}.attn_kv_a_mqa", s.head_size)
+    k = g.linear(x, f"{block}.attn_kv_a_mqa", s.head_size, bias=s.attention_bias)
     k = g.rms_norm(k, f"{block}.attn_kv_a_norm.weight", rest=rotated, eps=_LATENT_EPS)
     k = g.rope(k, 1, s.rope, first=latent.rank)
     y = g.attend(q, k, None, scale=latent.key_size**-0.5 * s.rope.score_factor())
     y = g.head_linear(y, f"{block}.attn_v_b.weight", s.heads, latent.value_size)
-    return g.linear(y, f"{block}.attn_output", s.width)
+    return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
 def wire(g: Graph, *, mixture_norm: str | None = None) -> Plan:
@@ -168,9 +168,9 @@ ARCHITECTURE = Architecture(
     scales_scores=True,
     settle=settle,
     nextn=AFTER_THE_LAST,
-    notes="The cache holds a latent a position, keys and values in one; "
-    "files that have `attn_kv_b` in one tensor are read as well. Yarn's `mscale` and `mscale_all_dim` are "
-    "honoured, `attention_bias` and `rope_interleave: false` refused. Norms of latents have an epsilon of 1e-6, as in "
-    "`transformers`; llama.cpp takes the model's there, and ranks groups of experts by the two best of each, also in "
-    "DeepSeek-V2, which ranks them by the best.",
+    llama_cpp=LlamaCpp(output_bias=False),
+    notes="The cache holds a latent a position, keys and values in one; files that have `attn_kv_b` in one tensor are "
+    "read as well. Yarn's `mscale` and `mscale_all_dim` are honoured, `rope_interleave: false` is refused. Norms of "
+    "latents have an epsilon of 1e-6, as in `transformers`; llama.cpp takes the model's there, ranks groups of experts "
+    "by the two best of each, also in DeepSeek-V2, which ranks them by the best, and loads no biases.",
 )

@@ -97,6 +97,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     router=_ROUTER,
     positions=False,
-    llama_cpp=LlamaCpp(dense_layers="any", refuses=llama_cpp_refuses),
+    llama_cpp=LlamaCpp(dense_layers="any", refuses=(llama_cpp_refuses,)),
     notes="Biases of Mamba's projections, and convolutions without, are refused.",
 )

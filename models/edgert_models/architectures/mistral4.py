@@ -34,5 +34,6 @@ ARCHITECTURE = Architecture(
     checkpoint_layout=RopeLayout.INTERLEAVED,
     scales_scores=True,
     nextn=deepseek2.ARCHITECTURE.nextn,
+    llama_cpp=deepseek2.ARCHITECTURE.llama_cpp,
     notes="As DeepSeek-V3, with a softmax router; queries beyond the context that it was first trained on are scaled.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -15,6 +16,7 @@ from edgert_quant.checkpoint.dtypes import storage_dtype, to_float32
 from edgert_quant.checkpoint.safetensors import CheckpointTensor, read_header, refuse_pickle
 from edgert_quant.files import InputFile, human_bytes, quoted
 
+CONFIG_NAME = "config.json"
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -22,6 +24,9 @@ PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _CONFIG_BYTES, _CONFIG_VALUES = 4 << 20, 500_000
 _INDEX_BYTES, _INDEX_VALUES = 64 << 20, 4_000_000
 _FILE_BYTES, _FILE_VALUES = 128 << 20, 16_000_000
+
+Accept = Callable[[Mapping[str, object]], None]
+"""accept(config) raises an error that says why a configuration is refused."""
 
 
 class Checkpoint:
@@ -38,8 +43,9 @@ class Checkpoint:
         self._files = files
 
     @classmethod
-    def open(cls, path: str | Path) -> Checkpoint:
-        """Opens a folder, or one safetensors file with `config.json` beside it.
+    def open(cls, path: str | Path, accept: Accept | None = None) -> Checkpoint:
+        """Opens a folder, or one safetensors file with `config.json` beside it. `accept` may refuse the configuration
+        by raising an error, before weights are looked for.
 
         Raises `RequestError` when there is nothing at `path`, `FileFormatError` for whatever is missing or wrong in the
         checkpoint, `UnsupportedError` for pickled checkpoints.
@@ -53,6 +59,8 @@ class Checkpoint:
         folder = path if single is None else path.parent
         checkpoint = cls(folder, {}, {})
         try:
+            if accept is not None and (folder / CONFIG_NAME).is_file():
+                accept(checkpoint._read_config())
             if single is None:
                 checkpoint._open_folder()
             else:
@@ -120,7 +128,7 @@ class Checkpoint:
                 raise FileFormatError(path, f"is not in {shard}", field=f"tensor {quoted(name)}")
 
     def _read_config(self) -> dict[str, object]:
-        path = self.folder / "config.json"
+        path = self.folder / CONFIG_NAME
         if not path.exists():
             raise FileFormatError(path, "there is no such file, and a checkpoint needs one")
         config = read_json(path, max_bytes=_CONFIG_BYTES, max_values=_CONFIG_VALUES)

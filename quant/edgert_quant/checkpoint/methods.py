@@ -28,23 +28,30 @@ _OF_ACTIVATIONS = (
 """How names of tensors end that say how a program may quantize inputs, or its cache; no weight needs them."""
 
 
+def method_of(config: Mapping[str, object]) -> tuple[str, Mapping[str, object]] | None:
+    """The method that a checkpoint is quantized by, with its settings; UnsupportedError names one that is not read."""
+    stated = config.get("quantization_config") or config.get("compression_config")
+    if not stated:
+        return None
+    settings = stated if isinstance(stated, dict) else {}
+    method = settings.get("quant_method", "unknown")
+    if not isinstance(method, str) or method not in _METHODS:
+        raise UnsupportedError(
+            f"config.json: the checkpoint is quantized already ({quoted(str(method))}); give the original, "
+            f"or one in {', '.join(_METHODS)}"
+        )
+    return method, settings
+
+
 def open_views(checkpoint: Checkpoint) -> dict[str, View]:
     """Every tensor of a checkpoint by the name that it has in the model.
 
     UnsupportedError names a method of quantization that is not read; FileFormatError a tensor that does not fit its
     companions, or lacks one.
     """
-    stated = checkpoint.config.get("quantization_config") or checkpoint.config.get("compression_config")
-    quantized: dict[str, View] = {}
-    if stated:
-        settings = stated if isinstance(stated, dict) else {}
-        method = settings.get("quant_method", "unknown")
-        if not isinstance(method, str) or method not in _METHODS:
-            raise UnsupportedError(
-                f"{checkpoint.folder}: the checkpoint is quantized already ({quoted(str(method))}); give the original, "
-                f"or one in {', '.join(_METHODS)}"
-            )
-        quantized = {view.name: view for view in _METHODS[method](checkpoint, settings)}
+    found = method_of(checkpoint.config)
+    views = _METHODS[found[0]](checkpoint, found[1]) if found else iter(())
+    quantized: dict[str, View] = {view.name: view for view in views}
     used = frozenset[str]().union(*(view.used for view in quantized.values()))
     plain = {
         name: PlainView(checkpoint, tensor)

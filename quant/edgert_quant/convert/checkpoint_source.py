@@ -20,7 +20,7 @@ from edgert_models.sources import RopeFactors, Scaled
 from numpy.typing import NDArray
 
 from edgert_quant.blocks import BlockType
-from edgert_quant.checkpoint import Checkpoint, open_views
+from edgert_quant.checkpoint import Checkpoint, method_of, open_views
 from edgert_quant.convert.card import card_metadata, read_card
 from edgert_quant.convert.compatibility import llama_cpp_differences, wants_own_output
 from edgert_quant.convert.generation import sampling_metadata
@@ -36,11 +36,17 @@ _HARMLESS = ("rotary_emb.inv_freq",)  # a buffer that old transformers saved; fo
 _KEPT_FLOATS = (BlockType.F16, BlockType.BF16)
 
 
+def _accept(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError for what no weights could change."""
+    spec_from_config(config)
+    method_of(config)
+
+
 class CheckpointSource:
     """Implements `Source`. Opening it checks that every tensor is there in its shape, and that none is left over."""
 
     def __init__(self, path: Path, *, parity: bool = True, mtp: bool | None = None) -> None:
-        self._checkpoint = Checkpoint.open(path)
+        self._checkpoint = Checkpoint.open(path, _accept)
         try:
             self._prepare(parity, mtp)
         except BaseException:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -320,6 +321,25 @@ def test_wrong_shape(tmp_path: Path) -> None:
 
     with pytest.raises(ConversionError, match=r"model.norm.weight has shape \[63\], and config.json says \[64\]"):
         convert(changed(tmp_path, cut), tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["DeepseekV4ForCausalLM"]}, "model class DeepseekV4ForCausalLM is not supported: it needs"),
+        ({"architectures": ["MadeUpForCausalLM"]}, "model class MadeUpForCausalLM is not supported; supported: "),
+        ({"hidden_act": "gelu_new"}, "hidden_act='gelu_new' is not supported; supported: 'silu'"),
+        ({"rope_parameters": {"rope_type": "ntk"}}, "rope scaling 'ntk' is not supported; supported: default, "),
+        ({"quantization_config": {"quant_method": "hqq"}}, "quantized already ('hqq'); give the original, or one in"),
+    ],
+)
+def test_what_is_not_supported_is_named_before_weights_are_looked_for(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = json.loads((FOLDER / "qwen3moe" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UnsupportedError, match=re.escape(message)):
+        convert(tmp_path, tmp_path / "model.gguf")
 
 
 def test_unknown_tensor(tmp_path: Path) -> None:
