@@ -60,7 +60,7 @@ class ChatPrompt:
             content=None if self.forced else content,
             thinking=self._thinking(),
             calls=calls,
-            opening=self.dialect.opening,
+            opening="" if self.text.endswith(self.dialect.opening) else self.dialect.opening,
         )
 
     def _thinking(self) -> Thinking | None:
@@ -179,8 +179,7 @@ class Chat:
     @property
     def reasons(self) -> bool:
         """Whether the model writes reasoning that can be told from its answer."""
-        calls = self.dialect.calls
-        return self.dialect.reasoning is not None or (calls is not None and calls.always)
+        return self.dialect.thoughts is not None
 
     def reasoning_variables(self, on: bool) -> dict[str, bool]:
         """The template's variables that turn reasoning on or off; RequestError where they would change nothing that

@@ -131,7 +131,7 @@ def _text(metadata: GgufMetadata) -> dict[str, str]:
         if reasoning is not None:
             found["reasoning"] = " … ".join(reasoning)
         else:
-            found["reasoning"] = calls.name if calls is not None and calls.always else "none"
+            found["reasoning"] = calls.name if chat.dialect.thoughts is not None and calls is not None else "none"
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -80,6 +80,9 @@ class Functions:
 
     def __contains__(self, name: str) -> bool:
         return name in self._parameters
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
 
     def schema(self, function: str, parameter: str) -> Mapping[str, Any]:
         """The JSON schema of a parameter; empty where the tool does not say."""
@@ -157,7 +160,7 @@ class CallShape:
         return "" if tag is None else tag[0]
 
 
-_TAG = re.compile(r"<[^<>]+>|\[[A-Z_]+\]")
+_TAG = re.compile(r"<(?:[^<>]*?(?=NAME)|[^<>]+>)|\[[A-Z_]+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,9 @@ class Format:
     `answer(text, calls, fresh)` reads everything after the reasoning; `fresh` tells that reasoning comes directly
     before. A chat template is of this format where it has all strings of one of the groups in `hints`. `markers` are
     the texts that mark calls: where they are control tokens of a vocabulary, they must not be left out of the text.
-    `always`: answers are in this form without tools too, reasoning included; `thoughts` are then the tags around it,
-    and `content` is what comes before the text for the user. `shapes`: ways of writing calls that answers can be held
+    `always`: answers are in this form without tools too, also their reasoning where `thoughts` are the tags around it,
+    and `content` is what comes before the text for the user. `reasoning`: the tags around reasoning, where templates do
+    not spell them out. `shapes`: ways of writing calls that answers can be held
     to, of which the first that the vocabulary can write counts.
     """
 
@@ -180,6 +184,7 @@ class Format:
     always: bool = False
     thoughts: tuple[str, str] | None = None
     content: str = ""
+    reasoning: tuple[str, str] | None = None
     shapes: tuple[CallShape, ...] = ()
 
     def fits(self, template: str) -> bool:

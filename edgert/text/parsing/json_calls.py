@@ -1,7 +1,7 @@
 """Calls written as JSON objects between tags: `<tool_call>{"name": …, "arguments": {…}}</tool_call>` and its kin.
 
 Hermes and Qwen (Hermes Function Calling, NousResearch), Jamba and Apriel, IBM Granite, Phi-4-mini, Nemotron, GigaChat,
-Command-R and Command-A: their chat templates are the sources.
+FireFunction, Command-R and Command-A: their chat templates are the sources.
 """
 
 from __future__ import annotations
@@ -171,3 +171,4 @@ COMMAND_R = _format(
         _list("Action:\n```json\n", "\n```", _TOOL_NAMED),
     ),
 )
+FIREFUNCTION = _format("firefunction", {"functools": ""}, ("functools[",), shapes=(_list("functools", ""),))

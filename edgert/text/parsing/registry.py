@@ -11,32 +11,30 @@ from edgert.text.parsing.bare_calls import LFM2, LLAMA
 from edgert.text.parsing.base import Calls, CallShape, Content, Format, Functions, Reasoning, Steps, flow
 from edgert.text.parsing.gemma import GEMMA_4
 from edgert.text.parsing.harmony import HARMONY
-from edgert.text.parsing.json_calls import COMMAND_R, GIGACHAT, GRANITE, HERMES, NEMOTRON
+from edgert.text.parsing.json_calls import COMMAND_R, FIREFUNCTION, GIGACHAT, GRANITE, HERMES, NEMOTRON
 from edgert.text.parsing.parser import Parser
+from edgert.text.parsing.parts import FUNCTIONARY, KIMI_K3, MUSE, SOLAR_OPEN
 from edgert.text.parsing.scanner import Scanner
-from edgert.text.parsing.token_calls import DEEPSEEK, KIMI_K2, MISTRAL, SOLAR_OPEN
-from edgert.text.parsing.xml_calls import DEEPSEEK_V4, DEEPSEEK_V32, GLM_4, HUNYUAN_3, MINIMAX_M2, QWEN3_CODER, SEED_OSS
+from edgert.text.parsing.token_calls import APERTUS, DEEPSEEK, KIMI_K2, MISTRAL
+from edgert.text.parsing.xml_calls import (
+    DEEPSEEK_V4,
+    DEEPSEEK_V32,
+    GLM_4,
+    HUNYUAN_3,
+    MINICPM5,
+    MINIMAX_M2,
+    QWEN3_CODER,
+    SEED_OSS,
+)
 
 FORMATS = (
-    *(
-        HARMONY,
-        KIMI_K2,
-        DEEPSEEK_V32,
-        DEEPSEEK_V4,
-        DEEPSEEK,
-        MINIMAX_M2,
-        SEED_OSS,
-        QWEN3_CODER,
-        GLM_4,
-        HUNYUAN_3,
-        COMMAND_R,
-        GEMMA_4,
-    ),
-    *(LFM2, MISTRAL, SOLAR_OPEN, GIGACHAT, GRANITE, NEMOTRON, HERMES, LLAMA),
+    *(MUSE, HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V32, DEEPSEEK_V4, DEEPSEEK, MINIMAX_M2, SEED_OSS, QWEN3_CODER, GLM_4),
+    *(HUNYUAN_3, MINICPM5, COMMAND_R, GEMMA_4, LFM2, MISTRAL, SOLAR_OPEN, APERTUS, GIGACHAT, GRANITE, NEMOTRON),
+    *(FUNCTIONARY, FIREFUNCTION, HERMES, LLAMA),
 )
 """Every format of calls; of several that fit a template, the first counts."""
 
-BY_TOKEN = (KIMI_K2, DEEPSEEK, GEMMA_4, LFM2, MISTRAL, SOLAR_OPEN, GRANITE, HERMES)
+BY_TOKEN = (KIMI_K2, DEEPSEEK, GEMMA_4, LFM2, MISTRAL, SOLAR_OPEN, APERTUS, GRANITE, HERMES)
 """Formats that the special token which begins a call gives away."""
 
 REASONING = (
@@ -44,8 +42,8 @@ REASONING = (
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
-    ("<think:opensource>", "</think:opensource>"),
     ("<|channel>thought", "<channel|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
 )
 """Tags around the reasoning before an answer, opening and closing."""
 
@@ -63,8 +61,7 @@ class Dialect:
     @property
     def thoughts(self) -> tuple[str, str] | None:
         """The tags around its reasoning, whichever part reads them."""
-        always = self.calls is not None and self.calls.always
-        return self.calls.thoughts if always and self.calls is not None else self.reasoning
+        return (None if self.calls is None else self.calls.thoughts) or self.reasoning
 
     @property
     def opening(self) -> str:
@@ -105,8 +102,8 @@ def dialect(templates: Iterable[str], tokens: Iterable[str] = ()) -> Dialect:
         calls = next((form for form in BY_TOKEN if form.markers[0] in known), LLAMA)
     shapes = () if calls is None else calls.shapes
     shape = next((shape for shape in shapes if not shape.needs or shape.needs in known), None)
-    if calls is not None and calls.always:
-        return Dialect(calls, None, shape)
+    if calls is not None and (calls.thoughts or calls.reasoning):
+        return Dialect(calls, calls.reasoning, shape)
     tags = (tags for tags in REASONING if known.issuperset(tags) or any(tags[1] in source for source in sources))
     return Dialect(calls, next(tags, None), shape)
 

@@ -1,4 +1,4 @@
-"""Calls between special tokens, the arguments as JSON: DeepSeek V3, R1 and V3.1, Kimi-K2, Mistral, Solar Open.
+"""Calls between special tokens, the arguments as JSON: DeepSeek V3, R1 and V3.1, Kimi-K2, Mistral, Apertus.
 
 The sources are the models' chat templates, and for Mistral's newer form mistral-common's tokenizer v11 and v13.
 """
@@ -9,6 +9,7 @@ import re
 import secrets
 import string
 
+from edgert.text.parsing import json_text
 from edgert.text.parsing.base import CallEnd, Calls, CallShape, Format, Steps, tagged
 from edgert.text.parsing.json_calls import arguments, objects
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait
@@ -59,8 +60,8 @@ def _kimi(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     yield from _end(text, "<|tool_calls_section_end|>")
 
 
-def _solar(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
-    """`ID<name>NAME<args>{…}` between begin and end."""
+def solar_call(text: Scanner, calls: Calls) -> Steps[None]:
+    """`ID<name>NAME<args>{…}` and the end, after the begin: Solar Open's."""
     call_id = (yield from text.run(_NAME)).strip()
     yield from text.expect("<|tool_call:name|>")
     name = (yield from text.run(_NAME)).strip()
@@ -68,6 +69,30 @@ def _solar(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     yield from _call(text, calls, name, call_id)
     yield from text.skip_space()
     yield from text.accept("<|tool_call:end|>")
+
+
+def _apertus(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
+    """`[{"NAME": {…}}, …]` between prefix and suffix."""
+    yield from text.skip_space()
+    yield from text.expect("[")
+    yield from text.skip_space()
+    while not (yield from text.accept("]")):
+        yield from text.expect("{")
+        yield from text.skip_space()
+        name = yield from json_text.text_of_string(text)
+        yield from text.skip_space()
+        yield from text.expect(":")
+        index = yield from arguments(text, calls, name)
+        yield from text.skip_space()
+        yield from text.expect("}")
+        yield CallEnd(index)
+        yield from text.skip_space()
+        if (yield from text.accept(",")):
+            yield from text.skip_space()
+        elif (yield from text.peek()) != "]":
+            raise Malformed
+    yield from text.skip_space()
+    yield from text.accept("<|tools_suffix|>")
 
 
 def _end(text: Scanner, marker: str) -> Wait[None]:
@@ -134,12 +159,12 @@ KIMI_K2 = Format(
         ),
     ),
 )
-SOLAR_OPEN = Format(
-    "solar-open",
-    (("<|tool_call:begin|>",),),
-    tuple(f"<|tool_call:{name}|>" for name in ("begin", "name", "args", "end")),
-    tagged(("<|tool_call:begin|>",), _solar),
-    shapes=(CallShape("<|tool_call:begin|><|tool_call:name|>NAME<|tool_call:args|>", "<|tool_call:end|>", between=""),),
+APERTUS = Format(
+    "apertus",
+    (("<|tools_prefix|>",),),
+    ("<|tools_prefix|>", "<|tools_suffix|>"),
+    tagged(("<|tools_prefix|>",), _apertus),
+    shapes=(CallShape('{"NAME": ', "}", between=", ", opening="<|tools_prefix|>[", closing="]<|tools_suffix|>"),),
 )
 MISTRAL = Format(
     "mistral",

@@ -1,5 +1,5 @@
 """Calls written with a tag for each parameter: Qwen3-Coder and Seed-OSS, MiniMax-M2, DeepSeek-V3.2, GLM-4.5 and later,
-Hunyuan 3.
+Hunyuan 3, MiniCPM5, Kimi-K3.
 
 The sources are the models' chat templates. Values are plain text: the tools' schemas say what is a number.
 """
@@ -28,6 +28,7 @@ from edgert.text.parsing.parameters import member
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait
 
 _NAME = re.compile(r"[^<>\"\r\n]*")
+_ATTRIBUTES = re.compile(r"[^<\r\n]*")
 
 
 class _Arguments:
@@ -113,7 +114,7 @@ def _parameters(text: Scanner, calls: Calls, start: CallStart) -> Steps[None]:
     yield from arguments.end()
 
 
-def _invokes(tags: Mapping[str, str], prefix: str = "") -> Section:
+def invokes(tags: Mapping[str, str], prefix: str = "") -> Section:
     """`<invoke name="NAME">`, `<parameter name="KEY">`, the value directly between the tags.
 
     DeepSeek-V3.2 says of each parameter whether it is a text: `string="true"`.
@@ -170,6 +171,41 @@ def _pairs(suffix: str = "") -> Section:
     return section
 
 
+def _minicpm(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
+    """`<function name="NAME"><param name="KEY">VALUE</param></function>`; texts with marks in them stand in CDATA."""
+    start = calls.start((yield from _name(text, '">')))
+    yield start
+    arguments = _Arguments(text, calls, start)
+    yield from text.skip_space()
+    while not (yield from text.accept("</function>")):
+        yield from text.expect('<param name="')
+        key = yield from _name(text, '">')
+        marked = yield from text.accept("<![CDATA[")
+        yield from arguments.add(key, "]]></param>" if marked else "</param>")
+        yield from text.skip_space()
+    yield from arguments.end()
+
+
+def kimi_calls(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
+    """Kimi-K3's tags: `<|open|>call tool="NAME" …<|sep|>`, `<|open|>argument key="KEY" type="TYPE"<|sep|>VALUE`."""
+    while (yield from text.accept('<|open|>call tool="')):
+        start = calls.start((yield from _name(text, '"')))
+        yield start
+        yield from text.run(_ATTRIBUTES)
+        yield from text.expect("<|sep|>")
+        arguments = _Arguments(text, calls, start)
+        while not (yield from text.accept("<|close|>call<|sep|>")):
+            yield from text.expect('<|open|>argument key="')
+            key = yield from _name(text, '"')
+            kind = (yield from text.run(_ATTRIBUTES)).strip()
+            yield from text.expect("<|sep|>")
+            schema = {"type": "string"} if kind == 'type="string"' else {}
+            yield from arguments.add(key, "<|close|>argument<|sep|>", schema=schema)
+        yield from arguments.end()
+    if not (yield from text.accept("<|close|>tools<|sep|>")) and (yield from text.peek()):
+        raise Malformed
+
+
 def _hunyuan(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     """Several calls as GLM writes one, all tags with a suffix."""
     one = _pairs(_OPEN)
@@ -180,9 +216,18 @@ def _hunyuan(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
     yield from text.accept(f"</tool_calls{_OPEN}>")
 
 
-def _format(name: str, tags: Mapping[str, str], section: Section, hint: str, *more: str, shape: CallShape) -> Format:
+def _format(
+    name: str,
+    tags: Mapping[str, str],
+    section: Section,
+    hint: str | tuple[str, ...],
+    *more: str,
+    shape: CallShape,
+    reasoning: tuple[str, str] | None = None,
+) -> Format:
+    hints = ((hint,) if isinstance(hint, str) else hint,)
     markers, openers = (*tags, *tags.values(), *more), (*tags, *more)
-    return Format(name, ((hint,),), markers, tagged(openers, section), shapes=(shape,))
+    return Format(name, hints, markers, tagged(openers, section), shapes=(shape,), reasoning=reasoning)
 
 
 def _function_shape(tag: str, parameters: Parameters) -> CallShape:
@@ -222,23 +267,23 @@ _MINIMAX = {"<minimax:tool_call>": "</minimax:tool_call>"}
 MINIMAX_M2 = _format(
     "minimax-m2",
     _MINIMAX,
-    _invokes(_MINIMAX),
+    invokes(_MINIMAX),
     "<minimax:tool_call>",
     shape=_invoke_shape("minimax:tool_call", "", Parameters('<parameter name="KEY">', "</parameter>\n")),
 )
 
 
-def _dsml(name: str, tag: str, hint: str) -> Format:
+def _dsml(name: str, tag: str, *hints: str) -> Format:
     tags = {f"<｜DSML｜{name}>": f"</｜DSML｜{name}>" for name in ("function_calls", "tool_calls")}
     parameters = Parameters(
         '<｜DSML｜parameter name="KEY" string="false">',
         "</｜DSML｜parameter>\n",
         plain_before='<｜DSML｜parameter name="KEY" string="true">',
     )
-    return _format(name, tags, _invokes(tags, "｜DSML｜"), hint, shape=_invoke_shape(tag, "｜DSML｜", parameters))
+    return _format(name, tags, invokes(tags, "｜DSML｜"), hints, shape=_invoke_shape(tag, "｜DSML｜", parameters))
 
 
-DEEPSEEK_V32 = _dsml("deepseek-v3.2", "function_calls", "｜DSML｜function_calls")
+DEEPSEEK_V32 = _dsml("deepseek-v3.2", "function_calls", "｜DSML｜", "function_calls")
 DEEPSEEK_V4 = _dsml("deepseek-v4", "tool_calls", "｜DSML｜")
 GLM_4 = _format(
     "glm-4.5",
@@ -258,6 +303,7 @@ HUNYUAN_3 = _format(
     {f"<tool_calls{_OPEN}>": f"</tool_calls{_OPEN}>"},
     _hunyuan,
     "<tool_calls{}>",
+    reasoning=(f"<think{_OPEN}>", f"</think{_OPEN}>"),
     shape=CallShape(
         f"<tool_call{_OPEN}>NAME<tool_sep{_OPEN}>\n",
         f"</tool_call{_OPEN}>",
@@ -266,4 +312,21 @@ HUNYUAN_3 = _format(
         closing=f"\n</tool_calls{_OPEN}>",
         parameters=Parameters(f"<arg_key{_OPEN}>KEY</arg_key{_OPEN}>\n<arg_value{_OPEN}>", f"</arg_value{_OPEN}>\n"),
     ),
+)
+MINICPM5 = _format(
+    "minicpm5",
+    {'<function name="': "</function>"},
+    _minicpm,
+    '<param name="',
+    shape=CallShape(
+        '<function name="NAME">',
+        "</function>",
+        between="\n",
+        parameters=Parameters('<param name="KEY">', "</param>"),
+    ),
+)
+KIMI_TAGS = Parameters(
+    '<|open|>argument key="KEY" type="number"<|sep|>',
+    "<|close|>argument<|sep|>",
+    plain_before='<|open|>argument key="KEY" type="string"<|sep|>',
 )

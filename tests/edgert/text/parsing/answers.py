@@ -302,6 +302,60 @@ ANSWERS: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
         "",
         [("now", {})],
     ),
+    (
+        "solar-open",
+        (
+            "<|content|>I look <b>.<|end|><|begin|>assistant<|tool_calls|>"
+            "<|tool_call:begin|>a<|tool_call:name|>get_weather"
+            f"<|tool_call:args|>{ARGS}<|tool_call:end|><|tool_call:begin|><|tool_call:name|>now<|tool_call:args|>{{}}"
+            "<|tool_call:end|><|calls|>"
+        ),
+        "I look <b>.",
+        [ZURICH, ("now", {})],
+    ),
+    (
+        "apertus",
+        'So. <|tools_prefix|>[{"get_weather": ' + ARGS + '}, {"now": {}}]<|tools_suffix|>',
+        "So.",
+        [ZURICH, ("now", {})],
+    ),
+    ("firefunction", ' functools[{"name": "get_weather", "arguments": ' + ARGS + "}]", "", [ZURICH]),
+    (
+        "minicpm5",
+        (
+            '<function name="save"><param name="path">12</param><param name="body"><![CDATA[<a> </param>\n]]></param>'
+            '<param name="scale">2</param></function>\n<function name="now"></function>'
+        ),
+        "",
+        [(S, {"path": "12", "body": "<a> </param>\n", "scale": 2}), ("now", {})],
+    ),
+    (
+        "kimi-k3",
+        (
+            "<|open|>response<|sep|>On it.<|close|>response<|sep|><|open|>tools<|sep|>"
+            '<|open|>call tool="get_weather" index="1"'
+            '<|sep|><|open|>argument key="city" type="string"<|sep|>Zürich<|close|>argument<|sep|>'
+            '<|open|>argument key="days" '
+            'type="number"<|sep|>3<|close|>argument<|sep|><|close|>call<|sep|><|open|>call tool="now" index="2"<|sep|>'
+            "<|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|>"
+        ),
+        "On it.",
+        [ZURICH, ("now", {})],
+    ),
+    ("kimi-k3", "Use the response tag.<|close|>response<|sep|><|close|>message<|sep|>", "Use the response tag.", []),
+    (
+        "muse",
+        (
+            " to=user<|message|>I look <b>.<|eom|><|start|>assistant to=get_weather<|message|><atem:function_calls>\n"
+            '<atem:invoke name="get_weather">\n<atem:parameter name="city">Zürich</atem:parameter>\n'
+            '<atem:parameter name="days">3</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eot|>'
+        ),
+        "I look <b>.",
+        [ZURICH],
+    ),
+    ("muse", " to=user<|message|>Write <atem:function_calls>.<|eot|>", "Write <atem:function_calls>.", []),
+    ("functionary-3.2", f"all\nI look.\n>>>get_weather\n{ARGS}>>>now\n{{}}", "I look.", [ZURICH, ("now", {})]),
+    ("functionary-3.2", "all\n>>> print(1)", ">>> print(1)", []),
     ("llama", '{"name": "get_weather", "parameters": ' + ARGS + "}", "", [ZURICH]),
     (
         "llama",
@@ -359,6 +413,14 @@ MALFORMED: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("gemma-4", "<|tool_call>call:now{a:" + "[" * 100, []),
     ("gemma-4", "<|tool_call>response:now{}", []),
     ("solar-open", "<|tool_call:begin|>abc<|tool_call:name|>now<|tool_call:end|>", []),
+    ("solar-open", "no part at all", []),
+    ("apertus", '<|tools_prefix|>[{"now": []}]', []),
+    ("apertus", '<|tools_prefix|>[{"now": {}} {"now": {}}]', [("now", {})]),
+    ("firefunction", "functools has lru_cache", []),
+    ("minicpm5", '<function name="now"><param name="a">1</function>', []),
+    ("kimi-k3", '<|open|>tools<|sep|><|open|>call tool="now"<|sep|>none', []),
+    ("muse", " to=now<|message|>text", []),
+    ("functionary-3.2", "now\n[]", []),
     ("harmony", "no message at all", []),
     ("harmony", "<|channel|>commentary to=functions.unknown<|message|>{}", []),
     ("harmony", "<|channel|>odd<|message|>text", []),

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from edgert.text.parsing import CallArguments, CallStart, Content, Reasoning
+from edgert.text.parsing import CallArguments, CallStart, Content, Reasoning, dialect
 from tests.edgert.text.parsing.answers import ANSWERS, MALFORMED, THINK, events_of, parse
+
+INNER = ("<|inner_prefix|>", "<|inner_suffix|>")
 
 
 @pytest.mark.parametrize(("name", "answer", "content", "calls"), ANSWERS)
@@ -110,6 +112,40 @@ def test_harmony_channels() -> None:
         found = parse("harmony", list(answer), tools=tools)
         assert (found.reasoning, found.content) == ("one\ntwo", "three")
     assert events_of("harmony", answer) == [Reasoning("one\ntwo"), Content("three")]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("solar-open", "<|think|>hm <b><|end|><|begin|>assistant<|content|>Yes<|end|>"),
+        ("muse", " to=self<|message|>hm <b><|eom|><|start|>assistant to=user<|message|>Yes<|eot|>"),
+    ],
+)
+def test_reasoning_is_a_part(name: str, answer: str) -> None:
+    for tools in ([], [{"type": "function", "function": {"name": "f"}}]):
+        found = parse(name, list(answer), tools=tools)
+        assert (found.reasoning, found.content) == ("hm <b>", "Yes")
+
+
+@pytest.mark.parametrize(
+    ("templates", "tokens", "name", "reasoning", "thoughts"),
+    [
+        (["<|open|> <|close|> <|sep|>"], [], "kimi-k3", ("<|open|>think<|sep|>", "<|close|>think<|sep|>"), True),
+        (["<tool_calls{}>"], [], "hunyuan-3", ("<think:opensource>", "</think:opensource>"), True),
+        (["<|tool_call:begin|>"], [], "solar-open", None, True),
+        (["<｜DSML｜ function_calls"], [], "deepseek-v3.2", None, False),
+        (["<｜DSML｜ tool_calls"], ["<think>", "</think>"], "deepseek-v4", ("<think>", "</think>"), True),
+        (["tools"], ["<|tools_prefix|>", "<|inner_prefix|>", "<|inner_suffix|>"], "apertus", INNER, True),
+        (["plain"], [], None, None, False),
+    ],
+)
+def test_dialects(
+    templates: list[str], tokens: list[str], name: str | None, reasoning: tuple[str, str] | None, thoughts: bool
+) -> None:
+    found = dialect(templates, tokens)
+    assert (found.calls and found.calls.name) == name
+    assert found.reasoning == reasoning
+    assert (found.thoughts is not None) == thoughts
 
 
 @pytest.mark.parametrize(
