@@ -31,6 +31,9 @@ class Matmul(ABC):
     line_bytes: int
     """Room for one packed block, a multiple of 64: the scratch memory starts with it, panels are behind."""
 
+    least = 0
+    """Inputs that `emit_stream` can do with; rows that have fewer are always packed."""
+
     @property
     def streams(self) -> int:
         """Up to how many tokens it is better to go through raw rows for each."""
@@ -104,7 +107,10 @@ def emit_gemm(
         target = step(b, panels, b.mul(panel_bytes, i64(at)) if at else 0)
         b.call(_pack_function(b, form), [place(panel), stride, count, ahead, k, lines, target])
 
-    with b.if_else(b.icmp_signed("<=", n_tokens, i64(form.streams))) as (few, several):
+    streams = i64(form.streams)
+    if form.least:
+        streams = b.select(b.icmp_signed(">=", k, i64(form.least)), streams, i64(0))
+    with b.if_else(b.icmp_signed("<=", n_tokens, streams)) as (few, several):
         with few, emit.loop(b, whole) as down:
             column = b.mul(down.index, i64(PANEL_OUTPUT))
             with emit.loop(b, n_tokens) as along:

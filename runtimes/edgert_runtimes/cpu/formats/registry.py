@@ -15,6 +15,7 @@ from edgert_runtimes.cpu.formats.layout import Layout
 from edgert_runtimes.cpu.formats.leveled import LeveledBlocks
 from edgert_runtimes.cpu.formats.quantized import multiplied_bits
 from edgert_runtimes.cpu.formats.rowwise import RowwiseBlocks, by_rows
+from edgert_runtimes.cpu.formats.rowwise32 import RowwiseScaled, by_rows32
 from edgert_runtimes.cpu.formats.scaled import ScaledBlocks
 
 
@@ -55,4 +56,4 @@ def _format(block_type: BlockType, isa: Isa) -> Format | None:
     if isinstance(codes, SuperCodes):
         return (RowwiseBlocks if by_rows(block_type, isa) else LeveledBlocks)(kind, isa, codes)
     assert isinstance(codes, Codes)
-    return ScaledBlocks(kind, isa, codes)
+    return (RowwiseScaled if by_rows32(block_type, isa) else ScaledBlocks)(kind, isa, codes)

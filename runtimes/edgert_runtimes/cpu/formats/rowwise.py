@@ -34,6 +34,7 @@ from edgert_runtimes.cpu.formats.vectors import (
     dot_halves,
     fetch,
     fused,
+    gather,
     i64,
     join,
     load,
@@ -116,7 +117,7 @@ class RowQ4K(Row):
 
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
         """Pairs of halves."""
-        pairs = _gather(b, places, 0, I32)
+        pairs = gather(b, places, 0, I32)
         kind = ir.VectorType(I16, AT_ONCE)
         return [emit.half_to_float(b, b.trunc(shift_right(b, pairs, shift), kind)) for shift in (0, 16)]
 
@@ -156,7 +157,7 @@ class RowQ6K(Row):
 
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
         """Halves."""
-        return [emit.half_to_float(b, _gather(b, places, 208, I16))]
+        return [emit.half_to_float(b, gather(b, places, 208, I16))]
 
 
 class RowIQ4XS(Row):
@@ -185,7 +186,7 @@ class RowIQ4XS(Row):
 
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
         """Halves."""
-        return [emit.half_to_float(b, _gather(b, places, 0, I16))]
+        return [emit.half_to_float(b, gather(b, places, 0, I16))]
 
 
 ROWS: dict[BlockType, Row] = {
@@ -241,7 +242,7 @@ class RowwiseBlocks(LeveledBlocks):
         behind = step(b, x, b.mul(blocks, i64(self.codes.block_bytes)))
         with emit.loop(b, b.mul(blocks, i64(AT_ONCE)), x, out, out, step=AT_ONCE) as each:
             place = step(b, first, b.mul(each.index, i64(size)))
-            fetch(b, step(b, place, AHEAD), AT_ONCE * size)
+            fetch(b, step(b, place, AHEAD), AT_ONCE * size, level=2)
             source, target, top = each.values
             inputs, targets = [], []
             for _ in range(AT_ONCE):
@@ -347,14 +348,6 @@ def _across(b: ir.IRBuilder, sums: Sequence[Value]) -> Value:
     pairs = [emit.call(b, "llvm.x86.avx2.phadd.d", SUMS, list(sums[i : i + 2])) for i in (0, 2)]
     halves = split(b, emit.call(b, "llvm.x86.avx2.phadd.d", SUMS, pairs), AT_ONCE)
     return b.add(*halves)
-
-
-def _gather(b: ir.IRBuilder, places: Sequence[Value], offset: int, kind: ir.Type) -> Value:
-    """A number of each."""
-    vector = ir.Constant(ir.VectorType(kind, AT_ONCE), ir.Undefined)
-    for i, place in enumerate(places):
-        vector = b.insert_element(vector, load(b, place, offset, kind), ir.Constant(I32, i))
-    return vector
 
 
 def _words(*values: int) -> Value:

@@ -17,6 +17,7 @@ from edgert_runtimes.cpu.formats.layout import STEPS, Layout, Scales, Word, stor
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.storage import FourBits, join_bits
 from edgert_runtimes.cpu.formats.vectors import (
+    F32,
     FLOATS,
     HALVES,
     I8,
@@ -109,12 +110,16 @@ class MXFP4(Nibbles):
         return 1
 
     def scales(self, b: ir.IRBuilder, place: Value, group: Offset, block: int) -> Scales:
-        """2^(e - 128): an exponent of float, and for e < 2 a number below the normal ones."""
-        level = bytes_as_words(b, place, 0)
-        power = shift_left(b, b.sub(level, same(level, 1)), 23)
-        small = shift_left(b, b.add(level, same(level, 1)), 21)  # the greater one for 0 and 1 only
-        bits = emit.call(b, "llvm.smax.v16i32", WORDS, [power, small])
-        return Scales([b.bitcast(bits, FLOATS)])
+        """2^(e - 128)."""
+        return Scales([power_of_two(b, bytes_as_words(b, place, 0))])
+
+
+def power_of_two(b: ir.IRBuilder, level: Value) -> Value:
+    """Words e → 2^(e - 128): an exponent of float, and for e < 2 a number below the normal ones."""
+    power = shift_left(b, b.sub(level, same(level, 1)), 23)
+    small = shift_left(b, b.add(level, same(level, 1)), 21)  # the greater one for 0 and 1 only
+    bits = emit.call(b, f"llvm.smax.v{level.type.count}i32", level.type, [power, small])
+    return b.bitcast(bits, ir.VectorType(F32, level.type.count))
 
 
 class NVFP4(Layout):

@@ -78,16 +78,24 @@ def store(b: ir.IRBuilder, base: Value, offset: Offset, value: Value, align: int
     b.store(value, step(b, base, offset), align=align)
 
 
+def gather(b: ir.IRBuilder, places: Sequence[Value], offset: Offset, kind: Any) -> Value:
+    """What lies `offset` bytes behind each of some pointers, as a vector."""
+    vector = ir.Constant(ir.VectorType(kind, len(places)), ir.Undefined)
+    for i, place in enumerate(places):
+        vector = b.insert_element(vector, load(b, place, offset, kind), ir.Constant(I32, i))
+    return vector
+
+
 LINE = 64
 """Bytes of a cache line, near enough."""
 
 
-def fetch(b: ir.IRBuilder, place: Value, size: int) -> None:
-    """Fetch `size` bytes from a pointer on, or the line they are in, into all caches; harmless anywhere. Memory idles
-    between the streams of many rows where nobody does: .53 of what Intel's gives was read without, .84 with.
+def fetch(b: ir.IRBuilder, place: Value, size: int, level: int = 1) -> None:
+    """Fetch `size` bytes from a pointer on, or the line they are in, into the caches from `level` on; harmless anywhere.
+    Memory idles between the streams of many rows where nobody does: .53 of what Intel's gives was read without, .84 with.
     """
     for line in range(max(1, -(-size // LINE))):
-        hints = [emit.integer(32, value) for value in (0, 3, 1)]  # for reading, to keep, data
+        hints = [emit.integer(32, value) for value in (0, 4 - level, 1)]  # for reading, data
         emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, place, LINE * line), *hints])
 
 
