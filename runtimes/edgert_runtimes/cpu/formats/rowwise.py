@@ -242,7 +242,7 @@ class RowwiseBlocks(LeveledBlocks):
         behind = step(b, x, b.mul(blocks, i64(self.codes.block_bytes)))
         with emit.loop(b, b.mul(blocks, i64(AT_ONCE)), x, out, out, step=AT_ONCE) as each:
             place = step(b, first, b.mul(each.index, i64(size)))
-            fetch(b, step(b, place, AHEAD), AT_ONCE * size, level=2)
+            fetch(b, step(b, place, AHEAD), AT_ONCE * size)
             source, target, top = each.values
             inputs, targets = [], []
             for _ in range(AT_ONCE):

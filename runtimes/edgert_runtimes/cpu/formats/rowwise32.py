@@ -231,7 +231,7 @@ class RowwiseScaled(ScaledBlocks):
             with emit.loop(b, groups) as each:
                 first = _first_of(b, each.index, blocks)
                 place = step(b, row, b.mul(first, i64(self.type.block_bytes)))
-                fetch(b, step(b, place, AHEAD), AT_ONCE * self.type.block_bytes, level=2)
+                fetch(b, step(b, place, AHEAD), AT_ONCE * self.type.block_bytes)
                 target = step(b, parts, b.shl(first, i64(2)))
                 for i, values in enumerate(self._parts(b, place, self._group(b, lines, each.index))):
                     store(b, step(b, target, b.mul(pitch, i64(LANES * i))), 0, values, align=4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgert_quant.jit import emit
+from edgert_quant.jit import emit, host
 from llvmlite import ir
 
 from edgert_runtimes.cpu.formats.base import LANES
@@ -90,12 +90,15 @@ LINE = 64
 """Bytes of a cache line, near enough."""
 
 
-def fetch(b: ir.IRBuilder, place: Value, size: int, level: int = 1) -> None:
-    """Fetch `size` bytes from a pointer on, or the line they are in, into the caches from `level` on; harmless anywhere.
+def fetch(b: ir.IRBuilder, place: Value, size: int) -> None:
+    """Fetch `size` bytes from a pointer on, or the line they are in, into the caches; harmless anywhere.
+
     Memory idles between the streams of many rows where nobody does: .53 of what Intel's gives was read without, .84 with.
+    Into which cache matters: on Zen 4, kernels read twice as fast where the first is left alone.
     """
+    locality = 2 if host().cpu.startswith("znver") else 3  # from the second cache on, or the first
     for line in range(max(1, -(-size // LINE))):
-        hints = [emit.integer(32, value) for value in (0, 4 - level, 1)]  # for reading, data
+        hints = [emit.integer(32, value) for value in (0, locality, 1)]  # for reading, data
         emit.call(b, "llvm.prefetch.p0", ir.VoidType(), [step(b, place, LINE * line), *hints])
 
 
