@@ -18,7 +18,8 @@ from llvmlite import ir
 from edgert_runtimes.cpu.formats.activations import BLOCK
 from edgert_runtimes.cpu.formats.base import LANES
 from edgert_runtimes.cpu.formats.isa import Isa
-from edgert_runtimes.cpu.formats.isa.base import Sums
+from edgert_runtimes.cpu.formats.isa.base import Operand, Sums
+from edgert_runtimes.cpu.formats.isa.x86 import Avx512Vnni
 from edgert_runtimes.cpu.formats.quantized import ZEROS
 from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.rowwise import AHEAD
@@ -139,7 +140,7 @@ class RowBytes(Row):
 
 
 class RowNibbles(Row):
-    """Q4_0 and IQ4_NL: see `blocks32.Nibbles`."""
+    """Q4_0: see `blocks32.Nibbles`."""
 
     def codes(self, b: ir.IRBuilder, blocks: Stretch, four: int) -> list[Value]:
         """Low halves of 16 bytes, and high ones."""
@@ -185,7 +186,16 @@ class RowQ51(Minima, RowFiveBits):
     codes_at = 8
 
 
-class RowMXFP4(RowNibbles):
+class RowTable(Row):
+    """IQ4_NL: see `tables`."""
+
+    def codes(self, b: ir.IRBuilder, blocks: Stretch, four: int) -> list[Value]:
+        """As RowNibbles; the high halves of the bytes may be anything."""
+        stored = blocks.quarters(four, self.codes_at)
+        return [stored, shift_right(b, stored, 4)]
+
+
+class RowMXFP4(RowTable):
     """See `tables.MXFP4`."""
 
     codes_at = 1
@@ -201,14 +211,14 @@ ROWS: dict[BlockType, Row] = {
     BlockType.Q4_1: RowQ41(),
     BlockType.Q5_0: RowFiveBits(),
     BlockType.Q5_1: RowQ51(),
-    BlockType.IQ4_NL: RowNibbles(),
+    BlockType.IQ4_NL: RowTable(),
     BlockType.MXFP4: RowMXFP4(),
 }
 
 
 def by_rows32(block_type: BlockType, isa: Isa) -> bool:
-    """Whether few tokens go through the rows of a type one by one."""
-    return block_type in ROWS and isa.row_parts > 0
+    """Whether few tokens go through the rows of a type one by one. With 256 bits that is not faster."""
+    return block_type in ROWS and isa.row_parts == 2
 
 
 class RowwiseScaled(ScaledBlocks):
@@ -304,7 +314,7 @@ class RowwiseScaled(ScaledBlocks):
         layout, isa, number = self.layout, self.isa, self._vectors * four
         totals: list[Sums] = [isa.start(b, ZEROS) for _ in range(self.planes)]
         for words in ROWS[self.type].codes(b, blocks, four):
-            operand = isa.entries(b, words, layout.table) if layout.table else isa.codes(b, words, self.bits)
+            operand = self._entries(b, words) if layout.table else isa.codes(b, words, self.bits)
             for plane in range(self.planes):
                 end = number + len(self.codes.words(plane, 0))
                 vectors = [load(b, inputs, ROW_WORD * i, WORDS, align=ROW_WORD) for i in range(number, end)]
@@ -312,6 +322,15 @@ class RowwiseScaled(ScaledBlocks):
                 number = end
         *high, low = [isa.total(b, each) for each in totals]
         return b.add(low, b.shl(high[0], same(low, 8))) if high else low
+
+    def _entries(self, b: ir.IRBuilder, words: Value) -> Operand:
+        """Of the table, at the low half of every byte: vpermb looks at six bits of it, so entries come four times."""
+        table, isa = self.layout.table, self.isa
+        if type(isa) is not Avx512Vnni or not host().has("avx512vbmi"):
+            return isa.entries(b, mask(b, words, 0x0F0F0F0F), table)
+        entries = ir.Constant(BYTES64, [ir.Constant(I8, entry + isa.table_offset(table)) for entry in table * 4])
+        looked_up = emit.call(b, "llvm.x86.avx512.permvar.qi.512", BYTES64, [entries, b.bitcast(words, BYTES64)])
+        return isa.codes(b, b.bitcast(looked_up, WORDS), self.bits)
 
 
 def _first_of(b: ir.IRBuilder, group: Value, blocks: Value) -> Value:

@@ -93,8 +93,8 @@ LINE = 64
 def fetch(b: ir.IRBuilder, place: Value, size: int) -> None:
     """Fetch `size` bytes from a pointer on, or the line they are in, into the caches; harmless anywhere.
 
-    Memory idles between the streams of many rows where nobody does: .53 of what Intel's gives was read without, .84 with.
-    Into which cache matters: on Zen 4, kernels read twice as fast where the first is left alone.
+    Memory idles between the streams of many rows where nobody does: .53 of what Intel's gives was read without, .84
+    with. Into which cache matters: on Zen 4, kernels read up to twice as fast where the first is left alone.
     """
     locality = 2 if host().cpu.startswith("znver") else 3  # from the second cache on, or the first
     for line in range(max(1, -(-size // LINE))):

@@ -14,7 +14,7 @@ def lengths(block_type: BlockType) -> list[int]:
     """Row lengths: odd ones where the type allows them, blocks in odd and even number."""
     if block_type.block_size == 1:
         return [1, 3, 15, 16, 17, 64, 77, 200]
-    return [n * block_type.block_size for n in (1, 2, 3, 8)]
+    return [n * block_type.block_size for n in ((1, 2, 3, 13) if block_type.block_size == 32 else (1, 2, 3, 8))]
 
 
 def inputs(tokens: int, k: int, seed: int = 1) -> np.ndarray:
