@@ -22,7 +22,9 @@ from edgert_quant.jit.primitives import (
 )
 from numpy import float32, float64
 
+from edgert_runtimes.cpu.kernels.delta import NUMBERS, delta_rows
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WEIGHT, WIDTH, X_STRIDE, X
+from edgert_runtimes.cpu.kernels.selective import scan_rows
 from edgert_runtimes.cpu.kernels.table import (
     CHUNKS,
     OPERANDS,
@@ -34,7 +36,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import exp, silu, weighted_sum
+from edgert_runtimes.cpu.kernels.vectors import exp, silu
 
 UNITS = OPERANDS + 8  # of a sequence
 STATE = OPERANDS + 9
@@ -143,38 +145,41 @@ def normalize(out: Any, x: Any, n: Any, factor: Any) -> Any:
         store_f32(out, i, load_f32(x, i) * scale)
 
 
+ROWS_AT_ONCE = 32
+"""Rows for which what does not depend on the state is computed first; few, so that it stays in a cache."""
+
+
 @kernel
 def delta_rule(state: int, record: int, chunk: int, thread: int) -> None:
-    """See `ops.DeltaRule`; a unit is a head. Scratch memory has its queries and keys, and what S changes by."""
+    """See `ops.DeltaRule`; a unit is a head. Scratch memory has the queries, keys and numbers of some rows."""
     heads, key_heads, size = load_i64(record, UNITS), load_i64(record, KEY_HEADS), load_i64(record, KEY_SIZE)
     width = load_i64(record, WIDTH) // heads
-    q = scratch_of(state, thread)
-    k, change = q + 4 * size, q + 8 * size
+    pairs = scratch_of(state, thread)
+    numbers = pairs + 8 * ROWS_AT_ONCE * size
+    x_bytes, out_bytes = 4 * load_i64(record, X_STRIDE), 4 * load_i64(record, OUT_STRIDE)
     first_unit, end_unit = share(load_i64(state, SEQUENCES) * heads, chunk, load_i64(record, CHUNKS))
     for unit in range(first_unit, end_unit):
         head = unit % heads
         first, count, source, target = run_at(state, unit // heads)
         before, after = matrices_at(record, count, source, target, head, size * width)
         keys = head % key_heads if load_i64(record, TILED) != 0 else head * key_heads // heads
-        for row in range(first, first + count):
-            x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
-            normalize(q, x + 4 * keys * size, size, 1.0 / sqrt(float64(size)))
-            normalize(k, x + 4 * (key_heads + keys) * size, size, 1.0)
+        for start in range(first, first + count, ROWS_AT_ONCE):
+            rows = min(ROWS_AT_ONCE, first + count - start)
+            x = load_i64(record, X) + start * x_bytes
+            for i in range(rows):
+                q, own = pairs + 8 * i * size, numbers + 4 * i * NUMBERS
+                k = q + 4 * size
+                normalize(q, x + i * x_bytes + 4 * keys * size, size, 1.0 / sqrt(float64(size)))
+                normalize(k, x + i * x_bytes + 4 * (key_heads + keys) * size, size, 1.0)
+                a = load_f32(load_i64(record, A), (start + i) * load_i64(record, A_STRIDE) + head)
+                b = load_f32(load_i64(record, B), (start + i) * load_i64(record, B_STRIDE) + head)
+                shift = softplus(a + load_f32(load_i64(record, BIAS), head))
+                store_f32(own, 0, float32(1.0) / (float32(1.0) + exp(-b)))
+                store_f32(own, 1, exp(float32(load_f32(load_i64(record, DECAY), head) * shift)))
+                store_f32(own, 2, dot_f32(q, k, size))
             v = x + 4 * (2 * key_heads * size + head * width)
-            a = load_f32(load_i64(record, A), row * load_i64(record, A_STRIDE) + head)
-            b = load_f32(load_i64(record, B), row * load_i64(record, B_STRIDE) + head)
-            rate = float32(1.0) / (float32(1.0) + exp(-b))
-            shift = softplus(a + load_f32(load_i64(record, BIAS), head))
-            decay = exp(float32(load_f32(load_i64(record, DECAY), head) * shift))
-            weighted_sum(change, before, width, k, size, width)
-            for j in range(width):
-                store_f32(change, j, rate * (load_f32(v, j) - decay * load_f32(change, j)))
-            for i in range(size):
-                old, new, share_of = before + 4 * i * width, after + 4 * i * width, load_f32(k, i)
-                for j in range(width):
-                    store_f32(new, j, decay * load_f32(old, j) + share_of * load_f32(change, j))
-            out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * width)
-            weighted_sum(out, after, width, q, size, width)
+            out = load_i64(record, OUT) + start * out_bytes + 4 * head * width
+            delta_rows(before, after, size, width, pairs, numbers, v, x_bytes, out, out_bytes, rows)
             before = after
 
 
@@ -186,39 +191,57 @@ GROUPS = OPERANDS + 24
 DECAYS = OPERANDS + 25  # of a head: 1, or one for each of its numbers
 SKIP = OPERANDS + 26
 LEAST = OPERANDS + 27  # a float64
-NUMBERS = KEY_SIZE  # of each element
+STATE_NUMBERS = KEY_SIZE  # of each element
 
 
 @kernel
 def scan(state: int, record: int, chunk: int, thread: int) -> None:
-    """See `ops.Scan`; a unit is a head. Scratch memory has what S shrinks by."""
-    heads, groups, numbers = load_i64(record, UNITS), load_i64(record, GROUPS), load_i64(record, NUMBERS)
+    """See `ops.Scan`; a unit is a head. Scratch memory has Δ of some rows and what S shrinks by in each."""
+    heads, groups, numbers = load_i64(record, UNITS), load_i64(record, GROUPS), load_i64(record, STATE_NUMBERS)
     size, decays = load_i64(record, WIDTH) // heads, load_i64(record, DECAYS)
-    shrink = scratch_of(state, thread)
+    spans = scratch_of(state, thread)
+    shrinks = spans + 4 * ROWS_AT_ONCE
+    x_bytes, out_bytes = 4 * load_i64(record, X_STRIDE), 4 * load_i64(record, OUT_STRIDE)
+    b_bytes, c_bytes = 4 * load_i64(record, B_STRIDE), 4 * load_i64(record, C_STRIDE)
     first_unit, end_unit = share(load_i64(state, SEQUENCES) * heads, chunk, load_i64(record, CHUNKS))
     for unit in range(first_unit, end_unit):
         head = unit % heads
         first, count, source, target = run_at(state, unit // heads)
         before, after = matrices_at(record, count, source, target, head, size * numbers)
-        group = head * groups // heads
+        own, group = 4 * head * size, 4 * (head * groups // heads) * numbers
         skip, bias = load_f32(load_i64(record, SKIP), head), load_f32(load_i64(record, BIAS), head)
-        for row in range(first, first + count):
-            x = load_i64(record, X) + 4 * (row * load_i64(record, X_STRIDE) + head * size)
-            out = load_i64(record, OUT) + 4 * (row * load_i64(record, OUT_STRIDE) + head * size)
-            b = load_i64(record, B) + 4 * (row * load_i64(record, B_STRIDE) + group * numbers)
-            c = load_i64(record, C) + 4 * (row * load_i64(record, C_STRIDE) + group * numbers)
-            t = load_f32(load_i64(record, T), row * load_i64(record, T_STRIDE) + head)
-            span = max(softplus(t + bias), load_f64(record, LEAST))
-            for n in range(decays):
-                rate = load_f32(load_i64(record, DECAY), head * decays + n)
-                store_f32(shrink, n, exp(float32(rate * span)))
-            for n in range(decays, numbers):
-                store_f32(shrink, n, load_f32(shrink, 0))
-            for i in range(size):
-                value = load_f32(x, i)
-                entering = float32(span) * value
-                old, new = before + 4 * i * numbers, after + 4 * i * numbers
-                for n in range(numbers):
-                    store_f32(new, n, load_f32(shrink, n) * load_f32(old, n) + entering * load_f32(b, n))
-                store_f32(out, i, dot_f32(new, c, numbers) + skip * value)
+        for start in range(first, first + count, ROWS_AT_ONCE):
+            rows = min(ROWS_AT_ONCE, first + count - start)
+            for i in range(rows):
+                t = load_f32(load_i64(record, T), (start + i) * load_i64(record, T_STRIDE) + head)
+                span = max(softplus(t + bias), load_f64(record, LEAST))
+                store_f32(spans, i, float32(span))
+                shrink = shrinks + 4 * i * numbers
+                for n in range(decays):
+                    rate = load_f32(load_i64(record, DECAY), head * decays + n)
+                    store_f32(shrink, n, exp(float32(rate * span)))
+                for n in range(decays, numbers):
+                    store_f32(shrink, n, load_f32(shrink, 0))
+            x = load_i64(record, X) + start * x_bytes + own
+            b = load_i64(record, B) + start * b_bytes + group
+            c = load_i64(record, C) + start * c_bytes + group
+            out = load_i64(record, OUT) + start * out_bytes + own
+            scan_rows(
+                before,
+                after,
+                size,
+                numbers,
+                shrinks,
+                spans,
+                x,
+                x_bytes,
+                b,
+                b_bytes,
+                c,
+                c_bytes,
+                out,
+                out_bytes,
+                rows,
+                skip,
+            )
             before = after

@@ -23,7 +23,7 @@ def vector_types() -> Any:
     return ir.FloatType(), ir.VectorType(ir.FloatType(), LANES)
 
 
-def _fold(b: ir.IRBuilder, value: ir.Value, combine: Any) -> ir.Value:
+def fold(b: ir.IRBuilder, value: ir.Value, combine: Any) -> ir.Value:
     """Combine the lanes by halves."""
     from llvmlite import ir
 
@@ -46,7 +46,7 @@ def largest(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
     with emit.loop(b, whole, emit.real(float("-inf"), wide), step=LANES) as body:
         row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
         body.carry(emit.call(b, "llvm.maxnum.v16f32", wide, [body.values[0], row]))
-    first = _fold(b, body.values[0], lambda x, y: emit.call(b, f"llvm.maxnum.v{x.type.count}f32", x.type, [x, y]))
+    first = fold(b, body.values[0], lambda x, y: emit.call(b, f"llvm.maxnum.v{x.type.count}f32", x.type, [x, y]))
     with emit.loop(b, n, first, start=whole) as rest:
         rest.carry(emit.call(b, "llvm.maxnum.f32", single, [rest.values[0], emit.load(b, x, rest.index, single)]))
     return rest.values[0]
@@ -83,7 +83,7 @@ def total(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> ir.Value:
     with emit.loop(b, whole, emit.real(0.0, wide), step=LANES) as body:
         row = emit.load(b, b.add(x, b.shl(body.index, emit.integer(64, 2))), 0, wide, align=4)
         body.carry(b.fadd(body.values[0], row))
-    first = _fold(b, body.values[0], b.fadd)
+    first = fold(b, body.values[0], b.fadd)
     with emit.loop(b, n, first, start=whole) as rest:
         rest.carry(b.fadd(rest.values[0], emit.load(b, x, rest.index, single)))
     return rest.values[0]

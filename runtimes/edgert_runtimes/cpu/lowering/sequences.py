@@ -113,7 +113,7 @@ class Sequences(Emitter):
         self._recur(recurrent.short_conv, op, units, recurrent.CHANNELS * op.kernel // 16, own)
 
     def _delta_rule(self, op: ops.DeltaRule) -> None:
-        self._scratch(4 * (2 * op.key_size + op.value_size))
+        self._scratch(4 * recurrent.ROWS_AT_ONCE * (2 * op.key_size + recurrent.NUMBERS))
         own: dict[int, Field] = {
             recurrent.A: self.place(op.a),
             recurrent.A_STRIDE: stride_of(op.a.width),
@@ -128,7 +128,7 @@ class Sequences(Emitter):
         self._recur(recurrent.delta_rule, op, op.heads, op.key_size * op.value_size // 4, own)
 
     def _scan(self, op: ops.Scan) -> None:
-        self._scratch(4 * op.state_size)
+        self._scratch(4 * recurrent.ROWS_AT_ONCE * (1 + op.state_size))
         own: dict[int, Field] = {
             recurrent.T: self.place(op.t),
             recurrent.T_STRIDE: stride_of(op.t.width),
@@ -142,7 +142,7 @@ class Sequences(Emitter):
             recurrent.GROUPS: op.groups,
             recurrent.DECAYS: op.decays,
             recurrent.LEAST: float(op.least),
-            recurrent.NUMBERS: op.state_size,
+            recurrent.STATE_NUMBERS: op.state_size,
         }
         self._recur(recurrent.scan, op, op.heads, 20 + op.size * op.state_size // 4, own)
 
