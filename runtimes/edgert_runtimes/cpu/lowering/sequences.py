@@ -125,7 +125,7 @@ class Sequences(Emitter):
             recurrent.KEY_SIZE: op.key_size,
             recurrent.TILED: int(op.tiled),
         }
-        self._recur(recurrent.delta_rule, op, op.heads, op.key_size * op.value_size // 4, own)
+        self._recur(recurrent.delta_rule, op, op.heads, op.key_size * op.value_size // 8, own)
 
     def _scan(self, op: ops.Scan) -> None:
         self._scratch(4 * recurrent.ROWS_AT_ONCE * (1 + op.state_size))
@@ -144,7 +144,7 @@ class Sequences(Emitter):
             recurrent.LEAST: float(op.least),
             recurrent.STATE_NUMBERS: op.state_size,
         }
-        self._recur(recurrent.scan, op, op.heads, 20 + op.size * op.state_size // 4, own)
+        self._recur(recurrent.scan, op, op.heads, 20 + op.size * op.state_size // 8, own)
 
 
 def _transposed(weight: Loaded, columns: int) -> NDArray[np.float32]:
