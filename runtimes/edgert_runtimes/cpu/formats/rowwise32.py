@@ -345,9 +345,8 @@ def _blocks_of(four: int) -> range:
 
 def _in_turns(b: ir.IRBuilder, words: Sequence[Value]) -> Value:
     """Four vectors of four, transposed."""
-    return shuffle(
-        b, *(join(b, pair) for pair in (words[:2], words[2:])), [4 * i + j for j in range(4) for i in range(4)]
-    )
+    order = [FOUR * i + j for j in range(FOUR) for i in range(FOUR)]
+    return shuffle(b, join(b, words[:2]), join(b, words[2:]), order)
 
 
 def _folded(b: ir.IRBuilder, first: Value, second: Value) -> Value:

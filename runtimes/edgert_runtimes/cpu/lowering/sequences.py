@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu import attention
-from edgert_runtimes.cpu.kernels import attend, division, recurrent, rows, table
+from edgert_runtimes.cpu.kernels import attend, delta, division, recurrent, rows, table
 from edgert_runtimes.cpu.lowering.emitter import Emitter, vector
 from edgert_runtimes.cpu.program import Field, Place
 from edgert_runtimes.cpu.values import stride_of
@@ -113,7 +113,7 @@ class Sequences(Emitter):
         self._recur(recurrent.short_conv, op, units, recurrent.CHANNELS * op.kernel // 16, own)
 
     def _delta_rule(self, op: ops.DeltaRule) -> None:
-        self._scratch(4 * recurrent.ROWS_AT_ONCE * (2 * op.key_size + recurrent.NUMBERS))
+        self._scratch(4 * recurrent.ROWS_AT_ONCE * (2 * op.key_size + delta.NUMBERS))
         own: dict[int, Field] = {
             recurrent.A: self.place(op.a),
             recurrent.A_STRIDE: stride_of(op.a.width),
