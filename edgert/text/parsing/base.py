@@ -153,6 +153,15 @@ class CallShape:
     parameters: Parameters | None = None
 
     @property
+    def texts(self) -> list[str]:
+        """All that is written in this shape, but names and values."""
+        found = [self.opening, self.before, self.after, self.between or "", self.closing]
+        if self.parameters is not None:
+            written = self.parameters
+            found += [written.before, written.plain_before, written.after, written.between, written.mark]
+        return list(filter(None, found))
+
+    @property
     def trigger(self) -> str:
         """What tells calls from text: the tag or token they begin with; empty where they begin without one."""
         begin = self.opening + self.before

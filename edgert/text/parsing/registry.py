@@ -19,6 +19,7 @@ from edgert.text.parsing.token_calls import APERTUS, DEEPSEEK, KIMI_K2, MISTRAL
 from edgert.text.parsing.xml_calls import (
     DEEPSEEK_V4,
     DEEPSEEK_V32,
+    FUNCTIONARY_31,
     GLM_4,
     HUNYUAN_3,
     MINICPM5,
@@ -28,8 +29,22 @@ from edgert.text.parsing.xml_calls import (
 )
 
 FORMATS = (
-    *(MUSE, HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V32, DEEPSEEK_V4, DEEPSEEK, MINIMAX_M2, SEED_OSS, QWEN3_CODER, GLM_4),
-    *(HUNYUAN_3, MINICPM5, COMMAND_R, GEMMA_4, LFM2, MISTRAL, SOLAR_OPEN, APERTUS, GIGACHAT, GRANITE, NEMOTRON),
+    *(MUSE, HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V32, DEEPSEEK_V4, DEEPSEEK, MINIMAX_M2, SEED_OSS, GLM_4),
+    *(
+        FUNCTIONARY_31,
+        QWEN3_CODER,
+        HUNYUAN_3,
+        MINICPM5,
+        COMMAND_R,
+        GEMMA_4,
+        LFM2,
+        MISTRAL,
+        SOLAR_OPEN,
+        APERTUS,
+        GIGACHAT,
+        GRANITE,
+        NEMOTRON,
+    ),
     *(FUNCTIONARY, FIREFUNCTION, HERMES, LLAMA),
 )
 """Every format of calls; of several that fit a template, the first counts."""
@@ -76,7 +91,7 @@ class Dialect:
         """The texts that a parser must see, though they may be control tokens."""
         found = set(self.reasoning or ())
         if self.calls is not None and (tools or self.calls.always):
-            found |= set(self.calls.markers)
+            found.update(self.calls.markers, *(shape.texts for shape in self.calls.shapes))
         return found
 
     def parser(self, prompt: str, tools: Sequence[Mapping[str, Any]] = ()) -> Parser | None:

@@ -255,6 +255,14 @@ SEED_OSS = _format(
     "<seed:tool_call>",
     shape=_function_shape("seed:tool_call", Parameters("<parameter=KEY>", "</parameter>\n")),
 )
+FUNCTIONARY_31 = _format(
+    "functionary-3.1",
+    _CODER,
+    _functions(_CODER),
+    "<function=example_function_name>{",
+    "<function=",
+    shape=CallShape("<function=NAME>", "</function>", between=""),
+)
 QWEN3_CODER = _format(
     "qwen3-coder",
     _CODER,

@@ -277,6 +277,12 @@ ANSWERS: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
         "So.",
         [("now", {})],
     ),
+    (
+        "functionary-3.1",
+        f"Ok.<function=get_weather>{ARGS}</function><function=now>{{}}</function>",
+        "Ok.",
+        [ZURICH, ("now", {})],
+    ),
     ("qwen3-coder", f"<function=get_weather>{ARGS}</function><function=now>{{}}</function>", "", [ZURICH, ("now", {})]),
     (
         "deepseek-v3.2",

@@ -148,6 +148,12 @@ def test_dialects(
     assert (found.thoughts is not None) == thoughts
 
 
+def test_all_tags_must_be_seen_where_tools_are_given() -> None:
+    glm = dialect(["<arg_key>"])
+    assert not any("</arg_value>" in text for text in glm.markers(tools=False))
+    assert any("</arg_value>" in text for text in glm.markers(tools=True))
+
+
 @pytest.mark.parametrize(
     ("schema", "written", "value"),
     [
