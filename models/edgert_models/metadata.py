@@ -95,6 +95,9 @@ def spec_from_metadata(
     layer_norm = architecture.layer_norm and not rms_norm
     only_layer = files.both_epsilons and f"{name}.{_eps(False)}" not in metadata
     rope = _rope(architecture, metadata, head_size, shapes)
+    positions = recurrence is None or metadata.boolean(f"{name}.{_POSITIONS}", architecture.positions)
+    if not positions:  # files may say anything of rope that is not there
+        rope = replace(rope, dims=min(rope.dims, head_size))
     latent = _latent(metadata, name, head_size, value_size)
     if latent:
         kv_heads, head_size, value_size = [1], latent.rank + rope.dims, latent.rank
@@ -141,7 +144,7 @@ def spec_from_metadata(
         window_rope=_window_rope(architecture, metadata, head_size) if window else None,
         recurrence=recurrence,
         latent=latent,
-        positions=recurrence is None or metadata.boolean(f"{name}.{_POSITIONS}", architecture.positions),
+        positions=positions,
     )
     return architecture.settle(spec)
 

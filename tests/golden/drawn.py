@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 from typing import Any
@@ -39,9 +40,9 @@ OF_DISGUISES = ("deepseek", "bailingmoe", "bailingmoe2", "smallthinker")
 def drawn(name: str, seed: int) -> Golden:
     """A golden checkpoint with other sizes, counts, kinds of layers, biases and rope; the same for the same seed."""
     golden, rng = GOLDENS[name], random.Random(f"{name} {seed}")
-    c = dict(golden.config)
+    c = copy.deepcopy(golden.config)
     kind = "TextConfig" if golden.text else "Config"
-    usual = getattr(transformers, f"{golden.family}{kind}")(**c).to_dict()
+    usual = getattr(transformers, f"{golden.family}{kind}")(**copy.deepcopy(c)).to_dict()
     _layers(c, usual, rng)
     heads = _heads(c, usual, rng)
     c["vocab_size"] = rng.choice((67, 96, 101, 130))
@@ -161,9 +162,10 @@ def _states(c: Config, rng: random.Random) -> None:
 
 def _rope(c: Config, usual: Config, size: int, rng: random.Random, *, scaled: bool) -> None:
     given = c.get("rope_parameters") or {}
+    usual = usual.get("rope_parameters") or {}
     base = rng.choice((100.0, 10000.0, 5e5))
-    if any(isinstance(value, dict) for value in given.values()):
-        return
+    if any(isinstance(value, dict) for value in (*given.values(), *usual.values())):
+        return  # those of layers of different kinds stay
     partial = given.get("partial_rotary_factor")
     if partial:
         partial = rng.choice([p for p in (0.25, 0.5, 0.75, 1.0) if size * p % 2 == 0 and size * p >= 4])

@@ -336,6 +336,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
         },
     },
+    "gemma4-even": {
+        "architectures": ["Gemma4ForCausalLM"],
+        **SIZES,
+        "head_dim": 16,
+        "per_layer_config": {"1": {"num_key_value_heads": 1}},
+        "layer_types": ["sliding_attention", "full_attention"],
+        "hidden_size_per_layer_input": 0,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": 16,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+        },
+    },
     "granite": {
         "architectures": ["GraniteForCausalLM"],
         **SIZES,

@@ -77,10 +77,13 @@ def _heads_without_window(c: Config, windowed: tuple[bool, ...]) -> Config:
         own["num_key_value_heads"] = c.integer("num_global_key_value_heads")
     by_layer = c.get("per_layer_config")
     if isinstance(by_layer, Mapping):
-        found = [by_layer.get(str(i)) for i in range(len(windowed)) if not windowed[i]]
-        if not found or not isinstance(found[0], Mapping) or any(each != found[0] for each in found):
+        found = [by_layer.get(str(i), {}) for i in range(len(windowed)) if not windowed[i]]
+        others = [by_layer.get(str(i)) for i in range(len(windowed)) if windowed[i]]
+        uneven = any(others) or any(each != found[0] for each in found)
+        if not found or not isinstance(found[0], Mapping) or uneven:
             raise UnsupportedError("config.json: per_layer_config must be the same for all layers without a window")
-        own |= {key: value for key, value in found[0].items() if key in ("head_dim", "num_key_value_heads")}
+        # It says only what is not as in the others.
+        own = {key: value for key, value in found[0].items() if key in ("head_dim", "num_key_value_heads")}
     return Config({**c, **own})
 
 

@@ -16,6 +16,7 @@ from edgert_models.architecture import (
     shared_expert_names,
 )
 from edgert_models.config import Config, decoder_sizes, expert_sizes, leading_dense_layers
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import AFTER_THE_LAST, nextn_names
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
@@ -27,7 +28,8 @@ _LAST_NORM = nextn_names({"shared_head_norm": "model.layers.{i}.final_layernorm"
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of HYV3ForCausalLM."""
+    """ModelSpec of HYV3ForCausalLM; biases of networks are refused."""
+    c.refuse_unless("mlp_bias", (False,), default=False)
     router = replace(BIASED_SIGMOID, normalize=c.boolean("route_norm", True), scale=c.number("router_scaling_factor"))
     spec = ModelSpec(
         architecture="hy_v3",
@@ -61,5 +63,6 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     settle=settle,
+    llama_cpp=LlamaCpp(output_bias=False),
     nextn=replace(AFTER_THE_LAST, names={**AFTER_THE_LAST.names, **_LAST_NORM}),
 )

@@ -108,6 +108,7 @@ ARCHITECTURE = Architecture(
     router=BIASED_SIGMOID,
     nextn=_NEXTN,
     left_out=("model.mtp.",),
-    llama_cpp=LlamaCpp(own_output=True, windows=True),
-    notes="More key heads in layers with a window, and sinks there.",
+    llama_cpp=LlamaCpp(own_output=True, windows=True, normalizes=True),
+    notes="More key heads in layers with a window, and sinks there. llama.cpp always normalises the weights of "
+    "experts.",
 )

@@ -97,7 +97,7 @@ ARCHITECTURE = Architecture(
     files=FileHabits(says_routing=True),
     activation="relu",
     settle=settle,
-    llama_cpp=LlamaCpp(output_bias=False, windows=True, differs=(llama_cpp_differs,)),
+    llama_cpp=LlamaCpp(output_bias=False, windows=True, normalizes=True, differs=(llama_cpp_differs,)),
     notes="Windows in all but every fourth layer from the first, which has no rope, or none and rope everywhere; other "
     "orders and dense layers are refused. llama.cpp takes windows as 4096 positions, and loads no bias of the "
     "attention output.",
