@@ -127,7 +127,7 @@ class OutputConfig(Strict):
     format: OutputFormat | None = None
 
 
-class PromptFields(Strict):
+class PromptFields(Cacheable):
     """What messages and count_tokens have in common: everything that the prompt is made from."""
 
     model: str

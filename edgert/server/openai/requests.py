@@ -189,8 +189,16 @@ class ChatTemplateFields(Strict):
 
 
 class ChatRequest(ChatTemplateFields, SamplingFields):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions. Nothing is kept, so that what OpenAI would label it with (`metadata`, keys and
+    identifiers) changes nothing.
+    """
 
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None

@@ -126,6 +126,7 @@ class ResponseRequest(Strict):
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     include: Annotated[list[str], Field(max_length=0)] | None = None
     background: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
     store: bool | None = None
     previous_response_id: str | None = None
     prompt_cache_key: str | None = None

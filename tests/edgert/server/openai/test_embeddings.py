@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,12 +13,6 @@ from tests.edgert.answers import quiet
 
 if TYPE_CHECKING:
     from tests.edgert.server.conftest import Served
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def test_texts_and_tokens(client: openai.OpenAI, served: Served) -> None:

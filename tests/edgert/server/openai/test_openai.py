@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import openai
@@ -15,12 +14,6 @@ if TYPE_CHECKING:
 
 HELLO = [{"role": "user", "content": "hello"}]
 GREEDY = {"temperature": 0.0, "max_tokens": 12}
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def greedy(**fields: object) -> SamplingParams:

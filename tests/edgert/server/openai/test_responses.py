@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,12 +17,6 @@ FUNCTIONS = [
     {"type": "function", "name": tool["function"]["name"], "parameters": tool["function"].get("parameters")}
     for tool in TOOLS
 ]
-
-
-@pytest.fixture
-def client(scripted: tuple[Served, Say]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{scripted[0].url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def test_text(client: openai.OpenAI, scripted: tuple[Served, Say]) -> None:
@@ -149,7 +142,9 @@ def test_errors_on_the_way(
 )
 def test_what_is_refused(scripted: tuple[Served, Say], change: dict[str, Any], param: str, message: str) -> None:
     served, _ = scripted
-    response = httpx.post(f"{served.url}/v1/responses", json={"model": served.llm.name, "input": "x", **change})
+    response = httpx.post(
+        f"{served.url}/v1/responses", json={"model": served.llm.name, "input": "x", **change}, timeout=60
+    )
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
     assert message in response.json()["error"]["message"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,12 +13,6 @@ from tests.edgert.scripted import ANSWER, CALL, TOOLS, Say
 from tests.edgert.server.conftest import Served
 
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
-
-
-@pytest.fixture
-def client(scripted: tuple[Served, Say]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{scripted[0].url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def test_calls_and_reasoning(client: openai.OpenAI, scripted: tuple[Served, Say]) -> None:
