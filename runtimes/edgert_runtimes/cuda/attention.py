@@ -9,8 +9,9 @@ from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cuda.device import Cost, Launch
+from edgert_runtimes.cuda.heads import HeadsLowering
 from edgert_runtimes.cuda.kernels import catalogue
-from edgert_runtimes.cuda.placing import Lowering
+from edgert_runtimes.cuda.placing import codes_at
 from edgert_runtimes.cuda.program import Memory, Shape
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.memory import aligned
@@ -68,7 +69,7 @@ def splits_for(rows: int, longest: int, blocks: int, multiprocessors: int) -> in
     return 1 << max(0, wanted.bit_length() - 1)
 
 
-class AttentionLowering(Lowering):
+class AttentionLowering(HeadsLowering):
     """See `lower`."""
 
     def attend(self, op: ops.Attend) -> None:
@@ -85,17 +86,12 @@ class AttentionLowering(Lowering):
         key_bytes, value_bytes = layer_bytes(cache, limits)
         values = keys if cache.shared else keys + key_bytes
         self.program.cache_bytes = max(self.program.cache_bytes, keys + key_bytes + value_bytes)
-        q, k, v = self.place(op.q), self.place(op.k), self.place(op.v or op.k)
-        widths = {"key_width": cache.key_width, "value_width": cache.value_width}
-
-        def store(s: Shape, m: Memory) -> list[Launch]:
-            where = {"slots": m.inputs["slots"], "keys": m.cache + keys, "values": m.cache + values}
-            w = m.workspace
-            return [Launch(catalogue.store(kind), k=w + k, v=w + v, **where, rows=s.rows, **widths)]
-
-        self.emit(op, store)
+        self._store(op, kind, cache, keys, values)
+        q = self.place(op.q)
         self.give(op)
         out = self.place(op.out)
+        whole = op.value_size % 32 == 0  # blocks are of one head each
+        codes = self.new_codes(op.out) if whole else None
         parts = BLOCKS_EACH * self.multiprocessors // row_blocks(self.plan)
         partial = self.hold(4 * parts * op.heads * (op.value_size + 2))
 
@@ -117,15 +113,32 @@ class AttentionLowering(Lowering):
                 "scale": op.scale,
                 "softcap": op.softcap or 0.0,
             }
-            cost = Cost(attend=op)
+            cost, written = Cost(attend=op), codes_at(codes, m)
             if s.tiles and tiled(op, kind):
                 kernel = catalogue.attend_tile(kind, op.head_size, group)
-                return [Launch(kernel, cost, **common, tiles=m.inputs["tiles"], count=s.tiles)]
+                found = [Launch(kernel, cost, **common, tiles=m.inputs["tiles"], count=s.tiles)]
+                if codes is not None:
+                    found.append(Launch(catalogue.quantize(), x=w + out, **written, blocks=s.rows * op.out.width // 32))
+                return found
             kernel = catalogue.attend(kind, op.head_size, op.value_size, group)
-            found = [Launch(kernel, cost, **common, partial=w + partial, rows=s.rows, splits=s.splits)]
+            found = [Launch(kernel, cost, **common, **written, partial=w + partial, rows=s.rows, splits=s.splits)]
             if s.splits > 1:
-                merged = {"partial": w + partial, "sinks": sinks, "out": w + out, "heads": op.heads}
+                merged = {"partial": w + partial, "sinks": sinks, "out": w + out, **written, "heads": op.heads}
                 found.append(Launch(catalogue.attend_combine(op.value_size), **merged, rows=s.rows, splits=s.splits))
             return found
 
         self.emit(op, attend)
+
+    def _store(self, op: ops.Attend, kind: BlockType, cache: Cache, keys: int, values: int) -> None:
+        """Keys and values into the cache, and before it what was put off; keys alone where they are values too."""
+        if op.v is not None:
+            self.heads(op, kind, keys, values)
+            return
+        k, widths = self.place(op.k), {"key_width": cache.key_width, "value_width": cache.value_width}
+
+        def store(s: Shape, m: Memory) -> list[Launch]:
+            where = {"slots": m.inputs["slots"], "keys": m.cache + keys, "values": m.cache + values}
+            w = m.workspace
+            return [Launch(catalogue.store(kind), k=w + k, v=w + k, **where, rows=s.rows, **widths)]
+
+        self.emit(op, store)

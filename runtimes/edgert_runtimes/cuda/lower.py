@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from edgert_models import ops
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
@@ -38,15 +37,18 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
     def run(self) -> Program:
         program = self.program
         program.failed = self.arena.allocate(4 * len(self.plan.ops))[0]
+        picked = False
         for index, op in enumerate(self.plan.ops):
             self.op = index
-            if any(value.picked for before in self.plan.ops[:index] for value in [before.out]) and not op.out.picked:
+            if picked and not op.out.picked:
                 raise UnsupportedError(f"op {type(op).__name__} of all rows after rows were picked is not supported")
+            picked = op.out.picked
             match op:
                 case ops.Embed():
                     self._embed(op)
                 case ops.RmsNorm():
-                    self._rms_norm(op)
+                    if not self.put_off(op):
+                        self._rms_norm(op)
                 case ops.LayerNorm():
                     self._layer_norm(op)
                 case ops.Add():
@@ -64,7 +66,8 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
                 case ops.Slice():
                     self._slice(op)
                 case ops.Rope():
-                    self._rope(op)
+                    if not self.put_off(op):
+                        self.rope(op)
                 case ops.PickRows():
                     self._pick_rows(op)
                 case ops.Linear():
@@ -226,46 +229,6 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
             return [Launch(catalogue.position_scale(), **where, **sizes, rows=s.count(picked))]
 
         self.emit(op, launches)
-
-    def _rope(self, op: ops.Rope) -> None:
-        pairs, picked = len(op.frequencies), op.out.picked
-        key = (op.frequencies, op.factors, op.magnitude)
-        if key not in self.angles:
-            self.angles[key] = self._angles(op)
-        table, x = self.angles[key], self.place(op.x)
-        self.give(op, (op.x,))
-        y = self.place(op.out)
-        kernel = catalogue.rope(op.layout)
-        sizes = {"heads": op.heads, "head_size": op.head_size, "begin": op.first, "pairs": pairs}
-
-        def launches(s: Shape, m: Memory) -> list[Launch]:
-            w = m.workspace
-            return [Launch(kernel, x=w + x, table=w + table, y=w + y, rows=s.count(picked), **sizes)]
-
-        self.emit(op, launches)
-
-    def _angles(self, op: ops.Rope) -> int:
-        """Cosines and sines of every row, which serve the whole step: no span of theirs is ever taken back."""
-        pairs, number = len(op.frequencies), len(self.program.constants)
-        table, _ = self.arena.allocate(8 * self.limits.rows * pairs)
-        self.program.constants[number] = np.array(op.frequencies, np.float64)
-
-        def launches(s: Shape, m: Memory) -> list[Launch]:
-            return [
-                Launch(
-                    catalogue.angles(),
-                    positions=m.inputs["positions"],
-                    frequencies=m.constants[number],
-                    factors=m.weights[op.factors] if op.factors else 0,
-                    table=m.workspace + table,
-                    magnitude=op.magnitude,
-                    rows=s.rows,
-                    pairs=pairs,
-                )
-            ]
-
-        self.emit(op, launches)
-        return table
 
     def _pick_rows(self, op: ops.PickRows) -> None:
         x, width = self.place(op.x), op.out.width

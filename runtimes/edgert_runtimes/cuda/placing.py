@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,10 @@ class Lowering(Spans):
         self.multiprocessors = multiprocessors
         self.program = Program()
         self.angles: dict[tuple[Any, ...], int] = {}
+        self._users = defaultdict[int, list[int]](list)  # ops that read a value, by its id
+        for index, op in enumerate(plan.ops):
+            for key in {value.id for value in op.inputs}:
+                self._users[key].append(index)
         self._picked = most_picked(limits, plan.spec.vocabulary)
         for op in plan.ops:
             if op.out.picked:  # picked rows may come piece by piece: what they are picked from must stay
@@ -92,7 +97,8 @@ class Lowering(Spans):
 
     def new_codes(self, value: Value) -> Codes | None:
         """Room for a value's blocks, if some matrix reads them: whoever asks fills them."""
-        reads = (weight for op in self.plan.ops if value in op.inputs for weight in _multiplied(op, value))
+        users = (self.plan.ops[index] for index in self._users[value.id])
+        reads = (weight for op in users for weight in _multiplied(op, value))
         return self._take_codes(value) if any(catalogue.reads_codes(self.types[name]) for name in reads) else None
 
     def codes(self, value: Value) -> Codes:
@@ -114,22 +120,25 @@ class Lowering(Spans):
         self.derived[value.id, "codes"] = span
         return codes_from(span[0], self.capacity(value), value.width)
 
+    def only_user(self, value: Value) -> int | None:
+        """The op that is the only one to read a value, if nobody else wants it either."""
+        users = self._users[value.id]
+        return users[0] if len(users) == 1 and value.id not in (self.plan.hidden.id, self.plan.logits.id) else None
+
     def fuse(self, op: ops.Op) -> tuple[Value, int] | None:
         """Where all that becomes of a result is that it is added to a value that is there already: the sum, which gets
         its place now, and where that value is.
         """
-        users = [i for i, user in enumerate(self.plan.ops) if op.out in user.inputs]
-        if len(users) != 1 or op.out.id in (self.plan.hidden.id, self.plan.logits.id):
-            return None
-        addition = self.plan.ops[users[0]]
-        if not isinstance(addition, ops.Add) or addition.a == addition.b:
+        user = self.only_user(op.out)
+        addition = None if user is None else self.plan.ops[user]
+        if user is None or not isinstance(addition, ops.Add) or addition.a == addition.b:
             return None
         other = addition.b if addition.a == op.out else addition.a
         if other.id not in self.spans or addition.out.id in self.spans or other.picked != op.out.picked:
             return None
-        between = any(other in user.inputs for user in self.plan.ops[self.op : users[0]])
+        between = any(other in user.inputs for user in self.plan.ops[self.op : user])
         place, current = self.place(other), self.op
-        self.op = users[0]
+        self.op = user
         self.give(addition, () if between else (other,))
         self.op = current
         return addition.out, place

@@ -16,6 +16,11 @@ class ProductLowering(Lowering):
 
     def linear(self, op: ops.Linear) -> None:
         """By one kernel for few rows, by another for many; what is added to the result is added by them."""
+        if op.out.id in self.spans:
+            return  # done with the one before
+        if len(several := self._beside(op)) > 1:
+            self._linear_several(several)
+            return
         kind, picked, width, k = self.types[op.weight], op.out.picked, op.out.width, op.x.width
         codes = self.codes(op.x) if catalogue.reads_codes(kind) else None
         added = self.fuse(op)
@@ -42,6 +47,55 @@ class ProductLowering(Lowering):
             return [Launch(catalogue.gemm(kind), cost, **arguments, rows=rows)]
 
         self.emit(op, launches)
+
+    def _beside(self, op: ops.Linear) -> list[ops.Linear]:
+        """The op, and those right after it that multiply the same rows; three at most, and nothing to be added."""
+        found: list[ops.Linear] = []
+        for other in self.plan.ops[self.op : self.op + 3]:
+            user = self.only_user(other.out)
+            if not isinstance(other, ops.Linear) or other.x != op.x or other.out.picked or other.out.id in self.spans:
+                break
+            if user is not None and isinstance(self.plan.ops[user], ops.Add):
+                break
+            found.append(other)
+        return found
+
+    def _linear_several(self, several: list[ops.Linear]) -> None:
+        """One kernel for few rows; several for many, each of which has enough to do."""
+        x, k, kinds = self.place(several[0].x), several[0].x.width, [self.types[op.weight] for op in several]
+        codes = self.codes(several[0].x) if any(map(catalogue.reads_codes, kinds)) else None
+        for op in several:
+            self.give(op)
+        places, sizes = [self.place(op.out) for op in several], [op.out.width for op in several]
+        read = [op.out.width * self.row_bytes(op.weight) for op in several]
+        labels, label = [self.label(op.weight) for op in several], self.label(*(op.weight for op in several))
+
+        def launches(s: Shape, m: Memory) -> list[Launch]:
+            w, rows = m.workspace, s.rows
+            inputs = {"x": w + x, **codes_at(codes, m), "k": k}
+            weights = [m.weights[op.weight] for op in several]
+            biases = [m.weights[op.bias] if op.bias else 0 for op in several]
+            if rows in catalogue.COLUMNS:
+                named: dict[str, int] = {f"{name}{i}": 0 for name in ("w", "bias", "y", "out") for i in range(3)}
+                for i, (weight, bias, y, out) in enumerate(zip(weights, biases, places, sizes, strict=True)):
+                    named |= {f"w{i}": weight, f"bias{i}": bias, f"y{i}": w + y, f"out{i}": out}
+                kernel = catalogue.linear_several(tuple(kinds), rows)
+                return [Launch(kernel, Cost(label, sum(read), rows * sum(sizes) * k), **inputs, **named)]
+            found = []
+            for i, kind in enumerate(kinds):
+                given = {
+                    "w": weights[i],
+                    "bias": biases[i],
+                    "add": 0,
+                    "y": w + places[i],
+                    "out": sizes[i],
+                    "rows": rows,
+                }
+                cost = Cost(labels[i], read[i], rows * sizes[i] * k)
+                found.append(Launch(catalogue.gemm(kind), cost, **inputs, **given))
+            return found
+
+        self.emit(several[0], launches)
 
     def head_linear(self, op: ops.HeadLinear) -> None:
         """The same head by head; UnsupportedError for heads that cannot be read four elements at a time."""

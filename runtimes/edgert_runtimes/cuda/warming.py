@@ -14,6 +14,13 @@ HEAD_SIZES = (64, 128)
 GROUPS = (1, 2, 4, 8)
 KV_TYPES = (BlockType.F16, BlockType.Q8_0)
 
+SEVERAL = (
+    *((kind,) * 3 for kind in catalogue.BLOCKS),
+    (BlockType.Q4_K, BlockType.Q4_K, BlockType.Q6_K),
+    (BlockType.Q5_K, BlockType.Q5_K, BlockType.Q6_K),
+)
+"""Types of queries, keys and values: alike, or as the recipes of K types mix them."""
+
 
 def common_kernels() -> Iterator[Kernel]:
     """Those of every type of weights, both matrices of a mixture alike, and of caches and heads as models have them."""
@@ -32,9 +39,11 @@ def common_kernels() -> Iterator[Kernel]:
         for each in (catalogue.gemm, catalogue.experts_down, catalogue.experts_gemm, catalogue.embed):
             yield each(kind)
         yield from (catalogue.experts_up(kind, kind, activation) for activation in catalogue.ACTIVATIONS)
+    yield from (catalogue.linear_several(kinds, 1) for kinds in SEVERAL)
     for kind in KV_TYPES:
         yield catalogue.store(kind)
         for head_size in HEAD_SIZES:
+            yield catalogue.heads(kind, head_size, head_size)
             for group in GROUPS:
                 yield catalogue.attend(kind, head_size, head_size, group)
                 yield catalogue.attend_tile(kind, head_size, group)

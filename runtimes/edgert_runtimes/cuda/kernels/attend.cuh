@@ -11,11 +11,13 @@ namespace kernels {
 /* q [rows, kv_heads · G · K]; keys [slots, kv_heads · K] and values [slots, kv_heads · D] in blocks of W, or the same as keys where values
    are the beginning of these; tables [sequences, table_width]; sequence and
    positions [rows]. Row r sees positions from first_seen(positions[r], window) to positions[r]. sinks [heads] may be null.
-   With one split out [rows, heads · D] is the result, or else partial [rows · heads, splits, D + 2]: sums, highest score, sum of weights. */
+   With one split out [rows, heads · D] is the result, of which blocks go to codes and scales unless these are null; else partial
+   [rows · heads, splits, D + 2] is: sums, highest score, sum of weights. */
 template <class W, int K, int D, int G, int HEADS>
 __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence,
-                                       const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads,
-                                       int table_width, int block_size, int window, float scale, float softcap, int splits) {
+                                       const int *positions, const float *sinks, float *out, s8 *codes, float4 *scales, float *partial,
+                                       int rows, int kv_heads, int table_width, int block_size, int window, float scale, float softcap,
+                                       int splits) {
     constexpr int CHUNKS = D / 8, SHARES = 128 / CHUNKS, TILE = 32;
     static_assert(K % 8 == 0 && K <= 1024 && D % 8 == 0 && D <= 1024 && G % HEADS == 0);
     __shared__ __align__(16) float queries[HEADS * K];
@@ -121,7 +123,9 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
                     factor = all.raise(sinks[first_head + h]);
                     below = softmax.sum * factor + all.weight(sinks[first_head + h]);
                 }
-                out[head * D + d] = sum * factor / below;
+                float value = sum * factor / below;
+                out[head * D + d] = value;
+                if (codes) write_block(value, codes, scales, (head * D + d) / 32);
             }
         }
         if (splits > 1 && threadIdx.x == 0) {
@@ -131,9 +135,10 @@ __device__ __forceinline__ void attend(const float *q, const u8 *keys, const u8 
     }
 }
 
-/* A warp to a head of a row: out [rows, heads · D] from partial [rows · heads, splits, D + 2]. */
+/* A warp to a head of a row: out [rows, heads · D], and blocks as in `attend`, from partial [rows · heads, splits, D + 2]. */
 template <int D>
-__device__ __forceinline__ void attend_combine(const float *partial, const float *sinks, float *out, int rows, int heads, int splits) {
+__device__ __forceinline__ void attend_combine(const float *partial, const float *sinks, float *out, s8 *codes, float4 *scales, int rows,
+                                               int heads, int splits) {
     i64 head = (i64)blockIdx.x * (blockDim.x / 32) + warp_id();
     if (head >= (i64)rows * heads) return;
     partial += head * splits * (D + 2);
@@ -147,6 +152,7 @@ __device__ __forceinline__ void attend_combine(const float *partial, const float
         float sum = 0;
         for (int s = 0; s < splits; s++) sum += all.weight(partial[s * (D + 2) + D]) * partial[s * (D + 2) + d];
         out[head * D + d] = sum / all.sum;
+        if (codes) write_block(sum / all.sum, codes, scales, (head * D + d) / 32);
     }
 }
 

@@ -5,6 +5,9 @@
 
 namespace kernels {
 
+template <class A, class B> constexpr bool same = false;
+template <class A> constexpr bool same<A, A> = true;
+
 /* Outputs first and first + 1 of rows of x that are `from` elements apart, and of y that are `to`. */
 template <class W, int COLUMNS>
 __device__ __forceinline__ void two_outputs(const u8 *w, const float *x, const s8 *codes, const float4 *scales, const float *bias,
@@ -36,6 +39,28 @@ __device__ __forceinline__ void linear(const u8 *w, const float *x, const s8 *co
                                        const float *add, float *y, int out, int k) {
     int first = (blockIdx.x * (blockDim.x / 32) + warp_id()) * 2;
     two_outputs<W, COLUMNS>(w, x, codes, scales, bias, add, y, first, out, k, k, out);
+}
+
+/* As `linear` for each of up to three matrices that read the same x. */
+template <class A, class B, class C, int COLUMNS>
+__device__ __forceinline__ void linear_several(const u8 *w0, const u8 *w1, const u8 *w2, const float *x, const s8 *codes,
+                                               const float4 *scales, const float *bias0, const float *bias1, const float *bias2, float *y0,
+                                               float *y1, float *y2, int out0, int out1, int out2, int k) {
+    int first = blockIdx.x, blocks0 = (out0 + 7) / 8, blocks1 = (out1 + 7) / 8;
+    int which = first < blocks0 ? 0 : first < blocks0 + blocks1 ? 1 : 2;
+    first = (first - (which > 0 ? blocks0 : 0) - (which > 1 ? blocks1 : 0)) * 8 + 2 * warp_id();
+    const u8 *w = which == 0 ? w0 : which == 1 ? w1 : w2;
+    const float *bias = which == 0 ? bias0 : which == 1 ? bias1 : bias2;
+    float *y = which == 0 ? y0 : which == 1 ? y1 : y2;
+    int out = which == 0 ? out0 : which == 1 ? out1 : out2;
+    if constexpr (same<A, B> && same<B, C>)
+        two_outputs<A, COLUMNS>(w, x, codes, scales, bias, nullptr, y, first, out, k, k, out);
+    else if (which == 0)
+        two_outputs<A, COLUMNS>(w, x, codes, scales, bias, nullptr, y, first, out, k, k, out);
+    else if (which == 1)
+        two_outputs<B, COLUMNS>(w, x, codes, scales, bias, nullptr, y, first, out, k, k, out);
+    else
+        two_outputs<C, COLUMNS>(w, x, codes, scales, bias, nullptr, y, first, out, k, k, out);
 }
 
 /* w [heads, out, k]; x (or codes and scales) [COLUMNS, heads, k + rest]; y [COLUMNS, heads, out + rest]. */

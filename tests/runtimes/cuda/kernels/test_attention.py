@@ -14,7 +14,7 @@ from edgert_runtimes.reference.cache import Cache, rounded
 from edgert_runtimes.reference.ops import Weights, attend
 from edgert_runtimes.weights import MemoryWeights
 
-from tests.support.cuda_blocks import weights
+from tests.support.cuda_blocks import q8, unpacked, weights
 from tests.support.cuda_host import HostKernels
 
 SHAPES = [(64, 4), (128, 1), (128, 12), (32, 8), (64, 5)]  # head size, group
@@ -113,11 +113,19 @@ class Paged:
         given = self.arguments(rows, q, window)
         partial = np.full((len(q), self.heads, splits, self.size + 2), np.nan, np.float32) if splits > 1 else None
         kernel = catalogue.attend(self.kind, self.size, self.size, self.group)
-        self.host.launch(kernel, **given, partial=partial, rows=len(q), splits=splits)
+        blocks: dict[str, Any] = {"codes": None, "scales": None}
+        if self.size % 32 == 0:
+            blocks = {
+                "codes": np.zeros(q.shape, np.int8),
+                "scales": np.zeros((len(q), q.shape[1] // 32, 4), np.float32),
+            }
+        self.host.launch(kernel, **given, **blocks, partial=partial, rows=len(q), splits=splits)
         if partial is not None:
-            combine = {"partial": partial, "sinks": self.sinks, "out": given["out"]}
+            combine = {"partial": partial, "sinks": self.sinks, "out": given["out"], **blocks}
             sizes = {"rows": len(q), "heads": self.heads, "splits": splits}
             self.host.launch(catalogue.attend_combine(self.size), **combine, **sizes)
+        if self.size % 32 == 0:
+            assert normalized_error(unpacked(**blocks), unpacked(*q8(given["out"]))) < 1e-12
         return given["out"]
 
     def attend_tile(self, rows: Batch, q: np.ndarray, window: int | None = None) -> Any:

@@ -17,6 +17,7 @@ from edgert.engine.params import SamplingParams
 from edgert.engine.sampling import Sampler
 from tests.runtimes.cuda.kernels.test_attention import Paged, last_rows, two_sequences
 from tests.runtimes.cuda.kernels.test_experts import Layer, few, route
+from tests.runtimes.cuda.kernels.test_heads import ready
 from tests.runtimes.cuda.kernels.test_matrices import gemm
 from tests.runtimes.cuda.kernels.test_sample import argmax, params, sample
 from tests.support.cuda_host import HostKernels
@@ -50,6 +51,10 @@ def tiles(host: HostKernels) -> None:
     cache.fill(rows)
     q = cache.queries(len(rows.tokens))
     assert normalized_error(cache.attend_tile(rows, q), cache.expected(rows, q, None)) < 1e-9
+
+
+def heads(host: HostKernels) -> None:
+    ready(host, F16, (64, 64), normalised=False, pairs=20)
 
 
 def tokens(host: HostKernels) -> None:
@@ -106,6 +111,7 @@ SCENES: dict[str, tuple[list[Kernel], Callable[[HostKernels], None]]] = {
     "route.cuh": (ROUTING, routing),
     "attend.cuh": (ATTENTION, attention),
     "attend_tile.cuh": ([catalogue.store(F16), catalogue.attend_tile(F16, 64, 4)], tiles),
+    "heads.cuh": ([catalogue.heads(F16, 64, 64)], heads),
     "sample.cuh": ([catalogue.sample(), catalogue.argmax()], tokens),
     "recurrent.cuh": ([catalogue.delta_rule()], recurrence),
     "base.cuh": (ROUTING, routing),

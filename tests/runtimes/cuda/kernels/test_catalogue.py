@@ -44,6 +44,10 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
         if (size, group) == HEADS[0]:
             yield catalogue.attend(kind, 576, 512, 16)
     yield from map(catalogue.store, catalogue.KV_TYPES)
+    yield from (catalogue.heads(kind, 64, 64) for kind in catalogue.KV_TYPES)
+    yield catalogue.heads(BlockType.F16, 80, 80)
+    several = (BlockType.Q4_K, BlockType.Q4_K, BlockType.Q6_K)
+    yield from (catalogue.linear_several(kinds, 1) for kinds in (several, several[:2], several[1:]))
     yield from map(catalogue.attend_combine, sorted({size for size, _ in HEADS}))
 
 

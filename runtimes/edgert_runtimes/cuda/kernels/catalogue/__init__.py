@@ -15,6 +15,7 @@ from edgert_runtimes.cuda.kernels.catalogue.attention import (
     attend_tile,
     copy_blocks,
     fits_tiles,
+    heads,
     heads_at_once,
     store,
     tile_rows,
@@ -30,7 +31,15 @@ from edgert_runtimes.cuda.kernels.catalogue.experts import (
     most_tiles,
     route,
 )
-from edgert_runtimes.cuda.kernels.catalogue.matrices import COLUMNS, embed, gemm, head_gemm, head_linear, linear
+from edgert_runtimes.cuda.kernels.catalogue.matrices import (
+    COLUMNS,
+    embed,
+    gemm,
+    head_gemm,
+    head_linear,
+    linear,
+    linear_several,
+)
 from edgert_runtimes.cuda.kernels.catalogue.recurrent import LARGEST_KEYS, SCANNED, delta_rule, scan, short_conv
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
@@ -89,9 +98,11 @@ __all__ = [
     "gemm",
     "head_gemm",
     "head_linear",
+    "heads",
     "heads_at_once",
     "layer_norm",
     "linear",
+    "linear_several",
     "low_rank_inward",
     "low_rank_outward",
     "most_tiles",

@@ -28,6 +28,26 @@ def store(kind: BlockType) -> Kernel:
     )
 
 
+def heads(kind: BlockType, head_size: int, value_size: int) -> Kernel:
+    """Normalise and turn the heads of q, in place, and of k; write k and v to the slots of each row as `store` does.
+
+    `heads` is 0 where queries are to stay. With eps below 0 nothing is normalised (norms may be null), and nothing
+    turned where the table is null, which is what `angles` makes.
+    """
+    each = ceil_div(max(head_size, value_size), 32)
+    return Kernel(
+        name=f"heads_{kind.name}_{each}",
+        header="heads.cuh",
+        call=f"heads<{kind.name}, {each}>",
+        signature="float *q, const float *k, const float *v, const int *slots, u8 *keys, u8 *values, "
+        "const float *q_norm, const float *k_norm, const float2 *q_table, const float2 *k_table, float q_eps, "
+        "float k_eps, int q_begin, int k_begin, int q_pairs, int k_pairs, int interleaved, int rows, int heads, "
+        "int kv_heads, int head_size, int value_size",
+        threads=128,
+        blocks=lambda a: ceil_div(a["rows"] * (a["heads"] + 2 * a["kv_heads"]), 4),
+    )
+
+
 def copy_blocks() -> Kernel:
     """Copy blocks of a cache, (source, target) of each pair in order; block_bytes are those of a whole block."""
     return Kernel(
@@ -43,17 +63,17 @@ def copy_blocks() -> Kernel:
 def attend(kind: BlockType, key_size: int, value_size: int, group: int) -> Kernel:
     """Attention of few rows: a block takes a row, heads of one kv head's `group`, and one of `splits` of the positions.
 
-    With one split, out [rows, heads · value_size] is written. With more, partial [rows · kv_heads · group, splits,
-    value_size + 2] is, and `attend_combine` makes out of it. `window` and `softcap` 0: none; `sinks` may be null; where
-    `values` are `keys`, values are the beginning of these.
+    With one split, out [rows, heads · value_size] is written, and its blocks where `codes` is not null. With more,
+    partial [rows · kv_heads · group, splits, value_size + 2] is, and `attend_combine` makes out of it. `window` and
+    `softcap` 0: none; `sinks` may be null; where `values` are `keys`, values are the beginning of these.
     """
     return Kernel(
         name=f"attend_{kind.name}_{key_size}x{value_size}_{group}",
         header="attend.cuh",
         call=f"attend<{kind.name}, {key_size}, {value_size}, {group}, {heads_at_once(group)}>",
         signature="const float *q, const u8 *keys, const u8 *values, const int *tables, const int *sequence, "
-        "const int *positions, const float *sinks, float *out, float *partial, int rows, int kv_heads, "
-        "int table_width, int block_size, int window, float scale, float softcap, int splits",
+        "const int *positions, const float *sinks, float *out, s8 *codes, float4 *scales, float *partial, int rows, "
+        "int kv_heads, int table_width, int block_size, int window, float scale, float softcap, int splits",
         threads=128,
         blocks=lambda a: a["rows"] * a["kv_heads"] * (group // heads_at_once(group)) * a["splits"],
     )
@@ -70,7 +90,8 @@ def attend_combine(value_size: int) -> Kernel:
         name=f"attend_combine_{value_size}",
         header="attend.cuh",
         call=f"attend_combine<{value_size}>",
-        signature="const float *partial, const float *sinks, float *out, int rows, int heads, int splits",
+        signature="const float *partial, const float *sinks, float *out, s8 *codes, float4 *scales, int rows, "
+        "int heads, int splits",
         threads=128,
         blocks=lambda a: ceil_div(a["rows"] * a["heads"], 4),
     )

@@ -23,6 +23,22 @@ def linear(kind: BlockType, columns: int) -> Kernel:
     )
 
 
+def linear_several(kinds: tuple[BlockType, ...], columns: int) -> Kernel:
+    """`linear` with two or three matrices, each with a result of its own, that read the same x; what has no matrix is
+    null, and has no outputs.
+    """
+    types = (*kinds, kinds[-1])[:3]
+    return Kernel(
+        name=f"linear_{'_'.join(kind.name for kind in types)}_{columns}",
+        header="linear.cuh",
+        call=f"linear_several<{', '.join(kind.name for kind in types)}, {columns}>",
+        signature=f"const u8 *w0, const u8 *w1, const u8 *w2, {INPUTS}, const float *bias0, const float *bias1, "
+        "const float *bias2, float *y0, float *y1, float *y2, int out0, int out1, int out2, int k",
+        threads=128,
+        blocks=lambda a: sum(ceil_div(a[f"out{i}"], OUTPUTS) for i in range(3)),
+    )
+
+
 def gemm(kind: BlockType) -> Kernel:
     """y [rows, out] = x Wᵀ + bias + add, where these are not null, for many rows of x."""
     return Kernel(
