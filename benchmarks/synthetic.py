@@ -129,6 +129,20 @@ SHAPES = {
         router=Router(normalize=False, group_best=1),
         latent=Latent(rank=512, key_size=192, value_size=128),
     ),
+    # Llama-3.1-8B, without what its rope is scaled by.
+    "llama": ModelSpec(
+        architecture="llama",
+        vocabulary=128256,
+        context=131072,
+        width=4096,
+        layers=32,
+        heads=32,
+        kv_heads=8,
+        head_size=128,
+        rope=Rope(base=5e5, dims=128, layout=RopeLayout.INTERLEAVED),
+        norm_eps=1e-5,
+        feed_forward=14336,
+    ),
     # Yi-6B.
     "yi": ModelSpec(
         architecture="llama",

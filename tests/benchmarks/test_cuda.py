@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import cuda, cuda_first_run
+from benchmarks import cuda, cuda_first_run, cuda_reach
+from edgert.measure import Phase, Trial
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: kernels cannot be run")
 
@@ -42,3 +44,36 @@ def test_profile_of_kernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         names = [kernel["kernel"] for kernel in profile["kernels"]]
         assert any(name.startswith("experts_up ffn_gate_exps") for name in names)
     assert found["expert_hit_rate"] is None
+
+
+def test_what_is_to_be_reached(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Every figure and profile of a tiny model that is written for it; and no figure where there is no time."""
+    from edgert_runtimes.conformance.tiny import tiny_spec
+
+    from tests.support.cuda_device import HostCudaBackend
+
+    figures = (
+        cuda_reach.Figure(cuda_reach.answer(3), rate=0.001),
+        cuda_reach.Figure(cuda_reach.answer(2, batch=2), rate=1e12),
+        cuda_reach.Figure(Trial(phase=Phase.PREFILL, tokens=9), of_bandwidth=1e-12),
+    )
+    monkeypatch.setattr(cuda_reach, "MODELS", (cuda_reach.Model("qwen3", "f32", figures),))
+    monkeypatch.setattr(cuda_reach, "SHAPES", {"qwen3": tiny_spec("qwen3moe")})
+    monkeypatch.setattr(cuda_reach, "profiled", lambda figures: [Trial(phase=Phase.DECODE, tokens=1, batch=2)])
+    monkeypatch.setattr("edgert.llm.get_backend", lambda name: HostCudaBackend())
+
+    def lines(*options: str) -> list[dict[str, object]]:
+        monkeypatch.setattr(sys, "argv", ["cuda_reach", str(tmp_path), *options])
+        cuda_reach.main()
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert lines("--write") == []
+    first, loaded, *found, profile = lines()
+    assert first["machine"]
+    assert loaded["instruction_set"] == "sm_89"
+    assert [line["trial"] for line in found] == ["llm-tg3", "llm-tg2×2", "pp9"]
+    assert [line["reached"] for line in found] == [True, False, True]
+    assert profile["kernels"]
+    assert [line["left_out"] for line in lines("--seconds", "0")[2:]] == ["no time"] * 4

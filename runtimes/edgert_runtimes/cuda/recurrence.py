@@ -42,11 +42,11 @@ class RecurrentLowering(Lowering):
         self.emit(op, launches)
 
     def delta_rule(self, op: ops.DeltaRule) -> None:
-        """A warp goes through the rows of one sequence in 32 columns of a head's matrix."""
-        if op.key_size > catalogue.LARGEST_KEYS:
+        """A block goes through the rows of one sequence in 32 columns of a head's matrix, kept in registers."""
+        if op.key_size > max(catalogue.KEYS):
             raise UnsupportedError(
                 f"{op.decay}: keys of {op.key_size} are not supported by the cuda backend, "
-                f"only up to {catalogue.LARGEST_KEYS}"
+                f"only up to {max(catalogue.KEYS)}"
             )
         state, x, a, b = self._state(op.state), *(self.place(value) for value in op.inputs)
         self.give(op)
@@ -65,7 +65,7 @@ class RecurrentLowering(Lowering):
                 "state": m.states + state,
                 "y": w + y,
             }
-            return [Launch(catalogue.delta_rule(), **arguments, **sizes, count=s.runs, tiled=int(op.tiled))]
+            return [Launch(catalogue.delta_rule(op.key_size), **arguments, **sizes, count=s.runs, tiled=int(op.tiled))]
 
         self.emit(op, launches)
 

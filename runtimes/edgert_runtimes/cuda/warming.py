@@ -28,12 +28,13 @@ def common_kernels() -> Iterator[Kernel]:
         *(catalogue.quantize, catalogue.route, catalogue.expert_counts, catalogue.expert_order, catalogue.combine),
         *(catalogue.rms_norm, catalogue.rms_norm_groups, catalogue.angles, catalogue.add, catalogue.gate_rows),
         *(catalogue.pick_rows, catalogue.copy_blocks, catalogue.layer_norm, catalogue.scale, catalogue.soft_cap),
-        *(catalogue.clamp, catalogue.scale_rows, catalogue.slice_parts, catalogue.short_conv, catalogue.delta_rule),
+        *(catalogue.clamp, catalogue.scale_rows, catalogue.slice_parts, catalogue.short_conv),
     ):
         yield make()
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.GATES)
     yield from map(catalogue.scan, catalogue.SCANNED)
+    yield from map(catalogue.delta_rule, catalogue.KEYS)
     for kind in catalogue.WEIGHTS:
         yield from (catalogue.linear(kind, columns) for columns in catalogue.COLUMNS)
         for each in (catalogue.gemm, catalogue.experts_down, catalogue.experts_gemm, catalogue.embed):

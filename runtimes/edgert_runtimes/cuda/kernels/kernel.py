@@ -66,12 +66,16 @@ class Kernel:
         return count
 
     def pack(self, arguments: Arguments) -> list[ctypes.c_void_p | ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float]:
-        """The arguments in the order and with the sizes of the parameters; TypeError where names differ."""
+        """The arguments in the order and with the sizes of the parameters; TypeError where names differ, OverflowError
+        for a number that 32 bits do not hold where the kernel takes no more.
+        """
         names = {name for name, _ in self.parameters}
         if names != arguments.keys():
             raise TypeError(f"kernel {self.name}: arguments {sorted(names ^ arguments.keys())} are missing or unknown")
         packed = []
         for name, kind in self.parameters:
+            if kind == "int" and not -(1 << 31) <= arguments[name] < 1 << 31:
+                raise OverflowError(f"kernel {self.name}: {name} is {arguments[name]}, which 32 bits do not hold")
             packed.append(_KINDS.get(kind, ctypes.c_void_p)(arguments[name]))  # type: ignore[arg-type]
         return packed
 

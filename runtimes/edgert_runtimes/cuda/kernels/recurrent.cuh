@@ -27,47 +27,61 @@ __device__ __forceinline__ void short_conv(const float *x, const int4 *runs, con
     for (int place = 0; place < taps - 1; place++) after[(i64)place * width] = entered(run.y + 1 - taps + place);
 }
 
-/* A warp to 32 columns of a head's matrix, in a run: see `ops.DeltaRule`. state [slots, heads, key_size, size]; a and b [rows, heads]; a row
-   of x has the queries and keys of key_heads heads of key_size (at most KEYS), then the values of heads heads of `size`. */
+/* A block to 32 columns of a head's matrix, in a run: see `ops.DeltaRule`. state [slots, heads, key_size, size]; a and b [rows, heads]; a row
+   of x has the queries and keys of key_heads heads of key_size (at most KEYS), then the values of heads heads of `size`. Each warp does eight
+   columns, four lanes one of them: a lane keeps every fourth element in registers from row to row. */
 template <int KEYS>
 __device__ __forceinline__ void delta_rule(const float *x, const float *a, const float *b, const int4 *runs, const float *decay,
                                            const float *bias, float *state, float *y, int count, int heads, int key_heads, int key_size,
                                            int size, int tiled) {
-    __shared__ float q[KEYS], k[KEYS];
-    int parts = (size + 31) / 32, column = blockIdx.x % parts * 32 + lane_id();
+    constexpr int EACH = KEYS / 4, ROUNDS = (KEYS + 31) / 32;
+    __shared__ float queries[4 * KEYS], all_keys[4 * KEYS];  // every warp has its own
+    float *q = queries + KEYS * warp_id(), *k = all_keys + KEYS * warp_id();
+    int parts = (size + 31) / 32, column = blockIdx.x % parts * 32 + 8 * warp_id() + lane_id() / 4, quarter = lane_id() % 4;
     int head = blockIdx.x / parts % heads;
     int4 run = runs[blockIdx.x / parts / heads];
     int keys = tiled ? head % key_heads : head * key_heads / heads;
+    bool inside = column < size;
     i64 slot = (i64)heads * key_size * size, start = (i64)head * key_size * size + column, width = 2 * key_heads * key_size + heads * size;
-    const float *before = run.z < 0 ? nullptr : state + run.z * slot + start;
-    float *after = state + run.w * slot + start;
+    float s[EACH];
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        int i = 4 * j + quarter;
+        s[j] = run.z >= 0 && inside && i < key_size ? state[run.z * slot + start + (i64)i * size] : 0.0f;
+    }
     for (i64 row = run.x; row < run.x + run.y; row++) {
         const float *own = x + row * width + keys * key_size;
-        float squares_q = 0, squares_k = 0;
-        __syncthreads();  // the row before is done
-        for (int i = lane_id(); i < key_size; i += 32) {
-            q[i] = own[i], k[i] = own[key_heads * key_size + i];
-            squares_q += q[i] * q[i], squares_k += k[i] * k[i];
+        float squares_q = 0, squares_k = 0, mine_q[ROUNDS], mine_k[ROUNDS];
+#pragma unroll
+        for (int r = 0; r < ROUNDS; r++) {
+            int i = lane_id() + 32 * r;
+            mine_q[r] = i < key_size ? own[i] : 0.0f, mine_k[r] = i < key_size ? own[key_heads * key_size + i] : 0.0f;
+            squares_q += mine_q[r] * mine_q[r], squares_k += mine_k[r] * mine_k[r];
         }
         float scale_q = 1.0f / sqrtf((lanes_sum(squares_q) + 1e-6f) * (float)key_size), scale_k = 1.0f / sqrtf(lanes_sum(squares_k) + 1e-6f);
-        for (int i = lane_id(); i < key_size; i += 32) q[i] *= scale_q, k[i] *= scale_k;
-        __syncthreads();
-        if (column < size) {
-            float z = a[row * heads + head] + bias[head];
-            float shrink = expf(decay[head] * (fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z)))));
-            float seen = 0, sum = 0;
-            if (before)
-                for (int i = 0; i < key_size; i++) seen += k[i] * before[(i64)i * size];
-            float v = x[row * width + 2 * key_heads * key_size + head * size + column];
-            float change = (v - shrink * seen) / (1.0f + expf(-b[row * heads + head]));
-            for (int i = 0; i < key_size; i++) {
-                float s = (before ? shrink * before[(i64)i * size] : 0.0f) + k[i] * change;
-                after[(i64)i * size] = s;
-                sum += q[i] * s;
-            }
-            y[(row * heads + head) * size + column] = sum;
+        /* The sums of the row before, which all lanes took part in, needed what is overwritten here. */
+#pragma unroll
+        for (int r = 0; r < ROUNDS; r++) q[lane_id() + 32 * r] = mine_q[r] * scale_q, k[lane_id() + 32 * r] = mine_k[r] * scale_k;
+        __syncwarp();
+        float z = a[row * heads + head] + bias[head], seen = 0, sum = 0;
+        float shrink = expf(decay[head] * (fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z)))));
+#pragma unroll
+        for (int j = 0; j < EACH; j++) seen += k[4 * j + quarter] * s[j];
+        seen = lanes_sum<4>(seen);
+        float v = inside ? x[row * width + 2 * key_heads * key_size + head * size + column] : 0.0f;
+        float change = (v - shrink * seen) / (1.0f + expf(-b[row * heads + head]));
+#pragma unroll
+        for (int j = 0; j < EACH; j++) {
+            s[j] = shrink * s[j] + k[4 * j + quarter] * change;
+            sum += q[4 * j + quarter] * s[j];
         }
-        before = after;
+        sum = lanes_sum<4>(sum);
+        if (quarter == 0 && inside) y[(row * heads + head) * size + column] = sum;
+    }
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        int i = 4 * j + quarter;
+        if (run.y > 0 && inside && i < key_size) state[run.w * slot + start + (i64)i * size] = s[j];
     }
 }
 

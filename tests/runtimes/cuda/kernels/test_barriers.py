@@ -100,7 +100,7 @@ def recurrence(host: HostKernels) -> None:
     expected, after = delta_rule(op, weights, np.zeros((2, 40, 33)), *rows)
     y, state = np.zeros((3, 66), np.float32), np.zeros((1, 2, 40, 33), np.float32)
     sizes = {"count": 1, "heads": 2, "key_heads": 1, "key_size": 40, "size": 33, "tiled": 0}
-    host.launch(catalogue.delta_rule(), runs=np.array([[0, 3, -1, 0]], np.int32), state=state, y=y, **given, **sizes)
+    host.launch(catalogue.delta_rule(40), runs=np.array([[0, 3, -1, 0]], np.int32), state=state, y=y, **given, **sizes)
     assert normalized_error(y, expected) < 1e-9
     assert normalized_error(state[0], after) < 1e-9
 
@@ -113,7 +113,7 @@ SCENES: dict[str, tuple[list[Kernel], Callable[[HostKernels], None]]] = {
     "attend_tile.cuh": ([catalogue.store(F16), catalogue.attend_tile(F16, 64, 4)], tiles),
     "heads.cuh": ([catalogue.heads(F16, 64, 64)], heads),
     "sample.cuh": ([catalogue.sample(), catalogue.argmax()], tokens),
-    "recurrent.cuh": ([catalogue.delta_rule()], recurrence),
+    "recurrent.cuh": ([catalogue.delta_rule(40)], recurrence),
     "base.cuh": (ROUTING, routing),
 }
 ORDERS = range(6)

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -51,8 +52,13 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     yield from map(catalogue.attend_combine, sorted({size for size, _ in HEADS}))
 
 
-def compile_all(kernels: list[Kernel], architecture: str) -> bytes:
-    """A cubin by NVRTC, without any header but our own; skips where the wheels are absent."""
+SPILLED = 64
+"""Bytes of registers that a thread may keep in memory: a few that are needed before and after a loop."""
+PROPERTIES = re.compile(r"Function properties for (\w+)\s+ptxas +\. +\d+ bytes stack frame, (\d+) bytes spill stores")
+
+
+def compile_all(kernels: list[Kernel], architecture: str) -> tuple[bytes, str]:
+    """A cubin by NVRTC, without any header but our own, and what ptxas tells; skips where the wheels are absent."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed: nothing compiles CUDA")
     try:
         error, *_ = nvrtc.nvrtcVersion()
@@ -61,23 +67,26 @@ def compile_all(kernels: list[Kernel], architecture: str) -> bytes:
     texts = headers()
     names, bodies = [name.encode() for name in texts], [text.encode() for text in texts.values()]
     error, program = nvrtc.nvrtcCreateProgram(source(kernels).encode(), b"unit.cu", len(texts), bodies, names)
-    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17"]
+    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--ptxas-options=-v"]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = bytearray(size)
     nvrtc.nvrtcGetProgramLog(program, log)
     text = log.decode(errors="replace").strip("\0\n ")
-    assert (int(error), text) == (0, "")
+    assert (int(error), [line for line in text.splitlines() if not line.startswith("ptxas")]) == (0, [])
     _, size = nvrtc.nvrtcGetCUBINSize(program)
     cubin = bytearray(size)
     nvrtc.nvrtcGetCUBIN(program, cubin)
     nvrtc.nvrtcDestroyProgram(program)
-    return bytes(cubin)
+    return bytes(cubin), text
 
 
 def check(kernels: list[Kernel], architecture: str) -> None:
-    """All of them are in what the compiler makes."""
-    cubin = compile_all(kernels, architecture)
+    """All of them are in what the compiler makes, and none keeps in memory what registers should hold."""
+    cubin, told = compile_all(kernels, architecture)
+    spilled = {name: int(count) for name, count in PROPERTIES.findall(told)}
+    assert spilled.keys() == {kernel.name for kernel in kernels}
+    assert {name: count for name, count in spilled.items() if count > SPILLED} == {}
     assert cubin.startswith(b"\x7fELF")
     assert [kernel.name for kernel in kernels if f".text.{kernel.name}\0".encode() not in cubin] == []
 
@@ -99,6 +108,8 @@ def test_every_instance_compiles(header: str) -> None:
 def test_common_kernels_compile(architecture: str) -> None:
     names = (
         "linear_Q4_K_1",
+        "linear_Q4_K_Q4_K_Q6_K_1",
+        "heads_F16_2",
         "gemm_Q4_K",
         "experts_down_Q6_K",
         "attend_F16_128x128_8",
@@ -166,6 +177,12 @@ def test_geometry() -> None:
 def test_a_grid_that_is_too_large_is_refused() -> None:
     with pytest.raises(OverflowError, match=r"kernel add would need 4294967296 blocks; a grid has 2147483647 at most"):
         catalogue.add().grid({"n": 1 << 40})
+
+
+def test_a_number_that_is_too_large_is_refused() -> None:
+    numbers = {"picked": 1, "width": 1 << 31}
+    with pytest.raises(OverflowError, match=r"^kernel pick_rows: width is 2147483648, which 32 bits do not hold$"):
+        catalogue.pick_rows().pack({"x": 1, "pick": 1, "y": 1, **numbers})
 
 
 def test_tiles_and_heads() -> None:

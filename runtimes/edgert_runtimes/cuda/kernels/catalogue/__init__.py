@@ -40,7 +40,7 @@ from edgert_runtimes.cuda.kernels.catalogue.matrices import (
     linear,
     linear_several,
 )
-from edgert_runtimes.cuda.kernels.catalogue.recurrent import LARGEST_KEYS, SCANNED, delta_rule, scan, short_conv
+from edgert_runtimes.cuda.kernels.catalogue.recurrent import KEYS, SCANNED, delta_rule, scan, short_conv
 from edgert_runtimes.cuda.kernels.catalogue.rows import (
     add,
     angles,
@@ -69,8 +69,8 @@ __all__ = [
     "COLUMNS",
     "FLOATS",
     "GATES",
+    "KEYS",
     "KV_TYPES",
-    "LARGEST_KEYS",
     "MOST_GROUPS",
     "QUERIES",
     "SCANNED",

@@ -18,20 +18,21 @@ def short_conv() -> Kernel:
     )
 
 
-LARGEST_KEYS = 256
-"""Elements that the keys of a head may have."""
+KEYS = (64, 128, 256)
+"""Elements of the keys of a head that the delta rule has kernels for, or fewer."""
 
 
-def delta_rule() -> Kernel:
+def delta_rule(key_size: int) -> Kernel:
     """y [rows, heads · size] by the gated delta rule; state [slots, heads, key_size, size]."""
+    most = next(each for each in KEYS if key_size <= each)
     return Kernel(
-        name="delta_rule",
+        name=f"delta_rule_{most}",
         header="recurrent.cuh",
-        call=f"delta_rule<{LARGEST_KEYS}>",
+        call=f"delta_rule<{most}>",
         signature="const float *x, const float *a, const float *b, const int4 *runs, const float *decay, "
         "const float *bias, float *state, float *y, int count, int heads, int key_heads, int key_size, int size, "
         "int tiled",
-        threads=32,
+        threads=128,
         blocks=lambda a: a["count"] * a["heads"] * ceil_div(a["size"], 32),
     )
 
