@@ -52,8 +52,8 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     yield from map(catalogue.attend_combine, sorted({size for size, _ in HEADS}))
 
 
-SPILLED = 64
-"""Bytes of registers that a thread may keep in memory: a few that are needed before and after a loop."""
+SPILLED = 128
+"""Bytes of registers that a thread may keep in memory: a few around loops, where a block has 1024 threads."""
 PROPERTIES = re.compile(r"Function properties for (\w+)\s+ptxas +\. +\d+ bytes stack frame, (\d+) bytes spill stores")
 
 

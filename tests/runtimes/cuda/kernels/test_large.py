@@ -75,7 +75,8 @@ def test_experts(host: HostKernels) -> None:
     y[:] = 0
     host.launch(catalogue.experts_gemm(F16), **common, **sorted_, out=40, k=K)
     assert normalized_error(y, x @ matrix.T) < 1e-10
-    inward: dict[str, Any] = {"gate": experts, "up": experts, "ids": ids, "gate_bias": None, "up_bias": None, "h": y}
+    inward: dict[str, Any] = {"gate": experts, "up": experts, "ids": ids, "weights": None, "h": y}
+    inward |= {"gate_bias": None, "up_bias": None}
     kernel = catalogue.experts_up(F16, F16, "silu")
     host.launch(kernel, **common, **inward, h_codes=None, h_scales=None, rows=rows, used=1, hidden=40, k=K)
     z = x @ matrix.T
