@@ -236,20 +236,3 @@ def test_copy_blocks_in_order(host: HostKernels, size: int) -> None:
         expected[target] = expected[source]
     host.launch(catalogue.copy_blocks(), cache=cache, pairs=np.array(pairs, np.int32), count=3, block_bytes=size)
     assert np.array_equal(cache, expected)
-
-
-def test_slots_beyond_two_to_the_31_bytes(host: HostKernels) -> None:
-    """Keys and values at the end of a large cache of which nothing else is touched; both are one array here."""
-    width, size, block = 128, 64, 16
-    slots = ((1 << 31) // (4 * width) // block + 1) * block
-    cache = np.zeros((slots, 4 * width), np.uint8)
-    k = np.random.default_rng(0).standard_normal((1, width), dtype=np.float32)
-    sizes = {"rows": 1, "keys": cache, "values": cache}
-    last = np.array([slots - block], np.int32)
-    host.launch(catalogue.store(BlockType.F32), k=k, v=k, slots=last, key_width=width, value_width=width, **sizes)
-    out, zero = np.empty((1, 8 * size), np.float32), np.zeros(1, np.int32)
-    where = {"tables": last // block, "sequence": zero, "positions": zero, "table_width": 1, "block_size": block}
-    given = {"q": np.ones_like(out), "sinks": None, "out": out, "partial": None, "window": 0, "splits": 1}
-    given |= {"scale": 1.0, "softcap": 0.0}
-    host.launch(catalogue.attend(BlockType.F32, size, size, 4), **sizes, **where, **given, kv_heads=2)
-    assert np.array_equal(out.reshape(2, 4, size), np.repeat(k.reshape(2, 1, size), 4, axis=1))

@@ -188,6 +188,7 @@ def few(host: HostKernels, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
         up=layer.up,
         **layer.x.arguments,
         ids=ids,
+        weights=None,
         gate_bias=layer.bias[0],
         up_bias=layer.bias[1],
         h=h,
@@ -238,26 +239,12 @@ def test_gate_and_up_of_different_types(host: HostKernels) -> None:
     gate, up = random_rows(BlockType.Q4_K, 64, k, 1), random_rows(BlockType.F32, 64, k, 2)
     h = np.empty((1, 32), np.float32)
     given = {**x.arguments, "x": x.seen.astype(np.float32), "gate_bias": None, "up_bias": None}
-    given |= {"h_codes": None, "h_scales": None}
+    given |= {"h_codes": None, "h_scales": None, "weights": None}
     kernel = catalogue.experts_up(BlockType.Q4_K, BlockType.F32, "silu")
     ids = np.array([[1]], np.int32)
     host.launch(kernel, gate=gate, up=up, ids=ids, h=h, rows=1, used=1, hidden=32, k=k, **given)
     z, y = x.seen @ weights(gate, BlockType.Q4_K)[32:].T, x.seen @ weights(up, BlockType.F32)[32:].T
     assert normalized_error(h, z / (1 + np.exp(-z)) * y) < 1e-11
-
-
-def test_experts_beyond_two_to_the_31_bytes(host: HostKernels) -> None:
-    """The last of many experts, of which no other is touched."""
-    out, k = 64, 4096
-    experts = (1 << 31) // (4 * out * k) + 2
-    w = np.zeros((experts, out, k), np.float32)
-    w[-1, :, 0] = np.arange(out)
-    y, x = np.empty((1, out), np.float32), np.ones((1, k), np.float32)
-    choice = {"ids": np.array([[experts - 1]], np.int32), "shares": np.ones((1, 1), np.float32)}
-    absent = {"codes": None, "scales": None, "bias": None, "add": None}
-    sizes = {"rows": 1, "used": 1, "out": out, "k": k}
-    host.launch(catalogue.experts_down(BlockType.F32), w=w, x=x, **choice, **absent, y=y, **sizes)
-    assert np.array_equal(y[0], np.arange(out))
 
 
 def many(host: HostKernels, layer: Layer) -> np.ndarray:
@@ -291,7 +278,15 @@ def many(host: HostKernels, layer: Layer) -> np.ndarray:
     down = product(layer.down_kind, layer.down, {"x": h, **given}, 2, layer.out, layer.hidden)
     out = np.empty((layer.rows, layer.out), np.float32)
     host.launch(
-        catalogue.combine(), x=down, shares=shares, add=None, y=out, rows=layer.rows, used=layer.used, width=layer.out
+        catalogue.combine(),
+        x=down,
+        shares=shares,
+        add=None,
+        y=out,
+        rows=layer.rows,
+        used=layer.used,
+        width=layer.out,
+        weighed=0,
     )
     return out
 

@@ -138,6 +138,9 @@ def test_add_and_pick(host: HostKernels) -> None:
 def test_combine(host: HostKernels, added: bool) -> None:
     x, shares, y = random(12, 40), random(4, 3), np.empty((4, 40), np.float32)
     add = random(4, 40) if added else None
-    host.launch(catalogue.combine(), x=x, shares=shares, add=add, y=y, rows=4, used=3, width=40)
-    expected = np.einsum("rs,rsw->rw", shares.astype(np.float64), x.reshape(4, 3, 40)) + (0 if add is None else add)
-    assert normalized_error(y, expected) < 1e-12
+    for weighed in (0, 1):
+        given = {"x": x, "shares": shares, "add": add, "y": y, "weighed": weighed}
+        host.launch(catalogue.combine(), **given, rows=4, used=3, width=40)
+        each = np.ones_like(shares) if weighed else shares
+        expected = np.einsum("rs,rsw->rw", each.astype(np.float64), x.reshape(4, 3, 40)) + (0 if add is None else add)
+        assert normalized_error(y, expected) < 1e-12
