@@ -25,6 +25,8 @@ class SelfTest:
     speeds: tuple[Measurement, ...]
     error: str
     seconds: float
+    how: str = ""
+    """What the demo model was computed with, as the load report has it."""
 
     @property
     def passed(self) -> bool:
@@ -51,10 +53,11 @@ def self_test(name: str, progress: Progress, cases: Iterable[Case] = CASES) -> S
         progress("self-test", len(outcomes), len(cases))
         outcomes.append(check(backend, case))
     speeds: tuple[Measurement, ...] = ()
-    error = ""
+    error = how = ""
     try:
         with LLM(backend=backend.name, progress=progress) as llm:
+            how = llm.report.instruction_set
             speeds = tuple(measure(llm, trial) for trial in TRIALS)
     except Exception as failure:  # a driver's or a compiler's own, as in the cases
         error = f"{type(failure).__name__}: {failure}"
-    return SelfTest(backend.name, tuple(outcomes), speeds, error, time.perf_counter() - start)
+    return SelfTest(backend.name, tuple(outcomes), speeds, error, time.perf_counter() - start, how)

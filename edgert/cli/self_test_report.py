@@ -23,6 +23,7 @@ def as_json(result: SelfTest) -> dict[str, Any]:
         "ops": {op: _op_as_json(outcomes) for op, outcomes in result.by_op().items()},
         "demo": {
             "error": result.error,
+            "how": result.how,
             **{f"{each.trial.name}_tokens_per_second": each.rate for each in result.speeds},
         },
     }
@@ -55,7 +56,7 @@ def lines(result: SelfTest) -> Iterator[str]:
         refusals = Counter(each.reason for each in outcomes if each.refused)
         yield from (f"        refused in {count} cases: {reason}" for reason, count in refusals.items())
     speeds = ", ".join(f"{each.trial.name} {each.rate:.0f} tokens/s" for each in result.speeds)
-    yield f"    demo model: {f'FAIL, {result.error}' if result.error else speeds}"
+    yield f"    demo model: {f'FAIL, {result.error}' if result.error else f'{speeds} ({result.how})'}"
     yield f"    {'passed' if result.passed else 'FAILED'} in {result.seconds:.0f} s"
 
 

@@ -56,6 +56,8 @@ def test_a_sound_backend_passes() -> None:
     assert norms.endswith(" where 1.0e-07 is allowed")
     assert ropes.startswith("    rope: pass, 13 cases, worst error ")
     assert demo.startswith("    demo model: pp128 ")
+    assert result.how
+    assert demo.endswith(f" tokens/s ({result.how})")
     assert last.startswith("    passed in ")
     found = self_test_report.as_json(result)
     assert found["passed"]

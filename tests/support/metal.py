@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ ORDERS = (0, 1, 2)
 """In which threads run between two waits: ascending, descending, shuffled."""
 
 _NUMBERS = {"float32": "float", "float16": "half", "bfloat16": "bfloat", "uint8": "uchar", "uint32": "uint"}
+_NUMBERS |= {"int32": "int"}
 ATTRIBUTES = {
     "thread_position_in_grid": "uint3",
     "threadgroup_position_in_grid": "uint3",
@@ -45,18 +47,7 @@ class Program:
                 self._names[key] = f"run_{len(self._names)}"
                 pieces.append(_entry(self._names[key], launch, number))
         text = "\n".join(pieces)
-        options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", f"-I{SHIM}"]
-        strict = ["-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Werror"]
-
-        def make(folder: Path) -> None:
-            (folder / "kernels.cpp").write_text(text)
-            command = [str(COMPILER), *options, *strict, str(folder / "kernels.cpp"), "-o", str(folder / "kernels.so")]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-
-        shim = [(SHIM / name).read_text() for name in ("metal.h", "fibers.h")]
-        library = built([*options, *strict, *shim, text], make) / "kernels.so"
-        self._library = ctypes.CDLL(str(library))
+        self._library = _compiled(text)
 
     def run(self, launch: Launch, number: str, inputs: Sequence[np.ndarray], order: int = 0) -> np.ndarray:
         """y. bfloat16 is uint16 here; what is not written stays NaN."""
@@ -73,6 +64,70 @@ class Program:
         return y
 
 
+class FusedProgram:
+    """A kernel with any arrays, compiled for one set of template arguments and types."""
+
+    def __init__(
+        self,
+        source: str,
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, str],
+        template: Mapping[str, str | int],
+        header: str = "",
+    ) -> None:
+        """`inputs` and `outputs`: types by name, as NumPy names them (and bfloat16)."""
+        parameters, arguments = [], []
+        for i, (array, number) in enumerate(inputs.items()):
+            parameters += [f"const {_NUMBERS[number]}* {array}", f"const int* {array}_shape"]
+            arguments += [f"(const {_NUMBERS[number]}*)arrays[{2 * i}]", f"(const int*)arrays[{2 * i + 1}]"]
+        for i, (array, number) in enumerate(outputs.items()):
+            parameters.append(f"{_NUMBERS[number]}* {array}")
+            arguments.append(f"({_NUMBERS[number]}*)arrays[{2 * len(inputs) + i}]")
+        kinds = [f"{'int' if isinstance(value, int) else 'typename'} {name}" for name, value in template.items()]
+        values = [value if isinstance(value, int) else _NUMBERS[value] for value in template.values()]
+        self._outputs = dict(outputs)
+        # A name of its own: variables of a group are static, and libraries share those of one name.
+        text = [source, *parameters, *map(str, values)]
+        self._name = f"run_{hashlib.sha256(repr(text).encode()).hexdigest()[:16]}"
+        function = _function(self._name, source, parameters, arguments, kinds, [str(value) for value in values])
+        self._library = _compiled(f'#include "metal.h"\n{header}\n{function}', "-O0" if not header else "-O2")
+
+    def run(
+        self,
+        inputs: Sequence[np.ndarray],
+        shapes: Sequence[tuple[int, ...]],
+        grid: Sequence[int],
+        group: Sequence[int],
+        order: int = 0,
+    ) -> list[np.ndarray]:
+        """The outputs; bfloat16 is uint16 here. What is not written is 0x7F, byte for byte."""
+        held = [np.uint16 if number == "bfloat16" else np.dtype(number) for number in self._outputs.values()]
+        found = [np.full(np.prod(s) * np.dtype(h).itemsize, 0x7F, np.uint8) for s, h in zip(shapes, held, strict=True)]
+        given = [np.ascontiguousarray(each) for each in inputs]
+        sizes = [np.array(each.shape, np.int32) for each in given]
+        pointers = [array.ctypes.data for pair in zip(given, sizes, strict=True) for array in pair]
+        pointers += [array.ctypes.data for array in found]
+        function = self._library[self._name]
+        function.restype = ctypes.c_char_p
+        error = function((ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_uint * 6)(*grid, *group), order)
+        assert error is None, error.decode()
+        return [array.view(h).reshape(shape) for array, h, shape in zip(found, held, shapes, strict=True)]
+
+
+def _compiled(text: str, level: str = "-O2") -> ctypes.CDLL:
+    options = ["-std=c++17", level, "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", f"-I{SHIM}"]
+    strict = ["-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Werror"]
+
+    def make(folder: Path) -> None:
+        (folder / "kernels.cpp").write_text(text)
+        command = [str(COMPILER), *options, *strict, str(folder / "kernels.cpp"), "-o", str(folder / "kernels.so")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    shim = [(SHIM / name).read_text() for name in ("metal.h", "fibers.h")]
+    return ctypes.CDLL(str(built([*options, *strict, *shim, text], make) / "kernels.so"))
+
+
 def _entry(name: str, launch: Launch, number: str) -> str:
     """The function that MLX makes of a body, with one set of template arguments, and what calls it."""
     kernel = launch.kernel
@@ -81,20 +136,28 @@ def _entry(name: str, launch: Launch, number: str) -> str:
         parameters += [f"const {held or 'T'}* {array}", f"const int* {array}_shape"]
         real = held or _NUMBERS[number]
         arguments += [f"(const {real}*)arrays[{2 * i}]", f"(const int*)arrays[{2 * i + 1}]"]
-    parameters += ["T* y", *(f"{held} {attribute}" for attribute, held in ATTRIBUTES.items())]
-    arguments += [f"({_NUMBERS[number]}*)arrays[{2 * len(kernel.inputs)}]", *(f"at.{each}" for each in ATTRIBUTES)]
-    template = ", ".join(["typename T", *(f"int {parameter}" for parameter, _ in launch.template)])
-    values = ", ".join([_NUMBERS[number], *(str(value) for _, value in launch.template)])
+    parameters.append("T* y")
+    arguments.append(f"({_NUMBERS[number]}*)arrays[{2 * len(kernel.inputs)}]")
+    template = ["typename T", *(f"int {parameter}" for parameter, _ in launch.template)]
+    values = [_NUMBERS[number], *(str(value) for _, value in launch.template)]
+    return _function(name, kernel.source, parameters, arguments, template, values)
+
+
+def _function(
+    name: str, source: str, parameters: list[str], arguments: list[str], template: list[str], values: list[str]
+) -> str:
+    parameters = [*parameters, *(f"{held} {attribute}" for attribute, held in ATTRIBUTES.items())]
+    arguments = [*arguments, *(f"at.{each}" for each in ATTRIBUTES)]
     return f"""
 namespace {name}_body {{
-template <{template}> void body({", ".join(parameters)}) {{
-{kernel.source}
+template <{", ".join(template)}> void body({", ".join(parameters)}) {{
+{source}
 }}
 }}
 extern "C" const char* {name}(void** arrays, const uint* sizes, uint order) {{
     fibers::order = order;
     return dispatch({{sizes[0], sizes[1], sizes[2]}}, {{sizes[3], sizes[4], sizes[5]}}, [&](Place at) {{
-        {name}_body::body<{values}>({", ".join(arguments)});
+        {name}_body::body<{", ".join(values)}>({", ".join(arguments)});
     }});
 }}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,18 +19,31 @@ DOUBT = 1e-4
 """
 
 
-def draw_tokens(logits: mx.array, draws: Sequence[Draw]) -> tuple[mx.array, mx.array]:
-    """A token for each row of logits [rows, vocabulary], computed in float32, and the same but -1 where exact
-    arithmetic might give another, or logits are not finite: int32 [rows] both. See `Draw` and `Drawn`.
-    """
-    logits = logits.astype(mx.float32)
-    if all(draw.temperature == 0 for draw in draws):
-        tokens = logits.argmax(axis=-1).astype(mx.int32)
-        return tokens, mx.where(mx.isfinite(logits.max(axis=-1)), tokens, -1)
-    size = logits.shape[-1]
-    columns = np.array([_columns(draw, size) for draw in draws], np.float32).T[:, :, None]
-    kept, temperature, likeness, share, number = mx.array(columns)
+class Drawing:
+    """Compiled for every shape of logits that it meets."""
 
+    def __init__(self) -> None:
+        self._sample: Any = mx.compile(_sample)
+
+    def draw(self, logits: mx.array, draws: Sequence[Draw]) -> tuple[mx.array, mx.array]:
+        """A token for each row of float32 logits [rows, vocabulary], and the same but -1 where exact arithmetic might
+        give another, or logits are not finite: int32 [rows] both. See `Draw` and `Drawn`.
+        """
+        if all(draw.temperature == 0 for draw in draws):
+            tokens = logits.argmax(axis=-1).astype(mx.int32)
+            return tokens, mx.where(mx.isfinite(logits.max(axis=-1)), tokens, -1)
+        columns = np.array([_columns(draw, logits.shape[-1]) for draw in draws], np.float32).T[:, :, None]
+        tokens, certain = self._sample(logits, mx.array(columns))
+        return tokens, certain
+
+    def close(self) -> None:
+        """Let go of what was compiled, in the thread that ran it: see `lower.Part`."""
+        self._sample = None
+
+
+def _sample(logits: mx.array, columns: mx.array) -> tuple[mx.array, mx.array]:
+    kept, temperature, likeness, share, number = columns
+    size = logits.shape[-1]
     falling = -mx.sort(-logits, axis=-1)
     best = logits.max(axis=-1, keepdims=True)  # NaN where any is
     weights = mx.where(mx.arange(size) < kept, mx.exp(falling - best), 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
@@ -23,12 +23,15 @@ from edgert_runtimes.experts import mixtures_of
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.mlx.cache import KINDS, LayerCache
 from edgert_runtimes.mlx.counts import ExpertCounts
-from edgert_runtimes.mlx.forecast import draw_tokens
+from edgert_runtimes.mlx.device import on_metal
+from edgert_runtimes.mlx.forecast import Drawing
+from edgert_runtimes.mlx.fusion import MOST_ROWS, fuse, widened
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
 from edgert_runtimes.mlx.runs import make_runs
 from edgert_runtimes.mlx.step import Inputs, Step
 from edgert_runtimes.mlx.streams import give_back, take_streams
+from edgert_runtimes.mlx.trial import compare
 from edgert_runtimes.mlx.views import grouped, make_views
 from edgert_runtimes.mlx.weights import Layout, Weights
 from edgert_runtimes.storing import check_content, check_rows
@@ -81,14 +84,18 @@ class MlxSession:
             self._caches = [LayerCache(kind, cache, slots) for cache in plan.caches]
             self._states = [mx.zeros((limits.states, *state.shape)) for state in plan.states]
             self._settle()
+        self._decoding = fuse(plan, functions, weights, dtype, self._streams.beside, self._caches, limits.block_size)
         self._reaches = {op.reach for op in plan.ops if isinstance(op, ops.Attend)}
         self._adapters = adapter_count(plan)
         self._mixtures = list(mixtures_of(plan).values())
         self._expert_counts = ExpertCounts(plan)
+        self._drawing = Drawing()
         self._lock = threading.Lock()
         self._closed = self._interrupted = False
         self._profile: Profile | None = None
         self._begun: tuple[Batch, mx.array, Running] | None = None  # a step ahead, and its tokens
+        if self._decoding is not None:
+            self._choose_decoding()
 
     def step(self, batch: Batch, *, hidden: bool = False) -> Float32:
         """See Session."""
@@ -112,7 +119,7 @@ class MlxSession:
             running = self._take_begun(batch) or self._begin(batch, self._plan.logits)
             try:
                 # Submitted by themselves: what is submitted together is waited for together.
-                tokens, certain = draw_tokens(running.result, draws)
+                tokens, certain = self._drawing.draw(running.result, draws)
                 mx.async_eval(running.arrays, tokens, certain)  # type: ignore[no-untyped-call]
                 begun = self._begin(following, self._plan.logits, tokens)
                 mx.async_eval(begun.arrays)  # type: ignore[no-untyped-call]
@@ -203,11 +210,29 @@ class MlxSession:
         """See Session. Waits for a step that runs."""
         with self._lock:
             self._closed = True
+            self._drawing.close()
+            if self._decoding is not None:
+                self._decoding.close()
             for part in (*self._single, *(part for parts in self._parts.values() for part in parts)):
                 part.close()
             self._parts, self._single, self._caches, self._states, self._begun = {}, [], [], [], None
             mx.clear_cache()
             self._finalizer()
+
+    def _choose_decoding(self) -> None:
+        """Keep steps of few kernels where there is a GPU and they are faster."""
+        decoding, self._decoding = self._decoding, None
+        if not on_metal():
+            return
+
+        def step(batch: Batch, fused: bool) -> Float32:
+            self._decoding = decoding if fused else None
+            return self.step(batch)
+
+        trial = compare(step, self.limits)
+        self._decoding = decoding if trial.fused else None
+        self._expert_counts = ExpertCounts(self._plan)
+        self.report = replace(self.report, instruction_set=f"{self.report.instruction_set}; {trial.finding}")
 
     def _prepare(self, batch: Batch) -> None:
         self._check_open()
@@ -232,6 +257,8 @@ class MlxSession:
             arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
         if len(batch.adapters):
             arrays.append(mx.array(adapters_of(batch, self._adapters)))
+        if self._goes_fused(batch, value):
+            return self._begin_fused(Inputs(*arrays), batch)
         views = {reach: make_views(batch, self.limits.block_size, reach) for reach in self._reaches}
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
@@ -261,6 +288,20 @@ class MlxSession:
             step.chosen = [chosen.flatten() for chosen in step.chosen]
         chosen = mx.concatenate(step.chosen) if step.chosen else mx.zeros(0, mx.uint32)
         return Running(result.astype(mx.float32), peaks, chosen, counts, None if value.picked else places)
+
+    def _goes_fused(self, batch: Batch, value: Value) -> bool:
+        """Whether it is a step of decoding for `Decoding`."""
+        rows = len(batch.tokens)
+        if self._decoding is None or self._profile is not None or value is not self._plan.logits or rows > MOST_ROWS:
+            return False
+        return len(batch.pick) == rows and batch.sequence.tolist() == list(range(len(batch.tables)))
+
+    def _begin_fused(self, inputs: Inputs, batch: Batch) -> Running:
+        assert self._decoding is not None
+        result, peaks, chosen = self._decoding.run(inputs, widened(batch.tables), self._caches)
+        counts = [len(batch.tokens) * op.used for op in self._mixtures]
+        nothing = mx.zeros((0, 1))
+        return Running(result, peaks[0] if peaks else nothing, chosen[0] if chosen else nothing, counts, None)
 
     def _finish(self, running: Running) -> Float32:
         self._wait(running)

@@ -40,7 +40,8 @@ class Inputs:
 @dataclass(slots=True)
 class Step:
     """One step. `views` are those of each window; `start` [1] is its first slot, if its slots follow one another;
-    `runs` are what `states` [slots, …] go through. `peaks` collects what routers gave at most, mixture by mixture, in
+    `runs` are what `states` [slots, …] go through; `tables`, in steps of one kernel for attention, the blocks of
+    each row, [rows, blocks]. `peaks` collects what routers gave at most, mixture by mixture, in
     the order of the plan: [1, 1] each; `chosen` the experts that they chose, uint32 [rows, used].
     """
 
@@ -50,6 +51,7 @@ class Step:
     caches: Sequence[LayerCache] = ()
     runs: Sequence[Run] = ()
     states: Sequence[mx.array] = ()
+    tables: mx.array | None = None
     peaks: list[mx.array] = field(default_factory=list)
     chosen: list[mx.array] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ def host_metal() -> "HostMetal":
 @pytest.fixture
 def metal(host_metal: "HostMetal", monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import mlx.core as mx
-    from edgert_runtimes.mlx.metal import matmul
+    from edgert_runtimes.mlx.metal import fused, matmul
 
     from tests.support.metal import COMPILER
 
@@ -30,6 +30,9 @@ def metal(host_metal: "HostMetal", monkeypatch: pytest.MonkeyPatch) -> Iterator[
         pytest.skip("there is neither Metal here nor g++, which compiles its kernels for the host")
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
     monkeypatch.setattr(mx.fast, "metal_kernel", host_metal.metal_kernel)
-    matmul._compiled.cache_clear()
+    made = (matmul._compiled, fused.kernel)
+    for each in made:
+        each.cache_clear()
     yield
-    matmul._compiled.cache_clear()
+    for each in made:
+        each.cache_clear()

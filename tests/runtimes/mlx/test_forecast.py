@@ -10,7 +10,7 @@ from edgert.engine.sampling import Sampler
 mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
 pytestmark = pytest.mark.mlx
 
-from edgert_runtimes.mlx.forecast import draw_tokens  # noqa: E402
+from edgert_runtimes.mlx.forecast import Drawing  # noqa: E402
 
 SIZE = 300
 
@@ -34,7 +34,7 @@ def test_samplers(choices: dict[str, float]) -> None:
     sampler = Sampler(SamplingParams(seed=9, **choices), vocabulary=SIZE)  # type: ignore[arg-type]
     draws = [draw for position in range(len(logits)) if (draw := sampler.draw(position)) is not None]
     chosen = [sampler.choose(row, range(position)).token for position, row in enumerate(logits)]
-    found, certain = map(np.asarray, draw_tokens(mx.array(logits), draws))
+    found, certain = map(np.asarray, Drawing().draw(mx.array(logits), draws))
     # A number at the border between two tokens may fall to either, float32 here, float64 there; but then it is told.
     assert ((certain == chosen) | (certain == -1)).all()
     assert ((certain == found) | (certain == -1)).all()
@@ -49,7 +49,7 @@ def test_large_vocabularies() -> None:
     sampler = Sampler(SamplingParams(seed=9, temperature=0.7, top_k=0, top_p=0.95, min_p=0), vocabulary=40_000)
     draws = [draw for position in range(len(logits)) if (draw := sampler.draw(position)) is not None]
     chosen = np.array([sampler.choose(row, range(position)).token for position, row in enumerate(logits)])
-    certain = np.asarray(draw_tokens(mx.array(logits), draws)[1])
+    certain = np.asarray(Drawing().draw(mx.array(logits), draws)[1])
     assert (certain[certain >= 0] == chosen[certain >= 0]).all()
 
 
@@ -66,7 +66,7 @@ def test_large_vocabularies() -> None:
     ],
 )
 def test_what_float32_cannot_tell_is_left_open(logits: list[float], draw: Draw) -> None:
-    tokens, certain = draw_tokens(mx.array([logits], mx.float32), [draw])
+    tokens, certain = Drawing().draw(mx.array([logits], mx.float32), [draw])
     assert certain.tolist() == [-1]
     assert 0 <= tokens.item() < 4
 
@@ -74,7 +74,7 @@ def test_what_float32_cannot_tell_is_left_open(logits: list[float], draw: Draw) 
 def test_rows_have_samplers_of_their_own() -> None:
     logits = np.random.default_rng(4).normal(0, 3, (3, SIZE)).astype(np.float32)
     draws = [Draw(), Draw(1.0, number=0.999999), Draw(1.0, top_k=1, number=0.5)]
-    first, second, third = np.asarray(draw_tokens(mx.array(logits), draws)[0]).tolist()
+    first, second, third = np.asarray(Drawing().draw(mx.array(logits), draws)[0]).tolist()
     assert (first, third) == (logits[0].argmax(), logits[2].argmax())
     assert second > SIZE - 50
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -47,7 +48,17 @@ template <class To, class From> To as_type(From from) {
     return to;
 }
 
+using std::max;
 using std::min;
+using std::sqrt;
+namespace metal {
+namespace precise {
+using std::cos;
+using std::exp;
+using std::sin;
+using std::tanh;
+}  // namespace precise
+}  // namespace metal
 inline uint popcount(uint bits) { return __builtin_popcount(bits); }
 
 template <class T> T simd_shuffle_xor(T value, ushort mask) { return fibers::exchange(value, fibers::lane() ^ mask); }

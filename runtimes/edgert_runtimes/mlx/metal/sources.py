@@ -60,17 +60,17 @@ class Kernel:
 @cache
 def kernel(body: str, kind: BlockType) -> Kernel:
     """The kernel `body` (of `INPUTS`) for a type of `RAW_TYPES`."""
-    return Kernel(f"edgert_{body}_{kind.name.lower()}", INPUTS[body], _header(kind), _read(f"{body}.metal"))
+    return Kernel(f"edgert_{body}_{kind.name.lower()}", INPUTS[body], _header(kind), read(f"{body}.metal"))
 
 
 @cache
 def _header(kind: BlockType) -> str:
-    pieces = [f"constant uint BLOCK_BYTES = {kind.block_bytes};\n", _read("bytes.metal")]
+    pieces = [f"constant uint BLOCK_BYTES = {kind.block_bytes};\n", read("bytes.metal")]
     if kind is BlockType.IQ4_XS:
         pieces.append(_table("int8_t", "values", [int(value) for value in IQ4_VALUES]))
     if kind in GRID_TYPES:
-        pieces += [_table("uint", "grid", _grid_words(kind)), _read("points.metal")]
-    return "\n".join([*pieces, _read(f"types/{kind.name.lower()}.metal"), _read("product.metal")])
+        pieces += [_table("uint", "grid", _grid_words(kind)), read("points.metal")]
+    return "\n".join([*pieces, read(f"types/{kind.name.lower()}.metal"), read("product.metal")])
 
 
 def _grid_words(kind: BlockType) -> list[int]:
@@ -84,5 +84,6 @@ def _table(number: str, name: str, entries: list[int]) -> str:
     return f"constant {number} {name}[{len(entries)}] = {{{', '.join(map(str, entries))}}};\n"
 
 
-def _read(name: str) -> str:
+def read(name: str) -> str:
+    """A file of `kernels`."""
     return files(__package__).joinpath("kernels", name).read_text("utf-8")

@@ -36,7 +36,7 @@ def capped_attention(
         column = mx.broadcast_to(sinks.reshape(-1, shared, 1, 1), (sequences, *scores.shape[1:4], 1))
         scores = mx.concatenate([scores, column.astype(mx.float32)], axis=-1)
     weights = mx.softmax(scores, axis=-1)[..., : keys.shape[2]].astype(values.dtype)
-    return (weights @ values[:, :, None]).reshape(sequences, heads, rows, size)
+    return (weights @ values[:, :, None]).reshape(sequences, heads, rows, -1)
 
 
 def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:

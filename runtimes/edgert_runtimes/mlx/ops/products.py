@@ -107,13 +107,35 @@ def route(op: ops.Moe, weights: Weights) -> Callable[[mx.array], tuple[mx.array,
     return run
 
 
-def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
-    """Route each row to its experts and add up what they give. One of the inward products is computed on the stream
-    `beside`.
+Routed = Callable[[Step, mx.array], tuple[mx.array, mx.array]]
+"""routed(step, logits) -> the chosen experts and their weights, both [rows, used], which the step is told of."""
+
+
+def router_of(op: ops.Moe, weights: Weights) -> Routed:
+    """`route`, and the step is told."""
+    choose, expert_scale = route(op, weights), weights.vector(op.expert_scale)
+
+    def run(step: Step, logits: mx.array) -> tuple[mx.array, mx.array]:
+        step.peaks.append(logits.max(keepdims=True))
+        chosen, share = choose(logits)
+        step.chosen.append(chosen)
+        return chosen, share if expert_scale is None else share * expert_scale[chosen]
+
+    return run
+
+
+def experts_of(
+    op: ops.Moe, weights: Weights, beside: mx.Stream, routed: Routed | None = None
+) -> Callable[[Step, mx.array, mx.array], tuple[mx.array, mx.array]]:
+    """(step, x, logits) → what the chosen experts of each row give, [rows, used, 1, out.width], and their weights
+    [rows, used], by which x has been multiplied where the router weighs inputs. One of the inward products is computed
+    on the stream `beside`.
     """
     matrices = [weights.matrices[name] for name in (op.gate, op.up, op.down)]
     biases = [weights.vector(name) for name in (op.gate_bias, op.up_bias, op.down_bias)]
     activation = activate(op.kind)
+    routed = router_of(op, weights) if routed is None else routed
+    inward = op.router.weighs_inputs
 
     def experts(x: mx.array, ids: mx.array, ascending: bool) -> mx.array:
         """x [rows, 1 or used, 1, width] and ids [rows, used] → [rows, used, 1, out.width]."""
@@ -128,26 +150,28 @@ def moe(op: ops.Moe, weights: Weights, beside: mx.Stream) -> Function:
             up = product(1, x)
         return product(2, activation(gate, up))
 
-    routed, expert_scale = route(op, weights), weights.vector(op.expert_scale)
-    inward = op.router.weighs_inputs
+    def run(step: Step, x: mx.array, logits: mx.array) -> tuple[mx.array, mx.array]:
+        chosen, share = routed(step, logits)
+        x = x[:, None, None]
+        if inward:
+            x = x * share[..., None, None]
+        if chosen.size < SORTED:
+            return experts(x, chosen, ascending=False), share
+        flat = chosen.flatten()
+        order = mx.argsort(flat)
+        pairs = x.reshape(-1, 1, 1, op.x.width)[order if inward else order // op.used]
+        y = experts(pairs, flat[order, None], ascending=True)
+        return y[mx.argsort(order)].reshape(*chosen.shape, 1, -1), share
+
+    return run
+
+
+def moe(op: ops.Moe, weights: Weights, beside: mx.Stream, routed: Routed | None = None) -> Function:
+    """Route each row to its experts and add up what they give."""
+    experts = experts_of(op, weights, beside, routed)
 
     def run(step: Step, x: mx.array, logits: mx.array) -> mx.array:
-        step.peaks.append(logits.max(keepdims=True))
-        chosen, share = routed(logits)
-        step.chosen.append(chosen)
-        if expert_scale is not None:
-            share = share * expert_scale[chosen]
-        x, share = x[:, None, None], share[..., None, None]
-        if inward:
-            x = x * share
-        if chosen.size < SORTED:
-            y = experts(x, chosen, ascending=False)
-        else:
-            flat = chosen.flatten()
-            order = mx.argsort(flat)
-            pairs = x.reshape(-1, 1, 1, op.x.width)[order if inward else order // op.used]
-            y = experts(pairs, flat[order, None], ascending=True)
-            y = y[mx.argsort(order)].reshape(*chosen.shape, 1, -1)
-        return (y if inward else y * share).sum(axis=(1, 2))
+        y, share = experts(step, x, logits)
+        return (y if op.router.weighs_inputs else y * share[..., None, None]).sum(axis=(1, 2))
 
     return run
