@@ -103,7 +103,7 @@ def test_a_demo_model_that_does_not_run_fails(monkeypatch: pytest.MonkeyPatch) -
     result = self_test("reference", ignore, FEW[:1])
     assert not result.passed
     assert "    demo model: FAIL, BackendError: the device is gone" in list(self_test_report.lines(result))
-    assert self_test_report.as_json(result)["demo"] == {"error": "BackendError: the device is gone"}
+    assert self_test_report.as_json(result)["demo"] == {"error": "BackendError: the device is gone", "how": ""}
 
 
 def test_unknown_backends_are_refused() -> None:
