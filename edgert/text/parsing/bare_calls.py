@@ -23,19 +23,31 @@ def _lfm2(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
 
 
 def _bare(text: Scanner, calls: Calls, opener: str = "") -> Steps[None]:
-    """`{"name": …, "parameters": {…}}`, several with semicolons between; or `[f(a=1), g()]`."""
+    """`{"name": …, "parameters": {…}}`, several with semicolons or nothing between, or a list; or `[f(a=1), g()]`."""
+    if opener == _START:
+        yield from text.accept(_END)  # Llama 4's template writes the pair without anything in it
     yield from text.skip_space()
     if (yield from text.accept("[")):
-        yield from call_list(text, calls)
-    else:
-        yield from call_object(text, calls, known=True)
         yield from text.skip_space()
-        while (yield from text.accept(";")):
-            yield from text.skip_space()
-            yield from call_object(text, calls, known=True)
-            yield from text.skip_space()
+        if (yield from text.peek()) == "{":
+            yield from _objects(text, calls, ",")
+            yield from text.expect("]")
+        else:
+            yield from call_list(text, calls)
+    else:
+        yield from _objects(text, calls, ";")
     yield from text.skip_space()
     yield from text.accept(_END)
+
+
+def _objects(text: Scanner, calls: Calls, between: str) -> Steps[None]:
+    """Calls as objects, with `between` between them, or nothing; and the white space after."""
+    yield from call_object(text, calls, known=True)
+    yield from text.skip_space()
+    while (yield from text.accept(between)) or (yield from text.peek()) == "{":
+        yield from text.skip_space()
+        yield from call_object(text, calls, known=True)
+        yield from text.skip_space()
 
 
 _tagged = tagged((_TAG, _START), _bare)

@@ -16,6 +16,7 @@ from edgert.text.parsing.parser import Parser
 from edgert.text.parsing.parts import FUNCTIONARY, KIMI_K3, MUSE, SOLAR_OPEN
 from edgert.text.parsing.scanner import Scanner
 from edgert.text.parsing.token_calls import APERTUS, DEEPSEEK, KIMI_K2, MISTRAL
+from edgert.text.parsing.tree_calls import MINIMAX_M3
 from edgert.text.parsing.xml_calls import (
     DEEPSEEK_V4,
     DEEPSEEK_V32,
@@ -29,7 +30,7 @@ from edgert.text.parsing.xml_calls import (
 )
 
 FORMATS = (
-    *(MUSE, HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V32, DEEPSEEK_V4, DEEPSEEK, MINIMAX_M2, SEED_OSS, GLM_4),
+    *(MUSE, HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V32, DEEPSEEK_V4, DEEPSEEK, MINIMAX_M2, MINIMAX_M3, SEED_OSS, GLM_4),
     *(
         FUNCTIONARY_31,
         QWEN3_CODER,
@@ -57,6 +58,7 @@ REASONING = (
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
     ("<|channel>thought", "<channel|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
 )

@@ -369,6 +369,23 @@ ANSWERS: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
         "",
         [("now", {}), ("now", {})],
     ),
+    (
+        "llama",
+        '<|python_start|><|python_end|>{"name": "get_weather", "parameters": '
+        + ARGS
+        + '}{"name": "now", "parameters": {}}',
+        "",
+        [ZURICH, ("now", {})],
+    ),
+    ("llama", '[{"name": "get_weather", "arguments": ' + ARGS + '}, {"name": "now"}]', "", [ZURICH, ("now", {})]),
+    (
+        "minimax-m3",
+        'Ok.@<tool_call>\n@<invoke name="save">@<path>12@</path>'
+        "@<tags>@<item>a b@</item>@<item>@<k>1@</k>@</item>@</tags>"
+        '@<scale>2@</scale>@</invoke>\n@<invoke name="now">@</invoke>\n@</tool_call>'.replace("@", "]<]minimax[>["),
+        "Ok.",
+        [(S, {"path": "12", "tags": ["a b", {"k": 1}], "scale": 2}), ("now", {})],
+    ),
     ("llama", '\n[get_weather(city="Zürich", days=3), now()]', "", [ZURICH, ("now", {})]),
     ("llama", "Let me see. <|python_start|>[now()]<|python_end|>", "Let me see.", [("now", {})]),
     (
@@ -420,6 +437,7 @@ MALFORMED: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("gemma-4", "<|tool_call>response:now{}", []),
     ("solar-open", "<|tool_call:begin|>abc<|tool_call:name|>now<|tool_call:end|>", []),
     ("solar-open", "no part at all", []),
+    ("minimax-m3", ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">]<]minimax[>[<a>1]<]minimax[>[</b>', []),
     ("apertus", '<|tools_prefix|>[{"now": []}]', []),
     ("apertus", '<|tools_prefix|>[{"now": {}} {"now": {}}]', [("now", {})]),
     ("firefunction", "functools has lru_cache", []),
