@@ -39,7 +39,7 @@ class FileHabits:
     of that of RMS norms too, and there it is read; `both_epsilons`: the same, and either is enough. `says_routing`: how
     experts are scored and how many layers are dense, also where that is the usual; `says_step`: that layers with
     experts come every so many. `width_of_one`: the width of one shared expert instead of that of all. `window_heads`:
-    the size of heads in layers with a window.
+    the size of heads in layers with a window. `score_scale`: the key of the factor on scores of attention.
     """
 
     rms_epsilon: bool = False
@@ -48,6 +48,7 @@ class FileHabits:
     says_step: bool = False
     width_of_one: bool = False
     window_heads: bool = False
+    score_scale: str = "attention.scale"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,11 @@ class Architecture:
     `wire` builds the model. `names` maps GGUF names (after `blk.N.` inside a layer) to checkpoint names with {i} for
     the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
     holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0
-    for none; `activation`; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn
-    scales scores of attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families
-    multiply with; `chunked`: windows do not slide; `unsaid`: other keys, without the architecture's name, and what is
-    meant where they are not there), and the `quant_method` of checkpoints whose experts keep their form in every mix.
+    for none; `activation`, which configs may call by one of `also_called`, too; `layer_norm` unless `rms_norm_wins` and
+    the file has its epsilon; `scales_scores`: yarn scales scores of attention as well; `logits_divided`: by what GGUF
+    calls logit_scale, which other families multiply with; `chunked`: windows do not slide; `unsaid`: other keys,
+    without the architecture's name, and what is meant where they are not there), and the `quant_method` of checkpoints
+    whose experts keep their form in every mix.
     `files` is what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token
     prediction, `llama_cpp` what llama.cpp makes of the files. `left_out` are beginnings of names of tensors that
     checkpoints may have and models do without. `notes` are sentences for docs/models.md: what is honoured beside the
@@ -82,6 +84,7 @@ class Architecture:
     window_period: int = 0
     quantized: tuple[str, ...] = ()
     activation: str = "silu"
+    also_called: tuple[str, ...] = ()
     layer_norm: bool = False
     rms_norm_wins: bool = False
     logits_divided: bool = False

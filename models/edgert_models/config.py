@@ -58,10 +58,12 @@ class Config(Mapping[str, Any]):
         if value not in allowed:
             raise UnsupportedError(f"config.json: {key}={value!r} is not supported; supported: {allowed[0]!r}")
 
-    def refuse_other_activations(self, activation: str) -> None:
-        """Raise UnsupportedError if the activation of the feed-forward network is not `activation`, as ops name it."""
+    def refuse_other_activations(self, activation: str, others: tuple[str, ...] = ()) -> None:
+        """Raise UnsupportedError if the activation of the feed-forward network is not `activation`, as ops name it, and
+        is not called by one of `others` either.
+        """
         for key in ("hidden_act", "hidden_activation"):
-            self.refuse_unless(key, _ACTIVATIONS[activation], default=_ACTIVATIONS[activation][0])
+            self.refuse_unless(key, (*_ACTIVATIONS[activation], *others), default=_ACTIVATIONS[activation][0])
 
     def _first(self, keys: tuple[str, ...], default: Any) -> Any:
         for key in keys:

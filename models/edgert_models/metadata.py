@@ -122,6 +122,8 @@ def spec_from_metadata(
         shared_feed_forward=_first(shapes, layers, "ffn_up_shexp.weight")[0],
         shared_gate=_has(shapes, layers, "ffn_gate_inp_shexp.weight"),
         sparse=_sparse(shapes, layers) if experts else (),
+        dense_beside=_dense_beside(shapes, layers),
+        network_norm="layer_output_norm" if _has(shapes, layers, "layer_output_norm.weight") else "post_ffw_norm",
         router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
         qk_norm=_qk_norm(architecture, metadata, shapes, layers, experts),
         window=window or None,
@@ -194,6 +196,7 @@ _QUERIES_LENGTH = "attention.temperature_length"
 def _scales(architecture: Architecture, metadata: Metadata) -> Scales:
     """Of what the file says; 0 stands for none, as in llama.cpp."""
     keys = {**_SCALES, "logits_divisor" if architecture.logits_divided else "logits": "logit_scale"}
+    keys["attention"] = architecture.files.score_scale
     name, unsaid = architecture.name, architecture.unsaid
     found = {field: metadata.number(f"{name}.{key}", float(unsaid.get(key, 0.0))) for field, key in keys.items()}
     usual = int(unsaid.get(_QUERIES_LENGTH, 0))
@@ -210,6 +213,12 @@ def _first(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> tup
 def _has(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> bool:
     """Whether any layer has a tensor."""
     return _first(shapes, layers, name) != (0,)
+
+
+def _dense_beside(shapes: Mapping[str, tuple[int, ...]], layers: int) -> bool:
+    """Whether a layer has a router and a dense network."""
+    names = ("ffn_gate_inp.weight", "ffn_up.weight")
+    return any(all(f"blk.{i}.{name}" in shapes for name in names) for i in range(min(layers, MAX_LAYERS)))
 
 
 def _sparse(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[bool, ...]:
@@ -258,8 +267,9 @@ def _router_entries(files: FileHabits, spec: ModelSpec) -> dict[str, Value]:
     if spec.leading_dense or files.says_routing:
         entries["leading_dense_block_count"] = spec.leading_dense
     if files.says_step:
-        sparse = [i for i in range(spec.layers) if spec.has_experts(i)]
-        entries["interleave_moe_layer_step"] = sparse[1] - sparse[0] if len(sparse) > 1 else sparse[0] + 1
+        first = spec.leading_dense
+        later = (i for i in range(first + 1, spec.layers) if spec.has_experts(i))
+        entries["interleave_moe_layer_step"] = next(later, 2 * first + 1) - first
     unusual = replace(router, normalize=True) != SOFTMAX or files.says_routing
     if router.scoring not in _GATING.values():
         return entries
@@ -437,6 +447,7 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         "rope.freq_base": rope.base,
     }
     keys = {**_SCALES, "logits": "logit_scale", "logits_divisor": "logit_scale", "queries_length": _QUERIES_LENGTH}
+    keys["attention"] = files.score_scale
     plain = Scales()
     entries |= {
         keys[field]: value for field, value in vars(spec.scales).items() if value not in (None, getattr(plain, field))

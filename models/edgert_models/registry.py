@@ -22,6 +22,7 @@ _MODULES = (
     "llama4",
     "dbrx",
     "falcon_h1",
+    "grok",
     "command_r",
     "cohere2",
     "cohere2moe",
@@ -120,7 +121,7 @@ def architecture_named(name: str) -> Architecture:
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     """The ModelSpec of a Hugging Face config.json."""
     architecture, c = architecture_of_config(config), Config(config)
-    c.refuse_other_activations(architecture.activation)
+    c.refuse_other_activations(architecture.activation, architecture.also_called)
     return architecture.config(c)
 
 

@@ -94,8 +94,9 @@ class ModelSpec:
 
     `feed_forward` is the width of a dense feed-forward network, `expert_feed_forward` of one expert,
     `shared_feed_forward` of all shared experts beside those (0: there are none), which a `shared_gate` lets through.
-    `sparse` says of every layer whether it has experts (empty: all have, if any). `router` says how they are chosen,
-    `selection_bias` what the tensor of its bias is called.
+    `sparse` says of every layer whether it has experts (empty: all have, if any), and `dense_beside` that those have a
+    dense network, too. `router` says how they are chosen,
+    `selection_bias` what the tensor of its bias is called, and `network_norm` that of the norm of what experts give.
     `qk_norm` is "head" (each head by itself), "plain" (the same without weights), "all" (the whole width) or None.
     `window` lets a position see only that many positions, itself included, or where it is `chunked`, those from the
     last multiple of it on; `windowed` says of every layer whether it holds there (empty: it holds for all).
@@ -128,6 +129,8 @@ class ModelSpec:
     shared_feed_forward: int = 0
     shared_gate: bool = False
     sparse: tuple[bool, ...] = ()
+    dense_beside: bool = False
+    network_norm: str = "post_ffw_norm"
     router: Router = SOFTMAX
     nextn: int = 0
     selection_bias: str = "exp_probs_b.bias"

@@ -19,7 +19,7 @@ import transformers
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.golden import disguises
+from tests.golden import disguises, grok
 
 HERE = Path(__file__).parent
 SEQUENCES, LENGTH = 2, 16
@@ -779,6 +779,9 @@ GOLDENS = {
 }
 
 
+GROKS = {"grok": grok.CONFIG, "grok-2": {**grok.CONFIG, **grok.SECOND}}
+"""Configs of what `transformers` has not."""
+
 GAINS = {"q_proj": 1.2, "k_proj": 1.2, "o_proj": 0.2, "down_proj": 0.3, "mlp.gate.": 1.5, "router.": 1.5}
 
 
@@ -957,5 +960,7 @@ def make(folder: Path, golden: Golden, *, seeds: range = range(10_000), gap: flo
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or GOLDENS:
-        print(f"{wanted}: {make(HERE / wanted, GOLDENS[wanted])}")
+    for wanted in sys.argv[1:] or (*GOLDENS, *GROKS):
+        own = GROKS.get(wanted)
+        made = grok.make(HERE / wanted, own, SEQUENCES, LENGTH) if own else make(HERE / wanted, GOLDENS[wanted])
+        print(f"{wanted}: {made}")

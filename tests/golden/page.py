@@ -29,8 +29,8 @@ HEAD = """# Models
 <!-- Made by `make docs` from the architectures and the golden checkpoints; their notes are in the architectures. -->
 
 Every family is tested on tiny random checkpoints: converted in F32 and Q8_0, their logits are those of `transformers`
-on every backend named. Ops are those beside embedding, RMS norm, matrix products, addition, SiLU gates, rope and
-plain attention; what is in brackets is what they do beside the usual.
+on every backend named (Grok's, which it has not, those of a model in torch). Ops are those beside embedding, RMS norm,
+matrix products, addition, SiLU gates, rope and plain attention; what is in brackets is what they do beside the usual.
 """
 
 REST = """

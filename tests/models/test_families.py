@@ -416,3 +416,29 @@ def test_falcon_h1_attends_beside_its_states() -> None:
     assert source.factors(CONFIGS["falcon-h1"]) == ((96, 1.0), (96, 0.5), (16, 4.0), (16, 6.0), (0, 8.0))
     plain = build_plan(spec_from_config(CONFIGS["falcon-h1-plain"]))
     assert "blk.0.ssm_norm.weight" not in plain.weights
+
+
+def test_scales_and_networks_of_grok() -> None:
+    second, first = (build_plan(spec_from_config(CONFIGS[name])) for name in ("grok", "grok-1"))
+    assert [op.factor for op in second.ops if isinstance(op, Scale)] == [90.5, *[0.5**0.5] * 2, 0.5]
+    assert {(op.scale, op.softcap) for op in second.ops if isinstance(op, Attend)} == {(0.0883, 30.0)}
+    assert {(op.scale, op.softcap) for op in first.ops if isinstance(op, Attend)} == {(0.25, 30.0)}
+    assert second.weights["blk.0.ffn_up.weight"].shape == (96, 64)
+    assert second.weights["blk.0.ffn_up_exps.weight"].shape == (4, 32, 64)
+    assert "blk.0.ffn_up.weight" not in first.weights
+    assert {"blk.1.post_ffw_norm.weight", "blk.1.attn_output_norm.weight"} <= set(second.weights)
+    assert "blk.1.layer_output_norm.weight" in first.weights
+    entries = metadata_from_spec(second.spec)
+    assert entries["grok.attention.output_scale"] == 0.0883
+    assert "grok.attention.scale" not in entries
+
+
+def test_early_files_of_grok_say_little() -> None:
+    spec = spec_from_config(CONFIGS["grok-1"])
+    entries = Entries({"general.architecture": "grok", **metadata_from_spec(spec)})
+    for key in ("embedding_scale", "logit_scale", "attention.output_scale", "attn_logit_softcapping"):
+        del entries[f"grok.{key}"]
+    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
+    scales = spec_from_gguf(entries, shapes).scales
+    assert (scales.embedding, scales.attention_cap) == (pytest.approx(6144**0.5), 30.0)
+    assert (scales.logits, scales.attention) == (pytest.approx(3**-0.5), pytest.approx(128**-0.5))

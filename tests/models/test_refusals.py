@@ -88,6 +88,9 @@ from tests.models.configs import CONFIGS
         ("qwen3moe", {"decoder_sparse_step": 0}, "decoder_sparse_step=0 is not supported; supported: 1 and more"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
         ("olmoe", {"clip_qkv": "8"}, "clip_qkv must be a number, not '8'"),
+        ("grok", {"rope_type": "original"}, "rope_type='original' is not supported; supported: None"),
+        ("grok", {"attn_temperature_len": 1024}, "attn_temperature_len=1024 is not supported; supported: None"),
+        ("grok", {"hidden_act": "silu"}, "hidden_act='silu' is not supported; supported: 'gelu_pytorch_tanh'"),
         ("dbrx", {"attn_config": [8]}, "attn_config must be an object, not list"),
         (
             "dbrx",

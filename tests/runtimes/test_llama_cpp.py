@@ -47,7 +47,15 @@ NOT_LOADED = {
     "qwen3.5",
     "qwen3moe-dense-layers",
 }  # of these too
-GELU = {"gemma", "gemma2", "gemma3", "gemma4", "gemma4-moe"}  # which llama.cpp looks up in a table of halves
+GELU = {
+    "grok",
+    "grok-2",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma4",
+    "gemma4-moe",
+}  # which llama.cpp looks up in a table of halves
 KEPT = {"gpt-oss-mxfp4"}  # experts that stay in their type in every mix
 WIDE: dict[str, dict[str, Any]] = {
     "llama": {"feed_forward": 512, "tied": True},

@@ -61,6 +61,7 @@ def config(c: Config) -> ModelSpec:
             **_with_ropes(c, full),
             **sizes,
             **(expert_sizes(c, "moe_intermediate_size", SOFTMAX) if c.boolean("enable_moe_block") else {}),
+            dense_beside=c.boolean("enable_moe_block"),
             window_kv_heads=0 if within == full.integer("num_key_value_heads") else within,
             window_head_size=c.integer("head_dim", default=256) if sizes else 0,
             keys_as_values=c.boolean("attention_k_eq_v"),
