@@ -310,6 +310,7 @@ def pre_norm_decoder(
     rope_first: bool = False,
     sinks: bool = False,
     ffn_norm: str = "ffn_norm",
+    network: Callable[[Graph, Value, int], Value] | None = None,
 ) -> Plan:
     """The wiring most families share: norm, attention, add, norm, feed-forward, add; at the end norm and output."""
     s = g.spec
@@ -326,7 +327,7 @@ def pre_norm_decoder(
             sinks=f"{block}.attn_sinks.weight" if sinks else None,
         )
         x = residual(g, x, y)
-        x = residual(g, x, feed_forward(g, norm(g, x, f"{block}.{ffn_norm}"), i))
+        x = residual(g, x, (network or feed_forward)(g, norm(g, x, f"{block}.{ffn_norm}"), i))
     return predict(g, x)
 
 

@@ -18,6 +18,7 @@ _WINDOW = "attention.sliding_window"
 _WINDOW_KEYS = "attention.key_length_swa"
 _WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
+_ROTATED = "attention.rope_pattern"
 Value = int | float | str | bool | list[bool] | list[int]
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
 """What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
@@ -129,6 +130,7 @@ def spec_from_metadata(
         window=window or None,
         windowed=windowed,
         chunked=architecture.chunked and window > 0,
+        rotated=tuple(metadata.booleans(f"{name}.{_ROTATED}", [], count=layers))[:layers],
         window_kv_heads=window_kv_heads,
         window_head_size=window_head_size,
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
@@ -460,6 +462,8 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries["attention.head_count_kv"] = [counts[flag] for flag in windowed]
     if spec.window_rope:
         entries[_WINDOW_BASE] = spec.window_rope.base
+    if spec.rotated:
+        entries[_ROTATED] = list(spec.rotated)
     if spec.windowed:
         entries[_PATTERN] = windowed
     if spec.window_head_size and spec.window_rope:

@@ -23,7 +23,6 @@ NEEDS: Mapping[str, str] = {
     "DogeForCausalLM": "experts that are single vectors, retrieved by product keys",
     "Dots3NoteForCausalLM": f"{_LATENT}, and {_INDEXER}",
     "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "GraniteMoeSWAForCausalLM": "factors on embeddings, on what layers add, and on logits",
     "HYV4ForCausalLM": f"{_LATENT}, {_INDEXER}, and {_HYPER}",
     "Inkling2ForCausalLM": f"biases by relative position, clipped norms, and {_CONVOLUTIONS}",
     "Inkling2LoopForCausalLM": f"layers that run several times, clipped norms, and {_CONVOLUTIONS}",

@@ -57,6 +57,7 @@ _MODULES = (
     "glm4",
     "granite",
     "granitemoe",
+    "granite_swa",
     "dots1",
     "ernie4_5_moe",
     "exaone_moe",

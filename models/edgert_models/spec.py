@@ -99,7 +99,8 @@ class ModelSpec:
     `selection_bias` what the tensor of its bias is called, and `network_norm` that of the norm of what experts give.
     `qk_norm` is "head" (each head by itself), "plain" (the same without weights), "all" (the whole width) or None.
     `window` lets a position see only that many positions, itself included, or where it is `chunked`, those from the
-    last multiple of it on; `windowed` says of every layer whether it holds there (empty: it holds for all).
+    last multiple of it on; `windowed` says of every layer whether it holds there (empty: it holds for all), and
+    `rotated`, in families that say so, whether it has rope (empty: all have).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
     window, where it is another one, `window_kv_heads` so their key heads and `window_head_size` their size. With
@@ -138,6 +139,7 @@ class ModelSpec:
     window: int | None = None
     windowed: tuple[bool, ...] = ()
     chunked: bool = False
+    rotated: tuple[bool, ...] = ()
     tied: bool = False
     attention_bias: bool = False
     output_bias: bool = False
@@ -188,6 +190,7 @@ class ModelSpec:
         self._require(dims <= (size or self.head_size), f"{dims} rotated elements in heads within windows")
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
+        self._require(len(self.rotated) in (0, self.layers), f"{len(self.rotated)} layers with or without rope")
         if self.recurrence:
             count, fault = len(self.recurrence.layers), self.recurrence.fault()
             self._require(count == self.layers, f"{count} layers with or without a state")

@@ -199,6 +199,11 @@ def granite(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **factors, "tie_word_embeddings": False, **changes}
 
 
+def granite_swa(**changes: Any) -> dict[str, Any]:
+    """A layer without a window, and one with one."""
+    return granite(sliding_window=5, layer_types=["full_attention", "sliding_attention"], **changes)
+
+
 GRANITE_MOE = {"intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2}
 
 
@@ -727,6 +732,8 @@ GOLDENS = {
     "granite": Golden("Granite", granite(tie_word_embeddings=True, intermediate_size=96)),
     "granitemoe": Golden("GraniteMoe", granite(**GRANITE_MOE)),
     "granitemoe-shared": Golden("GraniteMoeShared", granite(**GRANITE_MOE, shared_intermediate_size=48)),
+    "granite-swa": Golden("GraniteSWA", granite_swa(layer_rope_theta=[0.0, 100.0], intermediate_size=96)),
+    "granitemoe-swa": Golden("GraniteMoeSWA", granite_swa(**GRANITE_MOE, shared_intermediate_size=48)),
     "granitemoe-fused": Golden("GraniteMoe", granite(**GRANITE_MOE, num_key_value_heads=4), fused=True),
     "llama": Golden("Llama", {**SMALL, **DENSE}, dtype=torch.float32),
     "llama-biased": Golden(

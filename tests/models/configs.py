@@ -54,6 +54,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
     },
     "llama4-scout": {"architectures": ["Llama4ForCausalLM"], **SIZES, "head_dim": 32, "attention_chunk_size": None},
+    "granite-swa": {
+        "architectures": ["GraniteSWAForCausalLM"],
+        **SIZES,
+        "layer_rope_theta": [0, 5e4],
+        "sliding_window": 16,
+    },
+    "granitemoe-swa": {
+        "architectures": ["GraniteMoeSWAForCausalLM"],
+        **SIZES,
+        **EXPERTS,
+        "num_local_experts": 4,
+        "shared_intermediate_size": 48,
+        "num_hidden_layers": 5,
+    },
     "grok": {
         "architectures": ["Grok1ForCausalLM"],
         **SIZES,

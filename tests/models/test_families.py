@@ -442,3 +442,17 @@ def test_early_files_of_grok_say_little() -> None:
     scales = spec_from_gguf(entries, shapes).scales
     assert (scales.embedding, scales.attention_cap) == (pytest.approx(6144**0.5), 30.0)
     assert (scales.logits, scales.attention) == (pytest.approx(3**-0.5), pytest.approx(128**-0.5))
+
+
+def test_windows_and_ropes_of_granite() -> None:
+    dense, mixed = (spec_from_config(CONFIGS[name]) for name in ("granite-swa", "granitemoe-swa"))
+    plan = build_plan(dense)
+    assert [(op.window, op.sinks) for op in plan.ops if isinstance(op, Attend)] == [
+        (None, "blk.0.attn_sinks.weight"),
+        (16, "blk.1.attn_sinks.weight"),
+    ]
+    assert [isinstance(plan.ops[op.q.id], Rope) for op in plan.ops if isinstance(op, Attend)] == [False, True]
+    assert dense.rope.base == 5e4
+    assert metadata_from_spec(dense)["granite_swa.attention.rope_pattern"] == [False, True]
+    assert (mixed.windowed, mixed.rotated) == ((False, True, True, True, False), ())
+    assert build_plan(mixed).weights["blk.0.ffn_up_shexp.weight"].shape == (96, 64)

@@ -88,6 +88,11 @@ from tests.models.configs import CONFIGS
         ("qwen3moe", {"decoder_sparse_step": 0}, "decoder_sparse_step=0 is not supported; supported: 1 and more"),
         ("qwen3moe", {"num_experts_per_tok": 5}, "5 experts used of 4"),
         ("olmoe", {"clip_qkv": "8"}, "clip_qkv must be a number, not '8'"),
+        (
+            "granite-swa",
+            {"layer_rope_theta": [1e4, 5e4]},
+            "layer_rope_theta must be 0 or the same of all 2 layers, not",
+        ),
         ("grok", {"rope_type": "original"}, "rope_type='original' is not supported; supported: None"),
         ("grok", {"attn_temperature_len": 1024}, "attn_temperature_len=1024 is not supported; supported: None"),
         ("grok", {"hidden_act": "silu"}, "hidden_act='silu' is not supported; supported: 'gelu_pytorch_tanh'"),

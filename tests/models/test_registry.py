@@ -49,6 +49,7 @@ def test_spec_survives_gguf(name: str) -> None:
         "dense_beside",
         "network_norm",
         "chunked",
+        "rotated",
         "shared_gate",
         "shared_feed_forward",
         "window",

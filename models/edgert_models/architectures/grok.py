@@ -10,6 +10,7 @@ from __future__ import annotations
 from edgert_models.architecture import Architecture, FileHabits, attention, embedded, norm, predict, residual
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.graph import Graph, Plan, Role
+from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import SOFTMAX
@@ -116,6 +117,7 @@ ARCHITECTURE = Architecture(
         "attn_logit_softcapping": 30.0,
     },
     files=FileHabits(score_scale="attention.output_scale"),
+    llama_cpp=LlamaCpp(as_wide=True, score_scale=True, normalizes=True),
     notes="`transformers` has no such model: what is tested is a model of ours in torch, and llama.cpp's logits of the "
     "same file. Files of Grok-2 are read; its checkpoint, with scaled rope (`rope_type`), temperatures by position "
     "(`attn_temperature_len`) and tensors that are divided among files, is refused. As in llama.cpp, logits of routers "
