@@ -30,7 +30,6 @@ NEEDS: Mapping[str, str] = {
     "JetMoeForCausalLM": "experts of attention",
     "KimiLinearForCausalLM": f"{_LATENT}, and {_DELTA}",
     "LagunaForCausalLM": "numbers of heads that differ by layer, and softplus gates of heads",
-    "LaraMiniForCausalLM": _DELTA,
     "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
     "MiniMaxM3VLForCausalLM": _INDEXER,

@@ -75,6 +75,7 @@ _MODULES = (
     "hy_v3",
     "jamba",
     "kolibri1",
+    "lara_mini",
     "mimo2",
     "smallthinker",
     "nemotron_h",

@@ -231,6 +231,12 @@ def delta_net(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **own, "tie_word_embeddings": False, **changes}
 
 
+def lara_mini() -> dict[str, Any]:
+    """A delta net, attention within a window, and attention without positions."""
+    kinds = ["linear_attention", "sliding_attention", "full_attention"]
+    return {**delta_net(**DELTA_EXPERTS), "layer_types": kinds, "sliding_window": 5, "norm_topk_prob": True}
+
+
 DELTA_EXPERTS = {**EXPERTS, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32}
 MROPE = rope("default", partial_rotary_factor=0.5, mrope_section=[2, 1, 1], mrope_interleaved=True)
 
@@ -421,6 +427,7 @@ GOLDENS = {
         gains=LFM2_GAINS,
     ),
     "qwen3-next": Golden("Qwen3Next", delta_net(**DELTA_EXPERTS), zero_centred=True, gains=DELTA_GAINS),
+    "lara-mini": Golden("LaraMini", lara_mini(), gains=DELTA_GAINS),
     "qwen3.5": Golden(
         "Qwen3_5",
         delta_net(intermediate_size=96, linear_value_head_dim=8, **MROPE),

@@ -68,6 +68,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "shared_intermediate_size": 48,
         "num_hidden_layers": 5,
     },
+    "lara-mini": {
+        "architectures": ["LaraMiniForCausalLM"],
+        **DELTA,
+        **DELTA_EXPERTS,
+        "sliding_window": 16,
+        "head_dim": 16,
+    },
     "grok": {
         "architectures": ["Grok1ForCausalLM"],
         **SIZES,

@@ -98,6 +98,7 @@ def test_windows_of_ministral() -> None:
         ("cohere2", [True, True, True, False]),
         ("olmo3-yarn", [True, True]),
         ("llama4", [True, True, True, False, True]),
+        ("lara-mini", [True, False, True]),
     ],
 )
 def test_layers_without_positions(name: str, rotated: list[bool]) -> None:

@@ -93,6 +93,11 @@ from tests.models.configs import CONFIGS
             {"layer_rope_theta": [1e4, 5e4]},
             "layer_rope_theta must be 0 or the same of all 2 layers, not",
         ),
+        (
+            "lara-mini",
+            {"layer_types": ["mamba"] * 5},
+            "layer_types must say sliding_attention, linear_attention, full_",
+        ),
         ("grok", {"rope_type": "original"}, "rope_type='original' is not supported; supported: None"),
         ("grok", {"attn_temperature_len": 1024}, "attn_temperature_len=1024 is not supported; supported: None"),
         ("grok", {"hidden_act": "silu"}, "hidden_act='silu' is not supported; supported: 'gelu_pytorch_tanh'"),

@@ -42,6 +42,7 @@ NOT_LOADED = {
     "flex-olmo",
     "flint",
     "kolibri",
+    "lara-mini",
     "llama4",
     "qwen2moe-dense-layers",
     "qwen3.5",
