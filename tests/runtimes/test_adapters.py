@@ -9,11 +9,10 @@ import pytest
 from edgert_models.errors import RequestError
 from edgert_models.graph import Adapters
 from edgert_models.registry import build_plan
-from edgert_runtimes.base import Backend, Batch, Float32
+from edgert_runtimes.base import Batch, Float32
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec
-from edgert_runtimes.registry import get_backend
 
-from tests.support.backends import CUDA_ON_HOST, open_backend
+from tests.support.backends import CUDA_ON_HOST, GPUS, open_backend
 
 RANKS = {
     "blk.0.attn_q.weight": 4,
@@ -34,12 +33,8 @@ def together(*adapters: int) -> Batch:
     return replace(made, adapters=np.array(adapters, np.int32), pick=picked)
 
 
-def opened(name: str) -> Backend:
-    return open_backend(name) if name == CUDA_ON_HOST else get_backend(name)
-
-
 def logits(backend: str, step: Batch, plan: object = PLAN) -> Float32:
-    session = opened(backend).load(plan, WEIGHTS, limits())  # type: ignore[arg-type]
+    session = open_backend(backend).load(plan, WEIGHTS, limits())  # type: ignore[arg-type]
     try:
         return session.step(step)
     finally:
@@ -68,10 +63,8 @@ def test_adapters_that_are_not_there(backend: str) -> None:
             logits(backend, replace(together(0), adapters=np.array(adapters, np.int32)))
 
 
-@pytest.mark.parametrize("backend", ["mlx", CUDA_ON_HOST])
+@pytest.mark.parametrize("backend", [*GPUS, CUDA_ON_HOST])
 def test_other_backends_serve_them(backend: str) -> None:
-    if backend == "mlx":
-        pytest.importorskip("mlx.core", reason="the mlx package is not here")
     step = together(1, -1, 2)
     assert normalized_error(logits(backend, step), logits("reference", step)) < 1e-7
     one = batch([([5], 0, [0]), ([6], 0, [1])])

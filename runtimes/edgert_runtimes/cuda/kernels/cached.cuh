@@ -4,7 +4,12 @@
 
 /* Elements i … i + 7 of a row, i a multiple of eight. */
 template <class W> __device__ __forceinline__ void load8(const u8 *row, int i, float (&x)[8]) {
-    if constexpr (W::FLOAT) {
+    if constexpr (W::FLOAT && W::BYTES == 2) {
+        unsigned words[4];
+        load_aligned(row + 2 * i, words);
+#pragma unroll
+        for (int j = 0; j < 8; j++) x[j] = W::value(words[j / 2] >> 16 * (j % 2));
+    } else if constexpr (W::FLOAT) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float4 w = W::load4(row, i + 4 * half);

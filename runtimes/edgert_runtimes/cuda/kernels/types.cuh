@@ -14,6 +14,7 @@ struct F32 {
 template <float (*widen)(u16)> struct Halves {
     static constexpr bool FLOAT = true;
     static constexpr int SIZE = 1, BYTES = 2;
+    static __device__ __forceinline__ float value(unsigned bits) { return widen((u16)bits); }
     static __device__ __forceinline__ float load(const u8 *row, i64 i) { return widen(((const u16 *)row)[i]); }
     static __device__ __forceinline__ float4 load4(const u8 *row, i64 i) {
         uint2 w = *(const uint2 *)((const u16 *)row + i);
