@@ -306,6 +306,8 @@ def test_families_with_biased_sigmoids() -> None:
     ernie = spec_from_config(CONFIGS["ernie4.5-moe"])
     assert (ernie.sparse, ernie.router.scoring) == ((False, True, False, True, False), "softmax")
     assert metadata_from_spec(ernie)["ernie4_5-moe.interleave_moe_layer_step"] == 2
+    dense = replace(ernie, sparse=(False,) * 5)
+    assert metadata_from_spec(dense)["ernie4_5-moe.interleave_moe_layer_step"] == 6
 
 
 def test_ling() -> None:

@@ -142,6 +142,12 @@ def wire(g: Graph, *, mixture_norm: str | None = None) -> Plan:
     return predict(g, x)
 
 
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    found = "llama.cpp scales scores of deepseek2 as yarn does, also with rope scaling linear"
+    return found if spec.rope.scaling == "linear" else ""
+
+
 ARCHITECTURE = Architecture(
     name="deepseek2",
     title="DeepSeek-V2, V3 and R1, Kimi-K2, Moonlight, GLM-4.7-Flash, Youtu-LLM",
@@ -168,7 +174,7 @@ ARCHITECTURE = Architecture(
     scales_scores=True,
     settle=settle,
     nextn=AFTER_THE_LAST,
-    llama_cpp=LlamaCpp(output_bias=False),
+    llama_cpp=LlamaCpp(output_bias=False, differs=(llama_cpp_differs,)),
     notes="The cache holds a latent a position, keys and values in one; files that have `attn_kv_b` in one tensor are "
     "read as well. Yarn's `mscale` and `mscale_all_dim` are honoured, `rope_interleave: false` is refused. Norms of "
     "latents have an epsilon of 1e-6, as in `transformers`; llama.cpp takes the model's there, ranks groups of experts "
