@@ -28,6 +28,7 @@ class HostMetal:
             output_dtypes: list[mx.Dtype],
         ) -> list[mx.array]:
             values = {key: _number(value) if isinstance(value, mx.Dtype) else value for key, value in template}
+            assert all(value >= 0 for value in values.values() if isinstance(value, int)), "MLX makes a name of them"
             taken = dict(zip(input_names, (_number(x.dtype) for x in inputs), strict=True))
             given = dict(zip(output_names, map(_number, output_dtypes), strict=True))
             key = (source, header, *values.items(), *taken.items(), *given.items())

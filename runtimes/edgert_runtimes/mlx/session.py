@@ -105,9 +105,13 @@ class MlxSession:
             try:
                 if running is None or hidden:
                     running = self._begin(batch, self._plan.hidden if hidden else self._plan.logits)
-                return self._finish(running)
-            finally:
+                out = self._finish(running)
+            except BaseException:
                 self._settle()
+                raise
+            if self._states or not len(batch.pick):  # else all that was kept has been read for the result
+                self._settle()
+            return out
 
     def step_ahead(self, batch: Batch, draws: Sequence[Draw], following: Batch) -> Float32 | Drawn:
         """See AheadSession."""

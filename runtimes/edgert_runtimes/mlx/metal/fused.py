@@ -108,7 +108,8 @@ def attention(
         "SIZE": keys.shape[3],
         "VALUE_SIZE": value_size,
         "BLOCK": block_size,
-        "REACH": reach,
+        "REACH": abs(reach),  # MLX makes a name of all these, in which there can be no minus
+        "CHUNKED": int(reach < 0),
         "SINKS": int(sinks is not None),
         "CAPPED": int(capped),
         "GROUPS": groups,
