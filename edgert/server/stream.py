@@ -22,6 +22,8 @@ from edgert.server.errors import ClientGoneError, Form, Json, anthropic_form, ol
 T = TypeVar("T")
 SILENCE = 10.0
 """Seconds without a piece after which a stream says that it is still there."""
+_AHEAD = 64
+"""Pieces that are made before a client has taken those before them: of one that stalls, no more are."""
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -151,10 +153,7 @@ def choice_events(
 
     usages: dict[int, Usage] = {}
 
-    def written(found: tuple[int, Chunk | None]) -> bytes:
-        index, chunk = found
-        if chunk is None:
-            return wire.pause
+    def write(index: int, chunk: Chunk) -> bytes:
         if chunk.usage is not None:
             usages[index] = chunk.usage
         return b"".join(map(wire.piece, each(index, chunk)))
@@ -163,9 +162,8 @@ def choice_events(
         try:
             for item in first:
                 yield wire.piece(item)
-            async for chunks in _merged(streams):
-                if pieces := b"".join(map(written, chunks)):
-                    yield pieces
+            async for pieces in _merged(streams, write, wire.pause):
+                yield pieces
             for item in last(total([usages[index] for index in range(len(streams))])):
                 yield wire.piece(item)
             if wire.end:
@@ -185,18 +183,23 @@ def total(usages: Sequence[Usage]) -> Usage:
     return replace(usages[0], completion_tokens=sum(usage.completion_tokens for usage in usages))
 
 
-async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[list[tuple[int, Chunk | None]]]:
-    """The chunks of all, each with its choice's index, as many at a time as have come; a None after each SILENCE."""
+async def _merged(
+    streams: Sequence[AsyncStream], write: Callable[[int, Chunk], bytes], pause: bytes
+) -> AsyncIterator[bytes]:
+    """What `write` makes of the chunks of all, given their choice's index, as much at a time as there is; `pause` after
+    each SILENCE. A chunk is written before its stream is asked for the next one.
+    """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[int, Chunk | Exception | None]] = asyncio.Queue()
+    queue: asyncio.Queue[bytes | Exception] = asyncio.Queue(_AHEAD)
     heard = loop.time()
 
     async def pump(index: int, stream: AsyncStream) -> None:
         try:
             async for chunk in stream:
-                queue.put_nowait((index, chunk))
+                await queue.put(write(index, chunk))
+            await queue.put(StopAsyncIteration())
         except Exception as error:
-            queue.put_nowait((index, error))
+            await queue.put(error)
 
     async def listen() -> None:
         """A deadline for each chunk would cost more than the chunk."""
@@ -205,7 +208,7 @@ async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[list[tuple[in
             await asyncio.sleep(heard + SILENCE - loop.time())
             if loop.time() - heard >= SILENCE:
                 heard = loop.time()
-                queue.put_nowait((0, None))
+                await queue.put(pause)
 
     tasks = [asyncio.ensure_future(pump(index, stream)) for index, stream in enumerate(streams)]
     tasks.append(asyncio.ensure_future(listen()))
@@ -216,17 +219,13 @@ async def _merged(streams: Sequence[AsyncStream]) -> AsyncIterator[list[tuple[in
             while not queue.empty():
                 found.append(queue.get_nowait())
             heard = loop.time()
-            chunks: list[tuple[int, Chunk | None]] = []
-            failure: Exception | None = None
-            for index, item in found:
-                if isinstance(item, Exception):
-                    failure = item
-                    break
-                unfinished -= item is not None and item.finish_reason is not None
-                chunks.append((index, item))
-            yield chunks
-            if failure is not None:
-                raise failure
+            ended = [item for item in found if isinstance(item, Exception)]
+            if pieces := b"".join(item for item in found if isinstance(item, bytes)):
+                yield pieces
+            unfinished -= len(ended)
+            for error in ended:
+                if not isinstance(error, StopAsyncIteration):
+                    raise error
     finally:
         for task in tasks:
             task.cancel()
