@@ -8,32 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_LATENT = "latent attention (MLA)"
 _INDEXER = "attention to positions that an indexer chooses"
-_DELTA = "a gated delta net that is not wired yet"
+_CHANNELS = "a delta rule whose states decay by channel (KDA)"
 _CONVOLUTIONS = "short convolutions that are not wired yet"
 _HYPER = "hyper-connections, which keep several values for each row"
 
 NEEDS: Mapping[str, str] = {
-    "AXK2ForCausalLM": f"{_LATENT}, {_INDEXER}, and norms with a gate",
-    "BailingHybridForCausalLM": f"{_LATENT}, and {_DELTA}",
+    "AXK2ForCausalLM": f"{_INDEXER}, and norms with a gate",
+    "BailingHybridForCausalLM": _CHANNELS,
     "BeamForCausalLM": "queries scaled by a power of the position, and sums that are scaled by depth",
-    "DeepseekV32ForCausalLM": f"{_LATENT}, and {_INDEXER}",
+    "DeepseekV32ForCausalLM": _INDEXER,
     "DeepseekV4ForCausalLM": f"compressed keys and values, {_INDEXER}, and {_HYPER}",
     "DogeForCausalLM": "experts that are single vectors, retrieved by product keys",
-    "Dots3NoteForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "GlmMoeDsaForCausalLM": f"{_LATENT}, and {_INDEXER}",
-    "HYV4ForCausalLM": f"{_LATENT}, {_INDEXER}, and {_HYPER}",
+    "Dots3NoteForCausalLM": _INDEXER,
+    "GlmMoeDsaForCausalLM": _INDEXER,
+    "HYV4ForCausalLM": f"{_INDEXER}, and {_HYPER}",
     "Inkling2ForCausalLM": f"biases by relative position, clipped norms, and {_CONVOLUTIONS}",
     "Inkling2LoopForCausalLM": f"layers that run several times, clipped norms, and {_CONVOLUTIONS}",
     "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
     "JetMoeForCausalLM": "experts of attention",
-    "KimiLinearForCausalLM": f"{_LATENT}, and {_DELTA}",
+    "KimiLinearForCausalLM": _CHANNELS,
     "LagunaForCausalLM": "numbers of heads that differ by layer, and softplus gates of heads",
-    "LongcatFlashForCausalLM": f"{_LATENT}, two of them a layer, and experts that do nothing",
+    "LongcatFlashForCausalLM": "two attentions a layer, and experts that do nothing",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
     "MiniMaxM3VLForCausalLM": _INDEXER,
-    "Qwen4ExpForCausalLM": f"{_INDEXER}, embeddings of n-grams, and {_DELTA}",
+    "Qwen4ExpForCausalLM": f"{_INDEXER}, and embeddings of n-grams",
     "ZayaForCausalLM": "keys and values that are convolved, and a router of its own kind",
 }
 """What edgert does not do yet, by the name of the class."""

@@ -19,6 +19,8 @@ def wants_own_output(spec: ModelSpec) -> bool:
 def llama_cpp_differences(spec: ModelSpec) -> list[str]:
     """A sentence for each thing that llama.cpp would compute differently, or not load."""
     architecture = architecture_named(spec.architecture)
+    if not architecture.llama_cpp.known:
+        return [f"llama.cpp will not load the file: it does not know the architecture {spec.architecture}"]
     refused = [f"llama.cpp will not load the file: {reason}" for reason in _refusals(architecture, spec)]
     return [*_differences(architecture, spec), *refused]
 
@@ -53,8 +55,6 @@ def _refusals(architecture: Architecture, spec: ModelSpec) -> Iterator[str]:
     stock, name = architecture.llama_cpp, spec.architecture
     if stock.always_tied and not spec.tied:
         yield f"it knows no output matrix in {name}"
-    if not stock.known:
-        yield f"it does not know the architecture {name}"
     if spec.feed_forward_bias and not stock.feed_forward_bias:
         yield f"it knows no biases of the feed-forward network in {name}"
     if wants_own_output(spec):
