@@ -102,6 +102,11 @@ def convert(
                 "--imatrix and its options are not for --calibration, which measures importance itself",
                 parameter="imatrix",
             )
+        if mtp is not None:
+            raise RequestError(
+                "--mtp and --no-mtp are not for --calibration: convert the checkpoint with them first, then that file",
+                parameter="mtp",
+            )
         tune.run(source, output, wishes, type_name, threads, as_json=as_json, **more)
         return
     from edgert_quant.convert import convert as run

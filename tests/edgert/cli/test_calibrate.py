@@ -108,10 +108,15 @@ def test_a_teacher_behind_a_server_writes_the_text(tiny_path: Path, tmp_path: Pa
 
 
 def test_an_imatrix_beside_a_calibration_text(tiny_path: Path, text: str, tmp_path: Path) -> None:
-    for option in (("--imatrix", "i.gguf"), ("--min-tokens-per-expert", "5")):
+    measured = "not for --calibration, which measures importance itself"
+    for option, message in (
+        (("--imatrix", "i.gguf"), measured),
+        (("--min-tokens-per-expert", "5"), measured),
+        (("--no-mtp",), "--mtp and --no-mtp are not for --calibration: convert the checkpoint with them first"),
+    ):
         result = process("convert", str(tiny_path), str(tmp_path / "q.gguf"), "--calibration", text, *option)
         assert result.returncode == 64
-        assert "not for --calibration, which measures importance itself" in result.stderr
+        assert message in result.stderr
         assert not (tmp_path / "q.gguf").exists()
 
 
