@@ -1,12 +1,14 @@
 """Loss per byte, rung by rung, judged by stock llama.cpp; as JSON, and as a picture.
 
     LLAMA_CPP_LIB_PATH=FOLDER python -m benchmarks.ladder SOURCE --calibration TEXT --held-out TEXT --programs FOLDER
-        [--types iq2_m iq3_xxs iq4_xs] [--steps 100] [--windows 64] [--work FOLDER] [--plot FILE]
+        [--types iq2_m iq3_xxs iq4_xs] [--steps 100] [--windows 64] [--work FOLDER]
+    python -m benchmarks.ladder --draw FILE RESULT...
 
 SOURCE is a GGUF of floats. For each type: llama-quantize; with the importance matrix of llama-imatrix; and, in files
 that are no larger than that one: our rounding in the same mix; types allocated under its size; compensated rounding;
 tuned scales. Logits of all files and of SOURCE are computed by llama.cpp's own library (package `llama_cpp`, libraries
 in LLAMA_CPP_LIB_PATH), with its cache in F32; what counts is the second half of each window of the held-out text.
+`--draw` makes a picture of what was printed, a panel for each source.
 """
 
 from __future__ import annotations
@@ -111,40 +113,46 @@ def ours(source: Path, output: Path, text: str, work: Path, **options: Any) -> d
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--held-out", type=Path, required=True)
-    parser.add_argument("--programs", type=Path, required=True)
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE")
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--held-out", type=Path)
+    parser.add_argument("--programs", type=Path)
     parser.add_argument("--types", nargs="+", default=["iq2_m", "iq3_xxs", "iq4_xs"])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--work", type=Path, default=Path("ladder"))
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--draw", type=Path)
     given = parser.parse_args()
+    if given.draw is not None:
+        draw([json.loads(path.read_text()) for path in given.sources], given.draw)
+        return
+    if len(given.sources) > 1 or None in (given.calibration, given.held_out, given.programs):
+        parser.error("one SOURCE, --calibration, --held-out and --programs are needed")
+    (source,) = given.sources
     given.work.mkdir(parents=True, exist_ok=True)
-    text, model = given.calibration.read_text(), Model(given.source)
+    text, model = given.calibration.read_text(), Model(source)
     ids = model.tokenizer.encode(given.held_out.read_text(), add_special=False)
     model.close()
     windows = [ids[start : start + WINDOW] for start in range(0, len(ids) - WINDOW + 1, WINDOW)][: given.windows]
     stock, results = Stock(), []
-    p = stock.predictions(given.source, windows)
+    p = stock.predictions(source, windows)
     matrix = given.work / "imatrix.gguf"
     if not matrix.exists():
-        asked = ("-m", given.source, "-f", given.calibration, "-o", matrix, "--parse-special", "--no-ppl")
+        asked = ("-m", source, "-f", given.calibration, "-o", matrix, "--parse-special", "--no-ppl")
         program(given.programs, "llama-imatrix", *asked, "-c", 2 * WINDOW)
     for kind in given.types:
         files = [given.work / f"{kind}-{i}.gguf" for i in range(len(RUNGS))]
         plan, own = given.work / f"{kind}.toml", given.work / "measured"
-        program(given.programs, "llama-quantize", "--imatrix", matrix, given.source, files[1], kind.upper())
+        program(given.programs, "llama-quantize", "--imatrix", matrix, source, files[1], kind.upper())
         try:
-            program(given.programs, "llama-quantize", given.source, files[0], kind.upper())
+            program(given.programs, "llama-quantize", source, files[0], kind.upper())
         except SystemExit:  # it refuses the smallest types without an importance matrix
             files[0] = files[1]
         size = files[1].stat().st_size
-        ours(given.source, files[2], text, own, type=kind, compensate=False)
-        ours(given.source, files[3], text, own, budget=size, compensate=False)
-        ours(given.source, files[4], text, own, budget=size, save_plan=plan)
-        told = ours(given.source, files[5], text, own, plan=plan, steps=given.steps)
+        ours(source, files[2], text, own, type=kind, compensate=False)
+        ours(source, files[3], text, own, budget=size, compensate=False)
+        ours(source, files[4], text, own, budget=size, save_plan=plan)
+        told = ours(source, files[5], text, own, plan=plan, steps=given.steps)
         for rung, path in zip(RUNGS, files, strict=True):
             if rung == RUNGS[0] and path == files[1]:
                 continue
@@ -152,23 +160,23 @@ def main() -> None:
             results.append({"type": kind, "rung": rung, **found})
             print(json.dumps(results[-1]), file=sys.stderr)
         results.append({"type": kind, "rung": "told by edgert", **told})
-    print(json.dumps({"commit": commit(), "source": given.source.name, "tokens": len(p), "results": results}, indent=1))
-    if given.plot is not None:
-        draw(results, given.plot)
+    print(json.dumps({"commit": commit(), "source": source.name, "tokens": len(p), "results": results}, indent=1))
 
 
-def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Bytes against mean divergence, a line for each rung."""
-    figure = figure_of()
-    axes = figure.subplots()
-    for rung in RUNGS:
-        own = sorted((each["bytes"] / 1e6, each["mean"]) for each in results if each["rung"] == rung)
-        if own:
-            axes.semilogy(*zip(*own, strict=True), marker="o", label=rung)
-    axes.set_xlabel("file, MB")
-    axes.set_ylabel("mean KL divergence from the source, nats")
-    axes.grid(alpha=0.3)
-    axes.legend()
+def draw(ladders: list[dict[str, Any]], path: Path) -> None:
+    """Bytes against mean divergence, a line for each rung, a panel for each source."""
+    figure = figure_of(4.2 * len(ladders), 4.2)
+    panels = figure.subplots(1, len(ladders), sharey=True, squeeze=False)[0]
+    for axes, ladder in zip(panels, ladders, strict=True):
+        for rung in RUNGS:
+            own = sorted((each["bytes"] / 1e6, each["mean"]) for each in ladder["results"] if each["rung"] == rung)
+            if own:
+                axes.semilogy(*zip(*own, strict=True), marker="o", label=rung)
+        axes.set_title(Path(ladder["source"]).stem)
+        axes.set_xlabel("file, MB")
+        axes.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("mean KL divergence from the source, nats")
+    panels[-1].legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
 
