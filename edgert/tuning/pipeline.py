@@ -141,6 +141,7 @@ def convert(
             plan=None if named else types,
             tensors=rules,
             ready=packed.rows,
+            weighed=True,
             notes=_notes(material, job.importance, options, found),
             threads=options.threads,
             **more,
@@ -226,7 +227,7 @@ class _Job:
             return [self._only_matrices(planned(read_plan(options.plan, spec.architecture), self._weights, {}))]
         budget = self._matrix_budget()
         if budget is None:
-            recipe = recipe_named(options.type or DEFAULT)
+            recipe = recipe_named(options.type or DEFAULT).with_importance()
             return [self._only_matrices(recipe.types(self._weights.values(), spec))]
         sizes = {
             name: {kind: tensor_bytes(kind, self._weights[name].shape) for kind in own}
@@ -294,7 +295,7 @@ class _Job:
         """The two largest named mixes that the budget has room for."""
         spec = self._material.model.plan.spec
         mixes = [
-            self._only_matrices(recipe.types(self._weights.values(), spec))
+            self._only_matrices(recipe.with_importance().types(self._weights.values(), spec))
             for recipe in RECIPES.values()
             if recipe.quantized
         ]

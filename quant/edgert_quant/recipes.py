@@ -7,8 +7,8 @@ are ours: the base type everywhere but in the output matrix. Vectors and routers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Weight
@@ -86,7 +86,8 @@ class Recipe:
 
     `file_type` is GGUF's general.file_type (llama.cpp's `llama_ftype`). `value`, `down` and `attention_output` say what
     the parts of layers get that are worth other bits than the base type; `few_experts_output` is for attention_output
-    in models of eight experts, `query_key` and `gate_up` say less for others. `experts` is for the routed experts.
+    in models of eight experts, `query_key` and `gate_up` say less for others. `weighed`: what `value` and `down` are
+    instead where there is an importance matrix. `experts` is for the routed experts.
     `embedding` is for one that is no output matrix, `output` for the latter. `lowest`: what other mixes raise above
     Q4_K in some models is Q4_K there. `plain`: the base type everywhere but in the output matrix.
     """
@@ -106,6 +107,11 @@ class Recipe:
     output: BlockType = BlockType.Q6_K
     lowest: bool = False
     plain: bool = False
+    weighed: Mapping[str, Choice] = field(default_factory=dict)
+
+    def with_importance(self) -> Recipe:
+        """What it is where an importance matrix says which weights count."""
+        return replace(self, **self.weighed)
 
     @property
     def quantized(self) -> bool:
@@ -204,7 +210,13 @@ _RECIPES: Iterable[Recipe] = (
         few_experts_output=_Q5,
     ),
     Recipe("q4_k", _Q4, 14, "4 bits everywhere but in the output matrix", plain=True),
-    Recipe("q4_0", BlockType.Q4_0, 2, "4 bits in the oldest layout"),
+    Recipe(
+        "q4_0",
+        BlockType.Q4_0,
+        2,
+        "4 bits in the oldest layout",
+        weighed={"down": in_first_part(8, BlockType.Q4_1)},
+    ),
     *(
         Recipe(
             name,
@@ -214,6 +226,7 @@ _RECIPES: Iterable[Recipe] = (
             with_many_queries(_Q5),
             in_first_part(8, _Q5),
             few_experts_output=_Q5,
+            weighed={"down": always_base},
         )
         for name, file_type, size in (("iq4_nl", 25, ""), ("iq4_xs", 30, ", slightly smaller"))
     ),
@@ -282,6 +295,7 @@ _RECIPES: Iterable[Recipe] = (
         query_key=BlockType.IQ2_S,
         embedding=_IQ3,
         output=_Q5,
+        weighed={"value": with_many_queries(_Q4), "down": always_base},
     ),
     *(
         Recipe(

@@ -48,6 +48,7 @@ def convert(
     overwrite: bool = True,
     parity: bool = True,
     imatrix: str | Path | None = None,
+    weighed: bool = False,
     min_tokens_per_expert: int | None = None,
     mtp: bool | None = None,
 ) -> ConversionReport:
@@ -64,7 +65,8 @@ def convert(
     does not depend on it. `progress(done, total, name)` counts bytes of tensors. Without `overwrite` an existing output
     is an error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
     `imatrix` is an importance matrix of the same model (`edgert.calibrate`, llama-imatrix): errors of weights count by
-    what they are multiplied with. `min_tokens_per_expert` refuses one where an expert has seen fewer. `mtp`: whether
+    what they are multiplied with, and some mixes choose otherwise; with `weighed` they do so without one.
+    `min_tokens_per_expert` refuses one where an expert has seen fewer. `mtp`: whether
     layers for multi-token prediction of a checkpoint are kept; None: where llama.cpp loads files with them.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
@@ -86,7 +88,7 @@ def convert(
                 raise RequestError(f"{output}: is the source itself; give another output", parameter="output")
         recipe = named_recipe or recipe_named(opened.default_type)
         if plan is None:
-            types = chosen_types(opened, recipe)
+            types = chosen_types(opened, recipe, weighed=weighed or imatrix is not None)
         else:
             wanted = plan if isinstance(plan, Mapping) else read_plan(plan, opened.spec.architecture)
             types = planned(wanted, opened.weights, opened.fixed_types)
@@ -131,9 +133,9 @@ def convert(
         )
 
 
-def chosen_types(source: Source, recipe: Recipe) -> dict[str, BlockType]:
+def chosen_types(source: Source, recipe: Recipe, *, weighed: bool) -> dict[str, BlockType]:
     """The type of every tensor: the recipe's choice, or with `NATIVE` the source's own."""
-    types = recipe.types(source.weights.values(), source.spec)
+    types = (recipe.with_importance() if weighed else recipe).types(source.weights.values(), source.spec)
     return {**types, **source.native_types()} if recipe is NATIVE else types
 
 

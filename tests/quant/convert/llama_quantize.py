@@ -1,7 +1,8 @@
 """The block types that llama.cpp's `llama-quantize` chooses, and the models on which that was observed.
 
 Run as a program with the folder of llama.cpp's binaries, it writes `llama_types.json` beside it: model → recipe → part
-of a layer (or tensor) → types by layer, as runs.
+of a layer (or tensor) → types by layer, as runs. Recipes end in `WEIGHED` where it chooses otherwise with an importance
+matrix.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import groupby
 from math import prod
 from pathlib import Path
 
+import numpy as np
 from edgert_models.graph import Weight
 from edgert_models.nextn import needed, nextn_weights
 from edgert_models.registry import build_plan, metadata_from_spec
@@ -25,7 +27,9 @@ from edgert_models.router import Router
 from edgert_models.spec import ModelSpec, Recurrence
 from edgert_quant.blocks import BlockType
 from edgert_quant.gguf import GgufWriter
+from edgert_quant.imatrix import Importance, Sums, write_imatrix
 
+WEIGHED = ", imatrix"
 TABLE = Path(__file__).with_name("llama_types.json")
 _NAMES = "f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q4_0 iq4_nl iq4_xs q3_k_l q3_k_m q3_k_s q2_k q2_k_s"
 _IQ_NAMES = "iq3_m iq3_s iq3_xs iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s"
@@ -138,9 +142,22 @@ def write_zeros(path: Path, spec: ModelSpec) -> None:
             writer.write(weight.name, bytes(4 * prod(weight.shape)))
 
 
-def observed(binaries: Path, model: Path, recipe: str) -> dict[str, str]:
+def write_ones(path: Path, spec: ModelSpec) -> None:
+    """An importance matrix for which all inputs are alike."""
+    matrices = [weight for weight in weights_of(spec) if not weight.role.stays_float]
+    experts = {weight.name: weight.shape[0] if len(weight.shape) == 3 else 1 for weight in matrices}
+    sums = {
+        weight.name: Sums(
+            np.ones((experts[weight.name], weight.shape[-1]), np.float32), np.ones(experts[weight.name], np.int64)
+        )
+        for weight in matrices
+    }
+    write_imatrix(path, Importance(sums, ("ones",), 1, 512))
+
+
+def observed(binaries: Path, model: Path, recipe: str, *options: str) -> dict[str, str]:
     """Tensor → type, as `llama-quantize` reports them without writing a file."""
-    command = [str(binaries / "llama-quantize"), "--dry-run", str(model), recipe]
+    command = [str(binaries / "llama-quantize"), "--dry-run", *options, str(model), recipe]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     types = {}
     for name, stored, rest in _LINE.findall(done.stdout + done.stderr):
@@ -167,10 +184,16 @@ def table(binaries: Path) -> dict[str, dict[str, dict[str, str]]]:
     """What this llama.cpp chooses for all models and recipes."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        matrix = Path(folder) / "imatrix.gguf"
         for name, spec in MODELS.items():
             path = Path(folder) / f"{name}.gguf"
             write_zeros(path, spec)
+            write_ones(matrix, spec)
             found[name] = {recipe: by_part(observed(binaries, path, recipe)) for recipe in RECIPES}
+            for recipe in RECIPES:
+                weighed = by_part(observed(binaries, path, recipe, "--imatrix", str(matrix)))
+                if weighed != found[name][recipe]:
+                    found[name][recipe + WEIGHED] = weighed
             path.unlink()
     return found
 

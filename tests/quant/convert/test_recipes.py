@@ -10,20 +10,25 @@ from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType
 from edgert_quant.recipes import RECIPES, recipe_named
 
-from tests.quant.convert.llama_quantize import MODELS, TABLE, by_part, table, weights_of
+from tests.quant.convert.llama_quantize import MODELS, TABLE, WEIGHED, by_part, table, weights_of
 
+PLAIN = {"q4_k", "q5_k"}
 OBSERVED = json.loads(TABLE.read_text())
 
 
-def chosen(spec: ModelSpec, recipe: str) -> dict[str, str]:
-    types = recipe_named(recipe).types(weights_of(spec), spec)
+def chosen(spec: ModelSpec, recipe: str, *, weighed: bool = False) -> dict[str, str]:
+    named = recipe_named(recipe)
+    types = (named.with_importance() if weighed else named).types(weights_of(spec), spec)
     return {name: kind.name for name, kind in types.items()}
 
 
 @pytest.mark.parametrize("model", OBSERVED)
 def test_types_are_those_of_llama_quantize(model: str) -> None:
-    for recipe, types in OBSERVED[model].items():
+    for recipe in RECIPES.keys() - PLAIN:
+        types = OBSERVED[model][recipe]
         assert by_part(chosen(MODELS[model], recipe)) == types, recipe
+        weighed = OBSERVED[model].get(recipe + WEIGHED, types)
+        assert by_part(chosen(MODELS[model], recipe, weighed=True)) == weighed, recipe
 
 
 @pytest.mark.slow
@@ -35,7 +40,7 @@ def test_the_table_is_what_llama_cpp_does() -> None:
 
 
 def test_the_table_covers_every_named_mix() -> None:
-    assert set(RECIPES) - {"q4_k", "q5_k"} == set(OBSERVED["llama"])
+    assert set(RECIPES) - PLAIN == {recipe.removesuffix(WEIGHED) for recipe in OBSERVED["llama"]}
 
 
 @pytest.mark.parametrize(("recipe", "base"), [("q4_k", "Q4_K"), ("q5_k", "Q5_K")])
