@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Weight
@@ -107,7 +108,7 @@ class Recipe:
     output: BlockType = BlockType.Q6_K
     lowest: bool = False
     plain: bool = False
-    weighed: Mapping[str, Choice] = field(default_factory=dict)
+    weighed: Mapping[str, Any] = field(default_factory=dict)
 
     def with_importance(self) -> Recipe:
         """What it is where an importance matrix says which weights count."""
