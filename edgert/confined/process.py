@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from edgert_models.errors import EdgertError
 
 _LENGTH = struct.Struct(">I")
 _START_SECONDS = 30.0
+_OUT_OF_TIME = -getattr(signal, "SIGPROF", 0)
+PATIENCE = 5 if _OUT_OF_TIME else 1
 _CHILD = Path(__file__).with_name("child.py")
 
 
@@ -26,8 +29,10 @@ class ConfinedProcess:
     from threads.
 
     `job` is a script as `child.py` wants it, `modules` are the packages that it imports beside the standard library.
-    `does` completes "the process that …" for errors of the type `error`. Limits: `timeout` is wall time for one answer
-    in seconds, `max_output` (of the answer's text) and `max_memory` are bytes.
+    `does` completes "the process that …" for errors of the type `error`. Limits: `timeout` is the process's time for
+    one answer in seconds, of which a busy machine may make `PATIENCE` times as many on the clock (where a process
+    cannot limit its own time, on Windows, the clock decides); `max_output` (of the answer's text) and `max_memory` are
+    bytes.
     """
 
     def __init__(
@@ -50,9 +55,10 @@ class ConfinedProcess:
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The job's answer to `request` (JSON); an "error" says why there is none. `error` if no process starts."""
-        data = json.dumps({**request, "max_output": self.max_output, "timeout": self.timeout}).encode()
+        limits = {"max_output": self.max_output, "timeout": self.timeout, "patience": PATIENCE}
+        data = json.dumps({**request, **limits}).encode()
         with self._lock:
-            answer = self._ask(self._running(), data, self.timeout)
+            answer = self._ask(self._running(), data, PATIENCE * self.timeout)
             if "error" in answer and answer.get("last", True):
                 self._stop()
         return answer
@@ -121,9 +127,12 @@ class ConfinedProcess:
             pass  # the process has gone: said below
         finally:
             timer.cancel()
-        if late.is_set():
-            return {"error": f"it took more than {seconds:g} s"}
-        return answer if isinstance(answer, dict) else {"error": "its process ended unexpectedly"}
+        if isinstance(answer, dict) and not late.is_set():
+            return answer
+        process.kill()  # if it has not ended
+        if late.is_set() or (_OUT_OF_TIME and process.wait() == _OUT_OF_TIME):
+            return {"error": f"it took more than {self.timeout if data is not None else seconds:g} s"}
+        return {"error": "its process ended unexpectedly"}
 
 
 def _kill(process: subprocess.Popen[bytes], owner: int) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,10 +190,8 @@ def test_a_process_that_hangs_or_dies_is_an_error_and_then_replaced(compiler: Co
     process = compiler._process._process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
-    begin = time.monotonic()
     with pytest.raises(RequestError, match=r"structured_outputs: it took more than 1 s"):
         compiler.compile(form(choice=["hanging"]), begins=True)
-    assert time.monotonic() - begin < 5
     compiler.compile(form(choice=["after"]), begins=True)
     process = compiler._process._process
     assert process is not None
