@@ -2,66 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from edgert_models.architecture import Architecture, FileHabits
 from edgert_models.errors import UnsupportedError
-from edgert_models.rope import Rope
-from edgert_models.router import SOFTMAX, Router
-from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Recurrence, Scales
+from edgert_models.metadata.keys import Metadata, Value, first, has
+from edgert_models.metadata.recurrences import POSITIONS, recurrence_entries, recurrence_of
+from edgert_models.metadata.ropes import WINDOW_BASE, rope_entries, rope_of, window_rope_of
+from edgert_models.metadata.routers import router_entries, router_of
+from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Scales
+
+__all__ = ["Metadata", "Value", "metadata_of", "spec_from_metadata"]
 
 _BIASED = ("attn_q", "attn_qkv", "attn_kv_a_mqa")  # where attention has biases
 _NOT_YET = ("embedding_length_per_layer_input", "attention.shared_kv_layers")  # of the smallest Gemmas 4
 _WINDOW = "attention.sliding_window"
 _WINDOW_KEYS = "attention.key_length_swa"
-_WINDOW_BASE = "rope.freq_base_swa"
 _PATTERN = "attention.sliding_window_pattern"
 _ROTATED = "attention.rope_pattern"
-Value = int | float | str | bool | list[bool] | list[int]
-_GATING = {1: "softmax", 2: "sigmoid", 3: "softmax"}
-"""What expert_gating_func says of the scoring: `llama_expert_gating_func_type` in llama.cpp's `llama-hparams.h`."""
-_SOFTMAX_OF_CHOSEN = 3  # a softmax that is normalised over the chosen
-_SHORT_CONV = "shortconv.l_cache"
-_PERIOD = "full_attention_interval"
-_POSITIONS = "rope.scaling.finetuned"
 _QK_NORM = "attention.qk_norm"  # ours: of norms without weights
 _WITHOUT_QK_NORM = 128
-_LEAST = "ssm.time_step_min"  # ours: llama.cpp knows no limit of time steps
-_RECURRENT = "attention.recurrent_layers"
-_SSM = {
-    "kernel": "conv_kernel",
-    "inner": "inner_size",
-    "state": "state_size",
-    "heads": "time_step_rank",
-    "groups": "group_count",
-}
-_LOG_MULTIPLIER = "scaling.yarn_log_multiplier"  # a tenth of it, in families that scale scores
-
-
-class Metadata(Protocol):
-    """Typed access to a file's key/values; each getter raises a FileFormatError naming file and key."""
-
-    def __contains__(self, key: object, /) -> bool: ...
-
-    def string(self, key: str, default: str = ...) -> str:
-        """The string under `key`."""
-
-    def integer(self, key: str, default: int = ...) -> int:
-        """The integer under `key`."""
-
-    def number(self, key: str, default: float = ...) -> float:
-        """The integer or float under `key`, as a float."""
-
-    def integers(self, key: str, default: list[int] = ..., *, count: int) -> Iterable[int]:
-        """The array of `count` integers under `key`; a single one stands for as many equal ones."""
-
-    def boolean(self, key: str, default: bool = ...) -> bool:
-        """The boolean under `key`."""
-
-    def booleans(self, key: str, default: list[bool] = ..., *, count: int | None = None) -> list[bool]:
-        """The array of (`count`) booleans under `key`."""
 
 
 def spec_from_metadata(
@@ -90,13 +51,13 @@ def spec_from_metadata(
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
     each = [int(wide) for wide in widths][:layers]
     feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
-    normalised = _has(shapes, layers, "ssm_norm.weight")
-    recurrence = _recurrence(metadata, name, kv_heads, () if all(feeds) else feeds, nextn, normalised)
+    normalised = has(shapes, layers, "ssm_norm.weight")
+    recurrence = recurrence_of(metadata, name, kv_heads, () if all(feeds) else feeds, nextn, normalised)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
     layer_norm = architecture.layer_norm and not rms_norm
     only_layer = files.both_epsilons and f"{name}.{_eps(False)}" not in metadata
-    rope = _rope(architecture, metadata, head_size, shapes)
-    positions = recurrence is None or metadata.boolean(f"{name}.{_POSITIONS}", architecture.positions)
+    rope = rope_of(architecture, metadata, head_size, shapes)
+    positions = recurrence is None or metadata.boolean(f"{name}.{POSITIONS}", architecture.positions)
     if not positions:  # files may say anything of rope that is not there
         rope = replace(rope, dims=min(rope.dims, head_size))
     latent = _latent(metadata, name, head_size, value_size)
@@ -120,12 +81,12 @@ def spec_from_metadata(
         experts=experts,
         experts_used=metadata.integer(f"{name}.expert_used_count", 0),
         expert_feed_forward=metadata.integer(f"{name}.expert_feed_forward_length", feed_forward) if experts else 0,
-        shared_feed_forward=_first(shapes, layers, "ffn_up_shexp.weight")[0],
-        shared_gate=_has(shapes, layers, "ffn_gate_inp_shexp.weight"),
+        shared_feed_forward=first(shapes, layers, "ffn_up_shexp.weight")[0],
+        shared_gate=has(shapes, layers, "ffn_gate_inp_shexp.weight"),
         sparse=_sparse(shapes, layers) if experts else (),
         dense_beside=_dense_beside(shapes, layers),
-        network_norm="layer_output_norm" if _has(shapes, layers, "layer_output_norm.weight") else "post_ffw_norm",
-        router=_router(architecture, metadata, shapes, layers) if experts else architecture.router,
+        network_norm="layer_output_norm" if has(shapes, layers, "layer_output_norm.weight") else "post_ffw_norm",
+        router=router_of(architecture, metadata, shapes, layers) if experts else architecture.router,
         qk_norm=_qk_norm(architecture, metadata, shapes, layers, experts),
         window=window or None,
         windowed=windowed,
@@ -135,17 +96,17 @@ def spec_from_metadata(
         window_head_size=window_head_size,
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
         tied="output.weight" not in shapes,
-        attention_bias=any(_has(shapes, layers, f"{part}.bias") for part in _BIASED),
-        output_bias=_has(shapes, layers, "attn_output.bias"),
-        feed_forward_bias=_has(shapes, layers, "ffn_up.bias"),
+        attention_bias=any(has(shapes, layers, f"{part}.bias") for part in _BIASED),
+        output_bias=has(shapes, layers, "attn_output.bias"),
+        feed_forward_bias=has(shapes, layers, "ffn_up.bias"),
         scales=_scales(architecture, metadata),
         layer_norm=layer_norm,
         norm_bias="output_norm.bias" in shapes,
         logits_bias="output.bias" in shapes,
-        fused_attention=_has(shapes, layers, "attn_qkv.weight") and recurrence is None,
-        fused_feed_forward=_first(shapes, layers, "ffn_up.weight")[0] == 2 * feed_forward > 0,
+        fused_attention=has(shapes, layers, "attn_qkv.weight") and recurrence is None,
+        fused_feed_forward=first(shapes, layers, "ffn_up.weight")[0] == 2 * feed_forward > 0,
         activation=architecture.activation,
-        window_rope=_window_rope(architecture, metadata, head_size) if window else None,
+        window_rope=window_rope_of(architecture, metadata, head_size) if window else None,
         recurrence=recurrence,
         latent=latent,
         positions=positions,
@@ -164,10 +125,10 @@ def _qk_norm(
     llama.cpp knows the one model that has none by its number of experts.
     """
     if architecture.qk_norm == "plain":
-        has = metadata.boolean(f"{architecture.name}.{_QK_NORM}", experts != _WITHOUT_QK_NORM)
+        normalised = metadata.boolean(f"{architecture.name}.{_QK_NORM}", experts != _WITHOUT_QK_NORM)
     else:
-        has = _has(shapes, layers, "attn_q_norm.weight")
-    return architecture.qk_norm if has else None
+        normalised = has(shapes, layers, "attn_q_norm.weight")
+    return architecture.qk_norm if normalised else None
 
 
 def _epsilons(files: FileHabits, spec: ModelSpec) -> set[bool]:
@@ -206,17 +167,6 @@ def _scales(architecture: Architecture, metadata: Metadata) -> Scales:
     return Scales(**{field: value for field, value in found.items() if value}, queries_length=length or None)
 
 
-def _first(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> tuple[int, ...]:
-    """The shape of a tensor in the first layer that has it, (0,) if none has."""
-    found = (shapes.get(f"blk.{i}.{name}") for i in range(min(layers, MAX_LAYERS)))
-    return next((shape for shape in found if shape), (0,))
-
-
-def _has(shapes: Mapping[str, tuple[int, ...]], layers: int, name: str) -> bool:
-    """Whether any layer has a tensor."""
-    return _first(shapes, layers, name) != (0,)
-
-
 def _dense_beside(shapes: Mapping[str, tuple[int, ...]], layers: int) -> bool:
     """Whether a layer has a router and a dense network."""
     names = ("ffn_gate_inp.weight", "ffn_up.weight")
@@ -227,61 +177,6 @@ def _sparse(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[bool, .
     """Of each layer whether it has experts: those have that have a router. Nothing where all have."""
     flags = tuple(f"blk.{i}.ffn_gate_inp.weight" in shapes for i in range(min(layers, MAX_LAYERS)))
     return () if all(flags) else flags
-
-
-def _router(
-    architecture: Architecture, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]], layers: int
-) -> Router:
-    """The family's router, with what the file says of it."""
-    name, usual = architecture.name, architecture.router
-    number = metadata.integer(f"{name}.expert_gating_func", 0)
-    if number and number not in _GATING:
-        raise UnsupportedError(
-            f"{name}.expert_gating_func is {number}; supported: 1 (softmax), 2 (sigmoid), 3 (softmax of the chosen)"
-        )
-    bias = any(_has(shapes, layers, tensor) for tensor in ("exp_probs_b.bias", "exp_probs_b"))
-    if bias and number == _SOFTMAX_OF_CHOSEN:
-        raise UnsupportedError(
-            f"{name}: a softmax of the chosen (expert_gating_func 3) with exp_probs_b is not supported"
-        )
-    groups = metadata.integer(f"{name}.expert_group_count", 1) or 1
-    return replace(
-        usual,
-        scoring=_GATING.get(number, usual.scoring),
-        normalize=metadata.boolean(f"{name}.expert_weights_norm", usual.normalize) or number == _SOFTMAX_OF_CHOSEN,
-        scale=metadata.number(f"{name}.expert_weights_scale", usual.scale) or 1.0,
-        bias=bias,
-        groups=groups,
-        groups_used=metadata.integer(f"{name}.expert_group_used_count", groups) or groups,
-    )
-
-
-def _router_entries(files: FileHabits, spec: ModelSpec) -> dict[str, Value]:
-    """Keys of the router, of shared experts and of dense layers, where they are more than a softmax says."""
-    router = spec.router
-    entries: dict[str, Value] = {"expert_weights_norm": router.normalize}
-    if spec.shared_feed_forward:
-        shared, rest = divmod(spec.shared_feed_forward, spec.expert_feed_forward)
-        each = shared if files.width_of_one and not rest else 1
-        entries["expert_shared_feed_forward_length"] = spec.shared_feed_forward // each
-        if not spec.shared_gate:
-            entries["expert_shared_count"] = 1 if rest else shared
-    if spec.leading_dense or files.says_routing:
-        entries["leading_dense_block_count"] = spec.leading_dense
-    if files.says_step:
-        first = spec.leading_dense
-        later = (i for i in range(first + 1, spec.layers) if spec.has_experts(i))
-        entries["interleave_moe_layer_step"] = next(later, 2 * first + 1) - first
-    unusual = replace(router, normalize=True) != SOFTMAX or files.says_routing
-    if router.scoring not in _GATING.values():
-        return entries
-    if unusual or "expert_shared_count" in entries:
-        entries["expert_gating_func"] = next(key for key, value in _GATING.items() if value == router.scoring)
-        entries["expert_weights_scale"] = router.scale
-    if router.limited:
-        entries["expert_group_count"] = router.groups
-        entries["expert_group_used_count"] = router.groups_used
-    return entries
 
 
 def _window_head_size(architecture: Architecture, metadata: Metadata, windowed: tuple[bool, ...]) -> int:
@@ -328,59 +223,6 @@ def _latent(metadata: Metadata, name: str, key_length: int, value_length: int) -
     )
 
 
-def _recurrence(
-    metadata: Metadata, name: str, kv_heads: list[int], feeds: tuple[bool, ...], nextn: int, norm: bool
-) -> Recurrence | None:
-    """`feeds` says which layers have a feed-forward network, if some have none: they have nothing else then. `norm`:
-    whether what a recurrence gives is normalised.
-    """
-    attends = tuple(not count for count in kv_heads)
-    if f"{name}.{_SHORT_CONV}" in metadata:
-        return Recurrence(layers=attends, kernel=metadata.integer(f"{name}.{_SHORT_CONV}"))
-    if f"{name}.ssm.conv_kernel" not in metadata:
-        return None
-    period = metadata.integer(f"{name}.{_PERIOD}", 0)
-    if period:
-        attends = tuple((i + 1) % period != 0 for i in range(len(kv_heads)))
-    flags = metadata.booleans(f"{name}.{_RECURRENT}", list(attends), count=None if nextn else len(attends))
-    flags = flags[: len(attends)]
-    if feeds and any(feeds):
-        flags = [flag and not feed for flag, feed in zip(flags, feeds, strict=True)]
-    return Recurrence(
-        layers=tuple(flags),
-        period=period,
-        kernel=metadata.integer(f"{name}.ssm.conv_kernel"),
-        inner=metadata.integer(f"{name}.ssm.inner_size"),
-        state=metadata.integer(f"{name}.ssm.state_size"),
-        heads=metadata.integer(f"{name}.ssm.time_step_rank"),
-        groups=metadata.integer(f"{name}.ssm.group_count", 1),
-        least=metadata.number(f"{name}.{_LEAST}", 0.0),
-        norm=norm,
-        feeds=feeds if any(feeds) else (),
-    )
-
-
-def _recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Value]:
-    entries: dict[str, Value] = {}
-    if recurrence.period:
-        entries = {_PERIOD: recurrence.period, _RECURRENT: [*recurrence.layers, *[False] * spec.nextn]}
-    elif not recurrence.beside:
-        feeds = recurrence.feeds or (False,) * spec.layers
-        layers = [recurs or feed for recurs, feed in zip(recurrence.layers, feeds, strict=True)]
-        kv_heads = [0 if other else spec.kv_heads for other in layers]
-        entries["attention.head_count_kv"] = kv_heads + [spec.kv_heads] * spec.nextn
-    if recurrence.feeds:
-        width = spec.expert_feed_forward if spec.experts else spec.feed_forward
-        entries["feed_forward_length"] = [width if feed else 0 for feed in (*recurrence.feeds, *[True] * spec.nextn)]
-    if recurrence.least:
-        entries[_LEAST] = recurrence.least
-    if not spec.positions:
-        entries[_POSITIONS] = False
-    if not recurrence.inner:
-        return entries | {_SHORT_CONV: recurrence.kernel}
-    return entries | {f"ssm.{key}": getattr(recurrence, field) for field, key in _SSM.items()}
-
-
 def _windowed(architecture: Architecture, metadata: Metadata, layers: int, nextn: int) -> tuple[bool, ...]:
     """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so. Files that
     have layers for multi-token prediction say it of these too, or not.
@@ -389,46 +231,6 @@ def _windowed(architecture: Architecture, metadata: Metadata, layers: int, nextn
     usual = [(i + 1) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
     found = metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=None if nextn else layers)
     return tuple(found[:layers])
-
-
-def _rope(
-    architecture: Architecture, metadata: Metadata, head_size: int, shapes: Mapping[str, tuple[int, ...]]
-) -> Rope:
-    prefix = f"{architecture.name}.rope"
-    scaling = metadata.string(f"{prefix}.scaling.type", "none")
-    if "rope_factors_long.weight" in shapes:  # which files of Phi-3 have without saying so
-        scaling = "longrope"
-    if scaling not in ("none", "linear", "yarn", "longrope"):
-        known = "none, linear, yarn, longrope, llama3"
-        raise UnsupportedError(f"rope scaling '{scaling}' is not supported; supported: {known}")
-    sections = list(metadata.integers(f"{prefix}.dimension_sections", [0] * 4, count=4))
-    return Rope(
-        base=metadata.number(f"{prefix}.freq_base", 10000.0),
-        dims=metadata.integer(f"{prefix}.dimension_count", head_size),
-        layout=architecture.rope_layout,
-        scaling=scaling,
-        factor=metadata.number(f"{prefix}.scaling.factor", 1.0),
-        original_context=metadata.integer(
-            f"{prefix}.scaling.original_context_length", metadata.integer(f"{architecture.name}.context_length")
-        ),
-        attention_factor=metadata.number(f"{prefix}.scaling.attn_factor", 1.0),
-        beta_fast=metadata.number(f"{prefix}.scaling.yarn_beta_fast", 32.0),
-        beta_slow=metadata.number(f"{prefix}.scaling.yarn_beta_slow", 1.0),
-        truncate=architecture.yarn_truncate,
-        log_multiplier=metadata.number(f"{prefix}.{_LOG_MULTIPLIER}", 0.0) / 0.1 if architecture.scales_scores else 0.0,
-        factors="rope_freqs.weight" in shapes,
-        sections=tuple(int(each) for each in sections) if any(sections) else (),
-    )
-
-
-def _window_rope(architecture: Architecture, metadata: Metadata, head_size: int) -> Rope | None:
-    """That of layers with a window, if the file has a base for it; they keep within what the model was trained on."""
-    key = f"{architecture.name}.{_WINDOW_BASE}"
-    if key not in metadata:
-        return None
-    rope = _rope(architecture, metadata, head_size, {}).unscaled()
-    dims = metadata.integer(f"{architecture.name}.rope.dimension_count_swa", rope.dims)
-    return replace(rope, base=metadata.number(key), dims=dims)
 
 
 def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]:
@@ -461,7 +263,7 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         counts = {True: spec.window_kv_heads, False: spec.kv_heads}
         entries["attention.head_count_kv"] = [counts[flag] for flag in windowed]
     if spec.window_rope:
-        entries[_WINDOW_BASE] = spec.window_rope.base
+        entries[WINDOW_BASE] = spec.window_rope.base
     if spec.rotated:
         entries[_ROTATED] = list(spec.rotated)
     if spec.windowed:
@@ -471,7 +273,7 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries["rope.dimension_count_swa"] = spec.window_rope.dims
         entries |= dict.fromkeys(_NOT_YET, 0)  # llama.cpp asks
     if spec.recurrence:
-        entries |= _recurrence_entries(spec, spec.recurrence)
+        entries |= recurrence_entries(spec, spec.recurrence)
     if spec.nextn:
         entries["nextn_predict_layers"] = spec.nextn
     if spec.latent:
@@ -487,20 +289,8 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries["expert_count"] = spec.experts
         entries["expert_used_count"] = spec.experts_used
         entries["expert_feed_forward_length"] = spec.expert_feed_forward
-        entries |= _router_entries(files, spec)
-    if rope.sections:
-        entries["rope.dimension_sections"] = list(rope.sections)
-    if rope.scaling != "none":
-        entries["rope.scaling.type"] = rope.scaling
-        entries["rope.scaling.factor"] = rope.factor
-    if rope.scaling in ("yarn", "longrope"):
-        entries["rope.scaling.original_context_length"] = rope.original_context
-        entries["rope.scaling.attn_factor"] = rope.attention_factor
-    if rope.scaling == "yarn":
-        entries["rope.scaling.yarn_beta_fast"] = rope.beta_fast
-        entries["rope.scaling.yarn_beta_slow"] = rope.beta_slow
-    if rope.log_multiplier:
-        entries[f"rope.{_LOG_MULTIPLIER}"] = 0.1 * rope.log_multiplier
+        entries |= router_entries(files, spec)
+    entries |= rope_entries(rope)
     if architecture.qk_norm == "plain":
         entries[_QK_NORM] = spec.qk_norm is not None
     entries = {**{key: type(value)(0) for key, value in architecture.unsaid.items()}, **entries}
