@@ -134,8 +134,8 @@ def test_live(served: Served) -> None:
     assert after["between_tokens_seconds"]["count"] - before["between_tokens_seconds"]["count"] == 4
     assert (after["running"], after["answering"]) == (0, [])
     assert after["model"] == served.llm.name
-    assert served.llm.expert_load() is None  # this backend does not count
-    assert after["experts"] is None
+    counted = served.llm.expert_load()  # not on every backend
+    assert after["experts"] == (counted and [{"layer": i, "tokens": list(own)} for i, own in counted.items()])
 
 
 def test_experts_are_counted(tiny_path: Path) -> None:

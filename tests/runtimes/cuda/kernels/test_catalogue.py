@@ -85,7 +85,8 @@ def check(kernels: list[Kernel], architecture: str) -> None:
     """All of them are in what the compiler makes, and none keeps in memory what registers should hold."""
     cubin, told = compile_all(kernels, architecture)
     spilled = {name: int(count) for name, count in PROPERTIES.findall(told)}
-    assert spilled.keys() == {kernel.name for kernel in kernels}
+    own = {name for name in spilled if not name.startswith("__")}  # others are slow paths that the compiler adds
+    assert own == {kernel.name for kernel in kernels}
     assert {name: count for name, count in spilled.items() if count > SPILLED} == {}
     assert cubin.startswith(b"\x7fELF")
     assert [kernel.name for kernel in kernels if f".text.{kernel.name}\0".encode() not in cubin] == []

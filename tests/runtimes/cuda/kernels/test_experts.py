@@ -41,7 +41,7 @@ def route(
     host: HostKernels, logits: np.ndarray, used: int, router: Router = SOFTMAX
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     rows, experts = logits.shape
-    ids, shares = np.empty((rows, used), np.int32), np.empty((rows, used), np.float32)
+    ids, shares = np.zeros((rows, used), np.int32), np.zeros((rows, used), np.float32)
     failed, load = np.zeros(1, np.int32), np.zeros(experts, np.uint64)
     host.launch(
         catalogue.route(),
