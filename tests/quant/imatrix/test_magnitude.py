@@ -6,13 +6,13 @@ from edgert_quant.blocks import BlockType
 from edgert_quant.imatrix.magnitude import with_magnitudes
 
 
-@pytest.mark.parametrize("kind", [BlockType.IQ3_XXS, BlockType.Q4_K, BlockType.Q4_0, BlockType.Q8_0])
+@pytest.mark.parametrize("kind", [BlockType.IQ3_S, BlockType.Q4_K, BlockType.Q4_0, BlockType.Q8_0])
 def test_types_of_more_bits_count_inputs_alone(kind: BlockType) -> None:
     importance = np.linspace(1, 2, 512, dtype=np.float32)
     assert with_magnitudes(importance, np.ones((3, 512), np.float32), kind) is importance
 
 
-@pytest.mark.parametrize("kind", [BlockType.Q2_K, BlockType.IQ2_S, BlockType.IQ2_XXS, BlockType.IQ1_M])
+@pytest.mark.parametrize("kind", [BlockType.IQ3_XXS, BlockType.Q2_K, BlockType.IQ2_S, BlockType.IQ1_M])
 def test_types_of_few_bits_count_the_weight_too(kind: BlockType) -> None:
     rng = np.random.default_rng(1)
     weights = rng.standard_normal((3, 512)).astype(np.float32)
