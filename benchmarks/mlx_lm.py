@@ -142,7 +142,7 @@ def measure_ours(model: Path, prompt_tokens: int, tokens: int) -> dict[str, floa
         llm.generate([0, 0], params(3))  # what has to be compiled is
         prompt = [1 + token % 500 for token in range(prompt_tokens)]
         found = llm.generate(prompt, params(tokens + 1)).timings
-        host = llm.borrow(-(-tokens // 16), lambda session, blocks: host_seconds(session, blocks, tokens))
+        host = llm.borrow(-(-tokens // 16), lambda session, room: host_seconds(session, room.blocks, tokens))
     return {"prefill": found.time_to_first_token, "decode": found.decode / tokens, "host": host}
 
 
