@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from edgert_quant.blocks import BlockType, quantize
+from edgert_quant.blocks import BlockType
 from edgert_quant.imatrix import Importance
-from edgert_quant.imatrix.magnitude import with_magnitudes
+from edgert_quant.imatrix.magnitude import quantize_weighed
 from edgert_runtimes.base import StoredWeight, WeightProvider
 from edgert_runtimes.layerwise import Floats
 from numpy.typing import NDArray
@@ -48,18 +48,9 @@ def pack(weights: Floats, name: str, kind: BlockType, importance: Importance | N
     shape = weights.weights[name].shape
     given = None if importance is None else importance.of(name)
     if len(shape) < 3:
-        return pack_matrix(weights.whole(name), kind, None if given is None else given[0], threads)
+        return quantize_weighed(weights.whole(name), kind, None if given is None else given[0], threads=threads)
     parts = (
-        pack_matrix(weights.expert(name, i), kind, None if given is None else given[i], threads)
+        quantize_weighed(weights.expert(name, i), kind, None if given is None else given[i], threads=threads)
         for i in range(shape[0])
     )
     return np.concatenate(list(parts))
-
-
-def pack_matrix(
-    weights: NDArray[np.float32], kind: BlockType, importance: NDArray[np.float32] | None, threads: int | None
-) -> Bytes:
-    """A matrix [rows, in] rounded to a type, each weight for itself; `importance` is that of its columns."""
-    if importance is not None:
-        importance = with_magnitudes(importance, weights, kind)
-    return quantize(weights, kind, importance=importance, threads=threads)

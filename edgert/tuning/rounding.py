@@ -16,13 +16,14 @@ from edgert_models import ops
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.compensation import Candidate, Feedback, candidates, choose_shrink
 from edgert_quant.imatrix import POOL_ROWS, Importance
+from edgert_quant.imatrix.magnitude import quantize_weighed
 from edgert_runtimes.base import Progress
 from edgert_runtimes.layerwise import Layerwise, Observer
 from numpy.typing import NDArray
 
 from edgert.tuning.kept import Kept
 from edgert.tuning.material import Material
-from edgert.tuning.packed import Bytes, Packed, pack_matrix
+from edgert.tuning.packed import Bytes, Packed
 
 Floats = NDArray[np.floating[Any]]
 
@@ -168,7 +169,8 @@ class Rounder(Observer):
     def _plain(self, name: str, index: int, weights: Floats) -> Bytes:
         """Each weight rounded for itself."""
         given = self._importance.of(name)
-        return pack_matrix(weights, self._types[name], None if given is None else given[index], self._threads)
+        importance = None if given is None else given[index]
+        return quantize_weighed(weights, self._types[name], importance, threads=self._threads)
 
     def _seen(self, x: Floats, held: NDArray[np.bool_]) -> _Inputs:
         """Covariances of inputs; made once where several matrices in turn have the same."""

@@ -17,11 +17,11 @@ from edgert_models.errors import ConversionError
 from edgert_models.graph import Weight
 from numpy.typing import NDArray
 
-from edgert_quant.blocks import BlockType, dequantize, quantize
+from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert.report import tensor_bytes
 from edgert_quant.convert.source import Source
 from edgert_quant.gguf import GgufWriter
-from edgert_quant.imatrix.magnitude import with_magnitudes
+from edgert_quant.imatrix.magnitude import quantize_weighed
 
 Progress = Callable[[int, int, str], None]
 """progress(done, total, name): bytes of the output that are ready, of how many, and the tensor they belong to."""
@@ -98,9 +98,7 @@ def write_tensors(
                     rows = data.view(np.float32)
                     kind = types[piece.name]
                     importance = None if weighting is None else weighting(piece)
-                    if importance is not None:
-                        importance = with_magnitudes(importance, rows, kind)
-                    data = quantize(rows, kind, importance=importance, threads=threads)
+                    data = quantize_weighed(rows, kind, importance, threads=threads)
                     if noting is not None:
                         noting(piece, rows, data, kind)
                     del rows

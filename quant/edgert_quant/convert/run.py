@@ -66,8 +66,8 @@ def convert(
     is an error. `parity` False allows a tokenizer whose GGUF form cuts some texts otherwise than the original.
     `imatrix` is an importance matrix of the same model (`edgert.calibrate`, llama-imatrix): errors of weights count by
     what they are multiplied with, and some mixes choose otherwise; with `weighed` they do so without one.
-    `min_tokens_per_expert` refuses one where an expert has seen fewer. `mtp`: whether
-    layers for multi-token prediction of a checkpoint are kept; None: where llama.cpp loads files with them.
+    `min_tokens_per_expert` refuses one where an expert has seen fewer. `mtp`: whether layers for multi-token prediction
+    of a checkpoint are kept; None: where llama.cpp loads files with them.
 
     The output appears complete or not at all; an older file survives until then. Memory stays bounded whatever the
     model's size. Raises RequestError (no such source), FileFormatError (damaged source), UnsupportedError (type,

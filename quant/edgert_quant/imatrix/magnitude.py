@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgert_quant.blocks import BlockType
+from edgert_quant.blocks import BlockType, quantize
 
 FEW_BITS = 3.1
 """Bits per weight below which magnitudes count. The demo model's mean divergence with them, as a part of that without
@@ -29,3 +29,12 @@ def with_magnitudes(
     squares += squares.mean(axis=1, keepdims=True)
     found: NDArray[np.float32] = importance * np.sqrt(squares, out=squares).reshape(weights.shape)
     return found
+
+
+def quantize_weighed(
+    weights: NDArray[np.float32], kind: BlockType, importance: NDArray[np.float32] | None, *, threads: int | None = None
+) -> NDArray[np.uint8]:
+    """`quantize` with the importance of columns, if there is one, and magnitudes where they count."""
+    if importance is not None:
+        importance = with_magnitudes(importance, weights, kind)
+    return quantize(weights, kind, importance=importance, threads=threads)
