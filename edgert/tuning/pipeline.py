@@ -40,6 +40,7 @@ from edgert.tuning.packed import Packed, pack
 from edgert.tuning.rounding import Rounder
 from edgert.tuning.sensitivity import Costs, Sensitivities, choices
 
+_REFERENCE = "reference-"
 HEADER_ROOM = 4096
 """Bytes kept free under a budget for what the file says of itself."""
 LEFT, LEFT_OF_GRIDS = 0.5, 0.85
@@ -153,12 +154,12 @@ def convert(
 
 @contextmanager
 def _removed_if_refused(work: Path) -> Iterator[None]:
-    """Leaves no new work folder behind where what was asked, or the source, cannot be."""
+    """Leaves no new work folder behind where what was asked, or the source, cannot be; what was measured stays."""
     fresh = not work.exists()
     try:
         yield
     except EdgertError:
-        if fresh:
+        if fresh and all(path.name.startswith(_REFERENCE) for path in work.glob("*")):
             shutil.rmtree(work, ignore_errors=True)
         raise
 
@@ -170,7 +171,7 @@ def _reference(source: str | Path, work: Path, said: Progress) -> Path:
     if path.is_file():
         return path
     with Opened(path) as opened:
-        made = work / f"reference-{opened.fingerprint()[:16]}.gguf"
+        made = work / f"{_REFERENCE}{opened.fingerprint()[:16]}.gguf"
     if not made.exists():
         write(path, made, type="bf16", progress=lambda done, total, name: said("read", done, total))
     return made

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgert_models.errors import RequestError
+from edgert_models.errors import ConversionError, RequestError
 from edgert_quant.blocks import BlockType, dequantize, quantize
 from edgert_quant.gguf import GgufFile
 
@@ -184,6 +184,14 @@ def test_what_cannot_be(source: Path, tmp_path: Path, options: dict[str, Any], m
     with pytest.raises(RequestError, match=re.escape(message)):
         converted(source, output, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_measured_stays_where_the_file_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.gguf"
+    output.write_bytes(b"")
+    with pytest.raises(ConversionError, match="there is such a file already"):
+        convert(source, output, Options(calibration=TEXT, window=64, type="q4_k"), overwrite=False)
+    assert list((tmp_path / "model.gguf.work").glob("rounded-*"))
 
 
 def test_a_teacher_of_another_vocabulary(source: Path, tmp_path: Path) -> None:
