@@ -62,7 +62,10 @@ class ArgumentRules:
         self.rules: list[str] = []
         if "enum" in schema or "const" in schema:
             raise self._refused("a choice of whole objects")
-        self.start = self._members(schema, self._written.between, self._parameter)
+        try:
+            self.start = self._members(schema, self._written.between, self._parameter)
+        except (AttributeError, TypeError) as error:
+            raise self._refused("what is no JSON schema") from error
 
     def _rule(self, body: str, *, name: str = "") -> str:
         name = name or self._name()
@@ -113,6 +116,8 @@ class ArgumentRules:
         if written.values == "marked":
             return f"{before} {self._marked(schema)} {after}"
         texts, others = _by_kind(self._resolved(schema), self._root)
+        if not texts and not others:
+            raise self._refused("a schema that allows nothing")
         if not written.plain_before:  # what may be anything is read as what it looks like
             others = [one for one in others if one not in texts]
         if written.values == "python":
@@ -138,7 +143,7 @@ class ArgumentRules:
         """A text and what ends it. Where the parser could take one for another kind of value, none such is allowed."""
         tag = _TAG.search(after)
         assert tag is not None
-        choices = _choices(schema)
+        choices = schema.get("enum")
         if choices is not None:
             kept = [
                 one for one in choices if tag[0] not in one and (not types or json.loads(as_json(one, types)) == one)
@@ -188,8 +193,10 @@ class ArgumentRules:
     def _marked_body(self, schema: Mapping[str, Any]) -> str:
         for key in _ALTERNATIVES:
             if key in schema:
-                rest = {name: value for name, value in schema.items() if name != key}
-                return " | ".join(self._marked({**rest, **one}) for one in schema[key])
+                found = _alternatives(schema, key)
+                if not found:
+                    raise self._refused("a schema that allows nothing")
+                return " | ".join(map(self._marked, found))
         listed = [schema["const"]] if "const" in schema else schema.get("enum")
         if listed is not None:
             return " | ".join(map(self._literal, listed))
@@ -229,6 +236,12 @@ class ArgumentRules:
         return quoted(json.dumps(value))
 
 
+def _alternatives(schema: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Those under a key, each with what is said beside them; without what allows nothing."""
+    rest = {name: value for name, value in schema.items() if name != key}
+    return [{**rest, **({} if one is True else one)} for one in schema[key] if one is not False]
+
+
 def _by_kind(
     schema: Mapping[str, Any], root: Mapping[str, Any]
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
@@ -237,8 +250,7 @@ def _by_kind(
     alternatives = next((key for key in _ALTERNATIVES if isinstance(schema.get(key), list)), None)
     listed = [schema["const"]] if "const" in schema else schema.get("enum")
     if alternatives is not None:
-        rest = {key: value for key, value in schema.items() if key != alternatives}
-        parts = [resolved({**rest, **one}, root) for one in schema[alternatives]]
+        parts = [resolved(one, root) for one in _alternatives(schema, alternatives)]
     elif listed is not None:
         texts = [one for one in listed if isinstance(one, str)]
         others = [one for one in listed if not isinstance(one, str)]
@@ -258,11 +270,6 @@ def _of_python(schema: Mapping[str, Any]) -> str | None:
     if schema.get("type") == "boolean":
         return '"True" | "False"'
     return '"None"' if schema.get("type") == "null" else None
-
-
-def _choices(schema: Mapping[str, Any]) -> list[str] | None:
-    listed = [schema["const"]] if "const" in schema else schema.get("enum")
-    return None if listed is None else [one for one in listed if isinstance(one, str)]
 
 
 def whole_pattern(pattern: str) -> str | None:

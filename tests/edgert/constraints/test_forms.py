@@ -317,6 +317,28 @@ def test_what_plain_parameters_cannot_be_held_to(properties: dict[str, Any], mes
         form.lark(quoted)
 
 
+@pytest.mark.parametrize("name", ["qwen3-coder", "gemma-4"])
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"enum": 5}, "what is no JSON schema"),
+        ({"anyOf": [5, {"type": "string"}]}, "what is no JSON schema"),
+        ({"anyOf": [False]}, "a schema that allows nothing"),
+        ({"anyOf": [True, {"type": "string"}]}, None),
+    ],
+)
+def test_alternatives_that_are_no_objects(name: str, schema: dict[str, Any], message: str | None) -> None:
+    shape = next(form for form in FORMATS if form.name == name).shapes[0]
+    function = {"name": "f", "parameters": {"properties": {"a": schema}}}
+    form = prompt(name, shape, tools=[{"function": function}], forced=("f",)).form(None)
+    assert form is not None
+    if message is None:
+        assert form.lark(quoted)
+        return
+    with pytest.raises(RequestError, match=f"{message} in the parameters of 'f' is not supported"):
+        form.lark(quoted)
+
+
 @pytest.mark.parametrize(
     ("pattern", "matching", "other"),
     [
