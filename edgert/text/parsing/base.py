@@ -84,11 +84,14 @@ class Functions:
     def __iter__(self) -> Iterator[str]:
         return iter(self._parameters)
 
+    def parameters(self, function: str) -> Mapping[str, Any]:
+        """The JSON schema of all parameters; empty where the tool does not say."""
+        parameters = self._parameters.get(function)
+        return parameters if isinstance(parameters, Mapping) else {}
+
     def schema(self, function: str, parameter: str) -> Mapping[str, Any]:
         """The JSON schema of a parameter; empty where the tool does not say."""
-        parameters = self._parameters.get(function)
-        if not isinstance(parameters, Mapping):
-            return {}
+        parameters = self.parameters(function)
         properties = parameters.get("properties")
         schema = properties.get(parameter) if isinstance(properties, Mapping) else None
         return resolved(schema, parameters) if isinstance(schema, Mapping) else {}
@@ -216,6 +219,15 @@ def tagged(openers: tuple[str, ...], section: Section) -> Callable[[Scanner, Cal
             fresh = yield from attempt(text, section(text, calls, opener), space + opener)
 
     return answer
+
+
+def messages(text: Scanner, start: str, message: Callable[[], Steps[None]]) -> Steps[None]:
+    """One `message` after another; what is none is content, up to `start`, where another may begin."""
+    while (yield from text.peek()):
+        if not (yield from attempt(text, message())):
+            marker = yield from each(text.until(start), Content)
+            if marker is None:
+                return
 
 
 def attempt(text: Scanner, section: Steps[None], opener: str = "") -> Steps[bool]:

@@ -17,8 +17,8 @@ from edgert.text.parsing.base import (
     Format,
     Reasoning,
     Steps,
-    attempt,
     each,
+    messages,
 )
 from edgert.text.parsing.json_calls import arguments
 from edgert.text.parsing.scanner import Malformed, Scanner
@@ -31,12 +31,7 @@ _RECIPIENT = re.compile(r"\bto=(?:functions\.)?([^\s<]+)")
 
 def _answer(text: Scanner, calls: Calls, fresh: bool) -> Steps[None]:
     told: set[object] = set()
-    while (yield from text.peek()):
-        if not (yield from attempt(text, _message(text, calls, told))):
-            # No message: text up to where another may begin.
-            marker = yield from each(text.until(_START), Content)
-            if marker is None:
-                return
+    yield from messages(text, _START, lambda: _message(text, calls, told))
 
 
 def _message(text: Scanner, calls: Calls, told: set[object]) -> Steps[None]:

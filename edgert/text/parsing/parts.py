@@ -19,9 +19,10 @@ from edgert.text.parsing.base import (
     attempt,
     each,
     flow,
+    messages,
 )
 from edgert.text.parsing.json_calls import arguments
-from edgert.text.parsing.scanner import Malformed, Scanner
+from edgert.text.parsing.scanner import Scanner
 from edgert.text.parsing.token_calls import solar_call
 from edgert.text.parsing.xml_calls import KIMI_TAGS, invokes, kimi_calls
 
@@ -30,12 +31,7 @@ _CALL = "<|tool_call:begin|>"
 
 
 def _solar(text: Scanner, calls: Calls, fresh: bool) -> Steps[None]:
-    while (yield from text.peek()):
-        if not (yield from attempt(text, _solar_part(text, calls))):
-            # No part: text up to where another may begin.
-            marker = yield from each(text.until(_BEGIN), Content)
-            if marker is None:
-                return
+    yield from messages(text, _BEGIN, lambda: _solar_part(text, calls))
 
 
 def _solar_part(text: Scanner, calls: Calls) -> Steps[None]:
@@ -48,8 +44,7 @@ def _solar_part(text: Scanner, calls: Calls) -> Steps[None]:
             yield from each(text.until(_END), kind)
             return
     yield from text.accept(_CALLS)
-    if not (yield from text.accept(_CALL)):
-        raise Malformed
+    yield from text.expect(_CALL)
     yield from solar_call(text, calls)
     while (yield from text.accept(_CALL)):
         yield from solar_call(text, calls)
@@ -110,11 +105,7 @@ _atem_calls = invokes(_ATEM, "atem:")
 
 
 def _muse(text: Scanner, calls: Calls, fresh: bool) -> Steps[None]:
-    while (yield from text.peek()):
-        if not (yield from attempt(text, _muse_message(text, calls))):
-            marker = yield from each(text.until(_START), Content)
-            if marker is None:
-                return
+    yield from messages(text, _START, lambda: _muse_message(text, calls))
 
 
 def _muse_message(text: Scanner, calls: Calls) -> Steps[None]:

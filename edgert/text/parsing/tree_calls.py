@@ -14,7 +14,7 @@ from typing import Any
 from edgert.text.parsing.base import CallArguments, CallEnd, Calls, Format, Steps, tagged
 from edgert.text.parsing.parameters import as_json
 from edgert.text.parsing.scanner import Malformed, Scanner, Wait, joined
-from edgert.text.parsing.schemas import schema_types
+from edgert.text.parsing.schemas import resolved, schema_types
 
 _MARK = "]<]minimax[>["
 _OPEN, _CLOSE = f"{_MARK}<tool_call>", f"{_MARK}</tool_call>"
@@ -32,8 +32,10 @@ def _section(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
         separator = "{"
         while not (yield from text.accept(f"{_MARK}</invoke>")):
             yield from text.skip_space()
+            yield from text.expect(_MARK)
             key = yield from _tag(text)
-            value = yield from _value(text, key, calls.functions.schema(start.name, key), 0)
+            root, schema = calls.functions.parameters(start.name), calls.functions.schema(start.name, key)
+            value = yield from _value(text, key, schema, root, 0)
             yield CallArguments(start.index, f"{separator}{json.dumps(key, ensure_ascii=False)}: {value}")
             separator = ", "
         yield CallArguments(start.index, "{}" if separator == "{" else "}")
@@ -44,8 +46,8 @@ def _section(text: Scanner, calls: Calls, opener: str) -> Steps[None]:
 
 
 def _tag(text: Scanner) -> Wait[str]:
-    """The name in an opening tag."""
-    yield from text.expect(f"{_MARK}<")
+    """The name in an opening tag, after its mark."""
+    yield from text.expect("<")
     name = yield from text.run(_NAME)
     yield from text.expect(">")
     if not name:
@@ -53,8 +55,8 @@ def _tag(text: Scanner) -> Wait[str]:
     return name
 
 
-def _value(text: Scanner, name: str, schema: Mapping[str, Any], depth: int) -> Wait[str]:
-    """The value in the tag `name`, after its opening, as JSON."""
+def _value(text: Scanner, name: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Wait[str]:
+    """The value in the tag `name`, after its opening, as JSON. `schema`, of the value, is resolved within `root`."""
     written, mark = yield from joined(text.until(_MARK))
     if mark is None or depth > _DEEPEST:
         raise Malformed
@@ -62,11 +64,8 @@ def _value(text: Scanner, name: str, schema: Mapping[str, Any], depth: int) -> W
         return as_json(written, schema_types(schema))
     members: list[tuple[str, str]] = []
     while not (yield from text.accept(f"</{name}>")):
-        yield from text.expect("<")
-        key = yield from text.run(_NAME)
-        yield from text.expect(">")
-        inner = schema.get("items") if key == "item" else (schema.get("properties") or {}).get(key)
-        value = yield from _value(text, key, inner if isinstance(inner, Mapping) else {}, depth + 1)
+        key = yield from _tag(text)
+        value = yield from _value(text, key, _inner(schema, key, root), root, depth + 1)
         members.append((key, value))
         _, mark = yield from joined(text.until(_MARK))
         if mark is None:
@@ -74,6 +73,13 @@ def _value(text: Scanner, name: str, schema: Mapping[str, Any], depth: int) -> W
     if all(key == "item" for key, _ in members) and "object" not in schema_types(schema):
         return f"[{', '.join(value for _, value in members)}]"
     return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in members) + "}"
+
+
+def _inner(schema: Mapping[str, Any], key: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a schema says of a list's `item`, or of an object's member."""
+    properties = schema.get("properties")
+    inner = schema.get("items") if key == "item" else properties.get(key) if isinstance(properties, Mapping) else None
+    return resolved(inner, root) if isinstance(inner, Mapping) else {}
 
 
 MINIMAX_M3 = Format("minimax-m3", (("]<]minimax[>[", "<mm:think>"),), (_MARK,), tagged((_OPEN,), _section))

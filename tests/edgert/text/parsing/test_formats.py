@@ -184,3 +184,17 @@ def test_parameters_are_read_by_their_schema(schema: Any, written: str, value: A
     tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
     answer = f"<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>{written}</arg_value></tool_call>"
     assert parse("glm-4.5", answer, tools=tools).calls == [("f", {"x": value})]
+
+
+def test_references_within_trees_are_followed() -> None:
+    mark, item = "]<]minimax[>[", {"type": "object", "properties": {"k": {"type": "string"}}}
+    parameters = {
+        "$defs": {"item": item},
+        "properties": {"list": {"type": "array", "items": {"$ref": "#/$defs/item"}}, "odd": {"properties": []}},
+    }
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    answer = (
+        '@<tool_call>@<invoke name="f">@<list>@<item>@<k>12@</k>@</item>@</list>@<odd>@<k>1@</k>@</odd>'
+        "@</invoke>@</tool_call>".replace("@", mark)
+    )
+    assert parse("minimax-m3", answer, tools=tools).calls == [("f", {"list": [{"k": "12"}], "odd": {"k": 1}})]
