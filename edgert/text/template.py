@@ -131,10 +131,12 @@ class ChatTemplate:
     def _wants_parts(self, source: str) -> bool:
         """Whether the template shows contents only as lists of parts."""
         if source not in self._parts:
-            self._parts[source] = False
-            if "type" in source:  # of a part
-                asked: list[dict[str, Any]] = [{"role": "user", "content": _PROBE}]
-                self._parts[source] = not self._shows(source, asked) and self._shows(source, contents_as_parts(asked))
+            asked: list[dict[str, Any]] = [{"role": "user", "content": _PROBE}]
+            self._parts[source] = (
+                "type" in source  # of a part
+                and not self._shows(source, asked)
+                and self._shows(source, contents_as_parts(asked))
+            )
         return self._parts[source]
 
     def _shows(self, source: str, messages: list[dict[str, Any]]) -> bool:
