@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from edgert.completion import Chunk, Completion, FinishReason, Timings, Usage
-from edgert.delivery import deliver
+from edgert.delivery import delivery
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Event, Failed, OnEvent, Request, Token
 from edgert.reader import Piece, Reader
@@ -201,7 +200,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         put = self._events.put_nowait
-        self._request = start(partial(deliver, loop, put))
+        self._request = start(delivery(loop, put))
         self._answer = Answer(self._request, params, tokenizer, reader)
         self._closed = False
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -79,8 +80,8 @@ _mail: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mail] = WeakKeyDictionary()
 _mail_lock = threading.Lock()
 
 
-def deliver(loop: asyncio.AbstractEventLoop, put: Put, event: Event) -> None:
-    """Give an event to `put`, which must not raise, on a loop's thread. RuntimeError where the loop is closed."""
+def delivery(loop: asyncio.AbstractEventLoop, put: Put) -> Put:
+    """What gives events to `put`, which must not raise, on a loop's thread. RuntimeError where the loop is closed."""
     with _mail_lock:
         mail = _mail.setdefault(loop, _Mail())
-    mail.add(loop, put, event)
+    return partial(mail.add, loop, put)

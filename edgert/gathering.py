@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgert.answer import Answer, Start
-from edgert.delivery import Batches, deliver
+from edgert.delivery import Batches, delivery
 from edgert.engine.request import Event, Failed, Request, Rows
 
 Floats = NDArray[np.float32]
@@ -65,7 +65,7 @@ async def rows_of(start: Start) -> Floats:
         if not result.done():
             result.set_result(event)
 
-    request = start(partial(deliver, loop, settle))
+    request = start(delivery(loop, settle))
     try:
         return _values(await result)
     finally:

@@ -6,7 +6,7 @@ from queue import Empty
 
 import pytest
 
-from edgert.delivery import Batches, deliver
+from edgert.delivery import Batches, delivery
 from edgert.engine.request import Ending, Event, Token
 from edgert.engine.sampling import TokenLogprob
 
@@ -54,8 +54,9 @@ def test_a_loop_is_woken_once_for_what_comes_together() -> None:
         loop.call_soon_threadsafe = counted  # type: ignore[assignment, method-assign]
 
         def put_all() -> None:
+            give = [delivery(loop, lambda event, who=who: found.append((who, event))) for who in "ab"]  # type: ignore[misc]
             for number, event in enumerate(events):
-                deliver(loop, lambda event, who=number % 2: found.append(("ab"[who], event)), event)  # type: ignore[misc]
+                give[number % 2](event)
 
         thread = threading.Thread(target=put_all)
         thread.start()
@@ -74,4 +75,4 @@ def test_a_loop_that_is_closed_is_told_each_time() -> None:
     loop.close()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="closed"):
-            deliver(loop, lambda event: None, token(0, 1.0))
+            delivery(loop, lambda event: None)(token(0, 1.0))
