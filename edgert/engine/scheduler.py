@@ -259,13 +259,14 @@ class Scheduler:
                     table, idle, fetch = wanted
             else:
                 table, idle = self.pool.match(request.tokens, request.root)
-                fetch = None if self._shelf is None else self._blocks_on_disk(request, table, self._shelf)
             if self.pool.next_key(table, request.tokens) in step.coming:
                 return False
         needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)
         # One block to spare for each that runs, or it would soon be preempted again.
         if self.pool.available - idle < needed + len(self.running):
             return False
+        if request.kind is Kind.GENERATE and not self.states.size and self._shelf is not None:
+            fetch = self._blocks_on_disk(request, table, self._shelf)
         request.table = table
         if request.kind is Kind.GENERATE:
             if table.published and self.states.size and fetch is None:

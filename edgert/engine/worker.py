@@ -24,7 +24,7 @@ from edgert.engine.prefixes.shelf import Piece, Shelf
 from edgert.engine.request import Ending, Event, Failed, Kind, Request, Rows, Token
 from edgert.engine.scheduler import Part, Scheduler, Step
 from edgert.engine.speculation import Speculation
-from edgert.engine.watchdog import HungError, Watchdog
+from edgert.engine.watchdog import Watchdog
 
 _log = logging.getLogger("edgert.engine")
 _EVALUATED_LOGITS = 1 << 24  # logits of one step of an evaluation: 64 MiB
@@ -175,21 +175,12 @@ class Worker:
             self._down = EngineError(f"a step of the model has not come back for {seconds:.3g} s; try again later")
         _log.error("%s", self._down)
         self.session.interrupt()
-        requests, stopped = [*self.scheduler.running, *self.scheduler.waiting], False
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except Empty:
-                break
-            stopped = stopped or item is None
-            if isinstance(item, Loan):
-                item.result.set_exception(self._why_down())
-            elif isinstance(item, tuple) and not item[1]:
-                self._leave_queue(item[0])
-                requests.append(item[0])
+        came, stopped = self._drained(self._why_down)
         if stopped:
             self._inbox.put(None)
-        for request in requests:
+        for request in came:
+            self._leave_queue(request)
+        for request in (*self.scheduler.running, *self.scheduler.waiting, *came):
             if not request.ended:
                 request.ended = True
                 self._emit(request, Failed(self._why_down()))
@@ -307,9 +298,6 @@ class Worker:
         self._alone = parts[0].request if len(parts) == 1 else None
         try:
             out = self._step(parts)
-            self._watchdog.check()
-        except HungError:
-            raise
         except CancelledError:
             return  # interrupted: whoever is not cancelled is planned again
         except Exception as error:
@@ -322,6 +310,7 @@ class Worker:
             return
         finally:
             self._alone = None
+        self._watchdog.check()
         self._failed_steps = 0
         self.steps += 1
         seconds = time.monotonic() - begin
@@ -456,19 +445,24 @@ class Worker:
         if event is not None:
             self._emit(request, event)
 
-    def _end_all(self, why: Callable[[], EdgertError]) -> None:
-        """End what runs, what waits, and what is still in the inbox: nothing enters it any more."""
-        requests = [*self.scheduler.running, *self.scheduler.waiting]
+    def _drained(self, why: Callable[[], EdgertError]) -> tuple[list[Request], bool]:
+        """The requests that are still in the inbox, and whether it says to stop; loans end with `why`."""
+        requests, stopped = list[Request](), False
         while True:
             try:
                 item = self._inbox.get_nowait()
             except Empty:
-                break
+                return requests, stopped
+            stopped = stopped or item is None
             if isinstance(item, Loan):
                 item.result.set_exception(why())
             elif isinstance(item, tuple) and not item[1]:
                 requests.append(item[0])
-        for request in requests:
+
+    def _end_all(self, why: Callable[[], EdgertError]) -> None:
+        """End what runs, what waits, and what is still in the inbox: nothing enters it any more."""
+        came, _ = self._drained(why)
+        for request in (*self.scheduler.running, *self.scheduler.waiting, *came):
             if request.fetch is not None:
                 request.fetch.cancel()
             if self._speculation is not None:
