@@ -59,7 +59,8 @@ def _adapted(model: bytes, adapters: LoadedAdapters) -> Sequence[bytes]:
     """Names for what is computed with each adapter."""
     if not adapters.names:
         return []
-    tensors = [(name, adapters.weights.read(name).tobytes()) for name in sorted(adapters.weights.weights)]
+    weights = adapters.weights
+    tensors = [(name, hashlib.blake2b(weights.read(name).tobytes()).hexdigest()) for name in sorted(weights.weights)]
     return [_digest(model, index, tensors) for index in range(len(adapters.names))]
 
 
