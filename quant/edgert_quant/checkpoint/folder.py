@@ -60,12 +60,14 @@ class Checkpoint:
         checkpoint = cls(folder, {}, {})
         try:
             if accept is not None and (folder / CONFIG_NAME).is_file():
-                accept(checkpoint._read_config())
+                checkpoint.config = checkpoint._read_config()
+                accept(checkpoint.config)
             if single is None:
                 checkpoint._open_folder()
             else:
                 checkpoint.tensors.update(checkpoint._open_file(single))
-            checkpoint.config = checkpoint._read_config()
+            if not checkpoint.config:
+                checkpoint.config = checkpoint._read_config()
         except BaseException:
             checkpoint.close()
             raise

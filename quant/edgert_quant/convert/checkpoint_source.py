@@ -124,8 +124,8 @@ class CheckpointSource:
             last = own
 
     def _check_left_over(self) -> None:
-        used = frozenset[str]().union(*(rows.used for rows in self._rows.values()))
-        left = [name for name in self._views if name not in used | self._apart and not name.endswith(_HARMLESS)]
+        used = frozenset(self._apart).union(*(rows.used for rows in self._rows.values()))
+        left = [name for name in self._views if name not in used and not name.endswith(_HARMLESS)]
         if self._tied:
             left = [name for name in left if not name.endswith("lm_head.weight")]
         beyond = [name for name in left if self._is_beyond_last_layer(name)]
