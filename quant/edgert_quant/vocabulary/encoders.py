@@ -121,6 +121,8 @@ def _without_special(text: str) -> str:
         for token in document.get("added_tokens") or []
         if token["special"] and token["id"] < len(model["vocab"]) and model["vocab"][token["id"]][0] == token["content"]
     ]
+    if not inside:
+        return text
     for token in inside:
         model["vocab"][token["id"]][0] = hidden(token["content"])
     document["added_tokens"] = [token for token in document["added_tokens"] if token not in inside]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import cache
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from edgert_models.errors import FileFormatError, UnsupportedError
 from edgert_quant.vocabulary import Encoder, TokenType, Vocabulary, build_encoder, rebuild_encoder, token_bytes
+from edgert_quant.vocabulary.encoders import _without_special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -278,3 +280,9 @@ def test_a_huggingface_json_with_ids_beyond_the_vocabulary() -> None:
         build_encoder(metadata, Vocabulary.from_metadata(metadata))
     with pytest.raises(FileFormatError, match=r"tokenizer\.huggingface\.json: is not a string"):
         build_encoder(metadata | {"tokenizer.huggingface.json": 1}, Vocabulary.from_metadata(metadata))
+
+
+def test_a_unigram_tokenizer_without_added_tokens_is_taken_as_it_is() -> None:
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": False}
+    for text in (json.dumps({"model": model}), json.dumps({"model": model, "added_tokens": None})):
+        assert _without_special(text) is text
