@@ -40,3 +40,8 @@ class LlamaCpp:
 
 
 AS_OURS = LlamaCpp()
+
+
+def sees_the_same(spec: ModelSpec, window: int) -> bool:
+    """Whether a model without windows, or with its own, sees the same in windows of so many positions."""
+    return not spec.window or min(spec.window, spec.context) == min(window, spec.context)

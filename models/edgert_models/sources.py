@@ -134,11 +134,11 @@ class TransposedExperts:
 
 @dataclass(frozen=True, slots=True)
 class ExpertVectors:
-    """A vector for each expert of one layer, in one tensor `name` [experts, parts · out], of which the elements `part`,
-    part + parts, … are wanted.
+    """A vector for each expert of one layer, in one tensor [experts, parts · out] under the first of `names` that the
+    checkpoint has, of which the elements `part`, part + parts, … are wanted.
     """
 
-    name: str
+    names: tuple[str, ...]
     part: int = 0
     parts: int = 1
 
@@ -168,8 +168,6 @@ def renamed(source: Source, rename: Callable[[tuple[str, ...]], tuple[str, ...]]
     """The same under other names."""
     if isinstance(source, RopeFactors):
         return source
-    if isinstance(source, ExpertVectors):
-        return replace(source, name=rename((source.name,))[0])
     if isinstance(source, Experts):
         return replace(source, names=rename(source.names), fused=rename(source.fused))
     return replace(source, names=rename(source.names))

@@ -886,8 +886,6 @@ def routing_gap(model: Any, tokens: torch.Tensor) -> float:
         ranked = scores.sort(descending=True).values
         if used == ranked.shape[1]:
             return
-        if used == ranked.shape[1]:
-            return
         gaps.append(float((ranked[:, used - 1] - ranked[:, used]).min()))
 
     def look(module: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:

@@ -29,7 +29,7 @@ from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.sources import Scaled, Source, Stored
-from edgert_models.spec import ModelSpec
+from edgert_models.spec import ModelSpec, Recurrence
 
 _LAYER = "model.layers.{i}"
 _MAMBA = f"{_LAYER}.mamba"
@@ -43,14 +43,18 @@ def config(c: Config) -> ModelSpec:
         c.refuse_unless("mamba_norm_before_gate", (False,), default=True)
     for key in _LISTS:
         _multipliers(c, key)
-    recurrence = granitehybrid.mamba(c, (True,) * layer_count(c))
-    inner = c.integer("mamba_d_ssm", default=recurrence.inner)
     return ModelSpec(
         architecture="falcon-h1",
         **decoder_sizes(c, RopeLayout.HALVES),
-        recurrence=replace(recurrence, inner=inner, norm=c.boolean("mamba_rms_norm"), beside=True),
+        recurrence=replace(_mamba(c), norm=c.boolean("mamba_rms_norm"), beside=True),
         feed_forward_bias=c.boolean("mlp_bias"),
     )
+
+
+def _mamba(c: Config) -> Recurrence:
+    """Of every layer."""
+    recurrence = granitehybrid.mamba(c, (True,) * layer_count(c))
+    return replace(recurrence, inner=c.integer("mamba_d_ssm", default=recurrence.inner))
 
 
 def settle(spec: ModelSpec) -> ModelSpec:
@@ -93,12 +97,11 @@ def _scaled(tensor: str, *keys: tuple[str, int]) -> Source:
 
 def _inward(config: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
     """Factors of gates, values, b, c and time steps, of which the last are all rows that are left."""
-    c = Config(config)
-    inner = c.integer("mamba_d_ssm", default=c.integer("mamba_expand", default=2) * c.integer("hidden_size"))
-    shared = c.integer("mamba_n_groups", default=1) * c.integer("mamba_d_state", default=256)
-    (every,) = _multipliers(c, "ssm_in_multiplier")
-    factors = [every * factor for factor in _multipliers(c, "ssm_multipliers")]
-    return tuple(zip((inner, inner, shared, shared, 0), factors, strict=True))
+    r = _mamba(Config(config))
+    shared = r.groups * r.state
+    (every,) = _multipliers(config, "ssm_in_multiplier")
+    factors = [every * factor for factor in _multipliers(config, "ssm_multipliers")]
+    return tuple(zip((r.inner, r.inner, shared, shared, 0), factors, strict=True))
 
 
 _ATTENTION, _MLP = f"{_LAYER}.self_attn", f"{_LAYER}.feed_forward"

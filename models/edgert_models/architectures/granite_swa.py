@@ -41,7 +41,7 @@ def config(c: Config) -> ModelSpec:
         c = Config({**c, "rope_parameters": {**(c.get("rope_parameters") or {}), "rope_theta": base}})
     sizes: dict[str, Any] = {
         **decoder_sizes(c, RopeLayout.INTERLEAVED),
-        **windows(Config({"sliding_window": 128, "layer_types": usual, **c}), period=_PERIOD),
+        **windows(Config({"sliding_window": 128, **c, "layer_types": c.get("layer_types") or usual}), period=_PERIOD),
         "rotated": () if all(rotated) else rotated,
     }
     if c.get("num_local_experts"):

@@ -25,7 +25,8 @@ from edgert_models.architecture import (
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count, sparse_layers, text_of
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
-from edgert_models.llama_cpp import LlamaCpp
+from edgert_models.llama_cpp import LlamaCpp, sees_the_same
+from edgert_models.metadata import WITHOUT_QK_NORM
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -37,7 +38,6 @@ _PERIOD = 4  # of the layers without rope
 _CHUNK = _FLOOR = 8192
 _STRENGTH = 0.1
 _MLP = "model.layers.{i}.feed_forward"
-_STOCK_UNNORMALISED = 128  # experts of models whose heads llama.cpp does not normalise
 
 
 def config(c: Config) -> ModelSpec:
@@ -128,7 +128,7 @@ def llama_cpp_rope(spec: ModelSpec) -> str:
 
 def llama_cpp_chunks(spec: ModelSpec) -> str:
     """How long chunks are in llama.cpp."""
-    if spec.window in (None, _CHUNK) or (spec.window or 0) >= spec.context:
+    if sees_the_same(spec, _CHUNK):
         return ""
     return f"llama.cpp takes chunks of llama4 as {_CHUNK} positions; this model's are of {spec.window}"
 
@@ -142,10 +142,10 @@ def llama_cpp_queries(spec: ModelSpec) -> str:
 
 def llama_cpp_norms(spec: ModelSpec) -> str:
     """Whether llama.cpp normalises queries and keys."""
-    if (spec.qk_norm is None) == (spec.experts == _STOCK_UNNORMALISED):
+    if (spec.qk_norm is None) == (spec.experts == WITHOUT_QK_NORM):
         return ""
     return (
-        f"llama.cpp normalises queries and keys of llama4 unless there are {_STOCK_UNNORMALISED} experts, "
+        f"llama.cpp normalises queries and keys of llama4 unless there are {WITHOUT_QK_NORM} experts, "
         "whatever the model says"
     )
 

@@ -23,7 +23,7 @@ from edgert_models.architecture import (
 from edgert_models.config import Config, decoder_sizes, expert_sizes, layer_count
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
-from edgert_models.llama_cpp import LlamaCpp
+from edgert_models.llama_cpp import LlamaCpp, sees_the_same
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
 from edgert_models.spec import ModelSpec
@@ -81,7 +81,7 @@ def wire(g: Graph) -> Plan:
 
 def llama_cpp_differs(spec: ModelSpec) -> str:
     """What llama.cpp computes otherwise."""
-    if spec.window in (None, 4096, spec.context):
+    if sees_the_same(spec, 4096):
         return ""
     return f"llama.cpp takes windows of smallthinker as 4096 positions; this model's are of {spec.window}"
 

@@ -22,7 +22,8 @@ _WINDOW_KEYS = "attention.key_length_swa"
 _PATTERN = "attention.sliding_window_pattern"
 _ROTATED = "attention.rope_pattern"
 _QK_NORM = "attention.qk_norm"  # ours: of norms without weights
-_WITHOUT_QK_NORM = 128
+WITHOUT_QK_NORM = 128
+"""Experts of the one model with norms without weights that has none of them, as llama.cpp knows it."""
 
 
 def spec_from_metadata(
@@ -125,7 +126,7 @@ def _qk_norm(
     llama.cpp knows the one model that has none by its number of experts.
     """
     if architecture.qk_norm == "plain":
-        normalised = metadata.boolean(f"{architecture.name}.{_QK_NORM}", experts != _WITHOUT_QK_NORM)
+        normalised = metadata.boolean(f"{architecture.name}.{_QK_NORM}", experts != WITHOUT_QK_NORM)
     else:
         normalised = has(shapes, layers, "attn_q_norm.weight")
     return architecture.qk_norm if normalised else None

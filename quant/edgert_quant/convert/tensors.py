@@ -321,7 +321,7 @@ class Finder:
             return self._head_rows(weight, source)
         if isinstance(source, ExpertVectors):
             experts, width = weight.shape
-            vectors = (self._checked(weight, (source.name,), (experts, source.parts * width)),)
+            vectors = (self._checked(weight, source.names, (experts, source.parts * width)),)
             return ExpertVectorRows(views=vectors, part=source.part, parts=source.parts)
         if isinstance(source, Arranged):
             return self._arranged(weight, source)
@@ -344,8 +344,6 @@ class Finder:
         """Whether anything is there that a weight could be made of."""
         if isinstance(source, RopeFactors):
             return True
-        if isinstance(source, ExpertVectors):
-            return source.name in self.views
         names = (name.replace("{e}", "0") for name in source.names)
         fused = source.fused if isinstance(source, Experts) else ()
         return any(name in self.views for name in (*names, *fused))
@@ -360,7 +358,7 @@ class Finder:
     def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
         groups = source.arrangement
         if groups is None and weight.role is Role.VECTOR:
-            view = next((self.views[name] for name in source.names if name in self.views), None)
+            view = self._first(source.names)
             shape = weight.shape if view is None or view.shape[0] != prod(weight.shape) else (prod(weight.shape),)
             whole = (self._checked(weight, source.names, shape),)
             return ShapedRows(views=whole, shape=weight.shape, negative_exponential=source.negative_exponential)
@@ -396,7 +394,7 @@ class Finder:
 
     def _transposed(self, weight: Weight, source: TransposedExperts) -> TensorRows:
         experts, out, width = weight.shape
-        view = next((self.views[name] for name in source.names if name in self.views), None)
+        view = self._first(source.names)
         if view is None:
             raise self._missing(weight, (*source.names, f"{source.names[0]}_blocks"))
         if BlockType.MXFP4 in view.types:
@@ -408,7 +406,7 @@ class Finder:
 
     def _checked(self, weight: Weight, names: Sequence[str], wanted: tuple[int, ...]) -> View:
         """The first of these that is there, in the shape that it must have."""
-        view = next((self.views[name] for name in names if name in self.views), None)
+        view = self._first(names)
         if view is None:
             raise self._missing(weight, names)
         if not view.quantized and view.form not in _FLOATS:
@@ -421,6 +419,10 @@ class Finder:
                 f"{self.folder}: tensor {view.name} has shape {list(view.shape)}, and config.json says {list(wanted)}"
             )
         return view
+
+    def _first(self, names: Sequence[str]) -> View | None:
+        """The first of these that is there."""
+        return next((self.views[name] for name in names if name in self.views), None)
 
     def _missing(self, weight: Weight, names: Sequence[str]) -> ConversionError:
         return ConversionError(
