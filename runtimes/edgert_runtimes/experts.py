@@ -67,6 +67,13 @@ def expert_counts(plan: Plan) -> NDArray[np.int64]:
     return np.zeros((len(mixtures), max((op.experts for op in mixtures), default=0)), np.int64)
 
 
+def load_offset(plan: Plan, index: int) -> int:
+    """Bytes before the row of `expert_counts` that is for the mixture `plan.ops[index]`."""
+    mixtures = mixtures_of(plan)
+    widest = max(op.experts for op in mixtures.values())
+    return list(mixtures).index(index) * widest * np.dtype(np.int64).itemsize
+
+
 def mixtures_of(plan: Plan) -> dict[int, ops.Moe]:
     """The mixtures of a plan by index."""
     return {index: op for index, op in enumerate(plan.ops) if isinstance(op, ops.Moe)}

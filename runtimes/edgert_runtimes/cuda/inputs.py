@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgert_runtimes.base import Batch, Int32, Limits
+from edgert_runtimes.base import NO_ADAPTERS, Batch, Int32, Limits
 from edgert_runtimes.cuda.device import Arrays, Bytes, Device, Event
 
 ROWWISE = ("tokens", "positions", "sequence", "slots")
-NO_ADAPTERS: Int32 = np.empty(0, np.int32)
 NO_TILES: Int32 = np.empty((0, 2), np.int32)
 NO_RUNS: Int32 = np.empty((0, 4), np.int32)
 

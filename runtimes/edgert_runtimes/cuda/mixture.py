@@ -13,7 +13,7 @@ from edgert_runtimes.cuda.device import Cost, Launch
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.placing import Codes, Lowering, codes_at, codes_bytes, codes_from
 from edgert_runtimes.cuda.program import Exchange, Memory, Shape
-from edgert_runtimes.experts import expert_counts, mixtures_of
+from edgert_runtimes.experts import load_offset
 
 FEW = max(catalogue.COLUMNS)
 """Rows whose pairs are done one by one."""
@@ -93,7 +93,7 @@ class MixtureLowering(Lowering):
             raise UnsupportedError(
                 f"{op.gate}: {router.groups} groups of experts are not supported by the cuda backend"
             )
-        load = list(mixtures_of(self.plan)).index(self.op) * expert_counts(self.plan).strides[0]
+        load = load_offset(self.plan, self.op)
         rule: dict[str, int | float] = {
             "bias_logits": int(router.bias_logits),
             "sigmoid": int(router.scoring == "sigmoid"),

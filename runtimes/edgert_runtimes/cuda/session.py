@@ -18,12 +18,23 @@ from edgert_models.graph import Plan
 from edgert_models.ops import Value
 from numpy.typing import NDArray
 
-from edgert_runtimes.base import Batch, Draw, Drawn, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
+from edgert_runtimes.base import (
+    NO_ADAPTERS,
+    Batch,
+    Draw,
+    Drawn,
+    Float32,
+    Int32,
+    Limits,
+    LoadReport,
+    OpTime,
+    WeightProvider,
+)
 from edgert_runtimes.batches import adapter_count, adapters_of, check_batch, runs_of
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, row_blocks, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
 from edgert_runtimes.cuda.drawing import Drawing
-from edgert_runtimes.cuda.inputs import NO_ADAPTERS, NO_RUNS, NO_TILES, Inputs
+from edgert_runtimes.cuda.inputs import NO_RUNS, NO_TILES, Inputs
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.offload.runner import Offload
 from edgert_runtimes.cuda.placing import most_picked
@@ -105,7 +116,7 @@ class CudaSession:
             if not self._take_begun(batch):
                 self._repeat(batch)
             logits, rows = self._plan.logits, len(batch.tokens)
-            self._device.download(self._failed.view(np.uint8), self._memory.workspace + self._program.failed)
+            self._download_failed()
             self._drawing.draw(self._place(logits), draws)
             self._device.copy(self._logits, self._place(logits), 4 * rows * logits.width)
             drawn = self._device.record()
@@ -277,32 +288,29 @@ class CudaSession:
         """Wait for a value's rows."""
         found = []
         for first in range(0, max(count, 1), self._piece):
-            begun = self._download(value, min(self._piece, count - first), first)
-            self._device.synchronize(self._device.record())
-            found.append(self._take(*begun))
+            self._download_failed()
+            found.append(
+                self._taken(self._place(value) + 4 * first * value.width, min(self._piece, count - first), value)
+            )
+            self._check_routers()
         return np.concatenate(found) if len(found) > 1 else found[0]
 
-    def _download(self, value: Value, count: int, first: int = 0) -> tuple[Value, int]:
-        """Begin to copy rows of a value, and whether a router failed, to the host."""
+    def _download_failed(self) -> None:
+        """Begin to copy whether a router failed."""
         self._device.download(self._failed.view(np.uint8), self._memory.workspace + self._program.failed)
-        size = 4 * value.width
-        self._device.download(self._out[: count * size], self._place(value) + first * size)
-        return value, count
 
-    def _take(self, value: Value, count: int) -> Float32:
-        """What was copied. BackendError names the mixture whose router failed."""
-        self._check_routers()
-        return self._out[: 4 * count * value.width].view(np.float32).reshape(count, value.width).copy()
+    def _taken(self, address: int, rows: int, value: Value) -> Float32:
+        """Wait for rows of a value that lie at an address."""
+        out = self._out[: 4 * rows * value.width]
+        self._device.download(out, address)
+        self._device.synchronize(self._device.record())
+        return out.view(np.float32).reshape(rows, value.width).copy()
 
     def _bring(self, rows: int) -> Float32:
         """The logits that tokens were drawn from, which the step that has begun since did not touch."""
-        width = self._plan.logits.width
         with self._lock:
             self._check_open()
-            out = self._out[: 4 * rows * width]
-            self._device.download(out, self._logits)
-            self._device.synchronize(self._device.record())
-            return out.view(np.float32).reshape(rows, width).copy()
+            return self._taken(self._logits, rows, self._plan.logits)
 
     def _check_routers(self) -> None:
         if not self._failed.any():

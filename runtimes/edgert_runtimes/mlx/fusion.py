@@ -87,7 +87,7 @@ class Decoding:
         for cache in self._caches:
             cache.keys, cache.values = [], []
         # One of all mixtures each: so few arrays come to the host.
-        peaks, chosen = ([mx.concatenate(each)] if each else [] for each in (step.peaks, _alike(step.chosen)))
+        peaks, chosen = ([mx.concatenate(each)] if each else [] for each in (step.peaks, alike(step.chosen)))
         return found[self._result].astype(mx.float32), peaks, chosen, after
 
 
@@ -96,7 +96,8 @@ def widened(tables: np.ndarray) -> mx.array:
     return mx.array(np.pad(tables, [(0, 0), (0, -tables.shape[1] % TABLE_STEP)]))
 
 
-def _alike(arrays: list[mx.array]) -> list[mx.array]:
+def alike(arrays: list[mx.array]) -> list[mx.array]:
+    """Arrays that can be put together: as they are, or flat where their rows have different lengths."""
     return arrays if len({array.shape[-1] for array in arrays}) < 2 else [array.flatten() for array in arrays]
 
 
@@ -133,7 +134,7 @@ def fuse(
             assert op.v is not None
             function = _attend(op, q, k, weights, dtype, block_size)
             calls[index] = Call((op.out.id,), function, (q.source.id, k.source.id, op.v.id))
-        elif isinstance(op, ops.Moe) and index not in calls:
+        elif isinstance(op, ops.Moe):
             function = _single(moe(op, weights, beside, _router(op, weights)))
             calls[index] = Call((op.out.id,), function, (entering(op), op.logits.id))
         elif isinstance(op, ops.Add) and (norm := plans.norm_of(op)) is not None:

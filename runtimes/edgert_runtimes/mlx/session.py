@@ -25,7 +25,7 @@ from edgert_runtimes.mlx.cache import KINDS, LayerCache
 from edgert_runtimes.mlx.counts import ExpertCounts
 from edgert_runtimes.mlx.device import on_metal
 from edgert_runtimes.mlx.forecast import Drawing
-from edgert_runtimes.mlx.fusion import MOST_ROWS, fuse, widened
+from edgert_runtimes.mlx.fusion import MOST_ROWS, alike, fuse, widened
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
 from edgert_runtimes.mlx.runs import make_runs
@@ -288,9 +288,7 @@ class MlxSession:
         result = values.get(value.id, mx.zeros((0, value.width)))
         peaks = mx.concatenate(step.peaks) if step.peaks else mx.zeros((0, 1))
         counts = [chosen.size for chosen in step.chosen]
-        if len({chosen.shape[-1] for chosen in step.chosen}) > 1:
-            step.chosen = [chosen.flatten() for chosen in step.chosen]
-        chosen = mx.concatenate(step.chosen) if step.chosen else mx.zeros(0, mx.uint32)
+        chosen = mx.concatenate(alike(step.chosen)) if step.chosen else mx.zeros(0, mx.uint32)
         return Running(result.astype(mx.float32), peaks, chosen, counts, None if value.picked else places)
 
     def _goes_fused(self, batch: Batch, value: Value) -> bool:

@@ -16,7 +16,7 @@ from edgert_runtimes.cpu.lowering.emitter import Emitter, gate_kernel, panels, v
 from edgert_runtimes.cpu.program import Field, Place
 from edgert_runtimes.cpu.values import stride_of
 from edgert_runtimes.cpu.weights import Layout
-from edgert_runtimes.experts import expert_counts, mixtures_of
+from edgert_runtimes.experts import load_offset
 from edgert_runtimes.memory import aligned
 from edgert_runtimes.values import Span
 
@@ -77,8 +77,7 @@ class Mixtures(Emitter):
 
     def _load_of(self, index: int) -> Place:
         """Where the rows of a mixture's experts are counted."""
-        row = list(mixtures_of(self.plan)).index(index)
-        return Place("loads", row * expert_counts(self.plan).strides[0])
+        return Place("loads", load_offset(self.plan, index))
 
     def _ones(self, count: int) -> Place:
         """So many shares of one."""
