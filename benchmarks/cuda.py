@@ -47,8 +47,13 @@ def table(found: PhaseProfile, bandwidth: int) -> dict[str, Any]:
 
 def expert_use(llm: LLM) -> ExpertUse | None:
     """Where experts were, if not all are on the GPU."""
-    ask = lambda session, blocks: session.expert_use() if isinstance(session, OffloadingSession) else None  # noqa: E731
+    ask = lambda session, room: session.expert_use() if isinstance(session, OffloadingSession) else None  # noqa: E731
     return llm.borrow(0, ask)
+
+
+def bandwidth_of(llm: LLM) -> int:
+    """Bytes a second of the GPU's memory, 0 where the session does not know."""
+    return int(llm.borrow(0, lambda session, room: getattr(session, "bandwidth", 0)))
 
 
 def main() -> None:
@@ -69,7 +74,7 @@ def main() -> None:
     with LLM(
         options.model, backend=options.backend, context=context, memory=options.memory, sequences=options.batch
     ) as llm:
-        bandwidth = llm.borrow(0, lambda session, blocks: getattr(session, "bandwidth", 0))
+        bandwidth = bandwidth_of(llm)
         rates = {trial.name: measure(llm, trial).rate for trial in trials}
         tables = [table(profile(llm, trial), bandwidth) for trial in trials]
         use = expert_use(llm)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.cuda import table
+from benchmarks.cuda import bandwidth_of, table
 from benchmarks.synthetic import SHAPES, write
 from edgert import LLM
 from edgert.measure import Phase, Trial, measure, profile
@@ -92,7 +92,7 @@ def run(model: Model, folder: Path, backend: str, until: float) -> Iterator[dict
     begin = time.monotonic()
     with LLM(model.path(folder), backend=backend, context=context, sequences=sequences) as llm:
         yield {"loaded_in_seconds": time.monotonic() - begin, "instruction_set": llm.report.instruction_set}
-        bandwidth = llm.borrow(0, lambda session, blocks: getattr(session, "bandwidth", 0))
+        bandwidth = bandwidth_of(llm)
         for figure in model.figures:
             left = time.monotonic() < until
             yield reach(llm, figure, bandwidth) if left else {"trial": figure.trial.name, "left_out": "no time"}

@@ -60,8 +60,8 @@ def plan_of(op: str, layers: int) -> Plan:
     return graph.plan(result, result)
 
 
-def measure(op: str, rows: int, layers: int, repeat: int) -> dict[str, object]:
-    """One op and number of rows."""
+def measure(op: str, rows: int, layers: int, repeat: int, peak: float) -> dict[str, object]:
+    """One op and number of rows, beside so many float operations a second."""
     plan = plan_of(op, layers)
     decays = {n: -np.ones(w.shape, np.float32) for n, w in plan.weights.items() if n.endswith("ssm_a")}
     weights = with_values(random_weights(plan), decays)
@@ -73,7 +73,7 @@ def measure(op: str, rows: int, layers: int, repeat: int) -> dict[str, object]:
     batch = Batch(
         zeros, positions, zeros, positions, table, np.array([rows], np.int32), one, state_from=one, state_to=one
     )
-    found, peak = [], measure_peaks(1).float_operations
+    found = []
     for _ in range(repeat):
         session.profile(True)
         session.step(batch)
@@ -98,8 +98,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
+    peak = measure_peaks(1).float_operations
     results = [
-        measure(op, int(rows), arguments.layers, arguments.repeat) for op in SIZES for rows in arguments.rows.split(",")
+        measure(op, int(rows), arguments.layers, arguments.repeat, peak)
+        for op in SIZES
+        for rows in arguments.rows.split(",")
     ]
     print(json.dumps({"commit": commit(), "machine": machine(), "results": results}, indent=1))
 

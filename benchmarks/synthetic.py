@@ -199,9 +199,9 @@ def random_rows(kind: BlockType, rows: int, columns: int, rng: np.random.Generat
 
 def size(spec: ModelSpec, choose: Choose) -> int:
     """Bytes of all tensors."""
-    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
-    types = choose(build_plan(spec).weights.values(), spec)
-    return sum(prod(shape[:-1]) * types[name].row_bytes(shape[-1]) for name, shape in shapes.items())
+    weights = build_plan(spec).weights.values()
+    types = choose(weights, spec)
+    return sum(prod(weight.shape[:-1]) * types[weight.name].row_bytes(weight.shape[-1]) for weight in weights)
 
 
 def shortened(spec: ModelSpec, layers: int) -> ModelSpec:
