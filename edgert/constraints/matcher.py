@@ -48,11 +48,16 @@ class TokenConstraint:
                 raise self._error("no token of this model can begin it")
         return bits
 
-    def accept(self, token: int) -> None:
-        """`token`, which was allowed, comes next."""
-        self._never = None
-        self._matcher.consume_token(token)
+    def accept(self, token: int) -> bool:
+        """`token` comes next, unless it may not; whether it does."""
+        if self._never is not None:
+            if token in self._never:
+                return False
+            self._never = None
+        if self._matcher.try_consume_tokens([token]):
+            return True
         self._check()
+        return False
 
     def possible(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` may come next, one after the other."""

@@ -95,8 +95,8 @@ class Constraint(Protocol):
     def allowed(self) -> NDArray[np.bool_]:
         """Which tokens may come next, [vocabulary], at least one; RequestError where that cannot be told."""
 
-    def accept(self, token: int) -> None:
-        """`token`, one of those, comes next."""
+    def accept(self, token: int) -> bool:
+        """`token` comes next, unless it may not; whether it does."""
 
     def possible(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` may come next, one after the other."""

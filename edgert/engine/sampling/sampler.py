@@ -110,9 +110,10 @@ class Sampler:
         if not math.isfinite(best):
             raise BackendError(f"the model's logits at position {len(tokens)} are not finite (largest: {best})")
         forbidden = self._early if len(tokens) < self._early_until else self._never
+        constraint = self._constraint
         # The likeliest is the choice where nothing forbids it; to ask for one token is cheaper than for all.
-        if not (self._plain and token not in forbidden and self.possible([token])):
-            allowed = None if self._constraint is None else self._constraint.allowed()
+        if not (self._plain and token not in forbidden and (constraint is None or constraint.accept(token))):
+            allowed = None if constraint is None else constraint.allowed()
             adjusted = self._adjust(logits, forbidden)
             candidates = Candidates(every_id(logits.size), adjusted)
             if allowed is not None:
@@ -124,8 +125,8 @@ class Sampler:
             # What is alone is chosen whatever the number, which takes long to make.
             number = 0.0 if candidates.ids.size == 1 else uniform(self.seed, len(tokens))
             token = self._pick(candidates, number)
-        if self._constraint is not None:
-            self._constraint.accept(token)
+            if constraint is not None and not constraint.accept(token):
+                raise BackendError(f"token {token} was allowed at position {len(tokens)}, but does not come")
         if self.settings.params.logprobs is None:
             return TokenLogprob(token, 0.0)
         normaliser = best + np.log(np.exp(logits.astype(np.float64) - best).sum())

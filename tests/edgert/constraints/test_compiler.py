@@ -46,16 +46,18 @@ def test_masks_follow_the_text(compiler: Compiler, tokenizer: Tokenizer) -> None
     constraint = compiler.compile(form(choice=["hello", "help!"]), begins=True)
     assert texts(constraint, tokenizer) == {"h", "he", "hell", "hello"}
     for token in tokenizer.encode("he", add_special=False):
-        constraint.accept(token)
+        assert constraint.accept(token)
     assert texts(constraint, tokenizer) == {"l", "ll"}
     other = compiler.compile(form(choice=["hello", "help!"]), begins=True)  # at its beginning
     assert texts(other, tokenizer) == {"h", "he", "hell", "hello"}
     rest = tokenizer.encode("lp!", add_special=False)
     assert constraint.possible([*rest, *rest]) == len(rest)
     assert constraint.possible(tokenizer.encode("lx", add_special=False)) == 1
+    assert not constraint.accept(tokenizer.encode("x", add_special=False)[0])
+    assert texts(constraint, tokenizer) == {"l", "ll"}  # as if it had not been asked
     for token in rest:
         assert not constraint.finished
-        constraint.accept(token)
+        assert constraint.accept(token)
     assert constraint.finished
 
 
@@ -64,16 +66,18 @@ def test_the_end_comes_where_the_text_is_whole(compiler: Compiler, tokenizer: To
     digits = set("0123456789")
     for _ in range(2):
         assert texts(constraint, tokenizer) == digits
-        constraint.accept(tokenizer.encode("7", add_special=False)[0])
+        assert constraint.accept(tokenizer.encode("7", add_special=False)[0])
     assert texts(constraint, tokenizer) == {*digits, "<|im_end|>"}
     assert not constraint.finished
+    assert constraint.accept(tokenizer.vocabulary.tokens.index("<|im_end|>"))
+    assert constraint.finished
 
 
 def test_bytes_of_characters(compiler: Compiler, tokenizer: Tokenizer) -> None:
     constraint = compiler.compile(form(choice=["é"]), begins=True)
     for token in tokenizer.encode("é", add_special=False):
         assert constraint.allowed().nonzero()[0].tolist() == [token]
-        constraint.accept(token)
+        assert constraint.accept(token)
     assert constraint.finished
 
 
@@ -85,9 +89,9 @@ def test_a_model_without_end_tokens() -> None:
     assert not tokenizer.stop_ids
     compiler = Compiler(tokenizer, tokenizer.vocab_size)
     constraint = compiler.compile(form(regex="ab?"), begins=True)
-    constraint.accept(tokenizer.encode("a", add_special=False)[0])
+    assert constraint.accept(tokenizer.encode("a", add_special=False)[0])
     assert texts(constraint, tokenizer) == {"b"}
-    constraint.accept(tokenizer.encode("b", add_special=False)[0])
+    assert constraint.accept(tokenizer.encode("b", add_special=False)[0])
     assert constraint.finished
     compiler.close()
 
@@ -100,7 +104,8 @@ def test_a_space_that_is_not_shown_does_not_come() -> None:
     assert spaced
     constraint = compiler.compile(anything, begins=True)
     assert not spaced & texts(constraint, tokenizer)
-    constraint.accept(int(constraint.allowed().nonzero()[0][-1]))
+    assert not any(constraint.accept(tokenizer.vocabulary.tokens.index(text)) for text in spaced)
+    assert constraint.accept(int(constraint.allowed().nonzero()[0][-1]))
     assert spaced <= texts(constraint, tokenizer)
     compiler.close()
 
@@ -176,7 +181,7 @@ def test_hostile_forms_end_soon(compiler: Compiler, tokenizer: Tokenizer, given:
             token = int(allowed.nonzero()[0][0])
             if token in tokenizer.stop_ids or constraint.finished:
                 break
-            constraint.accept(token)
+            assert constraint.accept(token)
     except RequestError as error:
         refused = str(error)
     assert not refused or refused.startswith("structured_outputs: ")
@@ -219,7 +224,7 @@ def test_gbnf(compiler: Compiler, tokenizer: Tokenizer) -> None:
     constraint = compiler.compile(form(grammar=grammar), begins=True)
     for token in tokenizer.encode('[12, "he"]', add_special=False):
         assert constraint.allowed()[token]
-        constraint.accept(token)
+        assert constraint.accept(token)
     assert constraint.finished
 
 
@@ -228,7 +233,7 @@ def test_expressions_with_slashes_and_lines(compiler: Compiler, tokenizer: Token
         constraint = compiler.compile(form(regex=regex), begins=True)
         for token in tokenizer.encode(text, add_special=False):
             assert constraint.allowed()[token], regex
-            constraint.accept(token)
+            assert constraint.accept(token)
         assert constraint.finished
 
 

@@ -30,8 +30,10 @@ class Only:
     def allowed(self) -> NDArray[np.bool_]:
         return self._mask
 
-    def accept(self, token: int) -> None:
-        self.accepted.append(token)
+    def accept(self, token: int) -> bool:
+        if self._mask[token]:
+            self.accepted.append(token)
+        return bool(self._mask[token])
 
     def possible(self, tokens: Sequence[int]) -> int:
         right = [bool(self._mask[token]) for token in tokens]
@@ -122,6 +124,15 @@ def test_all_tokens_are_asked_for_only_where_the_likeliest_may_not_come(monkeypa
 def test_what_is_guessed_has_to_be_possible() -> None:
     assert sampler(Only(3, 8)).possible([3, 8, 4, 3]) == [3, 8]
     assert sampler(None).possible([3, 8, 4]) == [3, 8, 4]
+
+
+def test_what_is_refused_after_all_is_an_error() -> None:
+    class Fickle(Only):
+        def accept(self, token: int) -> bool:
+            return False
+
+    with pytest.raises(BackendError, match="token 3 was allowed at position 1, but does not come"):
+        sampler(Fickle(3)).choose(LOGITS, [1])
 
 
 def test_what_it_raises_comes_through() -> None:
