@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -105,6 +106,12 @@ class Plan:
     hidden: Value
     logits: Value
     states: tuple[State, ...] = ()
+
+    @cached_property
+    def reach(self) -> int:
+        """The window of its layers as `Attend.reach` has it: the widest where they differ; 0 where none has one."""
+        found = {op.reach for op in self.ops if isinstance(op, ops.Attend) and op.reach}
+        return found.pop() if len(found) == 1 else max(map(abs, found), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from edgert_models.graph import Plan
+from edgert_models.graph import Cache, Plan
 from edgert_quant.blocks import BlockType
 from numpy.typing import NDArray
 
@@ -16,6 +16,8 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 NO_STATES: Int32 = np.empty(0, np.int32)
 NO_ADAPTERS: Int32 = np.empty(0, np.int32)
+NO_WINDOW_SLOTS: Int32 = np.empty(0, np.int32)
+NO_WINDOW_TABLES: Int32 = np.empty((0, 0), np.int32)
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): stages are "compile" (kernels) and "load" (bytes); other work has its own."""
 
@@ -28,6 +30,10 @@ class Limits:
     `blocks` blocks of `block_size` positions. `kv_type` is a name of `kv_types.KV_TYPES`. `threads` None: all cores.
     `memory` None or the most bytes the session may take. `states` slots keep what models with recurrent states remember
     of a sequence: two for each that runs, so that a step reads one and writes the other.
+
+    `window_blocks` 0: layers with a window use the same blocks as the others. Else their caches are a pool of so many
+    blocks of their own: `Batch.window_slots` and `window_tables` say which, and a sequence needs no more of them than
+    its rows see.
     """
 
     context: int
@@ -39,6 +45,15 @@ class Limits:
     threads: int | None = None
     memory: int | None = None
     states: int = 0
+    window_blocks: int = 0
+
+    def has_own_blocks(self, cache: Cache) -> bool:
+        """Whether a cache is in the pool of those with a window."""
+        return bool(self.window_blocks and cache.window)
+
+    def blocks_of(self, cache: Cache) -> int:
+        """Blocks of the pool that a cache is in."""
+        return self.window_blocks if self.has_own_blocks(cache) else self.blocks
 
     @property
     def table_width(self) -> int:
@@ -62,6 +77,10 @@ class Batch:
     both are empty.
 
     `adapters[s]` is the number of the adapter that sequence s goes through, -1 for none; empty where none has any.
+
+    Where layers with a window have blocks of their own (`Limits.window_blocks`), their keys and values go to
+    `window_slots[r]`, and `window_tables[s]` lists the blocks, with columns by position // block_size as in `tables`.
+    Those that lie before what the sequence's rows see (`batches.first_seen`) are not read; they may be any numbers.
     """
 
     tokens: Int32  # [rows]
@@ -74,6 +93,14 @@ class Batch:
     state_from: Int32 = field(default_factory=lambda: NO_STATES)  # [sequences]
     state_to: Int32 = field(default_factory=lambda: NO_STATES)  # [sequences]
     adapters: Int32 = field(default_factory=lambda: NO_ADAPTERS)  # [sequences], or empty
+    window_slots: Int32 = field(default_factory=lambda: NO_WINDOW_SLOTS)  # [rows]
+    window_tables: Int32 = field(default_factory=lambda: NO_WINDOW_TABLES)  # [sequences, as wide as tables]
+
+    def paging(self, window: int | None) -> tuple[Int32, Int32]:
+        """The slots and the tables for a layer with this window, None for one without."""
+        if window and self.window_tables.size:
+            return self.window_slots, self.window_tables
+        return self.slots, self.tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +214,7 @@ class Session(Protocol):
         """Let a step that runs end soon, with CancelledError; without effect between steps. From any thread."""
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy cache blocks of all layers, source to target, in order."""
+        """Copy cache blocks, source to target, in order: of all layers but those that have blocks of their own."""
 
     def profile(self, on: bool) -> list[OpTime]:
         """Begin to measure where the time of steps goes, or stop it; what was measured since it began, longest first.
@@ -255,10 +282,12 @@ class StoringSession(Session, Protocol):
     RequestError for a block or a slot that does not exist, and for content of another size.
     """
 
-    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
-        """Keys and values of all layers in these blocks of the cache: [blocks, bytes of one]."""
+    def read_blocks(self, blocks: Sequence[int], *, windows: bool = False) -> NDArray[np.uint8]:
+        """Keys and values of all layers in these blocks of the cache: [blocks, bytes of one]. Where layers with a
+        window have blocks of their own: of these layers with `windows`, else of the others.
+        """
 
-    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """Put back what `read_blocks` gave, into these blocks."""
 
     def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:

@@ -4,6 +4,8 @@ rows that recurrent states go through, the adapters that they go through, and wh
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from edgert_models.errors import RequestError
 from edgert_models.graph import Plan
@@ -12,7 +14,7 @@ from edgert_models.ops import LowRank
 from edgert_runtimes.base import Batch, Int32, Limits
 
 
-def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
+def check_batch(batch: Batch, limits: Limits, plan: Plan) -> None:
     """RequestError names the array, and the number in it that is out of range."""
     rows = len(batch.tokens)
     if rows > limits.rows:
@@ -29,7 +31,7 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
         raise RequestError(reason, parameter="pick")
     reach = min(limits.context, tables[1] * limits.block_size)
     sizes = {
-        "tokens": vocabulary,
+        "tokens": plan.spec.vocabulary,
         "positions": reach,
         "sequence": tables[0],
         "slots": limits.blocks * limits.block_size,
@@ -37,13 +39,41 @@ def check_batch(batch: Batch, limits: Limits, vocabulary: int) -> None:
     }
     for name, size in sizes.items():
         _check_range(name, getattr(batch, name).tolist(), size)
-    last: dict[int, int] = {}  # position of each sequence that has rows
-    for index, position in zip(batch.sequence.tolist(), batch.positions.tolist(), strict=True):
-        last[index] = max(position, last.get(index, 0))
-    for index, position in last.items():
-        blocks = batch.tables[index, : position // limits.block_size + 1].tolist()
-        if not _within(blocks, limits.blocks):
-            raise RequestError(f"tables[{index}] is out of range: {blocks}", parameter="tables")
+    for index, (_, last) in _spans(batch).items():
+        _check_table("tables", index, batch.tables[index, : last // limits.block_size + 1].tolist(), limits.blocks)
+    check_windows(batch, limits, plan)
+
+
+def check_windows(batch: Batch, limits: Limits, plan: Plan) -> None:
+    """RequestError as `check_batch` has it, of the arrays for layers with a window, where these have blocks of their
+    own; the others are right.
+    """
+    if not limits.window_blocks or not plan.reach:
+        return
+    for name, like in (("window_slots", "slots"), ("window_tables", "tables")):
+        shape, wanted = getattr(batch, name).shape, getattr(batch, like).shape
+        if shape != wanted:
+            raise RequestError(f"{name} has shape {shape}, {like} has {wanted}", parameter=name)
+    _check_range("window_slots", batch.window_slots.tolist(), limits.window_blocks * limits.block_size)
+    for index, (first, last) in _spans(batch).items():
+        begin = first_seen_at(first, plan.reach) // limits.block_size
+        blocks = batch.window_tables[index, begin : last // limits.block_size + 1].tolist()
+        _check_table("window_tables", index, blocks, limits.window_blocks)
+
+
+def with_rings(batch: Batch, rings: Int32, block_size: int) -> Batch:
+    """The batch, where sequence s has the blocks rings[s] [sequences, any] of layers with a window, which it goes
+    through again and again. They have to be enough: see `blocks_seen`.
+    """
+    columns = np.arange(batch.tables.shape[1]) % rings.shape[1]
+    tables = np.asarray(rings[:, columns], np.int32)
+    blocks = tables[batch.sequence, batch.positions // block_size]
+    return replace(batch, window_tables=tables, window_slots=blocks * block_size + batch.positions % block_size)
+
+
+def blocks_seen(reach: int, rows: int, block_size: int) -> int:
+    """Blocks at most of what so many rows of a sequence, one after another, see through a window."""
+    return -(-(abs(reach) + rows - 2) // block_size) + 1
 
 
 def first_seen(positions: Int32, reach: int) -> Int32:
@@ -51,6 +81,11 @@ def first_seen(positions: Int32, reach: int) -> Int32:
     if reach < 0:
         return positions - positions % -reach
     return np.maximum(0, positions - reach + 1) if reach else np.zeros_like(positions)
+
+
+def first_seen_at(position: int, reach: int) -> int:
+    """The same of one position."""
+    return position - position % -reach if reach < 0 else max(0, position - reach + 1) if reach else 0
 
 
 def runs_of(batch: Batch, limits: Limits) -> Int32:
@@ -94,6 +129,20 @@ def adapters_of(batch: Batch, count: int) -> Int32:
     if batch.adapters.shape != batch.lengths.shape or not _within((batch.adapters + 1).tolist(), count + 1):
         raise RequestError(f"adapters are {batch.adapters.tolist()}; there are {count}", parameter="adapters")
     return np.asarray(batch.adapters[batch.sequence], np.int32)
+
+
+def _spans(batch: Batch) -> dict[int, tuple[int, int]]:
+    """The first and the last position of the rows of each sequence that has any."""
+    found: dict[int, tuple[int, int]] = {}
+    for index, position in zip(batch.sequence.tolist(), batch.positions.tolist(), strict=True):
+        first, last = found.get(index, (position, position))
+        found[index] = min(first, position), max(last, position)
+    return found
+
+
+def _check_table(name: str, index: int, blocks: list[int], size: int) -> None:
+    if not _within(blocks, size):
+        raise RequestError(f"{name}[{index}] is out of range: {blocks}", parameter=name)
 
 
 def _check_range(name: str, values: list[int], size: int) -> None:

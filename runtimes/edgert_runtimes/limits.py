@@ -12,7 +12,8 @@ def check_limits(limits: Limits) -> None:
     for name in ("context", "rows", "sequences", "blocks", "block_size"):
         if getattr(limits, name) < 1:
             raise RequestError(f"{name} is {getattr(limits, name)}; at least 1 is needed", parameter=name)
-    if limits.states < 0:
-        raise RequestError(f"states is {limits.states}; at least 0 is needed", parameter="states")
+    for name in ("states", "window_blocks"):
+        if getattr(limits, name) < 0:
+            raise RequestError(f"{name} is {getattr(limits, name)}; at least 0 is needed", parameter=name)
     if limits.threads is not None and not 1 <= limits.threads <= 1024:
         raise RequestError(f"threads is {limits.threads}; 1 to 1024 can be used", parameter="threads")

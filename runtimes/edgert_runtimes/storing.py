@@ -13,15 +13,18 @@ Bytes = NDArray[np.uint8]
 
 def gather(parts: Sequence[Bytes], rows: Sequence[int]) -> Bytes:
     """These rows of all parts [any, bytes of one]: uint8 [rows, bytes of all]."""
+    if not parts:
+        return np.empty((len(rows), 0), np.uint8)
     return np.concatenate([part[list(rows)] for part in parts], axis=1)
 
 
 def scatter(parts: Sequence[Bytes], rows: Sequence[int], content: Bytes) -> None:
     """The way back; RequestError for content of another size."""
-    borders = np.cumsum([part.shape[1] for part in parts])
-    check_content(content, len(rows), int(borders[-1]))
-    for part, piece in zip(parts, np.split(content, borders[:-1], axis=1), strict=True):
-        part[list(rows)] = piece
+    check_content(content, len(rows), sum(part.shape[1] for part in parts))
+    start = 0
+    for part in parts:
+        part[list(rows)] = content[:, start : start + part.shape[1]]
+        start += part.shape[1]
 
 
 def check_content(content: Bytes, rows: int, size: int) -> None:

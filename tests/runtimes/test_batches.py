@@ -1,14 +1,19 @@
 """Batches that do not fit their session."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from edgert_models.errors import RequestError
+from edgert_models.registry import build_plan
 from edgert_runtimes.base import Batch
-from edgert_runtimes.batches import check_batch
-from edgert_runtimes.conformance.tiny import batch, limits
+from edgert_runtimes.batches import blocks_seen, check_batch, first_seen, first_seen_at, with_rings
+from edgert_runtimes.conformance.tiny import batch, limits, tiny_spec
+from hypothesis import given
+from hypothesis import strategies as st
 
+PLAN = build_plan(tiny_spec())
 GOOD = batch([([1, 2, 3], 14, range(16)), ([9], 20, range(16, 32))])
 
 
@@ -19,9 +24,9 @@ def changed(name: str, index: int | tuple[int, int], value: int) -> Batch:
 
 
 def test_what_fits() -> None:
-    check_batch(GOOD, limits(), 96)
-    check_batch(replace(GOOD, pick=GOOD.pick[:0]), limits(), 96)
-    check_batch(changed("tables", (1, 2), 1 << 30), limits(), 96)  # beyond what the sequence has
+    check_batch(GOOD, limits(), PLAN)
+    check_batch(replace(GOOD, pick=GOOD.pick[:0]), limits(), PLAN)
+    check_batch(changed("tables", (1, 2), 1 << 30), limits(), PLAN)  # beyond what the sequence has
 
 
 @pytest.mark.parametrize(
@@ -39,13 +44,13 @@ def test_what_fits() -> None:
 )
 def test_numbers_out_of_range(name: str, index: int | tuple[int, int], value: int, message: str) -> None:
     with pytest.raises(RequestError, match=f"^{message}$") as caught:
-        check_batch(changed(name, index, value), limits(), 96)
+        check_batch(changed(name, index, value), limits(), PLAN)
     assert caught.value.parameter == name
 
 
 def test_positions_beyond_the_tables() -> None:
     with pytest.raises(RequestError, match=r"^positions\[2\] is out of range: 16$"):
-        check_batch(replace(GOOD, tables=GOOD.tables[:, :1]), limits(), 96)
+        check_batch(replace(GOOD, tables=GOOD.tables[:, :1]), limits(), PLAN)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +64,43 @@ def test_positions_beyond_the_tables() -> None:
 )
 def test_shapes(changes: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(RequestError, match=f"^{message}$"):
-        check_batch(replace(GOOD, **changes), limits(), 96)
+        check_batch(replace(GOOD, **changes), limits(), PLAN)
+
+
+WINDOWED = build_plan(tiny_spec("llama", windowed=(True, False), window=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value", "message"),
+    [
+        ("window_slots", 1, 64, r"window_slots\[1\] is out of range: 64"),
+        ("window_tables", (0, 1), 4, r"window_tables\[0\] is out of range: \[0, 4\]"),
+        ("window_tables", (1, 1), -1, r"window_tables\[1\] is out of range: \[-1\]"),
+        ("window_tables", (1, 0), -1, ""),  # before what the row at position 20 sees
+    ],
+)
+def test_windows_out_of_range(name: str, index: int | tuple[int, int], value: int, message: str) -> None:
+    good = with_rings(GOOD, np.arange(4).reshape(2, 2), 16)
+    check_batch(good, limits(window_blocks=4), WINDOWED)
+    array = getattr(good, name).copy()
+    array[index] = value
+    with pytest.raises(RequestError, match=f"^{message}$") if message else nullcontext():
+        check_batch(replace(good, **{name: array}), limits(window_blocks=4), WINDOWED)
+
+
+def test_windows_that_are_not_there() -> None:
+    with pytest.raises(RequestError, match=r"^window_slots has shape \(0,\), slots has \(4,\)$"):
+        check_batch(GOOD, limits(window_blocks=4), WINDOWED)
+    check_batch(GOOD, limits(window_blocks=4), PLAN)  # has no windows
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 100), st.integers(1, 20), st.booleans())
+def test_blocks_seen(window: int, rows: int, start: int, block_size: int, chunked: bool) -> None:
+    reach = -window if chunked else window
+    assert first_seen_at(start, reach) == first_seen(np.int32(start), reach)
+    blocks = (start + rows - 1) // block_size + 1 - first_seen_at(start, reach) // block_size
+    assert blocks <= blocks_seen(reach, rows, block_size)
+    assert any(
+        (first + window + rows - 2) // block_size + 1 - first // block_size == blocks_seen(reach, rows, block_size)
+        for first in range(block_size)
+    )

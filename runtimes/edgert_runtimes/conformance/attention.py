@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from edgert_models.graph import Graph
@@ -12,7 +13,7 @@ from edgert_models.spec import Scales
 
 from edgert_runtimes.base import Batch
 from edgert_runtimes.conformance.cases import Case, one_sequence, tokens
-from edgert_runtimes.conformance.tiny import batch
+from edgert_runtimes.conformance.tiny import batch, in_rings
 from edgert_runtimes.kv_types import KV_TYPES
 
 BOUNDS = {"f32": 1e-7, "f16": 1e-6, "bf16": 1e-5, "q8_0": 1e-5, "q4_0": 1e-3}
@@ -63,6 +64,7 @@ def attention_cases() -> Iterator[Case]:
     yield from _chunks()
     yield from _soft_caps()
     yield from _long_contexts()
+    yield from _rings()
 
 
 def _heads() -> Iterator[Case]:
@@ -206,6 +208,38 @@ def _long_contexts() -> Iterator[Case]:
                 "block_size": block_size,
             },
         )
+
+
+def _rings() -> Iterator[Case]:
+    """Layers with a window that have blocks of their own, beside some that have not."""
+
+    def case(name: str, steps: Sequence[Batch], window: int, *, chunked: bool = False, **limits: Any) -> Case:
+        def wire(g: Graph, x: Value) -> Value:
+            s = g.spec
+            for layer, own in enumerate((None, window, window)):
+                names = ((f"{layer}.q", s.query_width), (f"{layer}.k", s.kv_width), (f"{layer}.v", s.value_width))
+                y = g.attend(*(g.linear(x, *each) for each in names), window=own, chunked=chunked)
+                x = g.add(x, g.linear(y, f"{layer}.o", s.width))
+            return x
+
+        reach = -window if chunked else window
+        steps, blocks = in_rings(steps, reach, limits.get("block_size", 16))
+        return Case(
+            op="attend",
+            name=f"{name}, {'chunks' if chunked else 'windows'} of {window} in blocks of their own",
+            wire=wire,
+            steps=steps,
+            bound=1e-5,
+            spec={"context": 1024},
+            limits={"window_blocks": blocks, **limits},
+        )
+
+    for window in (1, 5, 17):
+        yield case("several steps", _several_steps(), window)
+    yield case("several steps", _several_steps(), 16, chunked=True)
+    long: dict[str, Any] = {"context": 800, "rows": 512, "blocks": 150}
+    yield case("long contexts, f16 cache", _long_steps(50, 16), 100, kv_type="f16", **long)
+    yield case("long contexts, f32 cache", _long_steps(50, 16), 300, chunked=True, **long)
 
 
 def _long_steps(count: int, block_size: int) -> list[Batch]:

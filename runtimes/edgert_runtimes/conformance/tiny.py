@@ -10,6 +10,7 @@ from edgert_models.spec import ModelSpec
 from edgert_quant.blocks import BlockType, quantize
 
 from edgert_runtimes.base import Batch, Limits
+from edgert_runtimes.batches import blocks_seen, with_rings
 from edgert_runtimes.weights import MemoryWeights
 
 
@@ -91,6 +92,18 @@ def batch(
     states = [blocks[0] for *_, blocks in sequences]
     arrays = (tokens, positions, owner, slots, tables, lengths, list(picked), states, states)
     return Batch(*(np.array(array, np.int32) for array in arrays))
+
+
+def in_rings(steps: Sequence[Batch], reach: int, block_size: int = 16) -> tuple[list[Batch], int]:
+    """The same steps, where layers with a window have as few blocks of their own as can be, and how many these are. A
+    sequence is known by its first block in all steps.
+    """
+    owners = list(dict.fromkeys(int(table[0]) for step in steps for table in step.tables))
+    most = max(int(np.bincount(step.sequence).max()) for step in steps)
+    each = blocks_seen(reach, most, block_size)
+    own = np.arange(each * len(owners), dtype=np.int32)[::-1].reshape(-1, each)
+    rings = [own[[owners.index(int(table[0])) for table in step.tables]] for step in steps]
+    return [with_rings(step, ring, block_size) for step, ring in zip(steps, rings, strict=True)], own.size
 
 
 def normalized_error(x: np.ndarray, reference: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from edgert_models.graph import Cache
 
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cpu.formats import LANES
-from edgert_runtimes.cpu.kernels import attend, division, rowkeys, softmax, storing, tiles
+from edgert_runtimes.cpu.kernels import attend, division, rowkeys, softmax, storing, table, tiles
 from edgert_runtimes.cpu.program import Field
 from edgert_runtimes.kv_types import KV_TYPES
 
@@ -35,6 +35,7 @@ def cache_fields(cache: Cache, limits: Limits) -> dict[int, Field]:
         tiles.VALUE_SIZE: cache.value_size,
         tiles.ROW_SIZE: _row_size(cache),
         tiles.BLOCK_SIZE: limits.block_size,
+        attend.PAGES: table.WINDOW_SLOTS if limits.has_own_blocks(cache) else table.SLOTS,
         attend.KEY_BYTES: key_bytes,
         attend.VALUE_BYTES: value_bytes,
         attend.PANEL_BYTES: 0 if cache.shared else kind.row_bytes(cache.head_size) * LANES,

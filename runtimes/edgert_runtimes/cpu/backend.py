@@ -25,7 +25,7 @@ from edgert_quant.jit.helpers import prepare_together
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Float32, Limits, LoadReport, OpTime, Probe, Progress, WeightProvider
-from edgert_runtimes.batches import adapter_count, adapters_of, runs_of
+from edgert_runtimes.batches import adapter_count, adapters_of, check_windows, runs_of
 from edgert_runtimes.cpu import compiling
 from edgert_runtimes.cpu import program as linking
 from edgert_runtimes.cpu import weights as loading
@@ -52,6 +52,8 @@ INPUTS = {
     "sequence": table.SEQUENCE,
     "slots": table.SLOTS,
     "tables": table.BLOCK_TABLES,
+    "window_slots": table.WINDOW_SLOTS,
+    "window_tables": table.WINDOW_TABLES,
     "pick": table.PICK,
     "runs": table.RUNS,
     "adapters": table.ADAPTERS,
@@ -211,23 +213,23 @@ class CpuSession:
             for pair in pairs:
                 if not all(0 <= block < self.limits.blocks for block in pair):
                     raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
-            for blocks in self._block_parts():
+            for blocks in self._block_parts(windows=False):
                 for source, target in pairs:
                     blocks[target] = blocks[source]
 
-    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+    def read_blocks(self, blocks: Sequence[int], *, windows: bool = False) -> NDArray[np.uint8]:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.blocks, "block")
-            return gather(self._block_parts(), blocks)
+            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            return gather(self._block_parts(windows), blocks)
 
-    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.blocks, "block")
-            scatter(self._block_parts(), blocks, content)
+            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            scatter(self._block_parts(windows), blocks, content)
 
     def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
         """See StoringSession."""
@@ -266,14 +268,18 @@ class CpuSession:
             self._loaded = {}
             self._linked = linking.Linked(np.empty((0, 0), np.int64), [], {})
 
-    def _block_parts(self) -> list[NDArray[np.uint8]]:
-        """Keys and values of each layer, [blocks, bytes of one]."""
-        per_head = [(cache.kv_heads, size) for cache in self._plan.caches for size in block_bytes(cache, self.limits)]
-        return _rows(self._cache, self.limits.blocks, [heads * size for heads, size in per_head if size])
+    def _block_parts(self, windows: bool) -> list[NDArray[np.uint8]]:
+        """Keys and values, [blocks, bytes of one], of each layer with a window that has blocks of its own, or of all
+        others.
+        """
+        caches, limits = self._plan.caches, self.limits
+        sizes = [(cache, size) for cache in caches for size in block_bytes(cache, limits) if size]
+        areas = _rows(self._cache, [(limits.blocks_of(cache), cache.kv_heads * size) for cache, size in sizes])
+        return [area for area, (cache, _) in zip(areas, sizes, strict=True) if limits.has_own_blocks(cache) == windows]
 
     def _state_parts(self) -> list[NDArray[np.uint8]]:
         """Each recurrent state, [slots, bytes of one]."""
-        return _rows(self._states, self.limits.states, [4 * state.size for state in self._plan.states])
+        return _rows(self._states, [(self.limits.states, 4 * state.size) for state in self._plan.states])
 
     def _check_open(self) -> None:
         if self._closed:
@@ -307,6 +313,10 @@ class CpuSession:
             index = fault >> 8
             found = getattr(batch, name)[index]
             raise RequestError(f"{name}[{index}] is out of range: {found}", parameter=name)
+        if limits.window_blocks and self._plan.reach:
+            check_windows(batch, limits, self._plan)
+            self._inputs["window_slots"][:count] = batch.window_slots
+            self._inputs["window_tables"][: shape[0] * width] = batch.window_tables[:, :width].ravel()
         if self._adapters:
             self._inputs["adapters"][:count] = adapters_of(batch, self._adapters)
         if self._plan.states:
@@ -319,10 +329,10 @@ class CpuSession:
         raise BackendError(f"the router before {op.gate} gave NaN; the weights are damaged, or activations overflow")
 
 
-def _rows(area: NDArray[np.uint8], count: int, sizes: Iterable[int]) -> list[NDArray[np.uint8]]:
+def _rows(area: NDArray[np.uint8], shapes: Iterable[tuple[int, int]]) -> list[NDArray[np.uint8]]:
     """Views [count, size] of areas that lie one after another."""
     found, start = [], 0
-    for size in sizes:
+    for count, size in shapes:
         found.append(area[start : start + count * size].reshape(count, size))
         start += aligned(count * size)
     return found
@@ -360,8 +370,8 @@ def _stored_bytes(block_type: BlockType, shape: tuple[int, ...]) -> int:
 
 def _input_sizes(limits: Limits) -> dict[str, int]:
     """Numbers that each array of a batch has at most."""
-    tables = {"tables": limits.sequences * limits.table_width, "runs": 4 * limits.sequences}
-    return dict.fromkeys(INPUTS, limits.rows) | tables
+    tables = dict.fromkeys(("tables", "window_tables"), limits.sequences * limits.table_width)
+    return dict.fromkeys(INPUTS, limits.rows) | tables | {"runs": 4 * limits.sequences}
 
 
 def _cpu_name() -> str:

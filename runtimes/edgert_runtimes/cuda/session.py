@@ -112,7 +112,7 @@ class CudaSession:
             return self.step(batch)
         with self._lock:
             self._prepare(batch)
-            check_batch(following, self.limits, self._plan.spec.vocabulary)
+            check_batch(following, self.limits, self._plan)
             if not self._take_begun(batch):
                 self._repeat(batch)
             logits, rows = self._plan.logits, len(batch.tokens)
@@ -208,7 +208,7 @@ class CudaSession:
         self._check_open()
         if self._offload is not None:
             self._provider.check()
-        check_batch(batch, self.limits, self._plan.spec.vocabulary)
+        check_batch(batch, self.limits, self._plan)
         self._runner.interrupted = False
 
     def _check_open(self) -> None:

@@ -119,7 +119,7 @@ class MlxSession:
             return self.step(batch)
         with self._lock, mx.stream(self._streams.main):
             self._prepare(batch)
-            check_batch(following, self.limits, self._plan.spec.vocabulary)
+            check_batch(following, self.limits, self._plan)
             running = self._take_begun(batch) or self._begin(batch, self._plan.logits)
             try:
                 # Submitted by themselves: what is submitted together is waited for together.
@@ -240,7 +240,7 @@ class MlxSession:
 
     def _prepare(self, batch: Batch) -> None:
         self._check_open()
-        check_batch(batch, self.limits, self._plan.spec.vocabulary)
+        check_batch(batch, self.limits, self._plan)
         self._provider.check()
         self._interrupted = False
 

@@ -23,7 +23,7 @@ from edgert_runtimes.base import (
     Progress,
     WeightProvider,
 )
-from edgert_runtimes.batches import runs_of
+from edgert_runtimes.batches import check_windows, runs_of
 from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
 from edgert_runtimes.reference.cache import Cache
 from edgert_runtimes.reference.ops import Weights, run
@@ -66,8 +66,7 @@ class ReferenceSession:
 
     def __init__(self, plan: Plan, weights: WeightProvider, limits: Limits) -> None:
         start = time.perf_counter()
-        slots = limits.blocks * limits.block_size
-        cache_bytes = 4 * sum(slots * cache.width for cache in plan.caches)
+        cache_bytes = 4 * sum(limits.blocks_of(cache) * limits.block_size * cache.width for cache in plan.caches)
         cache_bytes += 4 * sum(limits.states * state.size for state in plan.states)
         if limits.memory is not None and cache_bytes > limits.memory:
             raise MemoryBudgetError(
@@ -78,7 +77,10 @@ class ReferenceSession:
         self.limits = limits
         self._plan = plan
         self._weights = Weights(weights)
-        self._caches = [Cache(slots, cache, limits.block_size, KV_TYPES[limits.kv_type]) for cache in plan.caches]
+        self._caches = [
+            Cache(limits.blocks_of(cache) * limits.block_size, cache, limits.block_size, KV_TYPES[limits.kv_type])
+            for cache in plan.caches
+        ]
         self._states = [np.zeros((limits.states, *state.shape), np.float32) for state in plan.states]
         self._closed = False
         self.report = LoadReport(
@@ -98,6 +100,7 @@ class ReferenceSession:
         """See Session."""
         if self._closed:
             raise BackendError("the session is closed")
+        check_windows(batch, self.limits, self._plan)
         runs = runs_of(batch, self.limits) if self._states else NO_RUNS
         values: dict[int, Float32] = {}
         target = self._plan.hidden if hidden else self._plan.logits
@@ -114,18 +117,16 @@ class ReferenceSession:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See Session."""
         for source, target in pairs:
-            for cache in self._caches:
+            for cache in self._in_blocks(windows=False):
                 cache.copy_block(source, target)
 
-    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+    def read_blocks(self, blocks: Sequence[int], *, windows: bool = False) -> NDArray[np.uint8]:
         """See StoringSession."""
-        check_rows(blocks, self.limits.blocks, "block")
-        return gather(self._block_parts(), blocks)
+        return gather(self._block_parts(blocks, windows), blocks)
 
-    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """See StoringSession."""
-        check_rows(blocks, self.limits.blocks, "block")
-        scatter(self._block_parts(), blocks, content)
+        scatter(self._block_parts(blocks, windows), blocks, content)
 
     def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
         """See StoringSession."""
@@ -137,9 +138,16 @@ class ReferenceSession:
         check_rows(slots, self.limits.states, "slot")
         scatter(self._state_parts(), slots, content)
 
-    def _block_parts(self) -> list[NDArray[np.uint8]]:
-        kept = [array for cache in self._caches for array in (cache.keys, cache.values) if array.size]
-        return [array.view(np.uint8).reshape(self.limits.blocks, -1) for array in kept]
+    def _block_parts(self, blocks: Sequence[int], windows: bool) -> list[NDArray[np.uint8]]:
+        """Keys and values of each layer, [blocks, bytes of one], of which these are wanted."""
+        count = self.limits.window_blocks if windows else self.limits.blocks
+        check_rows(blocks, count, "block")
+        kept = [array for cache in self._in_blocks(windows) for array in (cache.keys, cache.values) if array.size]
+        return [array.view(np.uint8).reshape(count, -1) for array in kept]
+
+    def _in_blocks(self, windows: bool) -> list[Cache]:
+        """The caches of layers with a window that have blocks of their own, or all others."""
+        return [cache for cache in self._caches if self.limits.has_own_blocks(cache.sizes) == windows]
 
     def _state_parts(self) -> list[NDArray[np.uint8]]:
         return [array.reshape(self.limits.states, -1).view(np.uint8) for array in self._states]

@@ -177,14 +177,15 @@ def attend(
     op: ops.Attend, batch: Batch, weights: Weights, cache: Cache, q: Float64, k: Float64, v: Float64 | None = None
 ) -> Float64:
     """Attention over what the cache holds after this batch's keys and values are stored."""
-    cache.store(batch.slots, k, v)
+    slots, tables = batch.paging(op.window)
+    cache.store(slots, k, v)
     group = op.heads // op.kv_heads
     sinks = None if op.sinks is None else weights.vector(op.sinks).reshape(op.kv_heads, group)
     out = np.empty((len(q), op.heads, op.value_size))
     queries = q.reshape(len(q), op.kv_heads, group, op.head_size)
     for row, (position, sequence) in enumerate(zip(batch.positions, batch.sequence, strict=True)):
         first = int(first_seen(position, op.reach))
-        keys, values = cache.fetch(batch.tables[sequence], first, int(position) + 1)
+        keys, values = cache.fetch(tables[sequence], first, int(position) + 1)
         scores = op.scale * np.einsum("hgd,nhd->hgn", queries[row], keys)
         p = softmax(scores if op.softcap is None else soft_cap(scores, op.softcap), sinks)
         out[row] = np.einsum("hgn,nhd->hgd", p, values).reshape(op.heads, op.value_size)

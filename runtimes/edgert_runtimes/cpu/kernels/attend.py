@@ -51,12 +51,10 @@ from edgert_runtimes.cpu.kernels.division import (
 )
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, X_STRIDE, Y_STRIDE, X, Y
 from edgert_runtimes.cpu.kernels.table import (
-    BLOCK_TABLES,
     CHUNKS,
     OPERANDS,
     POSITIONS,
     SEQUENCE,
-    SLOTS,
     TABLE_WIDTH,
     divide,
     rows_of,
@@ -103,6 +101,7 @@ FINISH_PART = OPERANDS + 30
 SINKS = OPERANDS + 31  # address of float32 [heads], or 0
 KEY_BYTES = OPERANDS + 34  # of the keys of one kv head in a block
 STORE_ROW = OPERANDS + 35
+PAGES = OPERANDS + 36  # the word of the state with the address of its slots; that of its block tables is the next one
 
 SOFT_CAP = OPERANDS + 38  # a float64, or 0
 
@@ -121,7 +120,7 @@ def store(state: int, record: int, chunk: int, thread: int) -> None:
     key_size = load_i64(record, KEY_SIZE)
     row_size = load_i64(record, VALUE_SIZE) if panel_bytes > 0 else key_size
     for row in range(first, end):
-        slot = load_i32(load_i64(state, SLOTS), row)
+        slot = load_i32(load_i64(state, load_i64(record, PAGES)), row)
         block, place = slot // load_i64(record, BLOCK_SIZE), slot % load_i64(record, BLOCK_SIZE)
         for head in range(heads):
             unit = block * heads + head
@@ -285,7 +284,7 @@ def attend_unit(state: Any, record: Any, scratch: Any, group: Any, lane: Any, fi
     first_row, rows = load_i64(group, FIRST_ROW), load_i64(group, ROWS)
     position = load_i32(load_i64(state, POSITIONS), first_row)
     sequence = load_i32(load_i64(state, SEQUENCE), first_row)
-    blocks = load_i64(state, BLOCK_TABLES) + 4 * sequence * load_i64(state, TABLE_WIDTH)
+    blocks = load_i64(state, load_i64(record, PAGES) + 1) + 4 * sequence * load_i64(state, TABLE_WIDTH)
     all_heads, kept = load_i64(record, KV_HEADS) * load_i64(record, GROUP), load_i64(group, KEPT)
     take_queries(record, scratch, first_row, rows, first_head, heads)
     for tile in range(first, end):

@@ -39,6 +39,8 @@ PROFILE = 55  # 0, or the address of int64 [records + 1]: when each record began
 RUNS = 56  # address of int32 [sequences, 4], see `batches.runs_of`; only for models with recurrent states
 SEQUENCES = 57  # of the batch
 ADAPTERS = 58  # address of int32 [rows]: the adapter of each, -1 for none; only for plans with adapters
+WINDOW_SLOTS = 59  # addresses, as SLOTS and BLOCK_TABLES, for layers with a window that have blocks of their own
+WINDOW_TABLES = 60
 STATE_WORDS = 64
 
 INTERRUPTED = -1

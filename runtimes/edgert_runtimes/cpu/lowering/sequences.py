@@ -35,7 +35,7 @@ class Sequences(Emitter):
         places, end = [], 0
         for cache in self.plan.caches:
             keys, values = (
-                aligned(self.limits.blocks * cache.kv_heads * size)
+                aligned(self.limits.blocks_of(cache) * cache.kv_heads * size)
                 for size in attention.block_bytes(cache, self.limits)
             )
             places.append((end, end + keys))
