@@ -39,7 +39,8 @@ class FileHabits:
     of that of RMS norms too, and there it is read; `both_epsilons`: the same, and either is enough. `says_routing`: how
     experts are scored and how many layers are dense, also where that is the usual; `says_step`: that layers with
     experts come every so many. `width_of_one`: the width of one shared expert instead of that of all. `window_heads`:
-    the size of heads in layers with a window. `score_scale`: the key of the factor on scores of attention.
+    the size of heads in layers with a window. `implies_windows`: which layers have a window only where it is not the
+    usual. `score_scale`: the key of the factor on scores of attention.
     """
 
     rms_epsilon: bool = False
@@ -48,6 +49,7 @@ class FileHabits:
     says_step: bool = False
     width_of_one: bool = False
     window_heads: bool = False
+    implies_windows: bool = False
     score_scale: str = "attention.scale"
 
 
@@ -131,6 +133,12 @@ def stored(**names: str) -> dict[str, Source]:
     }
 
 
+ROPE_NAMES: Mapping[str, Source] = {
+    "rope_freqs.weight": RopeFactors(),
+    "rope_factors_short.weight": RopeFactors("short_factor"),
+    "rope_factors_long.weight": RopeFactors("long_factor"),
+}
+
 COMMON_NAMES: Mapping[str, Source] = {
     **stored(
         token_embd="model.embed_tokens",
@@ -148,9 +156,7 @@ COMMON_NAMES: Mapping[str, Source] = {
         ffn_up="model.layers.{i}.mlp.up_proj",
         ffn_down="model.layers.{i}.mlp.down_proj",
     ),
-    "rope_freqs.weight": RopeFactors(),
-    "rope_factors_short.weight": RopeFactors("short_factor"),
-    "rope_factors_long.weight": RopeFactors("long_factor"),
+    **ROPE_NAMES,
 }
 
 

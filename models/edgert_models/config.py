@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,13 @@ class Config(Mapping[str, Any]):
             raise UnsupportedError(f"config.json: {keys[0]} must be a number, not {value!r}")
         return float(value)
 
+    def positive(self, *keys: str, default: Any = _REQUIRED) -> float:
+        """The same, above zero."""
+        value = self.number(*keys, default=default)
+        if not value > 0.0:
+            raise UnsupportedError(f"config.json: {keys[0]} must be above zero, not {value!r}")
+        return value
+
     def boolean(self, key: str, default: bool = False) -> bool:
         """`key` as true or false; null counts as `default`."""
         value = self._first((key,), default)
@@ -74,8 +81,12 @@ class Config(Mapping[str, Any]):
         return default
 
 
-def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) -> dict[str, Any]:
-    """The ModelSpec fields that decoders of all families name alike in their configs."""
+def decoder_sizes(
+    c: Config, layout: RopeLayout, *, yarn_truncate: bool = True, partial: bool = False
+) -> dict[str, Any]:
+    """The ModelSpec fields that decoders of all families name alike in their configs; a `partial_rotary_factor` is
+    refused in families that do not read it.
+    """
     heads = c.integer("num_attention_heads")
     full, within = _ropes(c)
     head_size = c.integer("head_dim", default=c.integer("hidden_size") // max(heads, 1))
@@ -87,8 +98,8 @@ def decoder_sizes(c: Config, layout: RopeLayout, *, yarn_truncate: bool = True) 
         "heads": heads,
         "kv_heads": c.integer("num_key_value_heads", default=heads),
         "head_size": head_size,
-        "rope": rope_from_config(full, head_size=head_size, layout=layout, yarn_truncate=yarn_truncate),
-        "window_rope": within and rope_from_config(within, head_size=head_size, layout=layout),
+        "rope": rope_from_config(full, head_size, layout, yarn_truncate=yarn_truncate, partial=partial),
+        "window_rope": within and rope_from_config(within, head_size, layout, partial=partial),
         "norm_eps": c.number("rms_norm_eps", default=1e-6),
         "feed_forward": c.integer("intermediate_size", default=0),
         "tied": c.boolean("tie_word_embeddings"),
@@ -125,6 +136,8 @@ def text_of(c: Config, activation: str) -> Config:
 def windows(c: Config, *, period: int) -> dict[str, Any]:
     """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th."""
     layers = layer_count(c)
+    if period < 1:
+        raise UnsupportedError(f"config.json: every {period}th layer cannot be the one without a window")
     usual = [_WINDOWED if (i + 1) % period else _FULL for i in range(layers)]
     kinds = c.get("layer_types") or usual
     if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {_WINDOWED, _FULL}:
@@ -132,6 +145,24 @@ def windows(c: Config, *, period: int) -> dict[str, Any]:
     if _WINDOWED not in kinds:
         return {}
     return {"window": c.integer("sliding_window"), "windowed": tuple(kind == _WINDOWED for kind in kinds)}
+
+
+def optional_windows(c: Config, within: Callable[[int], bool]) -> dict[str, Any]:
+    """The same where `use_sliding_window` says whether there are any: in layers that `layer_types` names, else in those
+    that are `within`.
+    """
+    c = Config({"sliding_window": 4096, **c})
+    if not c.boolean("use_sliding_window"):
+        c = Config({**c, "sliding_window": None})
+    used = c.get("sliding_window") is not None
+    kinds = [_WINDOWED if used and within(i) else _FULL for i in range(layer_count(c))]
+    return windows(Config({**c, "layer_types": c.get("layer_types") or kinds}), period=1)
+
+
+def qwen_windows(c: Config) -> dict[str, Any]:
+    """The same of Qwen2 and Qwen3: from `max_window_layers` on."""
+    first = c.integer("max_window_layers", default=28)
+    return optional_windows(c, lambda i: i >= first)
 
 
 def layer_count(c: Config) -> int:

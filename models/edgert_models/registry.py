@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from edgert_models.agreement import refuse_disagreement
 from edgert_models.architecture import Architecture
 from edgert_models.config import Config
 from edgert_models.errors import UnsupportedError
@@ -124,7 +125,9 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     """The ModelSpec of a Hugging Face config.json."""
     architecture, c = architecture_of_config(config), Config(config)
     c.refuse_other_activations(architecture.activation, architecture.also_called)
-    return architecture.config(c)
+    spec = architecture.config(c)
+    refuse_disagreement(config, spec)
+    return spec
 
 
 def spec_from_gguf(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:

@@ -113,23 +113,33 @@ def with_scaled_scores(rope: Rope, config: Mapping[str, Any]) -> Rope:
 
 
 def _parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of all layers, or of layers without a window."""
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
         raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
-    return given
+    whole = given.get("full_attention")
+    return whole if isinstance(whole, Mapping) else given
 
 
 def rope_from_config(
-    config: Mapping[str, Any], *, head_size: int, layout: RopeLayout, yarn_truncate: bool = True
+    config: Mapping[str, Any],
+    head_size: int,
+    layout: RopeLayout,
+    *,
+    yarn_truncate: bool = True,
+    partial: bool = True,
 ) -> Rope:
     """Rope from a Hugging Face config: `rope_parameters` (transformers 5), or `rope_theta` beside `rope_scaling`.
 
-    GGUF files do not say whether yarn truncates: it is the family's convention, and a config that differs is refused.
+    GGUF files do not say whether yarn truncates: it is the family's convention, and a config that differs is refused,
+    as is a share of each head in families where that is not `partial`: `transformers` would rotate all of it.
     """
     given = _parameters(config)
     kind = str(given.get("rope_type", given.get("type", "default")))
     base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
     share = _number(given, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
+    if share != 1.0 and not partial:
+        raise UnsupportedError(f"config.json: partial_rotary_factor={share} is not supported for this model")
     dims = int(head_size * share)
     if kind in _UNSCALED:
         return Rope(base=base, dims=dims, layout=layout)
@@ -193,18 +203,17 @@ def _longrope_magnitude(config: Mapping[str, Any], given: Mapping[str, Any], con
 
 def longrope_factors(config: Mapping[str, Any], key: str, *, dims: int) -> list[float]:
     """`short_factor` or `long_factor` [dims/2] of a checkpoint: what divides each frequency."""
-    given = config.get("rope_parameters") or config["rope_scaling"]
-    factors = given.get(key)
+    factors = _parameters(config).get(key)
     if not isinstance(factors, list) or len(factors) != dims // 2:
         raise UnsupportedError(f"config.json: rope parameter {key} must be a list of {dims // 2} numbers")
     return [_number({key: factor}, key) for factor in factors]
 
 
-def rope_factors(config: Mapping[str, Any], key: str | None, *, dims: int) -> list[float]:
+def rope_factors(config: Mapping[str, Any], key: str | None, rope: Rope) -> list[float]:
     """The tensor [dims/2] that a checkpoint's config has under `key`, or as `llama3_factors`."""
     if key == PROPORTIONAL:
-        return proportional_factors(config, dims=dims)
-    return llama3_factors(config, dims=dims) if key is None else longrope_factors(config, key, dims=dims)
+        return proportional_factors(config, dims=rope.dims)
+    return llama3_factors(config, rope) if key is None else longrope_factors(config, key, dims=rope.dims)
 
 
 PROPORTIONAL = "proportional"
@@ -219,19 +228,18 @@ def proportional_factors(config: Mapping[str, Any], *, dims: int) -> list[float]
     return [1.0] * turned + [1e30] * (dims // 2 - turned)
 
 
-def llama3_factors(config: Mapping[str, Any], *, dims: int) -> list[float]:
-    """The tensor `rope_freqs.weight` [dims/2] of a llama3-scaled checkpoint: what divides each frequency.
+def llama3_factors(config: Mapping[str, Any], rope: Rope) -> list[float]:
+    """The tensor `rope_freqs.weight` [dims/2] of a llama3-scaled checkpoint: what divides each frequency of its rope.
 
     Waves longer than original/low_freq_factor are stretched by `factor`, those shorter than original/high_freq_factor
     stay, and the ones between are interpolated. Source: Llama 3.1's reference code and transformers.
     """
-    given = config.get("rope_parameters") or config["rope_scaling"]
-    base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
+    given = _parameters(config)
     factor, low, high = (_number(given, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     original = _number(given, "original_max_position_embeddings", _number(config, "max_position_embeddings"))
     factors = []
-    for i in range(dims // 2):
-        wave = 2.0 * math.pi * base ** (2.0 * i / dims)
+    for i in range(rope.dims // 2):
+        wave = 2.0 * math.pi * rope.base ** (2.0 * i / rope.dims)
         if wave < original / high:
             factors.append(1.0)
         elif wave > original / low:

@@ -42,7 +42,7 @@ class Recurrence:
         """What makes no sense, an empty text if nothing does."""
         if not 1 < self.kernel <= _MAX_KERNEL:
             return f"a convolution of {self.kernel} rows"
-        if not self.inner:
+        if not (self.inner or self.heads or self.state or self.groups):
             return ""
         whole = min(self.heads, self.groups) > 0 and self.inner % self.heads == 0 == self.heads % self.groups
         if not whole or not 0 < self.state * max(self.inner, self.groups) < _LIMIT:

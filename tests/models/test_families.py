@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from edgert_models.errors import UnsupportedError
@@ -57,6 +58,39 @@ def test_windows_and_sinks_of_gpt_oss() -> None:
     assert {plan.weights[f"blk.0.{name}.bias"].role for name in ("attn_k", "ffn_gate_inp", "ffn_gate_exps")} == {
         Role.VECTOR
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "windowed"),
+    [
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, [False, True]),
+        ("qwen2", {"use_sliding_window": False}, [False, False]),
+        ("qwen3", {"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}, [True, False]),
+        ("qwen2moe", {"use_sliding_window": True}, [True, False]),
+        ("qwen3moe", {"use_sliding_window": True}, [True, True]),
+        ("dots1", {"max_window_layers": 1}, [False, True]),
+        ("llama", {}, [False, False]),
+        ("llama", {"architectures": ["MistralForCausalLM"]}, [True, True]),
+        ("gpt-oss", {"layer_types": ["full_attention", "sliding_attention"]}, [False, True]),
+        ("gpt-oss", {"layer_types": ["full_attention"] * 2}, [False, False]),
+    ],
+)
+def test_layers_that_configs_give_a_window(name: str, change: dict[str, Any], windowed: list[bool]) -> None:
+    """And files say it again."""
+    spec = spec_from_config(CONFIGS[name] | {"num_hidden_layers": 2, "sliding_window": 5} | change)
+    assert [spec.window_of(i) for i in range(2)] == [5 if each else None for each in windowed]
+    shapes = {name: weight.shape for name, weight in build_plan(spec).weights.items()}
+    again = spec_from_gguf(Entries({"general.architecture": spec.architecture, **metadata_from_spec(spec)}), shapes)
+    assert [again.window_of(i) for i in range(2)] == [spec.window_of(i) for i in range(2)]
+
+
+def test_layers_of_smollm3_without_rope() -> None:
+    """Those have the window, where there is one."""
+    change = {"no_rope_layers": [0, 1, 1, 0, 1], "use_sliding_window": True, "sliding_window": 5}
+    spec = spec_from_config(CONFIGS["smollm3"] | {"num_hidden_layers": 5} | change)
+    assert spec.rotated == (False, True, True, False, True)
+    assert [spec.window_of(i) for i in range(5)] == [5, None, None, 5, None]
+    assert sum(isinstance(op, Rope) for op in build_plan(spec).ops) == 2 * 3  # queries and keys
 
 
 def test_windows_and_ropes_of_olmo3() -> None:

@@ -32,7 +32,7 @@ def attention_sizes(c: Config, layout: RopeLayout) -> dict[str, Any]:
     c.refuse_unless("norm_head", (False,), default=False)
     c.refuse_unless("use_bias", (False,), default=False)
     biases = {"attention_bias": c.boolean("use_qkv_bias"), "output_bias": False}
-    return {**decoder_sizes(c, layout), **biases}
+    return {**decoder_sizes(c, layout, partial=True), **biases}
 
 
 def shared_width(c: Config) -> int:

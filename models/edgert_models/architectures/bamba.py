@@ -19,7 +19,7 @@ _LAYER = "model.layers.{i}"
 def config(c: Config) -> ModelSpec:
     """ModelSpec of BambaForCausalLM."""
     attends = c.get("attn_layer_indices") or []
-    sizes = decoder_sizes(Config({"partial_rotary_factor": 0.5, **c}), RopeLayout.INTERLEAVED)
+    sizes = decoder_sizes(Config({"partial_rotary_factor": 0.5, **c}), RopeLayout.INTERLEAVED, partial=True)
     return ModelSpec(
         architecture="granitehybrid",
         **sizes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from edgert_models.architecture import Architecture, pre_norm_decoder, stored
+from edgert_models.architecture import ROPE_NAMES, Architecture, pre_norm_decoder, stored
 from edgert_models.config import Config, decoder_sizes
 from edgert_models.errors import UnsupportedError
 from edgert_models.llama_cpp import LlamaCpp
@@ -26,8 +26,8 @@ _FFN = f"{_LAYER}.ffn"
 def config(c: Config) -> ModelSpec:
     """ModelSpec of DbrxForCausalLM; weights of experts that are normalised otherwise than to a sum of 1 are refused."""
     attention, ffn = _part(c, "attn_config"), _part(c, "ffn_config")
-    kind = (ffn.get("ffn_act_fn") or {"name": "silu"}).get("name")
-    Config({"hidden_act": kind}).refuse_other_activations("silu")
+    kind = _part(Config({"ffn_act_fn": {"name": "silu"}, **ffn}), "ffn_act_fn")
+    Config({"hidden_act": kind.get("name")}).refuse_other_activations("silu")
     ffn.refuse_unless("moe_normalize_expert_weights", (1, None), default=None)
     clamp = attention.get("clip_qkv")
     names = {
@@ -81,6 +81,7 @@ ARCHITECTURE = Architecture(
             attn_output_norm=f"{_LAYER}.norm_attn_norm.norm_2",
             ffn_gate_inp=f"{_FFN}.router.layer",
         ),
+        **ROPE_NAMES,
         "ffn_gate_exps.weight": Experts((), (f"{_FFN}.experts.mlp.w1",)),
         "ffn_up_exps.weight": Experts((), (f"{_FFN}.experts.mlp.v1",)),
         "ffn_down_exps.weight": TransposedExperts((f"{_FFN}.experts.mlp.w2",)),

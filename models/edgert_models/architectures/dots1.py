@@ -12,8 +12,14 @@ from edgert_models.architecture import (
     pre_norm_decoder,
     shared_expert_names,
 )
-from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers
-from edgert_models.errors import UnsupportedError
+from edgert_models.config import (
+    Config,
+    biased_sigmoid,
+    decoder_sizes,
+    expert_sizes,
+    leading_dense_layers,
+    optional_windows,
+)
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
@@ -21,14 +27,14 @@ from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Dots1ForCausalLM; sliding windows are refused."""
-    if "sliding_attention" in (c.get("layer_types") or ()):
-        raise UnsupportedError("config.json: layer_types with sliding_attention are not supported for this model")
+    """ModelSpec of Dots1ForCausalLM."""
+    first = c.integer("max_window_layers", default=62)
     return ModelSpec(
         architecture="dots1",
         **decoder_sizes(c, RopeLayout.HALVES),
         **expert_sizes(c, "moe_intermediate_size", biased_sigmoid(Config({"norm_topk_prob": False, **c}))),
         **leading_dense_layers(c),
+        **optional_windows(Config({"use_sliding_window": True, **c}), lambda i: i >= first),
         shared_feed_forward=c.integer("moe_intermediate_size") * c.integer("n_shared_experts"),
         qk_norm="head",
     )
@@ -50,6 +56,6 @@ ARCHITECTURE = Architecture(
     qk_norm="head",
     router=BIASED_SIGMOID,
     llama_cpp=LlamaCpp(own_output=True, output_bias=False, refuses=(llama_cpp_refuses,)),
-    notes="Sliding windows are refused. llama.cpp wants as many key as query heads, and loads no bias of the attention "
-    "output.",
+    notes="Sliding windows (`layer_types`) are honoured; llama.cpp attends to everything, wants as many key as query "
+    "heads, and loads no bias of the attention output.",
 )

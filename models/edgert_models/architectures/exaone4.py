@@ -26,11 +26,11 @@ def config(c: Config) -> ModelSpec:
 
 def window_sizes(c: Config) -> dict[str, Any]:
     """The ModelSpec fields of its windows."""
-    if not c.get("sliding_window"):
+    if c.get("sliding_window") is None:
         return {}
-    if c.get("layer_types") is None:
-        c.refuse_unless("sliding_window_pattern", ("LLLG", PERIOD), default=PERIOD)
-    sizes = windows(c, period=PERIOD)
+    if c.get("layer_types") or c.get("sliding_window_pattern") == "LLLG":
+        c = Config({**c, "sliding_window_pattern": PERIOD})
+    sizes = windows(c, period=max(c.integer("sliding_window_pattern", default=PERIOD), 1))
     if "window" not in sizes:
         raise UnsupportedError("config.json: sliding_window without a layer of type sliding_attention")
     return sizes

@@ -44,7 +44,7 @@ def config(c: Config) -> ModelSpec:
     """ModelSpec of Gemma2ForCausalLM."""
     c.refuse_unless("use_bidirectional_attention", (False,), default=False)
     scales = Scales(
-        attention=c.number("query_pre_attn_scalar", default=256.0) ** -0.5,
+        attention=c.positive("query_pre_attn_scalar", default=256.0) ** -0.5,
         attention_cap=c.number("attn_logit_softcapping"),
         logits_cap=c.number("final_logit_softcapping"),
     )

@@ -43,7 +43,7 @@ def config(c: Config) -> ModelSpec:
     c.refuse_unless("use_bidirectional_attention", (False,), default=False)
     c.refuse_unless("attn_logit_softcapping", (None,), default=None)
     scales = Scales(
-        attention=c.number("query_pre_attn_scalar", default=256.0) ** -0.5,
+        attention=c.positive("query_pre_attn_scalar", default=256.0) ** -0.5,
         logits_cap=c.number("final_logit_softcapping", default=0.0) or None,
     )
     period = c.integer("sliding_window_pattern", default=_PERIOD)

@@ -18,7 +18,7 @@ _LAYER = "model.layers.{i}"
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Glm4ForCausalLM."""
     c = Config({"partial_rotary_factor": 0.5, **c})
-    sizes = {**decoder_sizes(c, RopeLayout.INTERLEAVED), "output_bias": False}
+    sizes = {**decoder_sizes(c, RopeLayout.INTERLEAVED, partial=True), "output_bias": False}
     return ModelSpec(architecture="glm4", **sizes, fused_feed_forward=True)
 
 

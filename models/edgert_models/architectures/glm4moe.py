@@ -27,7 +27,7 @@ def config(c: Config) -> ModelSpec:
     c = Config({"partial_rotary_factor": 0.5, **c})
     return ModelSpec(
         architecture="glm4moe",
-        **{**decoder_sizes(c, RopeLayout.HALVES), "output_bias": False},
+        **{**decoder_sizes(c, RopeLayout.HALVES, partial=True), "output_bias": False},
         **expert_sizes(c, "moe_intermediate_size", biased_sigmoid(c)),
         **leading_dense_layers(c, default=1),
         shared_feed_forward=c.integer("moe_intermediate_size") * c.integer("n_shared_experts", default=1),

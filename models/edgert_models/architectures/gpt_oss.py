@@ -6,9 +6,8 @@ Checkpoints have the experts' gates and ups in turns, in BF16 and transposed, or
 
 from __future__ import annotations
 
-from edgert_models.architecture import COMMON_NAMES, Architecture, attention, predict, stored
-from edgert_models.config import Config, decoder_sizes, expert_sizes
-from edgert_models.errors import UnsupportedError
+from edgert_models.architecture import COMMON_NAMES, Architecture, FileHabits, attention, predict, stored
+from edgert_models.config import Config, decoder_sizes, expert_sizes, windows
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
@@ -17,28 +16,20 @@ from edgert_models.sources import ExpertVectors, Stored, TransposedExperts
 from edgert_models.spec import ModelSpec
 
 _LAYER = "model.layers.{i}"
-
-
-def has_window(layer: int) -> bool:
-    """Whether a layer sees only the window: the first does, the second does not, and so on."""
-    return layer % 2 == 0
+_PERIOD = 2  # of the layers that see everything
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of GptOssForCausalLM; another order of windows, another activation, and no biases are refused."""
-    c.refuse_unless("attention_bias", (True,), default=True)
+    """ModelSpec of GptOssForCausalLM; another activation is refused."""
     c.refuse_unless("swiglu_limit", (7.0,), default=7.0)
     c.refuse_unless("swiglu_alpha", (1.702,), default=1.702)
-    spec = ModelSpec(
+    biased = c.boolean("attention_bias", True)
+    sizes = decoder_sizes(c, RopeLayout.HALVES, yarn_truncate=False)
+    return ModelSpec(
         architecture="gpt-oss",
-        **{**decoder_sizes(c, RopeLayout.HALVES, yarn_truncate=False), "attention_bias": True, "output_bias": True},
+        **{**sizes, "attention_bias": biased, "output_bias": biased, **windows(c, period=_PERIOD)},
         **expert_sizes(c, "intermediate_size", SOFTMAX),
-        window=c.integer("sliding_window"),
     )
-    kinds = ["sliding_attention" if has_window(i) else "full_attention" for i in range(spec.layers)]
-    if c.get("layer_types") not in (None, kinds):
-        raise UnsupportedError("config.json: layer_types must be sliding_attention and full_attention in turns")
-    return spec
 
 
 def wire(g: Graph) -> Plan:
@@ -47,13 +38,27 @@ def wire(g: Graph) -> Plan:
     x = g.embed()
     for i in range(s.layers):
         block = f"blk.{i}"
-        window = s.window if has_window(i) else None
-        y = g.rms_norm(x, f"{block}.attn_norm.weight")
-        x = g.add(x, attention(g, y, block, window=window, rope=s.rope, sinks=f"{block}.attn_sinks.weight"))
+        y, sinks = g.rms_norm(x, f"{block}.attn_norm.weight"), f"{block}.attn_sinks.weight"
+        x = g.add(x, attention(g, y, block, window=s.window_of(i), rope=s.rope, sinks=sinks))
         y = g.rms_norm(x, f"{block}.post_attention_norm.weight")
         logits = g.linear(y, f"{block}.ffn_gate_inp", s.experts, bias=True, role=Role.ROUTER)
         x = g.add(x, g.moe(y, logits, block, kind="swiglu_oai", bias=True))
     return predict(g, x)
+
+
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    if not spec.window:
+        return "it wants windows in gpt-oss"
+    return "" if spec.attention_bias else "it wants biases of attention in gpt-oss"
+
+
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    usual = tuple((i + 1) % _PERIOD != 0 for i in range(spec.layers))
+    if not spec.windowed or spec.windowed == usual:
+        return ""
+    return f"llama.cpp takes every {_PERIOD}nd layer of gpt-oss as one without a window; here it is others"
 
 
 ARCHITECTURE = Architecture(
@@ -79,8 +84,11 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     yarn_truncate=False,
     quantized=("mxfp4",),
-    llama_cpp=LlamaCpp(own_output=True, windows=True),
-    notes="Sinks, windows in every second layer, biases of all projections and experts, the clamped SwiGLU, and "
-    "experts in BF16 or MXFP4: these go into the file to the bit, whatever the mix, unless `--tensor` says "
-    "otherwise. Other `layer_types`, `swiglu_limit` or `swiglu_alpha`, and no biases, are refused.",
+    window_period=_PERIOD,
+    files=FileHabits(implies_windows=True),
+    llama_cpp=LlamaCpp(own_output=True, windows=True, refuses=(llama_cpp_refuses,), differs=(llama_cpp_differs,)),
+    notes="Sinks, windows in the layers that `layer_types` names, biases of all projections and experts, the clamped "
+    "SwiGLU, and experts in BF16 or MXFP4: these go into the file to the bit, whatever the mix, unless `--tensor` says "
+    "otherwise. Another `swiglu_limit` or `swiglu_alpha` is refused. llama.cpp takes every second layer from the first "
+    "as one with a window, and loads no model without windows or biases of attention.",
 )

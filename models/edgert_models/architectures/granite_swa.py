@@ -102,5 +102,5 @@ ARCHITECTURE = Architecture(
     llama_cpp=LlamaCpp(rope_factors=True, score_scale=True, windows=True, refuses=(llama_cpp_refuses,)),
     notes="Sinks, windows in the layers that `layer_types` names, and no rope in those whose `layer_rope_theta` is 0; "
     "other bases by layer are refused. llama.cpp's own converter leaves gates and ups of experts in one tensor: such "
-    "files are refused.",
+    "files are read as well.",
 )

@@ -32,6 +32,7 @@ _KINDS = {"mamba": "linear_attention", "attention": "full_attention"}  # as earl
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of GraniteMoeHybridForCausalLM; layers that all attend need rope."""
+    c.refuse_unless("position_embedding_type", ("nope", "rope"), default="nope")
     layers = hybrid_layers(c)
     experts, width = c.integer("num_local_experts", default=8), c.integer("shared_intermediate_size", default=1024)
     sizes: dict[str, Any] = decoder_sizes(c, RopeLayout.INTERLEAVED)

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, attention, hybrid_decoder, stored
 from edgert_models.config import Config, decoder_sizes, recurrent_layers
+from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
@@ -29,6 +30,8 @@ def hybrid_sizes(c: Config) -> dict[str, Any]:
     c.refuse_unless("conv_bias", (False,), default=False)
     layers = range(min(c.integer("num_hidden_layers"), MAX_LAYERS))
     attends = c.get("full_attn_idxs") or layers
+    if not isinstance(attends, list | range):
+        raise UnsupportedError(f"config.json: full_attn_idxs must be a list, not {attends!r}")
     c = Config(
         {
             "rope_theta": 1000000.0,
@@ -52,7 +55,7 @@ def _feed_forward(c: Config) -> int:
     width = c.integer("block_ff_dim", "intermediate_size")
     if not c.boolean("block_auto_adjust_ff_dim", True):
         return width
-    multiple = c.integer("block_multiple_of", default=256)
+    multiple = max(c.integer("block_multiple_of", default=256), 1)
     return multiple * -(-int(c.number("block_ffn_dim_multiplier", default=1.0) * int(2 * width / 3)) // multiple)
 
 

@@ -16,11 +16,14 @@ from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of LlamaForCausalLM, MistralForCausalLM or, with `layer_types`, MinistralForCausalLM."""
+    """ModelSpec of LlamaForCausalLM, which has no windows, MistralForCausalLM, where all layers have one, or, with
+    `layer_types`, MinistralForCausalLM.
+    """
     window: dict[str, Any] = {}
-    if c.get("layer_types") is not None:
+    kind = c["architectures"][0]
+    if kind == "MinistralForCausalLM" and c.get("layer_types") is not None:
         window = windows(c, period=1)
-    elif c.get("sliding_window") is not None:
+    elif kind != "LlamaForCausalLM" and c.get("sliding_window") is not None:
         window = {"window": c.integer("sliding_window")}
     return ModelSpec(
         architecture="llama",

@@ -27,7 +27,7 @@ def config(c: Config) -> ModelSpec:
     return settle(
         ModelSpec(
             architecture="mellum",
-            **decoder_sizes(c, RopeLayout.HALVES),
+            **decoder_sizes(c, RopeLayout.HALVES, partial=True),
             **expert_sizes(c, "moe_intermediate_size", Router(normalize=c.boolean("norm_topk_prob", True))),
             **mlp_layers(c),
             **windows(c, period=1),

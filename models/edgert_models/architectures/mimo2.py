@@ -38,7 +38,7 @@ def config(c: Config) -> ModelSpec:
         c.refuse_unless(f"swa_{key}", (c.integer(key),), default=c.integer(key))
     c = _by_layer(c)
     kv_heads = c.integer("num_key_value_heads")
-    sizes: dict[str, Any] = {**decoder_sizes(c, RopeLayout.HALVES), "output_bias": False}
+    sizes: dict[str, Any] = {**decoder_sizes(c, RopeLayout.HALVES, partial=True), "output_bias": False}
     return ModelSpec(
         architecture="mimo2",
         **sizes,

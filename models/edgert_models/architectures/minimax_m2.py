@@ -28,7 +28,7 @@ def config(c: Config) -> ModelSpec:
         c = Config({"partial_rotary_factor": c.integer("rotary_dim") / c.integer("head_dim"), **c})
     return ModelSpec(
         architecture="minimax-m2",
-        **decoder_sizes(c, RopeLayout.HALVES),
+        **decoder_sizes(c, RopeLayout.HALVES, partial=True),
         **expert_sizes(c, "intermediate_size", ROUTER),
         qk_norm="all",
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgert_models.architecture import (
     COMMON_NAMES,
+    ROPE_NAMES,
     Architecture,
     FileHabits,
     attention,
@@ -25,7 +26,7 @@ from edgert_models.nextn import Nextn, nextn_names
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
-from edgert_models.sources import Arranged, Experts, RopeFactors, Source, Stored
+from edgert_models.sources import Arranged, Experts, Source, Stored
 from edgert_models.spec import ModelSpec, Recurrence
 
 _LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}  # of hybrid_override_pattern
@@ -142,7 +143,7 @@ def _names() -> dict[str, Source]:
     for part in ("up", "down"):
         experts = everywhere(f"layers.{{i}}.mixer.experts.{{e}}.{part}_proj.weight")
         found[f"ffn_{part}_exps.weight"] = Experts(experts, everywhere(f"layers.{{i}}.mixer.experts.{part}_proj"))
-    return found | {"output.weight": COMMON_NAMES["output.weight"], "rope_freqs.weight": RopeFactors()}
+    return found | {"output.weight": COMMON_NAMES["output.weight"], **ROPE_NAMES}
 
 
 _NEXTN = Nextn(  # attention and experts of one layer

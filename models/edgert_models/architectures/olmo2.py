@@ -21,10 +21,11 @@ PERIOD = 4  # of the layers that see everything
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Olmo2ForCausalLM or Olmo3ForCausalLM; scaled rope within windows is refused."""
+    has_windows = c["architectures"][0] == "Olmo3ForCausalLM" and c.get("sliding_window") is not None
     return ModelSpec(
         architecture="olmo2",
         **decoder_sizes(_with_one_rope(c), RopeLayout.HALVES),
-        **(windows(c, period=PERIOD) if c.get("sliding_window") else {}),
+        **(windows(c, period=PERIOD) if has_windows else {}),
         qk_norm="all",
     )
 

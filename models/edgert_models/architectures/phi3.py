@@ -19,10 +19,10 @@ _LAYER = "model.layers.{i}"
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Phi3ForCausalLM."""
     c = Config({"original_max_position_embeddings": 4096, **c, "attention_bias": False})
-    window: dict[str, Any] = {"window": c.integer("sliding_window")} if c.get("sliding_window") else {}
+    window: dict[str, Any] = {"window": c.integer("sliding_window")} if c.get("sliding_window") is not None else {}
     return ModelSpec(
         architecture="phi3",
-        **decoder_sizes(_with_longrope(c), RopeLayout.HALVES),
+        **decoder_sizes(_with_longrope(c), RopeLayout.HALVES, partial=True),
         **window,
         fused_attention=True,
         fused_feed_forward=True,

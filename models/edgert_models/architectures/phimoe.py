@@ -25,7 +25,7 @@ def config(c: Config) -> ModelSpec:
     """ModelSpec of PhimoeForCausalLM; another width of the mixer's band, and magnitudes that differ are refused."""
     c.refuse_unless("router_jitter_noise", (0.01,), default=0.01)
     c.refuse_unless("num_experts_per_tok", (2,), default=2)
-    window: dict[str, Any] = {"window": c.integer("sliding_window")} if c.get("sliding_window") else {}
+    window: dict[str, Any] = {"window": c.integer("sliding_window")} if c.get("sliding_window") is not None else {}
     return ModelSpec(
         architecture="phimoe",
         **decoder_sizes(_with_magnitude(c), RopeLayout.HALVES),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
-from edgert_models.config import Config, decoder_sizes
+from edgert_models.config import Config, decoder_sizes, qwen_windows
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Qwen2ForCausalLM; sliding windows are refused."""
-    c.refuse_unless("use_sliding_window", (False,), default=False)
-    sizes = decoder_sizes(c, RopeLayout.HALVES)
+    """ModelSpec of Qwen2ForCausalLM."""
+    sizes = {**decoder_sizes(c, RopeLayout.HALVES), **qwen_windows(c)}
     return ModelSpec(architecture="qwen2", **{**sizes, "attention_bias": True, "output_bias": False})
 
 
@@ -23,5 +22,5 @@ ARCHITECTURE = Architecture(
     wire=pre_norm_decoder,
     names=COMMON_NAMES,
     rope_layout=RopeLayout.HALVES,
-    notes="Sliding windows are refused.",
+    notes="Sliding windows (`use_sliding_window`) are honoured; llama.cpp attends to everything.",
 )

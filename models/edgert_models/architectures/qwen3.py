@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
-from edgert_models.config import Config, decoder_sizes
+from edgert_models.config import Config, decoder_sizes, qwen_windows
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Qwen3ForCausalLM; sliding windows are refused."""
-    c.refuse_unless("use_sliding_window", (False,), default=False)
-    return ModelSpec(architecture="qwen3", **decoder_sizes(c, RopeLayout.HALVES), qk_norm="head")
+    """ModelSpec of Qwen3ForCausalLM."""
+    return ModelSpec(architecture="qwen3", **decoder_sizes(c, RopeLayout.HALVES), **qwen_windows(c), qk_norm="head")
 
 
 ARCHITECTURE = Architecture(
@@ -25,5 +24,6 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     llama_cpp=LlamaCpp(output_bias=False),
-    notes="Sliding windows are refused. llama.cpp loads no bias of the attention output.",
+    notes="Sliding windows (`use_sliding_window`) are honoured; llama.cpp attends to everything, and loads no bias of "
+    "the attention output.",
 )

@@ -6,7 +6,7 @@ Source: transformers' `modeling_qwen3_moe`.
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, expert_names, pre_norm_decoder
-from edgert_models.config import Config, decoder_sizes, expert_sizes, qwen_sparse_layers
+from edgert_models.config import Config, decoder_sizes, expert_sizes, optional_windows, qwen_sparse_layers
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import RopeLayout
 from edgert_models.router import Router
@@ -14,13 +14,13 @@ from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Qwen3MoeForCausalLM; sliding windows are refused."""
-    c.refuse_unless("use_sliding_window", (False,), default=False)
+    """ModelSpec of Qwen3MoeForCausalLM; where it has windows, every layer has one."""
     return ModelSpec(
         architecture="qwen3moe",
         **decoder_sizes(c, RopeLayout.HALVES),
         **expert_sizes(c, "moe_intermediate_size", Router(normalize=c.boolean("norm_topk_prob"))),
         **qwen_sparse_layers(c),
+        **optional_windows(c, lambda i: True),
         qk_norm="head",
     )
 
@@ -35,7 +35,7 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.HALVES,
     qk_norm="head",
     llama_cpp=LlamaCpp(output_bias=False, dense_layers="none", normalizes=True),
-    notes="Dense layers (`mlp_only_layers`, `decoder_sparse_step`) are honoured, sliding windows refused. llama.cpp "
-    "always normalises the weights of experts (`norm_topk_prob: false` is ignored), and loads neither dense layers nor "
-    "a bias of the attention output.",
+    notes="Dense layers (`mlp_only_layers`, `decoder_sparse_step`) and sliding windows (`use_sliding_window`) are "
+    "honoured. llama.cpp attends to everything, always normalises the weights of experts (`norm_topk_prob: false` is "
+    "ignored), and loads neither dense layers nor a bias of the attention output.",
 )

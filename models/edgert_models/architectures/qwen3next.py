@@ -61,7 +61,7 @@ def hybrid_sizes(c: Config) -> dict[str, Any]:
         heads=heads,
         groups=c.integer("linear_num_key_heads", default=16),
     )
-    return {**decoder_sizes(c, RopeLayout.HALVES), "qk_norm": "head", "recurrence": recurrence}
+    return {**decoder_sizes(c, RopeLayout.HALVES, partial=True), "qk_norm": "head", "recurrence": recurrence}
 
 
 def mix(g: Graph, x: Value, layer: int) -> Value:

@@ -6,7 +6,7 @@ Sources: transformers' `modeling_smollm3`; llama.cpp's `models/smollm3.cpp`, whi
 from __future__ import annotations
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder
-from edgert_models.config import Config, decoder_sizes
+from edgert_models.config import Config, decoder_sizes, layer_count, optional_windows
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
@@ -17,23 +17,41 @@ _PERIOD = 4
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of SmolLM3ForCausalLM; sliding windows and another order of layers without rope are refused."""
-    c = Config({"rope_theta": 2000000.0, "tie_word_embeddings": True, **c})
-    c.refuse_unless("use_sliding_window", (False,), default=False)
-    c.refuse_unless("no_rope_layer_interval", (_PERIOD,), default=_PERIOD)
-    spec = ModelSpec(
+    """ModelSpec of SmolLM3ForCausalLM; where it has windows, the layers without rope have one."""
+    c = Config({"rope_theta": 2000000.0, "tie_word_embeddings": True, "sliding_window": None, **c})
+    rotated = _rotated(c)
+    return ModelSpec(
         architecture="smollm3",
         **decoder_sizes(c, RopeLayout.INTERLEAVED),
+        **optional_windows(c, lambda i: not rotated[i]),
         feed_forward_bias=c.boolean("mlp_bias"),
+        rotated=() if rotated == _usual(len(rotated)) else rotated,
     )
-    if c.get("no_rope_layers") not in (None, [int(rope_of(spec, i) is not None) for i in range(spec.layers)]):
-        raise UnsupportedError(f"config.json: no_rope_layers must be every {_PERIOD}th layer")
-    return spec
+
+
+def _rotated(c: Config) -> tuple[bool, ...]:
+    """Of every layer whether it has rope, which is what `no_rope_layers` says of it."""
+    layers, period = layer_count(c), c.integer("no_rope_layer_interval", default=_PERIOD)
+    given = c.get("no_rope_layers")
+    if given is None:
+        return _usual(layers, max(period, 1))
+    if not isinstance(given, list) or len(given) != layers or not set(given) <= {0, 1}:
+        raise UnsupportedError(f"config.json: no_rope_layers must say 0 or 1 of each of {layers} layers, not {given}")
+    return tuple(map(bool, given))
+
+
+def _usual(layers: int, period: int = _PERIOD) -> tuple[bool, ...]:
+    return tuple((i + 1) % period != 0 for i in range(layers))
 
 
 def rope_of(spec: ModelSpec, layer: int) -> Rope | None:
     """The rope of a layer."""
-    return spec.rope if (layer + 1) % _PERIOD else None
+    return spec.rope if (spec.rotated or _usual(spec.layers))[layer] else None
+
+
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    return f"llama.cpp takes every {_PERIOD}th layer of smollm3 as one without rope" if spec.rotated else ""
 
 
 def wire(g: Graph) -> Plan:
@@ -49,7 +67,8 @@ ARCHITECTURE = Architecture(
     wire=wire,
     names=COMMON_NAMES,
     rope_layout=RopeLayout.INTERLEAVED,
-    llama_cpp=LlamaCpp(output_bias=False, feed_forward_bias=False),
-    notes="No rope in every fourth layer; other `no_rope_layers` and sliding windows are refused. llama.cpp loads no "
-    "biases of the attention output and the feed-forward network.",
+    llama_cpp=LlamaCpp(output_bias=False, feed_forward_bias=False, differs=(llama_cpp_differs,)),
+    notes="No rope in every fourth layer, or in those that `no_rope_layers` names, and sliding windows "
+    "(`use_sliding_window`) are honoured. llama.cpp takes every fourth layer as one without rope, attends to "
+    "everything, and loads no biases of the attention output and the feed-forward network.",
 )

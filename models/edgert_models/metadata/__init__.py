@@ -228,10 +228,15 @@ def _windowed(architecture: Architecture, metadata: Metadata, layers: int, nextn
     """Of each layer, whether the window holds for it; nothing where neither the file nor the family says so. Files that
     have layers for multi-token prediction say it of these too, or not.
     """
-    period = architecture.window_period
-    usual = [(i + 1) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
+    usual = _usual_windows(architecture, layers)
     found = metadata.booleans(f"{architecture.name}.{_PATTERN}", usual, count=None if nextn else layers)
     return tuple(found[:layers])
+
+
+def _usual_windows(architecture: Architecture, layers: int) -> list[bool]:
+    """The same where the family says so."""
+    period = architecture.window_period
+    return [(i + 1) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
 
 
 def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]:
@@ -267,7 +272,8 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries[WINDOW_BASE] = spec.window_rope.base
     if spec.rotated:
         entries[_ROTATED] = list(spec.rotated)
-    if spec.windowed:
+    implied = files.implies_windows and list(spec.windowed) == _usual_windows(architecture, spec.layers)
+    if spec.windowed and not implied:
         entries[_PATTERN] = windowed
     if spec.window_head_size and spec.window_rope:
         entries[_WINDOW_KEYS] = entries["attention.value_length_swa"] = spec.window_head_size

@@ -57,6 +57,12 @@ class CheckpointSource:
         config = self._checkpoint.config
         architecture = architecture_of_config(config)
         spec = spec_from_config(config)
+        self._views = open_views(self._checkpoint)
+        finder = Finder(self._checkpoint.folder, self._views, config)
+        if spec.tied and finder.differ(
+            *(architecture.find(spec, f"{name}.weight") for name in ("output", "token_embd"))
+        ):
+            spec = replace(spec, tied=False)  # transformers and llama.cpp go by what is stored, too
         self._tied, self._left_out = spec.tied, architecture.left_out
         self.fixed_types: dict[str, BlockType] = {}
         self.spec = replace(spec, tied=False) if wants_own_output(spec) else spec
@@ -64,8 +70,6 @@ class CheckpointSource:
         plan = build_plan(self.spec)
         self.weights: dict[str, Weight] = dict(plan.weights)
         self.warnings = llama_cpp_differences(self.spec)
-        self._views = open_views(self._checkpoint)
-        finder = Finder(self._checkpoint.folder, self._views, config)
         self._apart: set[str] = set()
         self._add_nextn(architecture, plan, finder, mtp)
         self._rows: dict[str, TensorRows] = {}
@@ -79,7 +83,7 @@ class CheckpointSource:
                     source = embedding
             if isinstance(source, RopeFactors):
                 text: Any = config.get("text_config", config)
-                self._rows[weight.name] = Computed(values=rope_factors(text, source.key, dims=spec.rope.dims))
+                self._rows[weight.name] = Computed(values=rope_factors(text, source.key, spec.rope))
                 continue
             self._rows[weight.name] = rows = finder.find(weight, source)
             if "mxfp4" in architecture.quantized and rows.types == (BlockType.MXFP4,):

@@ -34,6 +34,7 @@ Bytes = NDArray[np.uint8]
 Take = Callable[[View, int, int], NDArray[Any]]
 """take(view, start, count): rows of a view, as floats or as bytes."""
 
+_COMPARED = 4096  # rows at once
 _FLOATS = ("F32", "F16", "BF16", "F64")
 
 
@@ -354,6 +355,14 @@ class Finder:
             return isinstance(source, RopeFactors) or self.find(weight, source) is not None
         except ConversionError:
             return False
+
+    def differ(self, one: Source | None, other: Source | None) -> bool:
+        """Whether both are stored, as tensors that are not the same."""
+        a, b = (self._first(source.names) if isinstance(source, Stored | Scaled) else None for source in (one, other))
+        if a is None or b is None or a.name == b.name:
+            return False
+        counts = ((i, min(_COMPARED, a.shape[0] - i)) for i in range(0, a.shape[0], _COMPARED))
+        return a.shape != b.shape or not all(np.array_equal(a.rows(*rows), b.rows(*rows)) for rows in counts)
 
     def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
         groups = source.arrangement

@@ -286,6 +286,20 @@ def test_files_that_llama_cpp_does_not_load(architecture: str, changes: dict[str
     assert reason is None or (found[0].startswith("llama.cpp will not load the file: it ") and reason in found[0])
 
 
+def test_a_stored_output_matrix_wins_over_a_tie(tmp_path: Path) -> None:
+    """As in transformers and llama.cpp; one that is the embedding's copy is left out."""
+    tensors = load(FOLDER / "qwen3")
+    config = json.loads((FOLDER / "qwen3" / "config.json").read_text()) | {"tie_word_embeddings": True}
+    convert(save(tmp_path / "other", tensors, config), tmp_path / "other.gguf", type="f32")
+    with GgufFile.open(tmp_path / "other.gguf") as file:
+        stored, copied = (file.read(f"{name}.weight") for name in ("output", "token_embd"))
+        assert not np.array_equal(stored, copied)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    convert(save(tmp_path / "same", tensors, config), tmp_path / "same.gguf", type="f32")
+    with GgufFile.open(tmp_path / "same.gguf") as file:
+        assert "output.weight" not in file.tensors
+
+
 def test_a_tied_olmoe_gets_the_output_matrix_that_llama_cpp_wants(tmp_path: Path) -> None:
     tensors = load(FOLDER / "olmoe")
     del tensors["lm_head.weight"]
