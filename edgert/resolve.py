@@ -48,7 +48,7 @@ def _file(path: Path, text: str) -> Path:
         if (path / "config.json").is_file():
             reason = f"'{text}' is a checkpoint; convert it first: edgert convert {text} model.gguf"
         else:
-            reason = f"'{text}' is a folder, not a GGUF file"
+            reason = f"'{text}' is a folder, not a GGUF file; edgert serve takes one with --models-dir"
         raise RequestError(reason, parameter="model")
     if not path.exists():
         raise RequestError(f"there is no file '{text}'", parameter="model")

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from edgert_models.errors import RequestError
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from edgert.server.address import Address
@@ -23,6 +24,8 @@ from edgert.server.systemd import keep_telling, notify
 
 _log = logging.getLogger("edgert.server")
 _DRAIN_SECONDS = 10
+_LAST_SECONDS = 2
+"""Then, to tell clients that their requests have been ended."""
 _OTHER_FILES = 256
 """Descriptors that the process needs beside those of its connections."""
 
@@ -51,12 +54,22 @@ def run(
 async def _serve(server: uvicorn.Server, listener: socket.socket, fleet: Fleet) -> None:
     """Serve, and tell systemd how it is."""
     telling = asyncio.create_task(keep_telling(lambda: not fleet.hangs))
+    ending = asyncio.create_task(_end_requests(server, fleet))
     try:
         notify("READY=1")  # who connects from now on waits, until requests are taken
         await server.serve(sockets=[listener])
     finally:
         notify("STOPPING=1")
         telling.cancel()
+        ending.cancel()
+
+
+async def _end_requests(server: uvicorn.Server, fleet: Fleet) -> None:
+    """End those that are still under way when their time is over: uvicorn would break off their connections."""
+    while not server.should_exit:
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(_DRAIN_SECONDS)
+    await run_in_threadpool(fleet.close)
 
 
 def _names(fleet: Fleet) -> str:
@@ -77,7 +90,7 @@ def make_server(app: ASGIApp, address: Address, connections: int) -> uvicorn.Ser
         ws="none",
         h11_max_incomplete_event_size=MAX_HEADERS,
         limit_concurrency=connections,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS + _LAST_SECONDS,
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )

@@ -54,7 +54,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     refused(tmp_path / "none.gguf", r"there is no file '.*none\.gguf'")
     refused("folder/none.gguf", r"there is no file 'folder/none\.gguf'")
     refused("file:///none.gguf", r"there is no file 'file:///none\.gguf'")
-    refused(tmp_path, "is a folder, not a GGUF file")
+    refused(tmp_path, "is a folder, not a GGUF file; edgert serve takes one with --models-dir")
 
 
 def test_a_checkpoint_is_to_be_converted(tmp_path: Path) -> None:

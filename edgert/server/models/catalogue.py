@@ -78,7 +78,7 @@ def check_names(entries: Iterable[Entry]) -> None:
     seen: dict[str, Entry] = {}
     for entry in entries:
         if (other := seen.setdefault(entry.name, entry)) is not entry:
-            reason = f"{other.path} and {entry.path} are both called '{entry.name}'; write NAME=MODEL"
+            reason = f"{other.path} and {entry.path} are both called '{entry.name}'; give each another NAME=MODEL"
             raise RequestError(reason, parameter="model")
 
 

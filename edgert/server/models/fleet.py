@@ -212,9 +212,9 @@ class Fleet:
                 await self._leave(model)
 
     def close(self) -> None:
-        """Close all models; requests that run end with CancelledError. After the event loop."""
+        """Close all models, from any thread; requests that run end with CancelledError. Twice is fine."""
         self._closed = True
-        for model in self._models.values():
+        for model in list(self._models.values()):
             if model.llm is not None:
                 model.llm.close()
 

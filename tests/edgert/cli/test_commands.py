@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from edgert_models.errors import EdgertError
+from edgert_models.errors import EdgertError, FileFormatError, HubError
 
 from tests.edgert.cli.support import ENVIRONMENT, QUICK, process, run
 from tests.edgert.tiny_gguf import tokenizer_entries, write_tiny
@@ -178,6 +178,54 @@ def test_errors_are_one_line(
     assert result.stderr.startswith("edgert: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "MODEL"),
+        ("tokenize", "MODEL", "x"),
+        ("generate", "MODEL", "x"),
+        ("chat", "MODEL"),
+        ("serve", "MODEL"),
+        ("bench", "MODEL"),
+        ("evaluate", "MODEL", "TEXT"),
+        ("calibrate", "MODEL", "TEXT"),
+        ("convert", "MODEL", "OUTPUT", "--type", "q8_0"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_command_opens_a_broken_file(arguments: tuple[str, ...], tiny_path: Path, tmp_path: Path) -> None:
+    broken, text = tmp_path / "broken.gguf", tmp_path / "text"
+    broken.write_bytes(tiny_path.read_bytes()[:-100])
+    text.write_text("hello " * 100)
+    names = {"MODEL": str(broken), "TEXT": str(text), "OUTPUT": str(tmp_path / "output")}
+    error = run(*(names.get(argument, argument) for argument in arguments)).exception
+    assert isinstance(error, FileFormatError)
+    assert error.exit_code == 65
+    assert str(error).startswith(f"{broken} at byte ")
+    assert "is the download complete" in str(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+def test_without_a_network(tiny_path: Path) -> None:
+    """Not even the loopback address is there. What is on the machine runs; what is not says why."""
+    alone = ["unshare", "--map-root-user", "--net", sys.executable, "-m", "edgert"]
+
+    def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**ENVIRONMENT, "HF_ENDPOINT": "http://127.0.0.1:9"}
+        return subprocess.run(
+            [*alone, *arguments], capture_output=True, text=True, env=environment, timeout=120, check=False
+        )
+
+    done = typed("generate", str(tiny_path), "hello", "--max-tokens", "4", "--json", *QUICK)
+    if "unshare" in done.stderr:
+        pytest.skip("user namespaces are not allowed here")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["usage"]["completion_tokens"] == 4
+    fetched = typed("pull", "org/model")
+    assert fetched.returncode == HubError.exit_code
+    assert fetched.stderr.startswith("edgert: ")
 
 
 def test_usage_errors_exit_with_2() -> None:

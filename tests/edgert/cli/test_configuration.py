@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from edgert_models.errors import RequestError
 
 from edgert.cli import configuration
-from tests.edgert.cli.support import QUICK, run
+from tests.edgert.cli.support import QUICK, ROOT, run
 
 
 @pytest.fixture
@@ -58,6 +59,19 @@ def test_mistakes_are_named(file: Path, text: str, message: str) -> None:
     assert isinstance(done.exception, RequestError)
     assert str(done.exception).startswith(f"{file}: ")
     assert message in str(done.exception)
+
+
+def test_the_documented_file_is_right(file: Path) -> None:
+    import typer
+
+    from edgert.cli.app import app
+
+    (shown,) = re.findall(r"```\n(threads = .*?)```", (ROOT / "docs" / "server.md").read_text(), re.DOTALL)
+    file.write_text(shown)
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = configuration.read_configuration(file, commands)["serve"]
+    assert found.keys() == {"threads", "models", "api_key_file", "log_format"}
+    assert found["models"] == ["/srv/models/model.gguf"]
 
 
 def test_values_are_checked_like_flags(file: Path) -> None:

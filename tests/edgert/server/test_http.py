@@ -265,6 +265,50 @@ def test_key(served_with_key: Served) -> None:
     assert httpx.get(url, headers=both).status_code == 401
 
 
+@pytest.mark.parametrize("server_model", ["reference"], indirect=True)
+def test_a_key_is_asked_for_on_every_route(served_with_key: Served) -> None:
+    """Whatever the path or the Host header is made to look like (CVE-2026-48710)."""
+    url = served_with_key.url
+    paths = httpx.get(f"{url}/openapi.json", headers={"X-API-Key": "secret"}).json()["paths"]
+    asked = [(path.replace("{name}", "x"), method) for path, methods in paths.items() for method in methods if path != "/health"]
+    assert len(asked) > 20
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for path, method in asked:
+            assert client.request(method, path).status_code == 401, (path, method)
+    for target in ("/health/../v1/models", "/health%2f..%2fv1/models", "//v1/models", "/v1/models?/health", "/live"):
+        for host in ("localhost", "localhost/health", "localhost/health?x="):
+            with socket.create_connection(("127.0.0.1", served_with_key.port)) as connection:
+                connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert connection.recv(99)[:12] in (b"HTTP/1.1 401", b"HTTP/1.1 403"), (target, host)
+
+
+@pytest.mark.parametrize("server_model", ["reference"], indirect=True)
+def test_no_address_of_a_request_is_fetched(served: Served) -> None:
+    """What names one is refused, and nobody has knocked there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+        image = {"type": "image", "source": {"type": "url", "url": address}}
+        for path, content in (
+            ("/v1/chat/completions", [{"type": "image_url", "image_url": {"url": address}}]),
+            ("/v1/messages", [image]),
+            ("/v1/messages", [{"type": "document", "source": image["source"]}]),
+        ):
+            body = {"model": served.llm.name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
+            assert post(served, body, path).status_code == 400
+        parts = [{"type": "input_image", "image_url": address}, {"type": "input_file", "file_url": address}]
+        body = {"model": served.llm.name, "input": [{"role": "user", "content": parts}]}
+        assert post(served, body, "/v1/responses").status_code == 400
+        body = {"model": served.llm.name, "messages": [{"role": "user", "content": "x", "images": [address]}]}
+        assert post(served, body, "/api/chat").status_code == 400
+        schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": address}}}
+        assert post(served, chat_body(served, response_format=schema)).status_code == 400
+        for model in (address, "/etc/passwd", "../model.gguf", "file:///etc/passwd"):
+            assert post(served, chat_body(served, model=model)).status_code == 404
+        listener.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
 @pytest.mark.parametrize(
     ("path", "error"),
     [

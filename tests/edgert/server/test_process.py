@@ -49,6 +49,27 @@ def test_sigterm_drains(tiny_path: Path) -> None:
         assert server.wait(30) == 0
 
 
+HURRIED = """
+from edgert.server import run as serving
+serving._DRAIN_SECONDS = 1
+from edgert.cli.main import run
+run()
+"""
+
+
+def test_sigterm_does_not_wait_for_ever(tiny_path: Path) -> None:
+    """An answer without an end is ended after so many seconds, and told so; the process ends in order."""
+    with serving(tiny_path, "--overflow", "sliding", program=("-c", HURRIED)) as (server, name, url):
+        body = {"model": name, "prompt": "hello", "max_tokens": 1_000_000, "stream": True, "ignore_eos": True}
+        with httpx.stream("POST", f"{url}/completions", json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("data: ")
+            server.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "cancelled"
+        assert server.wait(30) == 0
+
+
 def test_tls_with_keys_of_a_file(tiny_path: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("one\ntwo\n")

@@ -1,6 +1,6 @@
-"""Applications that people use, against a real server. They are no dependencies of the tests: what is not installed is
-skipped. `pip install openai-agents "pydantic-ai-slim[openai]" "smolagents[openai]" llm`; `aider` on the PATH, from an
-environment of its own; `npm install ai @ai-sdk/openai-compatible` in the folder that EDGERT_NODE_MODULES names.
+"""Applications that people use, against a real server. Pydantic AI and llm are installed with what tests need; of the
+others those that are not there are skipped. `pip install openai-agents "smolagents[openai]"`; `aider` on the PATH, from
+an environment of its own; `npm install ai @ai-sdk/openai-compatible` in the folder that EDGERT_NODE_MODULES names.
 """
 
 from __future__ import annotations
@@ -77,17 +77,19 @@ def test_pydantic_ai(talking: tuple[Served, Say], kind: str) -> None:
     from pydantic_ai.providers.openai import OpenAIProvider
 
     served, say = talking
-    provider = OpenAIProvider(base_url=f"{served.url}/v1", api_key="none")
-    agent = pydantic_ai.Agent(getattr(models, kind)(served.llm.name, provider=provider), instructions="Be brief.")
 
-    @agent.tool_plain  # type: ignore[untyped-decorator]
     def get_weather(city: str) -> str:
         """The weather of a city."""
         say(ANSWER)
         return f"rain in {city}"
 
+    async def run() -> Any:
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+            model = getattr(models, kind)(served.llm.name, provider=OpenAIProvider(openai_client=client))
+            return await pydantic_ai.Agent(model, instructions="Be brief.", tools=[get_weather]).run("The weather?")
+
     say(CALL)
-    result = agent.run_sync("The weather?")
+    result = asyncio.run(run())
     assert result.output == ANSWER
     assert "rain in Zürich" in str(result.all_messages())
 
@@ -115,8 +117,7 @@ def test_smolagents(talking: tuple[Served, Say]) -> None:
     assert (agent.run("The weather?"), asked) == (ANSWER, ["Zürich"])
 
 
-@pytest.mark.parametrize("options", [["-o", "temperature", "0"], ["--no-stream", "-s", "Be brief."]])
-def test_llm(talking: tuple[Served, Say], tmp_path: Path, options: list[str]) -> None:
+def test_llm(talking: tuple[Served, Say], tmp_path: Path) -> None:
     """The command `llm`, set up by the file that docs/clients.md tells of."""
     pytest.importorskip("llm", reason="needs llm")
     served, say = talking
@@ -124,9 +125,9 @@ def test_llm(talking: tuple[Served, Say], tmp_path: Path, options: list[str]) ->
     text = f'- model_id: edgert\n  model_name: {name}\n  api_base: "{served.url}/v1"\n  supports_tools: true\n'
     (tmp_path / "extra-openai-models.yaml").write_text(text)
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
-    for question in (["hello"], ["--continue", "and?"]):
+    for options in (["-o", "temperature", "0", "hello"], ["--no-stream", "-s", "Be brief.", "--continue", "and?"]):
         say("It **works**.")
-        command = [sys.executable, "-m", "llm", "--model", "edgert", *options, *question]
+        command = [sys.executable, "-m", "llm", "--model", "edgert", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout.strip()) == (0, "It **works**."), done.stderr
 

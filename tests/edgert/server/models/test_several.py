@@ -159,7 +159,7 @@ def test_names(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [entry.name for entry in named([one, two])] == ["one", "two"]  # both call themselves the same
     assert [entry.name for entry in named([f"small={one}", two])] == ["small", own]
     assert named([None])[0].name == named(["demo"])[0].name
-    with pytest.raises(RequestError, match="are both called 'x'; write NAME=MODEL"):
+    with pytest.raises(RequestError, match="are both called 'x'; give each another NAME=MODEL"):
         named([f"x={one}", f"x={two}"])
     with pytest.raises(RequestError, match="there is no file '/nowhere"):
         named(["x=/nowhere.gguf"])
