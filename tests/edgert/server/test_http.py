@@ -270,7 +270,8 @@ def test_a_key_is_asked_for_on_every_route(served_with_key: Served) -> None:
     """Whatever the path or the Host header is made to look like (CVE-2026-48710)."""
     url = served_with_key.url
     paths = httpx.get(f"{url}/openapi.json", headers={"X-API-Key": "secret"}).json()["paths"]
-    asked = [(path.replace("{name}", "x"), method) for path, methods in paths.items() for method in methods if path != "/health"]
+    del paths["/health"]
+    asked = [(path.replace("{name}", "x"), method) for path, methods in paths.items() for method in methods]
     assert len(asked) > 20
     with httpx.Client(base_url=url, timeout=60) as client:
         for path, method in asked:

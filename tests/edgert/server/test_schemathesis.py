@@ -27,7 +27,8 @@ def test_the_document_is_true(served: Served, tmp_path: Path) -> None:
     assert PROGRAM is not None
     document = f"{served.url}/openapi.json"
     command = [PROGRAM, f"--config-file={CONFIG}", "run", document, "--checks=all", "--phases=fuzzing"]
-    options = [f"--max-examples={EXAMPLES}", "--seed=1", "--no-color", "--request-timeout=60"]  # seconds, on a busy machine
+    # Seconds, on a busy machine.
+    options = [f"--max-examples={EXAMPLES}", "--seed=1", "--no-color", "--request-timeout=60"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"EDGERT_TEST_MODEL": served.llm.name, "SCHEMATHESIS_HOOKS": str(HOOKS)}
     ran = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environment)
