@@ -10,24 +10,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgert.engine.prefixes.store import BLOCK, STATE, Store
+from edgert.engine.prefixes.segment import MOST, Bytes, Content
+from edgert.engine.prefixes.store import BLOCK, STATE, Reader, Store
 
 if TYPE_CHECKING:
     from edgert.engine.request import Request
-
-Bytes = NDArray[np.uint8]
 
 _log = logging.getLogger("edgert.engine")
 _WAITING_BYTES = 1 << 28  # to be written
 _PIECE_BYTES = 1 << 23
 _PIECES = 4  # of one request, read and not taken yet
+_GATHERING_SECONDS = 0.5  # for what is to be written together
 _CLOSING_SECONDS = 10.0  # to write what waits when all is over
 
 
@@ -74,7 +74,7 @@ class Shelf:
         self._waiting_bytes = 0
         self._until = float("inf")  # time.monotonic(), after which nothing is written any more
         self._closed = False
-        self._writes: SimpleQueue[tuple[bytes, str, Bytes] | None] = SimpleQueue()
+        self._writes: SimpleQueue[tuple[bytes, str] | None] = SimpleQueue()
         self._reads: SimpleQueue[tuple[Fetch, Callable[[Piece], None]] | None] = SimpleQueue()
         works = (("edgert-prefix-writer", self._write), ("edgert-prefix-reader", self._read))
         self._threads = [threading.Thread(target=work, name=name, daemon=True) for name, work in works]
@@ -100,10 +100,12 @@ class Shelf:
             if not patient or time.monotonic() > self._until:
                 return
             time.sleep(0.005)
+        if (name, kind) in self._waiting:
+            return
         with self._lock:
             self._waiting[name, kind] = content
             self._waiting_bytes += content.nbytes
-        self._writes.put((name, kind, content))
+        self._writes.put((name, kind))
 
     def fetch(self, wanted: Fetch, deliver: Callable[[Piece], None]) -> None:
         """Read what is wanted as far as it is there; `deliver` gets it in pieces, on a thread of its own."""
@@ -123,14 +125,35 @@ class Shelf:
             thread.join()
 
     def _write(self) -> None:
-        while (item := self._writes.get()) is not None:
-            name, kind, content = item
-            try:
-                if time.monotonic() < self._until and self.store.write(name, kind, content):
-                    self.written += 1
-            except Exception:
-                _log.exception("a prefix cannot be written to disk")
-            with self._lock:
+        while (first := self._writes.get()) is not None:
+            gathered, goes_on = self._gather(first)
+            for kind in (BLOCK, STATE):
+                contents = [(name, self._waiting[name, each]) for name, each in gathered if each == kind]
+                self._write_some(contents, kind)
+            if not goes_on:
+                return
+
+    def _gather(self, first: tuple[bytes, str]) -> tuple[list[tuple[bytes, str]], bool]:
+        """What is to be written within a moment of the first, since a file of many is read more quickly than many
+        files, and whether anything may follow.
+        """
+        gathered, until = {first: None}, time.monotonic() + _GATHERING_SECONDS
+        with suppress(Empty):
+            while len(gathered) < MOST and not self.full:
+                item = self._writes.get(timeout=max(0.0, until - time.monotonic()))
+                if item is None:
+                    return list(gathered), False
+                gathered[item] = None
+        return list(gathered), True
+
+    def _write_some(self, contents: Sequence[Content], kind: str) -> None:
+        try:
+            if time.monotonic() < self._until:
+                self.written += self.store.write(contents, kind)
+        except Exception:
+            _log.exception("prefixes cannot be written to disk")
+        with self._lock:
+            for name, content in contents:
                 self._waiting.pop((name, kind), None)
                 self._waiting_bytes -= content.nbytes
 
@@ -143,31 +166,28 @@ class Shelf:
                 _log.exception("a prefix cannot be read from disk")
                 deliver(Piece(wanted, last=True))
 
-    def _found(self, name: bytes, kind: str) -> Bytes | None:
-        content = self._waiting.get((name, kind))
-        return self.store.read(name, kind) if content is None else content
-
     def _read_one(self, wanted: Fetch, deliver: Callable[[Piece], None]) -> None:
         ready: list[Bytes] = []
         found = 0
-        for name in wanted.names:
-            if wanted.cancelled or self._closed:
-                return
-            content = self._found(name, BLOCK)
-            if content is None or (ready and len(content) != len(ready[0])):
-                break
-            ready.append(content)
-            found += 1
-            if len(ready) * len(content) >= _PIECE_BYTES:
-                wanted.room.acquire()
-                deliver(Piece(wanted, np.stack(ready)))
-                ready = []
-        states = None
-        if wanted.state is not None and found == len(wanted.names):
-            content = self._found(wanted.state, STATE)
-            states = None if content is None else content[None]
-        deliver(Piece(wanted, np.stack(ready) if ready else None, states, last=True))
-        for name in reversed(wanted.names[:found]):  # what begins a text is the last to go
-            self.store.touch(name, BLOCK)
-        if states is not None and wanted.state is not None:
-            self.store.touch(wanted.state, STATE)
+        with self.store.reading(BLOCK) as blocks, self.store.reading(STATE) as states:
+            for name in wanted.names:
+                if wanted.cancelled or self._closed:
+                    return
+                content = self._found(name, BLOCK, blocks)
+                if content is None or (ready and len(content) != len(ready[0])):
+                    break
+                ready.append(content)
+                found += 1
+                if len(ready) * len(content) >= _PIECE_BYTES:
+                    wanted.room.acquire()
+                    deliver(Piece(wanted, np.stack(ready)))
+                    ready = []
+            state = None
+            if wanted.state is not None and found == len(wanted.names):
+                content = self._found(wanted.state, STATE, states)
+                state = None if content is None else content[None]
+            deliver(Piece(wanted, np.stack(ready) if ready else None, state, last=True))
+
+    def _found(self, name: bytes, kind: str, reader: Reader) -> Bytes | None:
+        content = self._waiting.get((name, kind))
+        return reader.read(name) if content is None else content

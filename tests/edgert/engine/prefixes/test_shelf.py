@@ -2,16 +2,17 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from edgert_models.errors import CancelledError, DeadlineError
 from edgert_runtimes.base import Limits
 
 from edgert.engine.engine import Engine
+from edgert.engine.prefixes.segment import Segment
 from edgert.engine.prefixes.shelf import Shelf
-from edgert.engine.prefixes.store import BLOCK, STATE, Store
+from edgert.engine.prefixes.store import BLOCK, STATE, Reader, Store
 from tests.edgert.engine.fake import FakeSession, RecurrentSession, expected, greedy, limits, make_engine, start
 
 PROMPT = list(range(1, 39))  # nine blocks of four, and two tokens
@@ -48,7 +49,7 @@ def test_a_prompt_is_found_after_a_restart(tmp_path: Path) -> None:
     assert len(session.threads) == 1
     now = engine.statistics()
     assert (now.cached_tokens, now.disk_tokens, now.disk_writes, now.disk_damaged) == (73, 36, 0, 0)
-    assert now.disk_bytes == sum(path.stat().st_size for path in files(tmp_path)) > 0
+    assert now.disk_bytes == sum({path.stat().st_ino: path.stat().st_size for path in files(tmp_path)}.values()) > 0
     # The answer, but for its last token, is there, too.
     assert ask(engine, [*PROMPT, *expected(PROMPT, greedy, 6), 7]) == (43, 0)
     engine.close()
@@ -98,16 +99,28 @@ def start_adapted(engine: Engine, adapter: int):  # type: ignore[no-untyped-def]
     return engine.submit(PROMPT, SamplingParams(max_tokens=3, temperature=0), collector, adapter=adapter), collector
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[:-1] + b"?", lambda data: b""])
-def test_what_is_damaged_is_computed(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [(flipped, 16), (lambda data, place: data[:-3], 0), (lambda data, place: b"", 0)],
+    ids=["one block", "cut", "empty"],
+)
+def test_what_is_damaged_is_computed(tmp_path: Path, damage: Callable[[bytes, int], bytes], left: int) -> None:
     engine, _, shelf = opened(tmp_path)
     ask(engine, PROMPT)
     names = list(engine._worker.scheduler.pool.names_after(engine._worker.scheduler.pool.match([0])[0], PROMPT))
     engine.close()
     path = shelf.store._path(names[4], BLOCK)
-    path.write_bytes(damage(path.read_bytes()))
+    assert path.stat().st_nlink == len(names) + 1  # one file has all of them, and the first block of the answer
+    segment = Segment(path)
+    place = segment._places[names[4]][0]
+    segment.close()
+    path.write_bytes(damage(path.read_bytes(), place))
     engine, _, _ = opened(tmp_path)
-    assert ask(engine, PROMPT) == (16, 16)
+    assert ask(engine, PROMPT) == (left, left)
     assert engine.statistics().disk_damaged == 1
     engine.close()
     engine, _, _ = opened(tmp_path)
@@ -127,14 +140,14 @@ def test_content_that_the_session_refuses_is_computed(tmp_path: Path) -> None:
 
 def slow(shelf: Shelf) -> tuple[threading.Event, threading.Event]:
     """A disk that answers when it is told to: it has been asked, and it may answer."""
-    asked, may, read = threading.Event(), threading.Event(), shelf.store.read
+    asked, may, reading = threading.Event(), threading.Event(), shelf.store.reading
 
-    def wait(name: bytes, kind: str) -> np.ndarray | None:
+    def wait(kind: str) -> AbstractContextManager[Reader]:
         asked.set()
         assert may.wait(20)
-        return read(name, kind)
+        return reading(kind)
 
-    shelf.store.read = wait  # type: ignore[method-assign]
+    shelf.store.reading = wait  # type: ignore[method-assign]
     return asked, may
 
 
