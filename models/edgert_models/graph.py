@@ -47,11 +47,11 @@ class Weight:
     role: Role
 
     def stored_as(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape is the weight: a vector may be a matrix of one row in other programs' files,
-        and vectors of several numbers may have a dimension of 1 before these, as convolutions have in checkpoints.
+        """Whether a tensor of this shape is the weight: dimensions of 1 do not count in vectors, which other programs'
+        files and checkpoints have anywhere.
         """
-        *outer, last = self.shape
-        return shape == self.shape or (self.role is Role.VECTOR and shape == (*outer, 1, last))
+        own, found = ([size for size in each if size > 1] for each in (self.shape, shape))
+        return shape == self.shape or (self.role is Role.VECTOR and found == own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,22 +285,36 @@ class Graph:
             chunked=chunked and window is not None,
         )
 
-    def short_conv(self, x: Value, name: str, kernel: int, *, bias: bool = False, silu: bool = False) -> Value:
-        """A convolution over rows with a state of its own: `name`.weight and, with `bias`, `name`.bias."""
+    def short_conv(
+        self, x: Value, name: str, kernel: int, *, bias: bool = False, silu: bool = False, inner: tuple[int, ...] = ()
+    ) -> Value:
+        """A convolution over rows with a state of its own: `name`.weight and, with `bias`, `name`.bias. `inner`: a
+        dimension of 1 that files of the family have in the weight.
+        """
         weight, bias_name = f"{name}.weight", f"{name}.bias" if bias else None
-        self._weight(weight, (x.width, kernel), Role.VECTOR)
+        self._weight(weight, (x.width, *inner, kernel), Role.VECTOR)
         if bias_name:
             self._weight(bias_name, (x.width,), Role.VECTOR)
         fields: dict[str, Any] = {"weight": weight, "bias": bias_name, "kernel": kernel, "silu": silu}
         return self._add(ops.ShortConv, x.width, x=x, state=self._state(kernel - 1, x.width), **fields)
 
-    def delta_rule(self, x: Value, a: Value, b: Value, prefix: str, *, tiled: bool = False) -> Value:
+    def delta_rule(
+        self,
+        x: Value,
+        a: Value,
+        b: Value,
+        prefix: str,
+        *,
+        k: Value | None = None,
+        v: Value | None = None,
+        tiled: bool = False,
+    ) -> Value:
         """See `ops.DeltaRule`: `prefix`.ssm_a and .ssm_dt.bias, and the sizes of the model's recurrence."""
         r = self.spec.recurrence
         assert r is not None
         decay, bias = f"{prefix}.ssm_a", f"{prefix}.ssm_dt.bias"
-        for name in (decay, bias):
-            self._weight(name, (r.heads,), Role.VECTOR)
+        self._weight(decay, (r.heads,) if a.width == r.heads else (r.heads, 1), Role.VECTOR)
+        self._weight(bias, (a.width,), Role.VECTOR)
         return self._add(
             ops.DeltaRule,
             r.inner,
@@ -314,6 +328,9 @@ class Graph:
             key_heads=r.groups,
             key_size=r.state,
             tiled=tiled,
+            floor=r.floor,
+            k=k,
+            v=v,
         )
 
     def scan(self, x: Value, t: Value, b: Value, c: Value, prefix: str, *, decays: int = 1) -> Value:

@@ -177,14 +177,21 @@ class GatedActivation(Op):
     "silu": z / (1 + exp(−z)) · y;
     "gelu": z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))) · y, GELU as its authors approximate it;
     "swiglu_oai": a / (1 + exp(−1.702 a)) · (1 + b) with a = min(z, 7) and b = max(−7, min(y, 7)), as gpt-oss has it;
-    "sigmoid": 1 / (1 + exp(−z)) · y, where a gate of width 1 holds for its whole row;
+    "sigmoid": 1 / (1 + exp(−z)) · y;
+    "softplus": log(1 + exp(z)) · y;
     "relu": max(z, 0) · y, which is the square of ReLU where both are one value;
     "bilinear": z · y.
+    A gate of a "sigmoid" or "softplus" may be narrower than y: each of its elements holds for an equal part of a row.
     """
 
     gate: Value
     up: Value
     kind: str = "silu"
+
+    @property
+    def parts(self) -> int:
+        """Parts of a row that have one gate each; 0 where each element has its own."""
+        return self.gate.width if self.gate.width < self.up.width else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,12 +277,15 @@ class DeltaRule(Op):
     """Linear attention by the gated delta rule, with a state, which is no value: a matrix S [key_size, value_size] for
     each of `heads` heads of values, zeros before position 0. At each position, in their order,
 
-    S ← exp(A · log(1 + exp(a + d))) · S;  S ← S + k (β (v − kᵀ S))ᵀ;  out = qᵀ S,  with β = 1 / (1 + exp(−b)).
-    A row of x has the queries and keys of `key_heads` heads, then the values of `heads`. The queries of a head are
-    divided by √(Σ q² + 1e-6) and √key_size, its keys by √(Σ k² + 1e-6). Head h of values goes with head
-    h · key_heads / heads of keys, or with head h mod key_heads where `tiled`. a and b [rows, heads]; `decay` names
-    A [heads], which is negative, `bias` d [heads]; out.width = heads · value_size. State number `state` of the plan
-    is S. Source: transformers' `modeling_qwen3_next`.
+    S ← diag(γ) S;  S ← S + k (β (v − kᵀ S))ᵀ;  out = qᵀ S,  with β = 1 / (1 + exp(−b)).
+    γ is exp(A · log(1 + exp(a + d))), or with a `floor`, which is negative, exp(floor / (1 + exp(−A · (a + d)))): one
+    number of a head, or as many as it has rows of S (`decays`; Kimi Delta Attention).
+    A row of x has the queries and keys of `key_heads` heads, then the values of `heads`; or where there are `k` and
+    `v`, queries alone. The queries of a head are divided by √(Σ q² + 1e-6) and √key_size, its keys by √(Σ k² + 1e-6).
+    Head h of values goes with head h · key_heads / heads of keys, or with head h mod key_heads where `tiled`.
+    a [rows, heads · decays]; b [rows, heads]; `decay` names A [heads], which is negative, or positive with a floor,
+    `bias` d [heads · decays]; out.width = heads · value_size. State number `state` of the plan is S. Sources:
+    transformers' `modeling_qwen3_next`, `modeling_kimi_linear` and `modeling_bailing_hybrid`.
     """
 
     x: Value
@@ -288,11 +298,24 @@ class DeltaRule(Op):
     key_heads: int
     key_size: int
     tiled: bool = False
+    floor: float = 0.0
+    k: Value | None = None
+    v: Value | None = None
 
     @property
     def value_size(self) -> int:
         """Elements of a head of values."""
         return self.out.width // self.heads
+
+    @property
+    def key_width(self) -> int:
+        """Elements of all keys of a row."""
+        return self.key_heads * self.key_size
+
+    @property
+    def decays(self) -> int:
+        """Numbers of a head by which its state decays: 1 or key_size."""
+        return self.a.width // self.heads
 
     def keys_of(self, head: int) -> int:
         """The head of keys that a head of values goes with."""

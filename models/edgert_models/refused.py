@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _INDEXER = "attention to positions that an indexer chooses"
-_CHANNELS = "a delta rule whose states decay by channel (KDA)"
 _CONVOLUTIONS = "short convolutions that are not wired yet"
 _HYPER = "hyper-connections, which keep several values for each row"
 
 NEEDS: Mapping[str, str] = {
     "AXK2ForCausalLM": f"{_INDEXER}, and norms with a gate",
-    "BailingHybridForCausalLM": _CHANNELS,
     "BeamForCausalLM": "queries scaled by a power of the position, and sums that are scaled by depth",
     "DeepseekV32ForCausalLM": _INDEXER,
     "DeepseekV4ForCausalLM": f"compressed keys and values, {_INDEXER}, and {_HYPER}",
@@ -27,7 +25,6 @@ NEEDS: Mapping[str, str] = {
     "Inkling2LoopForCausalLM": f"layers that run several times, clipped norms, and {_CONVOLUTIONS}",
     "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
     "JetMoeForCausalLM": "experts of attention",
-    "KimiLinearForCausalLM": _CHANNELS,
     "LagunaForCausalLM": "numbers of heads that differ by layer, and softplus gates of heads",
     "LongcatFlashForCausalLM": "two attentions a layer, and experts that do nothing",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",

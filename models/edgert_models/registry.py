@@ -29,6 +29,8 @@ _MODULES = (
     "cohere2moe",
     "deepseek2",
     "mistral4",
+    "kimi_linear",
+    "bailingmoe3",
     "axk1",
     "ernie4_5",
     "exaone4",

@@ -63,13 +63,13 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Arranged:
     """Rows of one tensor in another order (or its `columns`, or the elements of a vector), which `groups` knows for a
-    model, if it is another; vectors also in another shape. Of every element x −eˣ where `negative_exponential`.
+    model, if it is another; vectors also in another shape. Of every element x eˣ or −eˣ where `exponential` is 1 or −1.
     """
 
     names: tuple[str, ...]
     groups: Callable[[ModelSpec], Groups | Order] | None = None
     columns: bool = False
-    negative_exponential: bool = False
+    exponential: int = 0
     arrangement: Groups | Order | None = None
 
     def of(self, spec: ModelSpec) -> Arranged:

@@ -22,8 +22,10 @@ class Recurrence:
 
     What is more than a convolution has `heads`, `inner` elements together, each with `state` numbers for each element,
     and `groups` of heads that share keys: time_step_rank, inner_size, state_size and group_count in GGUF. Time steps
-    are at least `least`. `norm`: what it gives is normalised. `feeds` says of every layer whether it is nothing but a
-    feed-forward network (empty: every layer has one beside the rest). With `beside` layers attend as well.
+    are at least `least`. `channels`: each head is a delta net whose state decays by channel, in one step to no less
+    than e to the `floor` where that is not 0. `norm`: what it gives is normalised. `feeds` says of every layer whether
+    it is nothing but a feed-forward network (empty: every layer has one beside the rest). With `beside` layers attend
+    as well.
     """
 
     layers: tuple[bool, ...]
@@ -34,6 +36,8 @@ class Recurrence:
     heads: int = 0
     groups: int = 0
     least: float = 0.0
+    channels: bool = False
+    floor: float = 0.0
     norm: bool = True
     feeds: tuple[bool, ...] = ()
     beside: bool = False
@@ -44,6 +48,8 @@ class Recurrence:
             return f"a convolution of {self.kernel} rows"
         if not (self.inner or self.heads or self.state or self.groups):
             return ""
+        if not -math.inf < self.floor <= 0.0:
+            return f"a floor of decays of {self.floor}"
         whole = min(self.heads, self.groups) > 0 and self.inner % self.heads == 0 == self.heads % self.groups
         if not whole or not 0 < self.state * max(self.inner, self.groups) < _LIMIT:
             sizes = f"{self.heads} heads in {self.groups} groups, together of {self.inner}"

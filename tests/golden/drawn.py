@@ -148,6 +148,9 @@ def _states(c: Config, rng: random.Random) -> None:
         c |= {"linear_key_head_dim": rng.choice((8, 16, 24)), "linear_conv_kernel_dim": rng.choice((2, 4))}
         same = rng.random() < 0.6
         c["linear_value_head_dim"] = c["linear_key_head_dim"] if same else rng.choice((8, 16, 24))
+    if "linear_num_heads" in c:
+        c |= {"linear_num_heads": rng.choice((1, 2, 3, 5)), "linear_head_dim": rng.choice((8, 16, 20))}
+        c["linear_conv_kernel_dim"] = rng.choice((2, 4))
     if "mamba_d_state" in c:
         c |= {"mamba_d_state": rng.choice((8, 16, 24)), "mamba_d_conv": rng.choice((2, 4))}
         expand = rng.choice((1, 2))
@@ -161,6 +164,8 @@ def _states(c: Config, rng: random.Random) -> None:
 
 
 def _rope(c: Config, usual: Config, size: int, rng: random.Random, *, scaled: bool) -> None:
+    if "rope_parameters" not in usual:
+        return
     given = c.get("rope_parameters") or {}
     usual = usual.get("rope_parameters") or {}
     base = rng.choice((100.0, 10000.0, 5e5))

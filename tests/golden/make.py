@@ -249,6 +249,14 @@ def latent(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **heads, **experts, **own, **changes}
 
 
+def delta_channels(**changes: Any) -> dict[str, Any]:
+    """A delta net that decays by channel, and latent attention."""
+    own = {**latent(), "layer_types": ["linear_attention", "full_attention"], "num_experts_per_tok": 2}
+    own |= {"num_local_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 16, "intermediate_size": 48}
+    left = {"n_routed_experts", "first_k_dense_replace"}
+    return {**{key: value for key, value in own.items() if key not in left}, **changes}
+
+
 def deepseek_yarn(scale: float) -> dict[str, Any]:
     """As DeepSeek's configs have it."""
     every = {"mscale": scale, "mscale_all_dim": scale, "original_max_position_embeddings": 16}
@@ -334,6 +342,7 @@ BIASED = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_siz
 GROUPS = {"n_group": 4, "topk_group": 2}
 # The latent's norm makes keys large: scores are sharp anyway.
 LATENT_GAINS = {"q_proj": 0.7, "q_b_proj": 0.7, "kv_b_proj": 0.7, "kv_a_layernorm": 0.7}
+CHANNEL_GAINS = {**LATENT_GAINS, "o_proj": 0.1}
 NO_GATES = {"shared_expert_gate": 0.0}
 PLAIN = qwen2moe(qkv_bias=False, shared_expert_intermediate_size=64)
 PLAIN_DEEPSEEK = {**PLAIN, "num_key_value_heads": 4, "mlp_only_layers": [0], "intermediate_size": 96}
@@ -664,6 +673,12 @@ GOLDENS = {
         "AXK1",
         latent(q_lora_rank=24, n_group=4, topk_group=2, mlp_layer_types=["dense", "sparse"]),
         gains={**LATENT_GAINS, "post_mlp_layernorm": 0.3},
+    ),
+    "kimi-linear": Golden("KimiLinear", delta_channels(linear_head_dim=16, linear_num_heads=3), gains=CHANNEL_GAINS),
+    "ling-3": Golden(
+        "BailingHybrid",
+        delta_channels(head_dim=16, **GROUPS, first_k_dense_replace=1),
+        gains=CHANNEL_GAINS,
     ),
     "youtu": Golden("Youtu", latent(q_lora_rank=32, tie_word_embeddings=True), gains=LATENT_GAINS),
     "olmoe": Golden(

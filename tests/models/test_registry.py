@@ -130,8 +130,12 @@ def test_routers_that_cannot_be(router: Router, message: str) -> None:
 def test_a_vector_may_be_stored_as_one_row() -> None:
     vector, matrix = Weight("v", (8,), Role.VECTOR), Weight("m", (2, 8), Role.MATRIX)
     taps = Weight("t", (8, 3), Role.VECTOR)
-    assert [vector.stored_as(shape) for shape in ((8,), (1, 8), (8, 1), (1, 1, 8))] == [True, True, False, False]
-    assert [taps.stored_as(shape) for shape in ((8, 3), (8, 1, 3), (1, 8, 3), (24,))] == [True, True, False, False]
+    assert [vector.stored_as(shape) for shape in ((8,), (1, 8), (8, 1), (1, 1, 8), (2, 4))] == [*[True] * 4, False]
+    assert [taps.stored_as(shape) for shape in ((8, 3), (8, 1, 3), (1, 8, 1, 3), (3, 8), (24,))] == [
+        *[True] * 3,
+        False,
+        False,
+    ]
     assert [matrix.stored_as(shape) for shape in ((2, 8), (1, 2, 8), (16,))] == [True, False, False]
 
 

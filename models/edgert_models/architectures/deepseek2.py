@@ -31,10 +31,9 @@ from edgert_models.nextn import AFTER_THE_LAST
 from edgert_models.ops import Value
 from edgert_models.rope import RopeLayout, with_scaled_scores
 from edgert_models.router import Router
-from edgert_models.sources import HeadRows
+from edgert_models.sources import HeadRows, Source
 from edgert_models.spec import Latent, ModelSpec
 
-_ATTENTION = "model.layers.{i}.self_attn"
 _LATENT_EPS = 1e-6
 """That of the norms of latents, whatever the model's is."""
 _DENSE = (("DeepseekV2", 0), ("DeepseekV3", 3))
@@ -48,6 +47,11 @@ def config(c: Config) -> ModelSpec:
     c.refuse_unless("mlp_bias", (False,), default=False)
     c.refuse_unless("rope_interleave", (True,), default=True)
     c.refuse_unless("moe_layer_freq", (1,), default=1)
+    return ModelSpec(architecture="deepseek2", **latent_sizes(c), **_experts(c))
+
+
+def latent_sizes(c: Config) -> dict[str, Any]:
+    """The ModelSpec fields of decoders with latent attention."""
     rotated, rank = c.integer("qk_rope_head_dim"), c.integer("kv_lora_rank")
     sizes = decoder_sizes(Config({**c, "head_dim": rotated}), RopeLayout.INTERLEAVED)
     latent = Latent(
@@ -56,13 +60,8 @@ def config(c: Config) -> ModelSpec:
         key_size=c.integer("qk_nope_head_dim") + rotated,
         value_size=c.integer("v_head_dim"),
     )
-    sizes |= {
-        "kv_heads": 1,
-        "head_size": rank + rotated,
-        "value_length": rank,
-        "rope": with_scaled_scores(sizes["rope"], c),
-    }
-    return ModelSpec(architecture="deepseek2", **sizes, **_experts(c), latent=latent)
+    absorbed = {"kv_heads": 1, "head_size": rank + rotated, "value_length": rank}
+    return {**sizes, **absorbed, "rope": with_scaled_scores(sizes["rope"], c), "latent": latent}
 
 
 def _experts(c: Config) -> dict[str, Any]:
@@ -108,8 +107,10 @@ def settle(spec: ModelSpec) -> ModelSpec:
     return replace(spec, router=replace(spec.router, scoring=scoring, group_best=2 if scoring == "sigmoid" else 1))
 
 
-def attention(g: Graph, x: Value, block: str) -> Value:
-    """Latent attention, with the products of heads absorbed."""
+def attention(g: Graph, x: Value, block: str, *, gate_name: str | None = None) -> Value:
+    """Latent attention, with the products of heads absorbed, and rope where the model has positions. The product
+    `gate_name` lets through what each head gives.
+    """
     s = g.spec
     latent = s.latent
     assert latent is not None
@@ -119,14 +120,16 @@ def attention(g: Graph, x: Value, block: str) -> Value:
     if latent.query_rank:
         q = g.linear(x, f"{block}.attn_q_a", latent.query_rank, bias=s.attention_bias)
         q, name = g.rms_norm(q, f"{block}.attn_q_a_norm.weight", eps=_LATENT_EPS), f"{block}.attn_q_b"
-    q = g.rope(g.linear(q, name, s.heads * latent.key_size), s.heads, s.rope, first=plain)
+    q = g.linear(q, name, s.heads * latent.key_size)
+    q = g.rope(q, s.heads, s.rope, first=plain) if s.positions else q
     q = g.head_linear(q, f"{block}.attn_k_b.weight", s.heads, latent.rank, rest=rotated)
     q = g.position_scale(q, s.scales.queries or 0.0, s.scales.queries_length or 1)
     k = g.linear(x, f"{block}.attn_kv_a_mqa", s.head_size, bias=s.attention_bias)
     k = g.rms_norm(k, f"{block}.attn_kv_a_norm.weight", rest=rotated, eps=_LATENT_EPS)
-    k = g.rope(k, 1, s.rope, first=latent.rank)
+    k = g.rope(k, 1, s.rope, first=latent.rank) if s.positions else k
     y = g.attend(q, k, None, scale=latent.key_size**-0.5 * s.rope.score_factor())
     y = g.head_linear(y, f"{block}.attn_v_b.weight", s.heads, latent.value_size)
+    y = g.gated(g.linear(x, gate_name, s.heads), y, "sigmoid") if gate_name else y
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 
@@ -148,6 +151,21 @@ def llama_cpp_differs(spec: ModelSpec) -> str:
     return found if spec.rope.scaling == "linear" else ""
 
 
+def latent_names(module: str) -> dict[str, Source]:
+    """Latent attention in the `module` of a checkpoint."""
+    return {
+        **stored(
+            attn_q_a=f"{module}.q_a_proj",
+            attn_q_a_norm=f"{module}.q_a_layernorm",
+            attn_q_b=f"{module}.q_b_proj",
+            attn_kv_a_mqa=f"{module}.kv_a_proj_with_mqa",
+            attn_kv_a_norm=f"{module}.kv_a_layernorm",
+        ),
+        "attn_k_b.weight": HeadRows((f"{module}.kv_b_proj.weight",), keys=True),
+        "attn_v_b.weight": HeadRows((f"{module}.kv_b_proj.weight",), keys=False),
+    }
+
+
 ARCHITECTURE = Architecture(
     name="deepseek2",
     title="DeepSeek-V2, V3 and R1, Kimi-K2, Moonlight, GLM-4.7-Flash, Youtu-LLM",
@@ -158,15 +176,7 @@ ARCHITECTURE = Architecture(
         **COMMON_NAMES,
         **expert_names("mlp"),
         **shared_expert_names(),
-        **stored(
-            attn_q_a=f"{_ATTENTION}.q_a_proj",
-            attn_q_a_norm=f"{_ATTENTION}.q_a_layernorm",
-            attn_q_b=f"{_ATTENTION}.q_b_proj",
-            attn_kv_a_mqa=f"{_ATTENTION}.kv_a_proj_with_mqa",
-            attn_kv_a_norm=f"{_ATTENTION}.kv_a_layernorm",
-        ),
-        "attn_k_b.weight": HeadRows((f"{_ATTENTION}.kv_b_proj.weight",), keys=True),
-        "attn_v_b.weight": HeadRows((f"{_ATTENTION}.kv_b_proj.weight",), keys=False),
+        **latent_names("model.layers.{i}.self_attn"),
     },
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,

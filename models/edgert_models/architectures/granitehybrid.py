@@ -112,7 +112,7 @@ def mamba_names(module: str) -> dict[str, Source]:
         "ssm_in.weight": Stored((f"{module}.in_proj.weight",)),
         "ssm_conv1d.weight": Stored((f"{module}.conv1d.weight",)),
         "ssm_conv1d.bias": Stored((f"{module}.conv1d.bias",)),
-        "ssm_a": Arranged((f"{module}.A_log",), negative_exponential=True),
+        "ssm_a": Arranged((f"{module}.A_log",), exponential=-1),
         "ssm_d": Arranged((f"{module}.D",)),
         "ssm_dt.bias": Stored((f"{module}.dt_bias",)),
         "ssm_norm.weight": Arranged((f"{module}.norm.weight",)),

@@ -91,7 +91,7 @@ ARCHITECTURE = Architecture(
             ssm_c_norm=f"{_MAMBA}.c_layernorm",
             ssm_out=f"{_MAMBA}.out_proj",
         ),
-        "ssm_a": Arranged((f"{_MAMBA}.A_log",), negative_exponential=True),
+        "ssm_a": Arranged((f"{_MAMBA}.A_log",), exponential=-1),
         "ssm_d": Stored((f"{_MAMBA}.D",)),
     },
     rope_layout=RopeLayout.HALVES,

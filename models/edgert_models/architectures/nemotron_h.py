@@ -139,7 +139,7 @@ def _names() -> dict[str, Source]:
     found: dict[str, Source] = {name: Stored(everywhere(*names)) for name, names in parts.items()}
     for name, theirs in (("ssm_d", "D"), ("ssm_norm.weight", "norm.weight")):
         found[name] = Arranged(everywhere(f"layers.{{i}}.mixer.{theirs}"))
-    found["ssm_a"] = Arranged(everywhere("layers.{i}.mixer.A_log"), negative_exponential=True)
+    found["ssm_a"] = Arranged(everywhere("layers.{i}.mixer.A_log"), exponential=-1)
     for part in ("up", "down"):
         experts = everywhere(f"layers.{{i}}.mixer.experts.{{e}}.{part}_proj.weight")
         found[f"ffn_{part}_exps.weight"] = Experts(experts, everywhere(f"layers.{{i}}.mixer.experts.{part}_proj"))

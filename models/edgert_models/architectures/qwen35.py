@@ -82,7 +82,7 @@ NAMES = with_inner(
         "ssm_beta.weight": Arranged((f"{_DELTA}.in_proj_b.weight",), _heads(_one)),
         "ssm_alpha.weight": Arranged((f"{_DELTA}.in_proj_a.weight",), _heads(_one)),
         "ssm_conv1d.weight": Arranged((f"{_DELTA}.conv1d.weight",), _heads(_size, keys=True)),
-        "ssm_a": Arranged((f"{_DELTA}.A_log",), _heads(_one), negative_exponential=True),
+        "ssm_a": Arranged((f"{_DELTA}.A_log",), _heads(_one), exponential=-1),
         "ssm_dt.bias": Arranged((f"{_DELTA}.dt_bias",), _heads(_one)),
         "ssm_out.weight": Arranged((f"{_DELTA}.out_proj.weight",), _heads(_size), columns=True),
     }

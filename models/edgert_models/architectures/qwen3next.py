@@ -103,7 +103,7 @@ def _parts(*chosen: int) -> Any:
 
 
 DELTA_NAMES: dict[str, Source] = {
-    "ssm_a": Arranged((f"{LAYER}.linear_attn.A_log",), negative_exponential=True),
+    "ssm_a": Arranged((f"{LAYER}.linear_attn.A_log",), exponential=-1),
     "ssm_dt.bias": Stored((f"{LAYER}.linear_attn.dt_bias",)),
     "ssm_conv1d.weight": Stored((f"{LAYER}.linear_attn.conv1d.weight",)),
     "ssm_norm.weight": Stored((f"{LAYER}.linear_attn.norm.weight",)),

@@ -10,6 +10,8 @@ _PERIOD = "full_attention_interval"
 POSITIONS = "rope.scaling.finetuned"
 _LEAST = "ssm.time_step_min"  # ours: llama.cpp knows no limit of time steps
 _RECURRENT = "attention.recurrent_layers"
+_HEAD_SIZE = "kda.head_dim"
+_BOUNDED, _FLOOR = "kda.safe_gate", "kda.gate_lower_bound"
 _SSM = {
     "kernel": "conv_kernel",
     "inner": "inner_size",
@@ -37,6 +39,20 @@ def recurrence_of(
     flags = flags[: len(attends)]
     if feeds and any(feeds):
         flags = [flag and not feed for flag, feed in zip(flags, feeds, strict=True)]
+    if f"{name}.{_HEAD_SIZE}" in metadata:
+        size = metadata.integer(f"{name}.{_HEAD_SIZE}")
+        heads = metadata.integer(f"{name}.ssm.time_step_rank", metadata.integer(f"{name}.attention.head_count"))
+        floor = metadata.number(f"{name}.{_FLOOR}", 0.0)
+        return Recurrence(
+            layers=tuple(flags),
+            kernel=metadata.integer(f"{name}.ssm.conv_kernel"),
+            inner=heads * size,
+            state=size,
+            heads=heads,
+            groups=heads,
+            channels=True,
+            floor=floor if metadata.boolean(f"{name}.{_BOUNDED}", floor < 0) else 0.0,
+        )
     return Recurrence(
         layers=tuple(flags),
         period=period,
@@ -70,4 +86,8 @@ def recurrence_entries(spec: ModelSpec, recurrence: Recurrence) -> dict[str, Val
         entries[POSITIONS] = False
     if not recurrence.inner:
         return entries | {_SHORT_CONV: recurrence.kernel}
+    if recurrence.channels:
+        entries |= {"ssm.conv_kernel": recurrence.kernel, "ssm.time_step_rank": recurrence.heads}
+        entries |= {_BOUNDED: True, _FLOOR: recurrence.floor} if recurrence.floor else {}
+        return entries | {_HEAD_SIZE: recurrence.state}
     return entries | {f"ssm.{key}": getattr(recurrence, field) for field, key in _SSM.items()}

@@ -150,14 +150,14 @@ class ShapedRows(TensorRows):
     """All numbers of a small tensor in another shape."""
 
     shape: tuple[int, ...]
-    negative_exponential: bool = False
+    exponential: int = 0
     whole: ClassVar[bool] = False
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         everything = take(self.views[0], 0, prod(self.views[0].shape[:-1]))
         rows = everything.reshape(-1, self.shape[-1])[start : start + count]
-        return -np.exp(rows) if self.negative_exponential else rows
+        return self.exponential * np.exp(rows) if self.exponential else rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +165,14 @@ class OrderedColumns(TensorRows):
     """Columns of one tensor (elements of a vector) in an order of their own, if there is one."""
 
     order: NDArray[np.intp] | None
-    negative_exponential: bool = False
+    exponential: int = 0
     whole: ClassVar[bool] = False
 
     def take(self, start: int, count: int, take: Take) -> NDArray[Any]:
         """See `TensorRows`."""
         rows = take(self.views[0], start, count)
         rows = rows if self.order is None else np.ascontiguousarray(rows[:, self.order])
-        return -np.exp(rows) if self.negative_exponential else rows
+        return self.exponential * np.exp(rows) if self.exponential else rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,15 +367,13 @@ class Finder:
     def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
         groups = source.arrangement
         if groups is None and weight.role is Role.VECTOR:
-            view = self._first(source.names)
-            shape = weight.shape if view is None or view.shape[0] != prod(weight.shape) else (prod(weight.shape),)
-            whole = (self._checked(weight, source.names, shape),)
-            return ShapedRows(views=whole, shape=weight.shape, negative_exponential=source.negative_exponential)
+            whole = (self._checked(weight, source.names, weight.shape),)
+            return ShapedRows(views=whole, shape=weight.shape, exponential=source.exponential)
         order = None if groups is None else np.array(groups.order(), np.intp)
         total = weight.shape[-1 if source.columns else 0] if groups is None else groups.total
         if source.columns or len(weight.shape) == 1:
             columns = (self._checked(weight, source.names, (*weight.shape[:-1], total)),)
-            return OrderedColumns(views=columns, order=order, negative_exponential=source.negative_exponential)
+            return OrderedColumns(views=columns, order=order, exponential=source.exponential)
         rows = (self._checked(weight, source.names, (total, *weight.shape[1:])),)
         return StoredRows(views=rows) if order is None else OrderedRows(views=rows, order=order)
 

@@ -162,13 +162,18 @@ def _gates() -> Iterator[Case]:
         """The gate is the product with a vector; what it lets through is of any width."""
         return g.gated(g.dot(x, "vector.weight"), g.linear(x, "up", width), "sigmoid")
 
+    def parts(g: Graph, x: Value, kind: str, width: int) -> Value:
+        return g.gated(g.linear(x, "gate", 3), g.linear(x, "up", 3 * width), kind)
+
     def case(name: str, rows: int, wire: Wire) -> Case:
         return Case(op="gated", name=f"{name}, {rows} rows", wire=wire, steps=[one_sequence(rows)])
 
-    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai", "relu", "bilinear", "sigmoid")):
+    for rows, kind in product(ROWS, ("silu", "gelu", "swiglu_oai", "relu", "bilinear", "sigmoid", "softplus")):
         yield case(kind, rows, partial(gated, kind=kind))
     for rows, width in product(ROWS, (64, 20, 257)):
         yield case(f"sigmoid for whole rows of {width}", rows, partial(whole_rows, width=width))
+    for kind, width in product(("sigmoid", "softplus"), (64, 20)):
+        yield case(f"{kind} for parts of {width}", 5, partial(parts, kind=kind, width=width))
 
 
 def _slice() -> Iterator[Case]:

@@ -59,6 +59,20 @@ def recurrent_cases() -> Iterator[Case]:
             values={"blk.0.ssm_a": -np.linspace(0.05, 3.0, heads, dtype=np.float32)[None]},
         )
 
+    for heads, size, floor in ((3, 24, 0.0), (2, 32, -5.0)):
+        recurrence = Recurrence(
+            layers=(True, False), kernel=4, inner=heads * size, state=size, heads=heads, groups=heads, floor=floor
+        )
+        slopes = np.linspace(0.05, 3.0, heads, dtype=np.float32)[:, None]
+        yield Case(
+            op="delta_rule",
+            name=f"{heads} heads of {size}, decays by channel{f', no less than e^{floor}' if floor else ''}",
+            wire=_delta_rule_by_channel,
+            steps=steps(),
+            spec={"recurrence": recurrence},
+            values={"blk.0.ssm_a": slopes if floor else -slopes},
+        )
+
     for heads, size, groups, numbers, decays in ((4, 16, 1, 16, 1), (6, 5, 2, 33, 1), (20, 1, 1, 12, 12)):
         recurrence = Recurrence(
             layers=(True, False), kernel=4, inner=heads * size, state=numbers, heads=heads, groups=1
@@ -86,6 +100,13 @@ def _delta_rule(g: Graph, x: Value, tiled: bool) -> Value:
     assert r is not None
     a, b = (g.linear(x, name, r.heads) for name in ("a", "b"))
     return g.delta_rule(g.linear(x, "in", 2 * r.groups * r.state + r.inner), a, b, "blk.0", tiled=tiled)
+
+
+def _delta_rule_by_channel(g: Graph, x: Value) -> Value:
+    r = g.spec.recurrence
+    assert r is not None
+    q, k, v, a = (g.linear(x, name, r.inner) for name in ("q", "k", "v", "a"))
+    return g.delta_rule(q, a, g.linear(x, "b", r.heads), "blk.0", k=k, v=v)
 
 
 def _case(op: str, name: str, wire: Wire) -> Case:

@@ -14,11 +14,10 @@ from edgert_models import ops
 from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Plan
 from edgert_models.rope import RopeLayout
-from edgert_quant.jit import Kernel
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Limits
-from edgert_runtimes.cpu.kernels import gates, rows, table
+from edgert_runtimes.cpu.kernels import rows, table
 from edgert_runtimes.cpu.lowering.emitter import gate_kernel, vector
 from edgert_runtimes.cpu.lowering.mixtures import Mixtures
 from edgert_runtimes.cpu.lowering.products import Products
@@ -67,8 +66,7 @@ class Lowering(Products, Mixtures, Sequences):
                 case ops.Clamp():
                     self._rows(rows.clamp, op, [op.x], {rows.FACTOR: float(op.limit)})
                 case ops.GatedActivation():
-                    kernel = _row_gate(op) or gate_kernel(op.kind)
-                    gate: dict[int, Field] = {rows.ACTIVATE: kernel}
+                    gate: dict[int, Field] = {rows.ACTIVATE: gate_kernel(op.kind, op.parts), rows.PARTS: op.parts or 1}
                     self._rows(rows.gate, op, [op.gate, op.up], gate, cost=op.out.width // 4)
                 case ops.Slice():
                     part: dict[int, Field] = {rows.GROUPS: op.groups, rows.START: op.start, rows.X_WIDTH: op.x.width}
@@ -146,10 +144,6 @@ class Lowering(Products, Mixtures, Sequences):
             rows.FIRST: op.first,
         }
         self._rows(rows.rope, op, [op.x], rotation, cost=op.out.width // 4)
-
-
-def _row_gate(op: ops.GatedActivation) -> Kernel | None:
-    return gates.ROW_GATES.get(op.kind) if op.gate.width == 1 else None
 
 
 def _frequencies(op: ops.Rope, loaded: Mapping[str, Loaded]) -> NDArray[np.float64]:

@@ -189,19 +189,18 @@ class _Lowering(ProductLowering, MixtureLowering, AttentionLowering, RecurrentLo
         self.emit(op, launches)
 
     def _gate(self, op: ops.GatedActivation) -> None:
-        if op.kind not in catalogue.GATES:
+        if op.kind not in (catalogue.ROW_GATES if op.parts else catalogue.GATES):
             raise UnsupportedError(f"activation '{op.kind}' is not supported by the cuda backend")
         gate, up, picked, width = self.place(op.gate), self.place(op.up), op.out.picked, op.out.width
         self.give(op, (op.up, op.gate))
         y = self.place(op.out)
-        whole_rows = op.kind == "sigmoid" and op.gate.width == 1
-        codes = None if whole_rows else self.new_codes(op.out)
+        codes = None if op.parts else self.new_codes(op.out)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             rows, w = s.count(picked), m.workspace
             common = {"gate": w + gate, "up": w + up, "y": w + y}
-            if whole_rows:
-                return [Launch(catalogue.gate_rows(), **common, rows=rows, width=width)]
+            if op.parts:
+                return [Launch(catalogue.gate_rows(op.kind), **common, rows=rows * op.parts, width=width // op.parts)]
             return [Launch(catalogue.gate(op.kind), **common, **codes_at(codes, m), n=rows * width)]
 
         self.emit(op, launches)

@@ -48,15 +48,20 @@ class RecurrentLowering(Lowering):
                 f"{op.decay}: keys of {op.key_size} are not supported by the cuda backend, "
                 f"only up to {max(catalogue.KEYS)}"
             )
-        state, x, a, b = self._state(op.state), *(self.place(value) for value in op.inputs)
+        state, x, a, b, *others = self._state(op.state), *(self.place(value) for value in op.inputs)
         self.give(op)
         y = self.place(op.out)
+        k, v = others or (x + 4 * op.key_width, x + 8 * op.key_width)
         sizes = {"heads": op.heads, "key_heads": op.key_heads, "key_size": op.key_size, "size": op.value_size}
+        sizes |= {"tiled": int(op.tiled), "keys_stride": op.x.width, "stride": op.v.width if op.v else op.x.width}
+        kernel = catalogue.delta_rule(op.key_size, op.decays > 1)
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             w = m.workspace
             arguments = {
-                "x": w + x,
+                "qs": w + x,
+                "ks": w + k,
+                "vs": w + v,
                 "a": w + a,
                 "b": w + b,
                 "runs": m.inputs["runs"],
@@ -65,7 +70,7 @@ class RecurrentLowering(Lowering):
                 "state": m.states + state,
                 "y": w + y,
             }
-            return [Launch(catalogue.delta_rule(op.key_size), **arguments, **sizes, count=s.runs, tiled=int(op.tiled))]
+            return [Launch(kernel, **arguments, **sizes, count=s.runs, floor=op.floor)]
 
         self.emit(op, launches)
 

@@ -26,13 +26,14 @@ def common_kernels() -> Iterator[Kernel]:
     """Those of every type of weights, both matrices of a mixture alike, and of caches and heads as models have them."""
     for make in (
         *(catalogue.quantize, catalogue.route, catalogue.expert_counts, catalogue.expert_order, catalogue.combine),
-        *(catalogue.rms_norm, catalogue.rms_norm_groups, catalogue.angles, catalogue.add, catalogue.gate_rows),
+        *(catalogue.rms_norm, catalogue.rms_norm_groups, catalogue.angles, catalogue.add),
         *(catalogue.pick_rows, catalogue.copy_blocks, catalogue.layer_norm, catalogue.scale, catalogue.soft_cap),
         *(catalogue.clamp, catalogue.scale_rows, catalogue.slice_parts, catalogue.short_conv),
     ):
         yield make()
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.GATES)
+    yield from map(catalogue.gate_rows, catalogue.ROW_GATES)
     yield from map(catalogue.scan, catalogue.SCANNED)
     yield from map(catalogue.delta_rule, catalogue.KEYS)
     for kind in catalogue.WEIGHTS:

@@ -52,7 +52,8 @@ def run(
         case ops.Clamp():
             return [given * (np.abs(inputs[0]) < op.limit)]
         case ops.GatedActivation():
-            return list(_gated(op.kind, given, *inputs))
+            by_gate, by_up = _gated(op.kind, given, f.spread(*inputs), inputs[1])
+            return [by_gate.reshape(*inputs[0].shape, -1).sum(axis=-1), by_up]
         case ops.Slice():
             return [_sliced(op, given, *inputs)]
         case ops.ShortConv():
@@ -147,8 +148,9 @@ def _gated(kind: str, given: Floats_, gate: Floats_, up: Floats_) -> tuple[Float
         return by_gate * (gate < 7), given * (a * s) * (np.abs(up) < 7)
     if kind == "sigmoid":
         s = f.sigmoid(gate)
-        by_gate = given * up * (s * (1 - s))
-        return by_gate if gate.shape == up.shape else by_gate.sum(axis=1, keepdims=True), given * s
+        return given * up * (s * (1 - s)), given * s
+    if kind == "softplus":
+        return given * up * f.sigmoid(gate), given * f.softplus(gate)
     if kind == "relu":
         return given * up * (gate > 0), given * np.maximum(gate, 0)
     if kind == "bilinear":

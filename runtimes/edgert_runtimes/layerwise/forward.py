@@ -44,6 +44,8 @@ def activate(gate: Floats_, up: Floats_, kind: str) -> Floats_:
         return gate * sigmoid(1.702 * gate) * (1 + np.clip(up, -7, 7))
     if kind == "sigmoid":
         return sigmoid(gate) * up
+    if kind == "softplus":
+        return softplus(gate) * up
     if kind == "relu":
         return np.maximum(gate, 0) * up
     if kind == "bilinear":
@@ -62,6 +64,16 @@ def sigmoid(x: Floats_) -> Floats_:
     half: Floats_ = 0.5 * np.tanh(0.5 * x)
     half += 0.5
     return half
+
+
+def softplus(x: Floats_) -> Floats_:
+    """log(1 + exp(x))."""
+    return np.asarray(np.logaddexp(x.dtype.type(0), x))
+
+
+def spread(gate: Floats_, up: Floats_) -> Floats_:
+    """A gate for each element of what it lets through."""
+    return np.repeat(gate, up.shape[1] // gate.shape[1], axis=1)
 
 
 def softmax(x: Floats_, sink: Floats_ | None = None) -> Floats_:
@@ -149,19 +161,24 @@ def short_conv(op: ops.ShortConv, text: Sequences, weights: Floats, x: Floats_) 
     return out * sigmoid(out) if op.silu else out
 
 
-def delta_rule(op: ops.DeltaRule, text: Sequences, weights: Floats, x: Floats_, a: Floats_, b: Floats_) -> Floats_:
+def delta_rule(
+    op: ops.DeltaRule, text: Sequences, weights: Floats, x: Floats_, a: Floats_, b: Floats_, *others: Floats_
+) -> Floats_:
     """Position by position, all sequences together."""
-    width, heads = op.key_heads * op.key_size, [op.keys_of(head) for head in range(op.heads)]
-    keys = x[:, : 2 * width].reshape(len(x), 2, op.key_heads, op.key_size)
+    heads = [op.keys_of(head) for head in range(op.heads)]
+    *pair, v = (x, *others) if others else np.split(x, [op.key_width, 2 * op.key_width], axis=1)
+    keys = np.stack(pair, axis=1).reshape(len(x), 2, op.key_heads, op.key_size)
     keys = (keys / np.sqrt((keys * keys).sum(axis=-1, keepdims=True) + x.dtype.type(1e-6)))[:, :, heads]
-    values = x[:, 2 * width :].reshape(len(x), op.heads, -1)
-    decay = np.exp(weights.whole(op.decay) * np.logaddexp(x.dtype.type(0), a + weights.whole(op.bias)))
+    values = v.reshape(len(x), op.heads, -1)
+    shift = (a + weights.whole(op.bias)).reshape(len(x), op.heads, -1)
+    slope = weights.whole(op.decay).reshape(-1, 1)
+    decay = np.exp(x.dtype.type(op.floor) * sigmoid(slope * shift) if op.floor else slope * softplus(shift))
     rate = sigmoid(b)
     state = np.zeros((len(text.bounds) - 1, op.heads, op.key_size, op.value_size), x.dtype)
     out = np.empty_like(values)
     for rows, on in each_position(text):
         (q, k), v = keys[rows].swapaxes(0, 1), values[rows]
-        after = state[on] * decay[rows][:, :, None, None]
+        after = state[on] * decay[rows][..., None]
         change = rate[rows][:, :, None] * (v - (k[:, :, None] @ after)[:, :, 0])
         after += k[..., None] * change[:, :, None]
         out[rows] = (q[:, :, None] @ after)[:, :, 0] * x.dtype.type(op.key_size**-0.5)
@@ -173,7 +190,7 @@ def scan(op: ops.Scan, text: Sequences, weights: Floats, x: Floats_, t: Floats_,
     """Position by position, all sequences together."""
     heads = x.reshape(len(x), op.heads, -1)
     b, c = (np.repeat(each.reshape(len(x), op.groups, -1), op.heads // op.groups, axis=1) for each in (b, c))
-    span = np.maximum(np.logaddexp(x.dtype.type(0), t + weights.whole(op.bias)), x.dtype.type(op.least))
+    span = np.maximum(softplus(t + weights.whole(op.bias)), x.dtype.type(op.least))
     decay = np.exp(span[..., None] * weights.whole(op.decay).reshape(op.heads, -1))
     out = heads * weights.whole(op.skip).reshape(-1, 1)
     state = np.zeros((len(text.bounds) - 1, op.heads, op.size, op.state_size), x.dtype)
@@ -405,7 +422,7 @@ def run(op: ops.Op, text: Sequences, weights: Floats, inputs: list[Floats_], obs
         case ops.Clamp():
             return np.clip(inputs[0], -op.limit, op.limit)
         case ops.GatedActivation():
-            return activate(inputs[0], inputs[1], op.kind)
+            return activate(spread(*inputs), inputs[1], op.kind)
         case ops.Slice():
             return sliced(op, *inputs)
         case ops.ShortConv():

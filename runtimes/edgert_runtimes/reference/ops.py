@@ -71,6 +71,8 @@ def activate(gate: Float64, up: Float64, kind: str) -> Float64:
             return (1.0 + np.clip(up, -7.0, 7.0)) * (gate / (1.0 + np.exp(-1.702 * gate)))
         if kind == "sigmoid":
             return up / (1.0 + np.exp(-gate))
+        if kind == "softplus":
+            return np.logaddexp(0.0, gate) * up
         if kind == "relu":
             return np.maximum(gate, 0.0) * up
         if kind == "bilinear":
@@ -273,7 +275,7 @@ def run(op: ops.Op, batch: Batch, weights: Weights, caches: list[Cache], inputs:
         case ops.Clamp():
             y = np.clip(x[0], -op.limit, op.limit)
         case ops.GatedActivation():
-            y = activate(x[0], x[1], op.kind)
+            y = activate(np.repeat(x[0], x[1].shape[1] // x[0].shape[1], axis=1), x[1], op.kind)
         case ops.Slice():
             y = sliced(op, *x)
         case ops.Rope():

@@ -46,19 +46,22 @@ def short_conv(op: ops.ShortConv, weights: Weights, state: Float64, x: Float64) 
 
 
 def delta_rule(
-    op: ops.DeltaRule, weights: Weights, state: Float64, x: Float64, a: Float64, b: Float64
+    op: ops.DeltaRule, weights: Weights, state: Float64, x: Float64, a: Float64, b: Float64, *others: Float64
 ) -> tuple[Float64, Float64]:
     """Results of the rows x of one sequence, and the state after them."""
-    width, heads = op.key_heads * op.key_size, [op.keys_of(head) for head in range(op.heads)]
-    q, k = (
-        normalized(part.reshape(len(x), op.key_heads, -1))[:, heads] for part in (x[:, :width], x[:, width : 2 * width])
-    )
-    v = x[:, 2 * width :].reshape(len(x), op.heads, -1)
-    decay = np.exp(weights.vector(op.decay) * np.logaddexp(0.0, a + weights.vector(op.bias)))
+    heads = [op.keys_of(head) for head in range(op.heads)]
+    *pair, v = (x, *others) if others else np.split(x, [op.key_width, 2 * op.key_width], axis=1)
+    q, k = (normalized(part.reshape(len(x), op.key_heads, -1))[:, heads] for part in pair)
+    v = v.reshape(len(x), op.heads, -1)
+    shift, slope = (a + weights.vector(op.bias)).reshape(len(x), op.heads, -1), weights.vector(op.decay)[:, None]
+    if op.floor:
+        decay = np.exp(activate(slope * shift, np.full_like(shift, op.floor), "sigmoid"))
+    else:
+        decay = np.exp(slope * np.logaddexp(0.0, shift))
     rate = 1.0 / (1.0 + np.exp(-b))
     out = np.empty_like(v)
     for row in range(len(x)):
-        state = state * decay[row, :, None, None]
+        state = state * decay[row, :, :, None]
         change = rate[row, :, None] * (v[row] - np.einsum("hk,hkv->hv", k[row], state))
         state = state + k[row, :, :, None] * change[:, None]
         out[row] = np.einsum("hk,hkv->hv", q[row], state) / np.sqrt(op.key_size)

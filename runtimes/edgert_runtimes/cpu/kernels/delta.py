@@ -1,11 +1,13 @@
 """The gated delta rule on some columns of a head's matrix S, for rows one after another: see `ops.DeltaRule`.
 
-Columns do not depend on each other, so a few that stay in the first cache go through all rows. With s = S before a row,
+Columns do not depend on each other, so a few that stay in the first cache go through all rows. With s = S before a row
+and γ a number g,
 
     change = β (v - g kᵀ s);  out = g qᵀ s + (qᵀ k) change;  S = g s + k changeᵀ
 
 and while S is written, the two products of the next row are added up: one pass over S a row. Forms that take many rows
-at once (WY) need as many multiplications as this one, or more, and their results depend on where a text is cut.
+at once (WY) need as many multiplications as this one, or more, and their results depend on where a text is cut. Where γ
+has a number for each row of S, queries and keys of these products are multiplied by them beforehand.
 """
 
 from __future__ import annotations
@@ -22,8 +24,22 @@ NUMBERS = 4
 
 
 @primitive("void(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64)")
-def delta_rows(
+def delta_rows(b: ir.IRBuilder, *arguments: ir.Value) -> None:
+    """S [size, width] at `before` → at `after`, which may be the same, with `count` rows, at least 1: a query and a key
+    at `rows` (2 size floats), `numbers`, v at `values` and out, so many bytes apart.
+    """
+    _emit_rows(b, False, *arguments)
+
+
+@primitive("void(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64)")
+def delta_rows_by_channel(b: ir.IRBuilder, *arguments: ir.Value) -> None:
+    """The same with a number for each row of S: at `rows` are γ q, γ k, k and γ (4 size floats)."""
+    _emit_rows(b, True, *arguments)
+
+
+def _emit_rows(
     b: ir.IRBuilder,
+    by_channel: bool,
     before: ir.Value,
     after: ir.Value,
     size: ir.Value,
@@ -36,12 +52,10 @@ def delta_rows(
     out_bytes: ir.Value,
     count: ir.Value,
 ) -> None:
-    """S [size, width] at `before` → at `after`, which may be the same, with `count` rows, at least 1: a query and a key
-    at `rows` (2 size floats), `numbers`, v at `values` and out, so many bytes apart.
-    """
     single, wide = vector_types()
     none, one, two = (emit.integer(64, value) for value in range(3))
-    row_bytes, pair_bytes = b.shl(width, two), b.shl(size, emit.integer(64, 3))
+    row_bytes, pair_bytes = b.shl(width, two), b.shl(size, emit.integer(64, 4 if by_channel else 3))
+    keys = b.shl(size, one) if by_channel else size
 
     def columns(first: ir.Value, vectors: int, kind: Any) -> None:
         lanes = LANES if kind == wide else 1
@@ -76,17 +90,22 @@ def delta_rows(
             )
             changes = []
             for offset, query, key in zip(offsets, sums[:vectors], sums[vectors:], strict=True):
-                change = b.fmul(rate, b.fsub(load(value, offset), b.fmul(decay, key)))
-                emit.store(b, b.add(target, offset), 0, fused(both, change, b.fmul(decay, query)), align=4)
+                if not by_channel:
+                    query, key = b.fmul(decay, query), b.fmul(decay, key)
+                change = b.fmul(rate, b.fsub(load(value, offset), key))
+                emit.store(b, b.add(target, offset), 0, fused(both, change, query), align=4)
                 changes.append(change)
             pair = b.add(rows, b.mul(along.index, pair_bytes))
             following = b.select(b.icmp_signed("<", b.add(along.index, one), count), pair_bytes, none)
             with emit.loop(b, size, *zeros) as each:
                 below = b.mul(each.index, row_bytes)
-                factor = spread(emit.load(b, pair, b.add(each.index, size), single))
+                place = b.add(each.index, keys)
+                factor, shrink = spread(emit.load(b, pair, place, single)), decay
+                if by_channel:
+                    shrink = spread(emit.load(b, pair, b.add(place, size), single))
                 row = []
                 for offset, change in zip(offsets, changes, strict=True):
-                    row.append(fused(factor, change, b.fmul(decay, load(b.add(source, below), offset))))
+                    row.append(fused(factor, change, b.fmul(shrink, load(b.add(source, below), offset))))
                     emit.store(b, b.add(b.add(after, below), offset), 0, row[-1], align=4)
                 each.carry(*added(each.values, b.add(pair, following), each.index, row))
             along.carry(*each.values, after)

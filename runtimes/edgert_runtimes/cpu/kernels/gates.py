@@ -10,7 +10,7 @@ from edgert_quant.jit import Kernel, emit, ir_kernel
 from llvmlite import ir
 
 from edgert_runtimes.cpu.kernels import vectors
-from edgert_runtimes.cpu.kernels.vectors import emit_exp, for_each
+from edgert_runtimes.cpu.kernels.vectors import emit_exp, emit_softplus, for_each
 
 SOURCES = (emit, vectors)
 """The modules that the kernels are emitted by, beside this one."""
@@ -96,14 +96,30 @@ def sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.
     _gated(b, (out, gate, up), n, lambda z, y: b.fmul(_by_sigmoid(b, emit.real(1.0, z.type), b.fneg(z)), y))
 
 
+@ir_kernel(name="gate.softplus", key=SOURCES)
+def softplus(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "softplus"."""
+    _gated(b, (out, gate, up), n, lambda z, y: b.fmul(emit_softplus(b, z), y))
+
+
 @ir_kernel(name="gate.row_sigmoid", key=SOURCES)
 def row_sigmoid(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
     """The kind "sigmoid" with one gate for n floats; out may be up."""
-    single = vectors.vector_types()[0]
-    share = _by_sigmoid(b, emit.real(1.0, single), b.fneg(emit.load(b, gate, 0, single)))
+    z = emit.load(b, gate, 0, vectors.vector_types()[0])
+    _multiplied(b, out, up, n, _by_sigmoid(b, emit.real(1.0, z.type), b.fneg(z)))
+
+
+@ir_kernel(name="gate.row_softplus", key=SOURCES)
+def row_softplus(b: ir.IRBuilder, out: ir.Value, gate: ir.Value, up: ir.Value, n: ir.Value) -> None:
+    """The kind "softplus", so."""
+    _multiplied(b, out, up, n, emit_softplus(b, emit.load(b, gate, 0, vectors.vector_types()[0])))
+
+
+def _multiplied(b: ir.IRBuilder, out: ir.Value, up: ir.Value, n: ir.Value, share: ir.Value) -> None:
+    """out[i] = share · up[i]."""
 
     def run(offset: ir.Value, kind: Any) -> None:
-        factor = share if kind == single else emit.splat(b, share, kind.count)
+        factor = share if kind == share.type else emit.splat(b, share, kind.count)
         y = emit.load(b, b.add(up, offset), 0, kind, align=4)
         emit.store(b, b.add(out, offset), 0, b.fmul(factor, y), align=4)
 
@@ -117,7 +133,8 @@ ACTIVATIONS: dict[str, Kernel] = {
     "relu": relu,
     "bilinear": bilinear,
     "sigmoid": sigmoid,
+    "softplus": softplus,
 }
 """By the name of the kind, where gates are as wide as what they let through."""
-ROW_GATES: dict[str, Kernel] = {"sigmoid": row_sigmoid}
-"""By the name of the kind, where a gate of width 1 holds for a row."""
+ROW_GATES: dict[str, Kernel] = {"sigmoid": row_sigmoid, "softplus": row_softplus}
+"""By the name of the kind, where one gate holds for a row or a part of it."""

@@ -22,7 +22,7 @@ from edgert_quant.jit.primitives import (
 )
 from numpy import float32, float64
 
-from edgert_runtimes.cpu.kernels.delta import NUMBERS, delta_rows
+from edgert_runtimes.cpu.kernels.delta import NUMBERS, delta_rows, delta_rows_by_channel
 from edgert_runtimes.cpu.kernels.rows import OUT, OUT_STRIDE, WEIGHT, WIDTH, X_STRIDE, X
 from edgert_runtimes.cpu.kernels.selective import scan_rows
 from edgert_runtimes.cpu.kernels.table import (
@@ -36,7 +36,7 @@ from edgert_runtimes.cpu.kernels.table import (
     scratch_of,
     share,
 )
-from edgert_runtimes.cpu.kernels.vectors import exp, silu
+from edgert_runtimes.cpu.kernels.vectors import delta_decays, exp, silu
 
 UNITS = OPERANDS + 8  # of a sequence
 STATE = OPERANDS + 9
@@ -112,6 +112,14 @@ DECAY = OPERANDS + 18
 KEY_HEADS = OPERANDS + 19
 KEY_SIZE = OPERANDS + 20
 TILED = OPERANDS + 21
+DECAYS = OPERANDS + 25  # of a head: 1, or one for each of its numbers
+FLOOR = OPERANDS + 28  # a float64
+K = OPERANDS + 29
+K_STRIDE = OPERANDS + 30
+K_START = OPERANDS + 31  # floats before the first key of a row
+V = OPERANDS + 32
+V_STRIDE = OPERANDS + 33
+V_START = OPERANDS + 34
 
 
 @device
@@ -151,12 +159,15 @@ ROWS_AT_ONCE = 32
 
 @kernel
 def delta_rule(state: int, record: int, chunk: int, thread: int) -> None:
-    """See `ops.DeltaRule`; a unit is a head. Scratch memory has the queries, keys and numbers of some rows."""
+    """See `ops.DeltaRule`; a unit is a head. Scratch memory has what `delta_rows` reads of some rows."""
     heads, key_heads, size = load_i64(record, UNITS), load_i64(record, KEY_HEADS), load_i64(record, KEY_SIZE)
-    width = load_i64(record, WIDTH) // heads
+    width, channels = load_i64(record, WIDTH) // heads, load_i64(record, DECAYS)
+    pair_bytes = 8 * size if channels == 1 else 16 * size
     pairs = scratch_of(state, thread)
-    numbers = pairs + 8 * ROWS_AT_ONCE * size
+    numbers = pairs + ROWS_AT_ONCE * pair_bytes
     x_bytes, out_bytes = 4 * load_i64(record, X_STRIDE), 4 * load_i64(record, OUT_STRIDE)
+    k_bytes, v_bytes = 4 * load_i64(record, K_STRIDE), 4 * load_i64(record, V_STRIDE)
+    floor = float32(load_f64(record, FLOOR))
     first_unit, end_unit = share(load_i64(state, SEQUENCES) * heads, chunk, load_i64(record, CHUNKS))
     for unit in range(first_unit, end_unit):
         head = unit % heads
@@ -165,21 +176,35 @@ def delta_rule(state: int, record: int, chunk: int, thread: int) -> None:
         keys = head % key_heads if load_i64(record, TILED) != 0 else head * key_heads // heads
         for start in range(first, first + count, ROWS_AT_ONCE):
             rows = min(ROWS_AT_ONCE, first + count - start)
-            x = load_i64(record, X) + start * x_bytes
+            x = load_i64(record, X) + start * x_bytes + 4 * keys * size
+            x_keys = load_i64(record, K) + start * k_bytes + 4 * (load_i64(record, K_START) + keys * size)
             for i in range(rows):
-                q, own = pairs + 8 * i * size, numbers + 4 * i * NUMBERS
-                k = q + 4 * size
-                normalize(q, x + i * x_bytes + 4 * keys * size, size, 1.0 / sqrt(float64(size)))
-                normalize(k, x + i * x_bytes + 4 * (key_heads + keys) * size, size, 1.0)
-                a = load_f32(load_i64(record, A), (start + i) * load_i64(record, A_STRIDE) + head)
+                q, own = pairs + i * pair_bytes, numbers + 4 * i * NUMBERS
+                k = q + pair_bytes // 2
+                normalize(q, x + i * x_bytes, size, 1.0 / sqrt(float64(size)))
+                normalize(k, x_keys + i * k_bytes, size, 1.0)
+                a = load_i64(record, A) + 4 * ((start + i) * load_i64(record, A_STRIDE) + head * channels)
                 b = load_f32(load_i64(record, B), (start + i) * load_i64(record, B_STRIDE) + head)
-                shift = softplus(a + load_f32(load_i64(record, BIAS), head))
+                bias, slope = load_i64(record, BIAS) + 4 * head * channels, load_f32(load_i64(record, DECAY), head)
                 store_f32(own, 0, float32(1.0) / (float32(1.0) + exp(-b)))
-                store_f32(own, 1, exp(float32(load_f32(load_i64(record, DECAY), head) * shift)))
                 store_f32(own, 2, dot_f32(q, k, size))
-            v = x + 4 * (2 * key_heads * size + head * width)
+                if channels == 1 and floor == float32(0.0):
+                    shift = softplus(load_f32(a, 0) + load_f32(bias, 0))
+                    store_f32(own, 1, exp(float32(slope * shift)))
+                elif channels == 1:
+                    delta_decays(own + 4, a, bias, 1, slope, floor)
+                else:
+                    decays = q + 12 * size
+                    delta_decays(decays, a, bias, size, slope, floor)
+                    for j in range(size):
+                        store_f32(q, size + j, load_f32(k, j) * load_f32(decays, j))
+                        store_f32(q, j, load_f32(q, j) * load_f32(decays, j))
+            v = load_i64(record, V) + start * v_bytes + 4 * (load_i64(record, V_START) + head * width)
             out = load_i64(record, OUT) + start * out_bytes + 4 * head * width
-            delta_rows(before, after, size, width, pairs, numbers, v, x_bytes, out, out_bytes, rows)
+            if channels == 1:
+                delta_rows(before, after, size, width, pairs, numbers, v, v_bytes, out, out_bytes, rows)
+            else:
+                delta_rows_by_channel(before, after, size, width, pairs, numbers, v, v_bytes, out, out_bytes, rows)
             before = after
 
 
@@ -188,7 +213,6 @@ T_STRIDE = A_STRIDE
 C = OPERANDS + 22
 C_STRIDE = OPERANDS + 23
 GROUPS = OPERANDS + 24
-DECAYS = OPERANDS + 25  # of a head: 1, or one for each of its numbers
 SKIP = OPERANDS + 26
 LEAST = OPERANDS + 27  # a float64
 STATE_NUMBERS = KEY_SIZE  # of each element

@@ -191,18 +191,22 @@ def add(state: int, record: int, chunk: int, thread: int) -> None:
 
 
 ACTIVATE = OPERANDS + 8  # one of `gates`
+PARTS = OPERANDS + 9  # of a row, each of which has one gate; 1 where each element has its own
 
 
 @kernel
 def gate(state: int, record: int, chunk: int, thread: int) -> None:
-    """out = the activation of x and y."""
+    """out = the activation of x and y, part by part of a row."""
     first, end = share(rows_of(state, record), chunk, load_i64(record, CHUNKS))
-    width = load_i64(record, WIDTH)
+    parts = load_i64(record, PARTS)
+    width = load_i64(record, WIDTH) // parts
     for row in range(first, end):
         x = load_i64(record, X) + 4 * row * load_i64(record, X_STRIDE)
         y = load_i64(record, Y) + 4 * row * load_i64(record, Y_STRIDE)
         out = load_i64(record, OUT) + 4 * row * load_i64(record, OUT_STRIDE)
-        call4(load_i64(record, ACTIVATE), out, x, y, width)
+        for part in range(parts):
+            start = 4 * part * width
+            call4(load_i64(record, ACTIVATE), out + start, x + 4 * part, y + start, width)
 
 
 START = OPERANDS + 9  # with GROUPS

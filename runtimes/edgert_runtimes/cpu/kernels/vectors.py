@@ -181,6 +181,38 @@ def soft_capped(b: ir.IRBuilder, out: ir.Value, x: ir.Value, n: ir.Value, cap: i
     for_each(b, n, run)
 
 
+def emit_softplus(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """log(1 + e^x) by a series in (t / (2 + t))² ≤ 1/9 with t = e^-|x|: log(1 + t) = 2 artanh(t / (2 + t))."""
+
+    def real(value: float) -> ir.Value:
+        return emit.real(value, x.type)
+
+    positive = b.fcmp_unordered(">", x, real(0.0))
+    t = emit_exp(b, b.select(positive, b.fneg(x), x))
+    s = b.fdiv(t, b.fadd(t, real(2.0)))
+    z, total = b.fmul(s, s), real(1.0 / 17.0)
+    for k in range(7, -1, -1):
+        total = b.fadd(b.fmul(total, z), real(1.0 / (2 * k + 1)))
+    return b.fadd(b.select(positive, x, real(0.0)), b.fmul(b.fmul(s, total), real(2.0)))
+
+
+@primitive("void(i64, i64, i64, i64, f32, f32)")
+def delta_decays(
+    b: ir.IRBuilder, out: ir.Value, a: ir.Value, d: ir.Value, n: ir.Value, slope: ir.Value, floor: ir.Value
+) -> None:
+    """γ of n channels of a head, at `out`: see `ops.DeltaRule`."""
+    bounded = b.fcmp_ordered("<", floor, emit.real(0.0, floor.type))
+
+    def run(offset: ir.Value, kind: Any) -> None:
+        factor, least = (x if kind == x.type else emit.splat(b, x, kind.count) for x in (slope, floor))
+        z = b.fadd(*(emit.load(b, b.add(row, offset), 0, kind, align=4) for row in (a, d)))
+        share = b.fadd(emit.real(1.0, kind), emit_exp(b, b.fneg(b.fmul(factor, z))))
+        exponent = b.select(bounded, b.fdiv(least, share), b.fmul(factor, emit_softplus(b, z)))
+        emit.store(b, b.add(out, offset), 0, emit_exp(b, exponent), align=4)
+
+    for_each(b, n, run)
+
+
 @primitive("void(i64, i64)")
 def sigmoids(b: ir.IRBuilder, x: ir.Value, n: ir.Value) -> None:
     """x[i] = 1 / (1 + e^-x[i]) for n floats."""

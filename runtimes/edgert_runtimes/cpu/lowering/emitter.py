@@ -85,11 +85,12 @@ def vector(name: str | None) -> Field:
     return Place("weight", name=name) if name else 0
 
 
-def gate_kernel(kind: str) -> Kernel:
-    """The kernel of an activation; UnsupportedError where there is none."""
-    if kind not in gates.ACTIVATIONS:
+def gate_kernel(kind: str, parts: int = 0) -> Kernel:
+    """The kernel of an activation, or of parts of a row that have one gate each; UnsupportedError if there is none."""
+    kernels = gates.ROW_GATES if parts else gates.ACTIVATIONS
+    if kind not in kernels:
         raise UnsupportedError(f"activation '{kind}' is not supported by the cpu backend")
-    return gates.ACTIVATIONS[kind]
+    return kernels[kind]
 
 
 def panels(width: int) -> int:

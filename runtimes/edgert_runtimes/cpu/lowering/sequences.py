@@ -113,7 +113,8 @@ class Sequences(Emitter):
         self._recur(recurrent.short_conv, op, units, recurrent.CHANNELS * op.kernel // 16, own)
 
     def _delta_rule(self, op: ops.DeltaRule) -> None:
-        self._scratch(4 * recurrent.ROWS_AT_ONCE * (2 * op.key_size + delta.NUMBERS))
+        self._scratch(4 * recurrent.ROWS_AT_ONCE * ((2 if op.decays == 1 else 4) * op.key_size + delta.NUMBERS))
+        k, v = op.k or op.x, op.v or op.x
         own: dict[int, Field] = {
             recurrent.A: self.place(op.a),
             recurrent.A_STRIDE: stride_of(op.a.width),
@@ -124,6 +125,14 @@ class Sequences(Emitter):
             recurrent.KEY_HEADS: op.key_heads,
             recurrent.KEY_SIZE: op.key_size,
             recurrent.TILED: int(op.tiled),
+            recurrent.DECAYS: op.decays,
+            recurrent.FLOOR: float(op.floor),
+            recurrent.K: self.place(k),
+            recurrent.K_STRIDE: stride_of(k.width),
+            recurrent.K_START: 0 if op.k else op.key_width,
+            recurrent.V: self.place(v),
+            recurrent.V_STRIDE: stride_of(v.width),
+            recurrent.V_START: 0 if op.v else 2 * op.key_width,
         }
         self._recur(recurrent.delta_rule, op, op.heads, op.key_size * op.value_size // 8, own)
 

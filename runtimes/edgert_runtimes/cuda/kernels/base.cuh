@@ -117,6 +117,9 @@ struct Gelu {  // as tanh approximates it
 struct Sigmoid {
     static __device__ __forceinline__ float of(float z, float y) { return y / (1.0f + expf(-z)); }
 };
+struct Softplus {
+    static __device__ __forceinline__ float of(float z, float y) { return (fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z)))) * y; }
+};
 struct Relu {
     static __device__ __forceinline__ float of(float z, float y) { return (z < 0.0f ? 0.0f : z) * y; }  // a NaN stays one
 };

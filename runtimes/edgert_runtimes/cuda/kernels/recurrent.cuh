@@ -27,22 +27,29 @@ __device__ __forceinline__ void short_conv(const float *x, const int4 *runs, con
     for (int place = 0; place < taps - 1; place++) after[(i64)place * width] = entered(run.y + 1 - taps + place);
 }
 
-/* A block to 32 columns of a head's matrix, in a run: see `ops.DeltaRule`. state [slots, heads, key_size, size]; a and b [rows, heads]; a row
-   of x has the queries and keys of key_heads heads of key_size (at most KEYS), then the values of heads heads of `size`. Each warp does eight
-   columns, four lanes one of them: a lane keeps every fourth element in registers from row to row. */
-template <int KEYS>
-__device__ __forceinline__ void delta_rule(const float *x, const float *a, const float *b, const int4 *runs, const float *decay,
-                                           const float *bias, float *state, float *y, int count, int heads, int key_heads, int key_size,
-                                           int size, int tiled) {
+/* What a row of a state is multiplied by. */
+__device__ __forceinline__ float delta_decay(float slope, float z, float floor) {
+    return expf(floor < 0.0f ? Sigmoid::of(slope * z, floor) : Softplus::of(z, slope));
+}
+
+/* A block to 32 columns of a head's matrix, in a run: see `ops.DeltaRule`. state [slots, heads, key_size, size]; a [rows, heads] or, with
+   CHANNELS, [rows, heads · key_size]; b [rows, heads]; rows of q and k, key_heads heads of key_size (at most KEYS), are `keys_stride` floats
+   apart, those of v, heads heads of `size`, `stride`. Each warp does eight columns, four lanes one of them: a lane keeps every fourth element
+   in registers from row to row. */
+template <int KEYS, bool CHANNELS>
+__device__ __forceinline__ void delta_rule(const float *qs, const float *ks, const float *vs, const float *a, const float *b,
+                                           const int4 *runs, const float *decay, const float *bias, float *state, float *y, int count,
+                                           int heads, int key_heads, int key_size, int size, int tiled, int keys_stride, int stride,
+                                           float floor) {
     constexpr int EACH = KEYS / 4, ROUNDS = (KEYS + 31) / 32;
-    __shared__ float queries[4 * KEYS], all_keys[4 * KEYS];  // every warp has its own
-    float *q = queries + KEYS * warp_id(), *k = all_keys + KEYS * warp_id();
+    __shared__ float queries[4 * KEYS], all_keys[4 * KEYS], all_decays[CHANNELS ? 4 * KEYS : 1];  // every warp has its own
+    float *q = queries + KEYS * warp_id(), *k = all_keys + KEYS * warp_id(), *g = all_decays + (CHANNELS ? KEYS * warp_id() : 0);
     int parts = (size + 31) / 32, column = blockIdx.x % parts * 32 + 8 * warp_id() + lane_id() / 4, quarter = lane_id() % 4;
     int head = blockIdx.x / parts % heads;
     int4 run = runs[blockIdx.x / parts / heads];
     int keys = tiled ? head % key_heads : head * key_heads / heads;
     bool inside = column < size;
-    i64 slot = (i64)heads * key_size * size, start = (i64)head * key_size * size + column, width = 2 * key_heads * key_size + heads * size;
+    i64 slot = (i64)heads * key_size * size, start = (i64)head * key_size * size + column;
     float s[EACH];
 #pragma unroll
     for (int j = 0; j < EACH; j++) {
@@ -50,25 +57,31 @@ __device__ __forceinline__ void delta_rule(const float *x, const float *a, const
         s[j] = run.z >= 0 && inside && i < key_size ? state[run.z * slot + start + (i64)i * size] : 0.0f;
     }
     for (i64 row = run.x; row < run.x + run.y; row++) {
-        const float *own = x + row * width + keys * key_size;
+        i64 own = row * keys_stride + keys * key_size;
         float squares_q = 0, squares_k = 0, mine_q[ROUNDS], mine_k[ROUNDS];
 #pragma unroll
         for (int r = 0; r < ROUNDS; r++) {
             int i = lane_id() + 32 * r;
-            mine_q[r] = i < key_size ? own[i] : 0.0f, mine_k[r] = i < key_size ? own[key_heads * key_size + i] : 0.0f;
+            mine_q[r] = i < key_size ? qs[own + i] : 0.0f, mine_k[r] = i < key_size ? ks[own + i] : 0.0f;
             squares_q += mine_q[r] * mine_q[r], squares_k += mine_k[r] * mine_k[r];
         }
         float scale_q = 1.0f / sqrtf((lanes_sum(squares_q) + 1e-6f) * (float)key_size), scale_k = 1.0f / sqrtf(lanes_sum(squares_k) + 1e-6f);
         /* The sums of the row before, which all lanes took part in, needed what is overwritten here. */
 #pragma unroll
-        for (int r = 0; r < ROUNDS; r++) q[lane_id() + 32 * r] = mine_q[r] * scale_q, k[lane_id() + 32 * r] = mine_k[r] * scale_k;
+        for (int r = 0; r < ROUNDS; r++) {
+            int i = lane_id() + 32 * r, channel = head * key_size + i;
+            q[i] = mine_q[r] * scale_q, k[i] = mine_k[r] * scale_k;
+            if (CHANNELS) g[i] = i < key_size ? delta_decay(decay[head], a[row * heads * key_size + channel] + bias[channel], floor) : 0.0f;
+        }
         __syncwarp();
-        float z = a[row * heads + head] + bias[head], seen = 0, sum = 0;
-        float shrink = expf(decay[head] * (fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z)))));
+        float seen = 0, sum = 0, shrink = CHANNELS ? 1.0f : delta_decay(decay[head], a[row * heads + head] + bias[head], floor);
 #pragma unroll
-        for (int j = 0; j < EACH; j++) seen += k[4 * j + quarter] * s[j];
+        for (int j = 0; j < EACH; j++) {
+            if (CHANNELS) s[j] *= g[4 * j + quarter];
+            seen += k[4 * j + quarter] * s[j];
+        }
         seen = lanes_sum<4>(seen);
-        float v = inside ? x[row * width + 2 * key_heads * key_size + head * size + column] : 0.0f;
+        float v = inside ? vs[row * stride + head * size + column] : 0.0f;
         float change = (v - shrink * seen) / (1.0f + expf(-b[row * heads + head]));
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
@@ -104,7 +117,7 @@ __device__ __forceinline__ void scan(const float *x, const float *t, const float
     }
     for (i64 row = run.x; row < run.x + run.y; row++) {
         float z = t[row * heads + head] + bias[head], value = x[row * width + element], sum = 0;
-        float span = fmaxf(fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z))), least);
+        float span = fmaxf(Softplus::of(z, 1.0f), least);
 #pragma unroll
         for (int k = 0; k < PER_LANE; k++) {
             int n = 32 * k + lane_id();

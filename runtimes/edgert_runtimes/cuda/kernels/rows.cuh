@@ -137,10 +137,10 @@ __device__ __forceinline__ void gate(const float *gate, const float *up, float *
     if (codes) write_block(value, codes, scales, i / 32);
 }
 
-/* y [rows, width] = sigmoid(gate [rows]) · up. */
-__device__ __forceinline__ void gate_rows(const float *gate, const float *up, float *y, int rows, int width) {
+/* y [rows, width] = F(gate [rows], up). */
+template <class F> __device__ __forceinline__ void gate_rows(const float *gate, const float *up, float *y, int rows, int width) {
     i64 i = element();
-    if (i < (i64)rows * width) y[i] = up[i] / (1.0f + expf(-gate[i / width]));
+    if (i < (i64)rows * width) y[i] = F::of(gate[i / width], up[i]);
 }
 
 /* y [parts, width] = elements start … start + width of x [parts, x_width]. */

@@ -56,23 +56,23 @@ def delta_rule(op: ops.DeltaRule, weights: Weights) -> Function:
     """Chunk by chunk: within one, what the state changes by follows from a triangular system of equations (the UT
     transform of "Parallelizing Linear Transformers with the Delta Rule over Sequence Length").
     """
-    decay, bias = weights.vectors[op.decay], weights.vectors[op.bias]
-    width, size = op.key_heads * op.key_size, op.value_size
+    decay, bias = mx.array(np.asarray(weights.vectors[op.decay]).reshape(-1, 1)), weights.vectors[op.bias]
     heads = mx.array([op.keys_of(head) for head in range(op.heads)])
 
-    def rows(state: mx.array, x: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
+    def rows(state: mx.array, x: mx.array, a: mx.array, b: mx.array, *others: mx.array) -> tuple[mx.array, mx.array]:
         sequences, count, _ = x.shape
-        x = x.astype(mx.float32)
+        *pair, v = (x, *others) if others else mx.split(x, [op.key_width, 2 * op.key_width], axis=-1)
         q, k = (
-            _normalized(part.reshape(sequences, count, op.key_heads, op.key_size))[:, :, heads].swapaxes(1, 2)
-            for part in (x[..., :width], x[..., width : 2 * width])
+            _normalized(part.astype(mx.float32).reshape(sequences, count, op.key_heads, op.key_size)) for part in pair
         )
-        q = q * op.key_size**-0.5
-        v = x[..., 2 * width :].reshape(sequences, count, op.heads, size).swapaxes(1, 2)
-        shrink = (decay * mx.logaddexp(a.astype(mx.float32) + bias, 0.0)).swapaxes(1, 2)  # its logarithm
+        q, k = q[:, :, heads].swapaxes(1, 2) * op.key_size**-0.5, k[:, :, heads].swapaxes(1, 2)
+        v = v.astype(mx.float32).reshape(sequences, count, op.heads, op.value_size).swapaxes(1, 2)
+        shift = (a.astype(mx.float32) + bias).reshape(sequences, count, op.heads, op.decays)
+        shrink = op.floor * mx.sigmoid(decay * shift) if op.floor else decay * mx.logaddexp(shift, 0.0)
+        shrink = shrink.swapaxes(1, 2)  # its logarithm
         rate = mx.sigmoid(b.astype(mx.float32)).swapaxes(1, 2)[..., None]
         if count == 1:
-            state = state * mx.exp(shrink)[..., None]
+            state = state * mx.exp(shrink).swapaxes(2, 3)
             state = state + k.swapaxes(2, 3) * (rate * (v - k @ state))
             return (q @ state).reshape(sequences, 1, -1), state
         out, state = _chunks(state, q, k, v, shrink, rate)
@@ -88,35 +88,49 @@ def _normalized(x: mx.array) -> mx.array:
 def _chunks(
     state: mx.array, q: mx.array, k: mx.array, v: mx.array, shrink: mx.array, rate: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Results [sequences, heads, count, size] of the rows of all chunks, and the last state.
+    """Results [sequences, heads, count, size] of the rows of all chunks, and the last state; shrink has one number of a
+    row, or as many as keys have.
 
     In a chunk from S on, with L the sums of `shrink` so far, S_i = e^L_i S + Σ_j≤i e^(L_i - L_j) k_j u_jᵀ, where the u
-    solve u_i + rate_i Σ_j<i e^(L_i - L_j) (k_i k_j) u_j = rate_i (v_i - e^L_i Sᵀ k_i).
+    solve u_i + rate_i Σ_j<i (k_i e^(L_i - L_j) k_j) u_j = rate_i (v_i - (e^L_i S)ᵀ k_i).
     """
     count = q.shape[2]
     chunks = -(-count // CHUNK)
-    pad = [(0, 0), (0, 0), (0, chunks * CHUNK - count)]  # with rate and shrink 0: nothing changes there
-    q, k, v, rate = (
-        mx.pad(each, [*pad, (0, 0)]).reshape(*each.shape[:2], chunks, CHUNK, -1) for each in (q, k, v, rate)
+    pad = [(0, 0), (0, 0), (0, chunks * CHUNK - count), (0, 0)]  # with rate and shrink 0: nothing changes there
+    q, k, v, rate, shrink = (
+        mx.pad(each, pad).reshape(*each.shape[:2], chunks, CHUNK, -1) for each in (q, k, v, rate, shrink)
     )
-    sums = mx.cumsum(mx.pad(shrink, pad).reshape(*shrink.shape[:2], chunks, CHUNK), axis=-1)
-    before = mx.array(np.tril(np.ones((CHUNK, CHUNK), bool)))
-    between = mx.where(before, mx.exp(mx.minimum(sums[..., None] - sums[..., None, :], 0.0)), 0.0)
-    power = -rate * (k @ k.swapaxes(3, 4)) * between * mx.array(np.tril(np.ones((CHUNK, CHUNK), np.float32), -1))
+    sums = mx.cumsum(shrink, axis=3)
+    earlier, seen = _decayed_products(sums, k, k), _decayed_products(sums, q, k)
+    power = -rate * earlier * mx.array(np.tril(np.ones((CHUNK, CHUNK), np.float32), -1))
     inverse = mx.eye(CHUNK) + power
     for _ in range((CHUNK - 1).bit_length() - 1):
         power = power @ power
         inverse = inverse + inverse @ power
-    since = mx.exp(sums)[..., None]
+    since = mx.exp(sums)
     own, taken = inverse @ (rate * v), inverse @ (rate * since * k)
-    attended = (q @ k.swapaxes(3, 4)) * between
-    queries, keys = q * since, k * mx.exp(sums[..., -1:] - sums)[..., None]
+    queries, keys = q * since, k * mx.exp(sums[..., -1:, :] - sums)
     results = []
     for i in range(chunks):
         change = own[:, :, i] - taken[:, :, i] @ state
-        results.append(queries[:, :, i] @ state + attended[:, :, i] @ change)
-        state = state * since[:, :, i, -1:] + keys[:, :, i].swapaxes(2, 3) @ change
+        results.append(queries[:, :, i] @ state + seen[:, :, i] @ change)
+        state = state * since[:, :, i, -1:].swapaxes(2, 3) + keys[:, :, i].swapaxes(2, 3) @ change
     return mx.concatenate(results, axis=2)[:, :, :count], state
+
+
+def _decayed_products(sums: mx.array, x: mx.array, k: mx.array) -> mx.array:
+    """x_i e^(L_i - L_j) k_j for j ≤ i and 0 elsewhere, [sequences, heads, chunks, CHUNK, CHUNK]. Where channels decay
+    apart, chunk by chunk: all at once would take CHUNK times the memory of x.
+    """
+    before = mx.array(np.tril(np.ones((CHUNK, CHUNK), bool)))
+    if sums.shape[-1] == 1:
+        between = mx.exp(mx.minimum(sums - sums.swapaxes(3, 4), 0.0))
+        return mx.where(before, (x @ k.swapaxes(3, 4)) * between, 0.0)
+    found = []
+    for i in range(x.shape[2]):
+        between = mx.exp(mx.minimum(sums[:, :, i, :, None] - sums[:, :, i, None], 0.0))
+        found.append((between * k[:, :, i, None] @ x[:, :, i, ..., None])[..., 0])
+    return mx.where(before, mx.stack(found, axis=2), 0.0)
 
 
 SCANNED = 64

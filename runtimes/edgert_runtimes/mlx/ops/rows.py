@@ -87,7 +87,9 @@ def pick_rows(op: ops.PickRows, weights: Weights) -> Function:
 def gated(op: ops.GatedActivation, weights: Weights) -> Function:
     """A gate and what it lets through."""
     activation = activate(op.kind)
-    return lambda step, gate, up: activation(gate, up)
+    if not op.parts:
+        return lambda step, gate, up: activation(gate, up)
+    return lambda step, gate, up: activation(gate[..., None], up.reshape(len(up), op.parts, -1)).reshape(up.shape)
 
 
 def activate(kind: str) -> Function:
@@ -100,6 +102,8 @@ def activate(kind: str) -> Function:
         return _swiglu_oai
     if kind == "sigmoid":
         return lambda gate, up: mx.sigmoid(gate) * up
+    if kind == "softplus":
+        return lambda gate, up: mx.logaddexp(gate, 0.0) * up
     if kind == "relu":
         return lambda gate, up: mx.maximum(gate, 0) * up
     if kind == "bilinear":

@@ -88,19 +88,22 @@ def linear(host: HostKernels) -> None:
 
 
 def recurrence(host: HostKernels) -> None:
-    """Keys of more elements than a warp has lanes, and more than a warp's columns of values."""
+    """Keys of more elements than a warp has lanes, and more than a warp's columns of values; decays by channel."""
     rng = np.random.default_rng(0)
-    shapes = {"x": (3, 2 * 40 + 2 * 33), "a": (3, 2), "b": (3, 2), "decay": (2,), "bias": (2,)}
+    shapes = {"qs": (3, 40), "ks": (3, 40), "vs": (3, 66), "a": (3, 80), "b": (3, 2), "decay": (2,), "bias": (80,)}
     given = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
     given["decay"] -= 1
-    x, a, b, out = (ops.Value(number, width) for number, width in enumerate((146, 2, 2, 66)))
-    op = ops.DeltaRule(out=out, x=x, a=a, b=b, decay="decay", bias="bias", state=0, heads=2, key_heads=1, key_size=40)
+    x, k, v, a, b, out = (ops.Value(number, width) for number, width in enumerate((40, 40, 66, 80, 2, 66)))
+    names = {"decay": "decay", "bias": "bias"}
+    op = ops.DeltaRule(out=out, x=x, k=k, v=v, a=a, b=b, **names, state=0, heads=2, key_heads=1, key_size=40)
     weights: Any = SimpleNamespace(vector=given.__getitem__)
-    rows = (given[name].astype(np.float64) for name in ("x", "a", "b"))
+    rows = (given[name].astype(np.float64) for name in ("qs", "a", "b", "ks", "vs"))
     expected, after = delta_rule(op, weights, np.zeros((2, 40, 33)), *rows)
     y, state = np.zeros((3, 66), np.float32), np.zeros((1, 2, 40, 33), np.float32)
     sizes = {"count": 1, "heads": 2, "key_heads": 1, "key_size": 40, "size": 33, "tiled": 0}
-    host.launch(catalogue.delta_rule(40), runs=np.array([[0, 3, -1, 0]], np.int32), state=state, y=y, **given, **sizes)
+    sizes |= {"keys_stride": 40, "stride": 66, "floor": 0.0}
+    runs = np.array([[0, 3, -1, 0]], np.int32)
+    host.launch(catalogue.delta_rule(40, True), runs=runs, state=state, y=y, **given, **sizes)
     assert normalized_error(y, expected) < 1e-9
     assert normalized_error(state[0], after) < 1e-9
 
@@ -113,7 +116,7 @@ SCENES: dict[str, tuple[list[Kernel], Callable[[HostKernels], None]]] = {
     "attend_tile.cuh": ([catalogue.store(F16), catalogue.attend_tile(F16, 64, 4)], tiles),
     "heads.cuh": ([catalogue.heads(F16, 64, 64)], heads),
     "sample.cuh": ([catalogue.sample(), catalogue.argmax()], tokens),
-    "recurrent.cuh": ([catalogue.delta_rule(40)], recurrence),
+    "recurrent.cuh": ([catalogue.delta_rule(40, True)], recurrence),
     "base.cuh": (ROUTING, routing),
 }
 ORDERS = range(6)

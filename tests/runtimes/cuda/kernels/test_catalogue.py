@@ -24,12 +24,13 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     """At least one instance of every kernel; those that read a matrix for each of these types, two of them for all."""
     yield from (catalogue.quantize(), catalogue.route(), catalogue.expert_counts(), catalogue.expert_order())
     yield from (catalogue.combine(), catalogue.rms_norm(), catalogue.rms_norm_groups(), catalogue.angles())
-    yield from (catalogue.add(), catalogue.gate_rows(), catalogue.pick_rows(), catalogue.copy_blocks())
+    yield from (catalogue.add(), catalogue.pick_rows(), catalogue.copy_blocks())
     yield from (catalogue.argmax(), catalogue.sample(), catalogue.copy_rest(), catalogue.position_scale())
     yield from (catalogue.low_rank_inward(), catalogue.low_rank_outward())
     yield from (catalogue.clamp(), catalogue.scale_rows())
     yield from map(catalogue.rope, RopeLayout)
     yield from map(catalogue.gate, catalogue.ACTIVATIONS)
+    yield from map(catalogue.gate_rows, catalogue.ROW_GATES)
     for kind in catalogue.WEIGHTS:
         yield from (catalogue.linear(kind, 1), catalogue.embed(kind))
     for kind in types:

@@ -18,10 +18,11 @@ RNG = np.random.default_rng(5)
 
 @pytest.fixture(scope="module")
 def host() -> HostKernels:
+    rows = [catalogue.gate_rows(kind) for kind in catalogue.ROW_GATES]
     gates = [catalogue.gate(kind) for kind in catalogue.ACTIVATIONS]
     ropes = [catalogue.rope(layout) for layout in RopeLayout]
     plain = [catalogue.rms_norm(), catalogue.rms_norm_groups(), catalogue.angles(), catalogue.add()]
-    return HostKernels([*gates, *ropes, *plain, catalogue.gate_rows(), catalogue.pick_rows(), catalogue.combine()])
+    return HostKernels([*gates, *ropes, *plain, *rows, catalogue.pick_rows(), catalogue.combine()])
 
 
 def random(*shape: int) -> np.ndarray:
@@ -117,11 +118,12 @@ def test_gate_without_blocks(host: HostKernels) -> None:
     assert np.allclose(y, [[0, 200, np.nan, 0, 1 / (1 + np.exp(-1))]], equal_nan=True)
 
 
-def test_gate_of_whole_rows(host: HostKernels) -> None:
+@pytest.mark.parametrize("kind", catalogue.ROW_GATES)
+def test_gate_of_whole_rows(host: HostKernels, kind: str) -> None:
     z, x = random(5, 1), random(5, 33)
     y = np.empty_like(x)
-    host.launch(catalogue.gate_rows(), gate=z, up=x, y=y, rows=5, width=33)
-    assert normalized_error(y, reference.activate(z.astype(np.float64), x.astype(np.float64), "sigmoid")) < 1e-12
+    host.launch(catalogue.gate_rows(kind), gate=z, up=x, y=y, rows=5, width=33)
+    assert normalized_error(y, reference.activate(z.astype(np.float64), x.astype(np.float64), kind)) < 1e-12
 
 
 def test_add_and_pick(host: HostKernels) -> None:

@@ -61,7 +61,15 @@ from edgert_runtimes.cuda.kernels.catalogue.rows import (
     soft_cap,
 )
 from edgert_runtimes.cuda.kernels.catalogue.sampling import argmax, sample
-from edgert_runtimes.cuda.kernels.catalogue.types import ACTIVATIONS, BLOCKS, FLOATS, GATES, WEIGHTS, reads_codes
+from edgert_runtimes.cuda.kernels.catalogue.types import (
+    ACTIVATIONS,
+    BLOCKS,
+    FLOATS,
+    GATES,
+    ROW_GATES,
+    WEIGHTS,
+    reads_codes,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -73,6 +81,7 @@ __all__ = [
     "KV_TYPES",
     "MOST_GROUPS",
     "QUERIES",
+    "ROW_GATES",
     "SCANNED",
     "WEIGHTS",
     "add",

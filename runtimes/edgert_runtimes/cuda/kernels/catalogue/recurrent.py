@@ -22,16 +22,18 @@ KEYS = (64, 128, 256)
 """Elements of the keys of a head that the delta rule has kernels for, or fewer."""
 
 
-def delta_rule(key_size: int) -> Kernel:
-    """y [rows, heads · size] by the gated delta rule; state [slots, heads, key_size, size]."""
+def delta_rule(key_size: int, by_channel: bool = False) -> Kernel:
+    """y [rows, heads · size] by the gated delta rule, whose state [slots, heads, key_size, size] decays by channel or
+    by head.
+    """
     most = next(each for each in KEYS if key_size <= each)
     return Kernel(
-        name=f"delta_rule_{most}",
+        name=f"delta_rule_{most}{'_channels' * by_channel}",
         header="recurrent.cuh",
-        call=f"delta_rule<{most}>",
-        signature="const float *x, const float *a, const float *b, const int4 *runs, const float *decay, "
-        "const float *bias, float *state, float *y, int count, int heads, int key_heads, int key_size, int size, "
-        "int tiled",
+        call=f"delta_rule<{most}, {str(by_channel).lower()}>",
+        signature="const float *qs, const float *ks, const float *vs, const float *a, const float *b, "
+        "const int4 *runs, const float *decay, const float *bias, float *state, float *y, int count, int heads, "
+        "int key_heads, int key_size, int size, int tiled, int keys_stride, int stride, float floor",
         threads=128,
         blocks=lambda a: a["count"] * a["heads"] * ceil_div(a["size"], 32),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgert_models.rope import RopeLayout
 
-from edgert_runtimes.cuda.kernels.catalogue.types import GATES
+from edgert_runtimes.cuda.kernels.catalogue.types import GATES, ROW_GATES
 from edgert_runtimes.cuda.kernels.kernel import Kernel, ceil_div
 
 
@@ -183,12 +183,12 @@ def gate(activation: str) -> Kernel:
     )
 
 
-def gate_rows() -> Kernel:
-    """y [rows, width] = sigmoid(gate [rows]) · up."""
+def gate_rows(activation: str) -> Kernel:
+    """y [rows, width] = f(gate [rows], up)."""
     return Kernel(
-        name="gate_rows",
+        name=f"gate_rows_{activation}",
         header="rows.cuh",
-        call="gate_rows",
+        call=f"gate_rows<{ROW_GATES[activation]}>",
         signature="const float *gate, const float *up, float *y, int rows, int width",
         threads=256,
         blocks=lambda a: ceil_div(a["rows"] * a["width"], 256),

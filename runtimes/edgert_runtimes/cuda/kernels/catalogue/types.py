@@ -17,7 +17,9 @@ WEIGHTS = FLOATS + BLOCKS
 """Types that matrices, experts and embeddings may have."""
 ACTIVATIONS = {"silu": "Silu", "gelu": "Gelu", "swiglu_oai": "SwigluOai", "relu": "Relu"}
 """Gated activations of experts, and their names in `base.cuh`."""
-GATES = ACTIVATIONS | {"sigmoid": "Sigmoid", "bilinear": "Bilinear"}
+ROW_GATES = {"sigmoid": "Sigmoid", "softplus": "Softplus"}
+"""Those of which one gate may hold for several elements."""
+GATES = ACTIVATIONS | ROW_GATES | {"bilinear": "Bilinear"}
 """All gated activations."""
 OUTPUTS = 8
 """Outputs of a block of `linear` and `experts_down`: two a warp."""
