@@ -102,6 +102,7 @@ def _draft_session(
         kv_type="auto",
         threads=limits.threads,
         memory=None,
+        windows=False,
     )
     if chosen[0].states:
         reason = "its recurrent states cannot take tokens back"

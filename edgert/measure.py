@@ -21,6 +21,7 @@ from edgert_models import spec_from_gguf
 from edgert_models.errors import ContextLengthError, RequestError
 from edgert_quant.gguf import GgufFile
 from edgert_runtimes.base import OpTime, Session
+from edgert_runtimes.batches import blocks_seen
 
 from edgert.engine.batch import make_batch
 from edgert.engine.blocks import Table
@@ -29,6 +30,7 @@ from edgert.engine.params import SamplingParams
 from edgert.engine.request import Kind, Request
 from edgert.engine.scheduler import Part
 from edgert.engine.states import States
+from edgert.engine.windows import Window
 from edgert.llm import LLM
 
 T = TypeVar("T")
@@ -197,30 +199,37 @@ def _on_session(llm: LLM, trial: Trial, work: Callable[[Session, Callable[[], fl
     def lent(session: Session, room: Room) -> T:
         if session.limits.states and len(room.states) < 2 * trial.batch:
             raise RequestError(f"{trial.name} needs slots of states that requests have now; try again later")
+        if _rows(session, trial, room) < 1:
+            reason = f"{trial.name} needs more than the {len(room.windows)} free blocks of layers with a window"
+            raise RequestError(f"{reason}; give the cache more with memory", parameter="memory")
         tables = [list(room.blocks[i * blocks : (i + 1) * blocks]) for i in range(trial.batch)]
-        return work(session, _SessionRun(session, trial, tables, room.states, llm.vocabulary))
+        return work(session, _SessionRun(session, trial, tables, room, llm.vocabulary))
 
     return llm.borrow(blocks * trial.batch, lent)
 
 
 class _SessionRun:
     """Runs of a trial on a session that it has for itself; what lies before them is computed once. Of each sequence's
-    two slots of states the first keeps those before the run.
+    two slots of states the first keeps those before the run. Of layers with a window each goes through its share of
+    blocks again and again.
     """
 
     def __init__(
-        self, session: Session, trial: Trial, tables: Sequence[list[int]], states: Sequence[int], vocabulary: int
+        self, session: Session, trial: Trial, tables: Sequence[list[int]], room: Room, vocabulary: int
     ) -> None:
         self._session = session
         self._trial = trial
         self._vocabulary = vocabulary
         self._random = np.random.default_rng(0)
         self._requests = [Request(Kind.GENERATE, [], 0, _ignore, _ignore) for _ in tables]
-        self._states = list(zip(states[::2], states[1::2], strict=False))
+        self._states = list(zip(room.states[::2], room.states[1::2], strict=False))
+        self._rows = _rows(session, trial, room)
         for request, (slot, _) in zip(self._requests, self._states, strict=False):
             request.states = States(now=slot, next=slot)
-        for request, blocks in zip(self._requests, tables, strict=True):
+        for index, (request, blocks) in enumerate(zip(self._requests, tables, strict=True)):
             request.table = Table(blocks)
+            if own := room.windows[index :: trial.batch]:
+                request.window = Window(0, [own[i % len(own)] for i in range(len(blocks))])
             request.tokens = self._tokens(trial.depth)
             self._prefill(request)
         warm = min(trial.tokens, session.limits.rows) if trial.phase is Phase.PREFILL else 1
@@ -251,7 +260,7 @@ class _SessionRun:
 
     def _prefill(self, request: Request) -> None:
         while request.remaining:
-            self._step([Part(request, min(request.remaining, self._session.limits.rows))])
+            self._step([Part(request, min(request.remaining, self._rows))])
 
     def _step(self, parts: list[Part]) -> None:
         self._session.step(make_batch(parts, self._session.limits.block_size))
@@ -261,6 +270,14 @@ class _SessionRun:
 
     def _tokens(self, count: int) -> list[int]:
         return [int(token) for token in self._random.integers(0, self._vocabulary, count)]
+
+
+def _rows(session: Session, trial: Trial, room: Room) -> int:
+    """Rows that a step of one sequence can have."""
+    limits, blocks = session.limits, len(room.windows) // trial.batch
+    if not (limits.window_blocks and room.reach):
+        return limits.rows
+    return next((n for n in range(limits.rows, 0, -1) if blocks_seen(room.reach, n, limits.block_size) <= blocks), 0)
 
 
 def _answer(llm: LLM, trial: Trial) -> float:

@@ -47,6 +47,7 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
         pick=np.array(pick, dtype=np.int32),
         **_adapters(parts),
         **_states([(part.request.states.now, part.request.states.next) for part in parts]),
+        **_windows(parts, [range(end - part.count, end) for part, end in zip(parts, lengths, strict=True)], block_size),
     )
 
 
@@ -66,6 +67,7 @@ def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Bat
         tables=_tables(tables, lengths, block_size),
         lengths=batch.lengths + 1,
         **_states([(part.request.states.next, part.request.states.ahead) for part in parts]),
+        **_windows(parts, [range(length - 1, length) for length in lengths], block_size),
     )
 
 
@@ -81,6 +83,22 @@ def _states(slots: Sequence[tuple[int | None, int | None]]) -> dict[str, NDArray
         return {}
     moves = np.array([(after if before is None else before, after) for before, after in slots], dtype=np.int32)
     return {"state_from": moves[:, 0], "state_to": moves[:, 1]}
+
+
+def _windows(parts: Sequence[Part], rows: Sequence[range], block_size: int) -> dict[str, NDArray[np.int32]]:
+    """Where each part's rows, of these positions, go in layers with a window, if these have blocks of their own."""
+    windows = [part.request.window for part in parts]
+    if not windows[0].blocks:
+        return {}
+    slots = [
+        window.blocks[p // block_size - window.begin] * block_size + p % block_size
+        for window, positions in zip(windows, rows, strict=True)
+        for p in positions
+    ]
+    tables = np.zeros((len(parts), -(-max(positions.stop for positions in rows) // block_size)), dtype=np.int32)
+    for row, window in zip(tables, windows, strict=True):
+        row[window.begin : window.end] = window.blocks[: len(row) - window.begin]
+    return {"window_slots": np.array(slots, dtype=np.int32), "window_tables": tables}
 
 
 def _tables(tables: Sequence[Sequence[int]], lengths: Sequence[int], block_size: int) -> NDArray[np.int32]:

@@ -39,6 +39,9 @@ class Statistics:
     blocks: int
     blocks_held: int
     blocks_cached: int  # free to be given away, but findable by prompts that begin alike
+    window_blocks: int  # the same of layers with a window, where these have blocks of their own
+    window_blocks_held: int
+    window_blocks_cached: int
     requests: int
     prompt_tokens: int
     cached_tokens: int  # of the prompt tokens, those found in the prefix cache
@@ -73,12 +76,13 @@ class Engine:
     `vocabulary`; where the logits have more columns, these are padding that is never chosen. `end_ids` are the model's
     own end tokens, `defaults` its recommended sampling (see `FALLBACKS`), `seed` is for requests that name none.
     `queue_limit` bounds the requests that wait, `timeout` the seconds of each, `overflow` is what is done with too many
-    tokens where a request does not say. `reopen` gives another session like the first: an engine that has it
-    and fails ends its requests with EngineError, and goes on with a new session. `speculation` guesses tokens; models
-    with recurrent states, which cannot take any back, do without. `shelf` keeps prefixes on disk, for a session that is
-    a StoringSession. A step that does not come back for `step_timeout` seconds hangs: all requests end with an
-    EngineError, others get it until the step comes back after all and the session has been replaced. An engine that is
-    dropped without `close` closes itself; one that hangs is left alone.
+    tokens where a request does not say. `reopen` gives another session like the first: an engine that has it and fails
+    ends its requests with EngineError, and goes on with a new session. `speculation` guesses tokens; models with
+    recurrent states, which cannot take any back, do without. `shelf` keeps prefixes on disk, for a session that is a
+    StoringSession. `reach` is the plan's: layers with a window may have blocks of their own. A step that does not come
+    back for `step_timeout` seconds hangs: all requests end with an EngineError, others get it until the step comes back
+    after all and the session has been replaced. An engine that is dropped without `close` closes itself; one that hangs
+    is left alone.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Engine:
         speculation: Speculation | None = None,
         shelf: Shelf | None = None,
         step_timeout: float = STEP_TIMEOUT,
+        reach: int = 0,
     ) -> None:
         self._vocabulary = vocabulary
         self._end_ids = frozenset(token for token in end_ids if token < vocabulary)
@@ -107,7 +112,7 @@ class Engine:
         self._context = session.limits.context
         self._process = os.getpid()
         guesses = None if session.limits.states else speculation
-        self._worker = Worker(session, vocabulary, reopen, guesses, shelf, step_timeout)
+        self._worker = Worker(session, vocabulary, reopen, guesses, shelf, step_timeout, reach)
         self._thread = threading.Thread(target=self._worker.run, name="edgert-engine", daemon=True)
         self._thread.start()
         # Not a method of self, which would keep self alive; runs at exit too.
@@ -187,13 +192,16 @@ class Engine:
     def statistics(self) -> Statistics:
         """A glance at the engine; cheap, from any thread."""
         worker, shelf = self._worker, self._worker.shelf
-        pool = worker.scheduler.pool
+        pool, windows = worker.scheduler.pool, worker.scheduler.windows
         return Statistics(
             running=len(worker.scheduler.running),
             waiting=worker.waiting,
             blocks=pool.size,
             blocks_held=pool.held,
             blocks_cached=pool.cached,
+            window_blocks=windows.size,
+            window_blocks_held=windows.held,
+            window_blocks_cached=windows.cached,
             requests=worker.requests,
             prompt_tokens=worker.prompt_tokens,
             cached_tokens=worker.cached_tokens,

@@ -12,10 +12,14 @@ from edgert_runtimes.base import Session
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a borrower of the session may write: blocks of its cache, and slots of recurrent states where it has any."""
+    """What a borrower of the session may write: blocks of its cache, and where it has any, slots of recurrent states
+    and blocks of layers with a window, which is as `reach` says (see `Plan.reach`).
+    """
 
     blocks: Sequence[int]
     states: Sequence[int]
+    windows: Sequence[int] = ()
+    reach: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -16,6 +16,7 @@ from edgert.engine.blocks import ROOT, Table
 from edgert.engine.prefixes.shelf import Fetch
 from edgert.engine.sampling import Sampler, TokenLogprob
 from edgert.engine.states import States
+from edgert.engine.windows import Window
 
 CLIENT: ContextVar[str] = ContextVar("client", default="")
 """Whom the request that is made is for: clients take turns. A server sets it; all else is one client."""
@@ -97,6 +98,7 @@ class Request:
     history: list[int] = field(init=False)  # the prompt, and all that has been generated: `tokens` until it slides
     table: Table = field(default_factory=Table)
     states: States = field(default_factory=States)
+    window: Window = field(default_factory=Window)
     border: int = 0  # a position up to which others have had the same tokens
     computed: int = 0  # positions whose keys and values are in the cache
     fetch: Fetch | None = None  # what is on its way from the disk: until it is there, nothing is computed

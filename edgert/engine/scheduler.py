@@ -20,6 +20,7 @@ from edgert.engine.prefixes.shelf import Fetch, Shelf
 from edgert.engine.prefixes.store import BLOCK, STATE
 from edgert.engine.request import Kind, Request
 from edgert.engine.states import StatePool
+from edgert.engine.windows import WindowPool, window_blocks
 
 _FEWEST_ROWS = 16
 _SLOTS_AHEAD = 3  # of states, for each request of a step that another one follows before it is planned
@@ -75,13 +76,13 @@ class Step:
 
 class Scheduler:
     """Decides; it touches neither arrays nor the session. `evaluation_rows` bounds a piece of an evaluation, `shelf`
-    has the prefixes that are on disk.
+    has the prefixes that are on disk, `reach` is the window of layers that have one (see `Plan.reach`).
 
     RequestError if the limits cannot work: fewer rows than sequences, a pool that does not hold one context, or slots
     of states, but fewer than two for each sequence.
     """
 
-    def __init__(self, limits: Limits, evaluation_rows: int, shelf: Shelf | None = None) -> None:
+    def __init__(self, limits: Limits, evaluation_rows: int, shelf: Shelf | None = None, reach: int = 0) -> None:
         if not 0 < limits.sequences <= limits.rows:
             raise RequestError(f"{limits.sequences} sequences need as many rows a step, not {limits.rows}")
         if limits.blocks < limits.table_width:
@@ -90,11 +91,16 @@ class Scheduler:
         if 0 < limits.states < 2 * limits.sequences:
             reason = f"{limits.sequences} sequences need {2 * limits.sequences} slots of states, not {limits.states}"
             raise RequestError(reason)
+        if limits.window_blocks and reach and limits.window_blocks < (least := window_blocks(reach, 1, limits)):
+            raise RequestError(f"a sequence needs {least} blocks of layers with a window, not {limits.window_blocks}")
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of admission
         self.pool = BlockPool(limits.blocks, limits.block_size, None if shelf is None else shelf.root)
         self.states = StatePool(limits.states)
+        self.windows = WindowPool(limits, reach)
         self.preemptions = 0
+        self._whole = bool(self.states.size or self.windows.size)
+        """What is in part of a block cannot be continued."""
         self._shelf = shelf
         # Prompts take large pieces while nobody decodes; who decodes is not to wait long for the next token.
         fewest = min(limits.rows, max(_FEWEST_ROWS, limits.sequences))
@@ -124,7 +130,7 @@ class Scheduler:
         self._evaluate = not self._evaluate
         if evaluation is not None and (self._evaluate or not generating):
             step.parts.append(Part(evaluation, min(evaluation.remaining, step.rows, self._evaluation_rows)))
-            return self._with_states(step)
+            return self._prepared(step)
         for request in generating:  # the newest, which may be preempted meanwhile, is last
             if request.table.blocks and request.remaining == 1 and self._make_room(request):
                 step.parts.append(Part(request, 1))  # a step has a row for everyone
@@ -137,7 +143,7 @@ class Scheduler:
             self.waiting.remove(first)
         if not step.parts and all(request.fetch is None for request in self.running):
             return self.plan()
-        return self._with_states(step)
+        return self._prepared(step)
 
     def _first(self) -> Request:
         """Who is next of those that wait: who was put back, then the first of the client with the fewest running."""
@@ -146,10 +152,15 @@ class Scheduler:
         running = Counter(request.client for request in self.running)
         return min(self.waiting, key=lambda request: running[request.client])
 
-    def _with_states(self, step: Step) -> Step:
+    def _prepared(self, step: Step) -> Step:
         for part in step.parts:
             self.states.prepare(part.request.states)
+            self.windows.grow(part.request.window, part.request.computed + part.count)
         return step
+
+    def _serves(self, serials: Sequence[int]) -> bool:
+        """Whether a sequence can be continued after the blocks with these serials."""
+        return (not self.states.size or self.states.has(serials[-1])) and self.windows.has(serials)
 
     def look_ahead(self, parts: Sequence[Part]) -> bool:
         """Whether a step can follow this one before anything else is planned: all have slots for their states then."""
@@ -166,14 +177,15 @@ class Scheduler:
         room = (len(request.table.blocks) + max(0, spare)) * self.pool.block_size - len(request.tokens)
         room = min(room, self._context - len(request.tokens) - 1)  # after which a request that slides is another
         guessed = tuple(guesses[: max(0, room)])
-        self.pool.grow(
-            request.table, self.pool.blocks_for(len(request.tokens) + len(guessed)) - len(request.table.blocks)
-        )
+        positions = len(request.tokens) + len(guessed)
+        self.pool.grow(request.table, self.pool.blocks_for(positions) - len(request.table.blocks))
+        self.windows.grow(request.window, positions)
         return Part(request, 1 + len(guessed), guessed)
 
     def drop_guesses(self, request: Request) -> None:
         """Give back the blocks that only wrong guesses needed."""
         self.pool.shrink(request.table, self.pool.blocks_for(len(request.tokens)))
+        self.windows.shrink(request.window, len(request.tokens))
 
     def pace(self, rows: int, seconds: float) -> None:
         """The last step that was planned computed so many rows in so long."""
@@ -185,11 +197,13 @@ class Scheduler:
         request.computed += part.count
         if self.states.size:
             self.states.advance(request.states)
+        first, serials = request.table.published, list[int]()
         if request.kind is Kind.GENERATE:
-            self.pool.publish(request.table, request.tokens, request.computed)
+            serials = self.pool.publish(request.table, request.tokens, request.computed)
             if self.states.size and request.computed % self.pool.block_size == 0:
                 answer = request.computed > request.prompt_tokens
                 self.states.keep(request.states, request.table.chain, answer=answer, name=request.table.name)
+        self.windows.advance(request.window, first, serials, request.computed, request.border)
 
     def fetched(self, request: Request, blocks: int) -> None:
         """So many blocks of a request have come from the disk."""
@@ -252,18 +266,17 @@ class Scheduler:
             return False
         table, idle, fetch = Table(), 0, None
         if request.kind is Kind.GENERATE:
-            if self.states.size:
-                table, idle, found = self.pool.match_until(request.tokens, self.states.has, request.root)
-                request.border = found * self.pool.block_size
-                if self._shelf is not None and (wanted := self._states_on_disk(request, table, self._shelf)):
-                    table, idle, fetch = wanted
-            else:
-                table, idle = self.pool.match(request.tokens, request.root)
+            table, idle, found = self.pool.match_until(request.tokens, self._serves, request.root)
+            request.border = found * self.pool.block_size
+            if self.states.size and self._shelf is not None:
+                table, idle, fetch = self._states_on_disk(request, table, self._shelf) or (table, idle, None)
             if self.pool.next_key(table, request.tokens) in step.coming:
                 return False
         needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)
         # One block to spare for each that runs, or it would soon be preempted again.
         if self.pool.available - idle < needed + len(self.running):
+            return False
+        if not self.windows.fits(len(each.tokens) + self.pool.block_size for each in (*self.running, request)):
             return False
         if request.kind is Kind.GENERATE and not self.states.size and self._shelf is not None:
             fetch = self._blocks_on_disk(request, table, self._shelf)
@@ -271,7 +284,8 @@ class Scheduler:
         if request.kind is Kind.GENERATE:
             if table.published and self.states.size and fetch is None:
                 self.states.begin(request.states, table.chain)
-            whole = self.states.size > 0 or fetch is not None
+            self.windows.open(request.window, self.pool.serials(table))
+            whole = self._whole or fetch is not None
             request.computed, copies = self.pool.open(table, request.tokens, whole=whole)
             step.copies += copies
             if fetch is not None:
@@ -311,7 +325,7 @@ class Scheduler:
     def _make_room(self, request: Request) -> bool:
         """A block for the next position, if need be of the newest request's; false if that is this one itself."""
         missing = self.pool.blocks_for(len(request.tokens)) - len(request.table.blocks)
-        while self.pool.available < missing:
+        while self.pool.available < missing or not self.windows.fits(len(each.tokens) for each in self.running):
             newest = self.running.pop()
             self._release(newest)
             self.waiting.appendleft(newest)
@@ -326,8 +340,8 @@ class Scheduler:
             request.fetch.cancel()
             request.fetch = None
         self.states.release(request.states)
+        self.windows.close(request.window)
         keep = request.computed if request.kind is Kind.GENERATE else 0
-        if self.states.size:
-            keep -= keep % self.pool.block_size  # what is in part of a block cannot be continued
+        keep -= keep % self.pool.block_size if self._whole else 0
         self.pool.close(request.table, request.tokens, keep)
         request.table, request.computed = Table(), 0

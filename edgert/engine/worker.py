@@ -52,7 +52,9 @@ class Worker:
         speculation: Speculation | None = None,
         shelf: Shelf | None = None,
         step_timeout: float = STEP_TIMEOUT,
+        reach: int = 0,
     ) -> None:
+        self._reach = reach
         self._vocabulary = vocabulary
         self.shelf = shelf
         self._exchange: Exchange | None = None
@@ -187,7 +189,8 @@ class Worker:
 
     def _adopt(self, session: Session) -> None:
         self.session = session
-        self.scheduler = Scheduler(session.limits, max(1, _EVALUATED_LOGITS // self._vocabulary), self.shelf)
+        rows = max(1, _EVALUATED_LOGITS // self._vocabulary)
+        self.scheduler = Scheduler(session.limits, rows, self.shelf, self._reach)
         self._ahead = session if isinstance(session, AheadSession) else None
         self._exchange = None
         if self.shelf is not None and isinstance(session, StoringSession):
@@ -232,15 +235,17 @@ class Worker:
                 self._end(request, Failed(DeadlineError(f"the request took longer than {seconds:.4g} s: {where}")))
 
     def _lend(self, loan: Loan) -> None:
-        pool, table, states = self.scheduler.pool, Table(), list[int]()
+        pool, table = self.scheduler.pool, Table()
+        states, windows = list[int](), list[int]()
         try:
             if loan.blocks > pool.available:
                 reason = f"{loan.blocks} blocks of the cache are wanted, {pool.available} of {pool.size} are free"
                 raise RequestError(reason, parameter="blocks")
             pool.grow(table, loan.blocks)
-            states = self.scheduler.states.lend() if loan.blocks else states
+            if loan.blocks:
+                states, windows = self.scheduler.states.lend(), self.scheduler.windows.lend()
             self._keep_evicted()
-            result = loan.work(self.session, Room(tuple(table.blocks), tuple(states)))
+            result = loan.work(self.session, Room(tuple(table.blocks), tuple(states), tuple(windows), self._reach))
         except BaseException as error:
             loan.result.set_exception(error)
         else:
@@ -248,6 +253,7 @@ class Worker:
         finally:
             pool.close(table, (), 0)
             self.scheduler.states.give_back(states)
+            self.scheduler.windows.give_back(windows)
 
     def _advance(self) -> None:
         self._end_overdue()

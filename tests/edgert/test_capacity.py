@@ -60,6 +60,46 @@ def test_smaller_pools_are_tried_where_the_first_does_not_fit() -> None:
     assert all(limits.memory == 10**9 for limits in tried)
 
 
+def cache_bytes(limits: Limits) -> int:
+    """Of the two layers of `WINDOWED`, the first with a window: keys and values of 2 heads of 16 in F32."""
+    return 16 * 256 * (limits.blocks + (limits.window_blocks or limits.blocks))
+
+
+WINDOWED = {"architecture": "llama", "windowed": (True, False), "window": 128, "context": 131072}
+
+
+def test_layers_with_a_window_have_blocks_of_their_own_where_these_are_fewer() -> None:
+    short, long, longer = (chosen(WINDOWED, context=context, memory=1 << 40)[0] for context in (128, 4096, 65536))
+    assert short.window_blocks == 0
+    # What each of eight sequences, four of them prefixes, sees: 10 blocks; and 64 rows of a step.
+    assert long.window_blocks == longer.window_blocks == 8 * 10 + 4
+    assert cache_bytes(longer) - cache_bytes(long) == 16 * 256 * 4 * (65536 - 4096) // 16
+    assert chosen(WINDOWED, context=4096, windows=False)[0].window_blocks == 0
+    assert chosen({**WINDOWED, "chunked": True}, context=4096)[0].window_blocks == 84
+
+
+def test_blocks_that_no_layer_has_cost_nothing() -> None:
+    every = {**WINDOWED, "windowed": ()}
+    assert [(each.blocks, each.window_blocks) for each in chosen(every, context=4096, memory=1 << 40)] == [
+        (2048, 84),
+        (2048, 42),
+        (2048, 21),
+        (2048, 14),
+    ]
+
+
+def test_a_context_fits_where_it_would_not_with_all_its_blocks() -> None:
+    # 32 layers, all but one with a window: 2 MiB a block of each.
+    layers = {"windowed": (True,) * 31 + (False,), "layers": 32, "heads": 64, "kv_heads": 64, "head_size": 128}
+    large = {**WINDOWED, **layers}
+    tried = chosen(large, context=8192, sequences=8)
+    assert all(limits.window_blocks for limits in tried)
+    sizes = [2**20 * (limits.blocks + 31 * limits.window_blocks) for limits in tried]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] <= POOL_BYTES or len(tried) == 1
+    assert (tried[-1].blocks, tried[-1].window_blocks) == (8192 // 16, 14)
+
+
 def test_the_cache_is_f32_where_the_weights_are_floats() -> None:
     assert chosen()[0].kv_type == "f32"
     assert chosen(type_=BlockType.BF16)[0].kv_type == "f32"

@@ -42,7 +42,7 @@ REST = """
 Honoured in all of them: grouped queries, head sizes that are not width / heads, tied embeddings, rope scaling
 (linear, llama3, yarn, longrope, and dynamic, which scales nothing within `max_position_embeddings`; beyond that edgert
 warns, and scales nothing either), normalised and plain expert weights, checkpoints with an expert a tensor or all
-experts in one.
+experts in one. Of layers with a window, or attention in chunks, the cache keeps what their window sees.
 
 Refused by name in all of them: biases that are not known, activations other than SiLU where nothing else is
 said, and yarn whose `truncate` is not that of the family (false in gpt-oss, true elsewhere).

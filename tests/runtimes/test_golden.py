@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from edgert_models.errors import UnsupportedError
+from edgert_models.registry import build_plan, spec_from_config
 from edgert_quant.convert import convert
 from edgert_runtimes.base import Backend
 
+from tests.golden.page import config_of
 from tests.support.backends import BACKENDS, open_backend
 from tests.support.golden import FOLDER, NAMES, REFUSED_BY, expected, logits_in_steps, logits_of, relative_error
 
 TOLERANCES = {"f32": 1e-4, "q8_0": 1e-2}
 EIGHT_BITS = 2e-2  # where weights and inputs have eight bits each: other backends give those of Q8_0 sixteen
+WINDOWED = tuple(name for name in NAMES if build_plan(spec_from_config(config_of(name))).reach)
 QUANTIZED = "gpt-oss-mxfp4"  # experts that stay in their type: their inputs are quantized, but by the reference
 
 
@@ -74,3 +78,15 @@ def test_logits_do_not_depend_on_the_steps(name: str, backend: Backend, converte
         convert(FOLDER / name, path, type="f32")
     tokens, logits = expected(name)
     assert max(relative_error(logits_in_steps(backend, path, tokens), logits)) <= TOLERANCES["f32"]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"], indirect=True)
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_in_rings(name: str, backend: Backend, converted: Path) -> None:
+    """Each row sees the same where layers with a window have few blocks, again and again."""
+    path = converted / f"{name}-f32.gguf"
+    if not path.exists():
+        convert(FOLDER / name, path, type="f32")
+    np.testing.assert_array_equal(
+        logits_in_steps(backend, path, expected(name)[0], rings=True), logits_in_steps(backend, path, expected(name)[0])
+    )

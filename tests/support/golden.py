@@ -8,7 +8,7 @@ import numpy as np
 from edgert_models.registry import build_plan, spec_from_gguf
 from edgert_quant.gguf import GgufFile
 from edgert_runtimes.base import Backend, Limits
-from edgert_runtimes.conformance.tiny import batch, limits
+from edgert_runtimes.conformance.tiny import batch, in_rings, limits
 from edgert_runtimes.weights import GgufWeights
 from numpy.typing import NDArray
 
@@ -38,22 +38,32 @@ def logits_of(backend: Backend, path: Path, tokens: NDArray[np.int64], **changes
             session.close()
 
 
-def logits_in_steps(backend: Backend, path: Path, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The same of two sequences: some of the first, its next token beside some of the second, then both in step."""
+def logits_in_steps(
+    backend: Backend, path: Path, tokens: NDArray[np.int64], *, rings: bool = False
+) -> NDArray[np.float32]:
+    """The same of two sequences: some of the first, its next token beside some of the second, then both in step. With
+    `rings` layers with a window have as few blocks of their own as can be, each of a single position.
+    """
+    size, length = 1 if rings else 16, tokens.shape[1]
+    first, second = range(40, 40 + -(-length // size)), range(1, 1 + -(-length // size))
+    steps = [batch([(list(tokens[0, :7]), 0, first)], block_size=size)]
+    for i in range(7, length):
+        start = 0 if i == 7 else i
+        new = [(list(tokens[0, i : i + 1]), i, first), (list(tokens[1, start : i + 1]), start, second)]
+        steps.append(batch(new, block_size=size))
     with GgufFile.open(path) as file:
         spec = spec_from_gguf(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})
-        session = backend.load(build_plan(spec, limits().context), GgufWeights(file), limits())
+        plan, own = build_plan(spec, limits().context), limits(block_size=size)
+        if rings:
+            steps, blocks = in_rings(steps, plan.reach, size)
+            own = limits(block_size=size, window_blocks=blocks)
+        session = backend.load(plan, GgufWeights(file), own)
         try:
-            first, second = [session.step(batch([(list(tokens[0, :7]), 0, [3])]))], []
-            for i in range(7, tokens.shape[1]):
-                start = 0 if i == 7 else i
-                new = [(list(tokens[0, i : i + 1]), i, [3]), (list(tokens[1, start : i + 1]), start, [1])]
-                rows = session.step(batch(new))
-                first.append(rows[:1])
-                second.append(rows[1:])
+            alone, *both = [session.step(step) for step in steps]
         finally:
             session.close()
-    return np.stack([np.concatenate(first), np.concatenate(second)])
+    rows = [np.concatenate([alone, *(out[:1] for out in both)]), np.concatenate([out[1:] for out in both])]
+    return np.stack(rows)
 
 
 def relative_error(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, float]:

@@ -63,16 +63,8 @@ def exposition(fleet: Fleet, served: Served) -> str:
             _by_model(name, kind, told, {model: getattr(figures, field) for model, figures in now.items()})
             for name, kind, told, field in _COUNTS
         ),
-        _family(
-            "edgert_kv_blocks",
-            "gauge",
-            "Blocks of the KV cache: held by requests, cached for later ones, free",
-            [
-                ({"model": model, "state": state}, float(count))
-                for model, figures in now.items()
-                for state, count in _blocks(figures).items()
-            ],
-        ),
+        _blocks("edgert_kv_blocks", "Blocks of the KV cache", "", now),
+        _blocks("edgert_kv_window_blocks", "Blocks of the KV cache of layers with a window", "window_", now),
         *(
             _histograms(name, told, {model: getattr(llm.latencies, field) for model, llm in llms.items()})
             for name, told, field in _TIMES
@@ -92,9 +84,13 @@ def _experts(llms: Mapping[str, LLM]) -> list[Sample]:
     ]
 
 
-def _blocks(now: Statistics) -> dict[str, int]:
-    free = now.blocks - now.blocks_held - now.blocks_cached
-    return {"held": now.blocks_held, "cached": now.blocks_cached, "free": free}
+def _blocks(name: str, told: str, pool: str, now: Mapping[str, Statistics]) -> str:
+    samples: list[Sample] = []
+    for model, figures in now.items():
+        every, held, cached = (getattr(figures, f"{pool}blocks{state}") for state in ("", "_held", "_cached"))
+        counts = {"held": held, "cached": cached, "free": every - held - cached}
+        samples += [({"model": model, "state": state}, float(count)) for state, count in counts.items()]
+    return _family(name, "gauge", f"{told}: held by requests, cached for later ones, free", samples)
 
 
 def _by_model(name: str, kind: str, told: str, values: Mapping[str, float]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from edgert_models.errors import BackendError, CancelledError
 from edgert_runtimes.base import Batch, Limits, LoadReport, OpTime
-from edgert_runtimes.batches import runs_of
+from edgert_runtimes.batches import first_seen_at, runs_of
 
 from edgert.engine.engine import Engine
 from edgert.engine.params import SamplingParams
@@ -181,6 +181,44 @@ class RecurrentSession(FakeSession):
         return out
 
 
+class WindowedSession(FakeSession):
+    """One of which a layer has a window with blocks of its own: a slot of theirs remembers all tokens up to it, and who
+    sees it must have had the same.
+    """
+
+    def __init__(self, limits: Limits, reach: int, **options: Any) -> None:
+        super().__init__(limits, **options)
+        self.reach = reach
+        self.seen = np.zeros(limits.window_blocks * limits.block_size, np.int64)
+
+    def step(self, batch: Batch, *, hidden: bool = False) -> np.ndarray:
+        size, slots = self.limits.block_size, batch.window_slots
+        assert batch.window_tables.shape == batch.tables.shape
+        assert len(set(slots.tolist())) == len(batch.tokens), "two rows write the same slot"
+        blocks = batch.window_tables[batch.sequence, batch.positions // size]
+        assert (slots == blocks * size + batch.positions % size).all()
+        self.seen[slots] = -1  # a failed step leaves rubbish behind
+        out = super().step(batch, hidden=hidden)
+        histories = [tuple(self._history(batch, row).tolist()) for row in range(len(batch.tokens))]
+        self.seen[slots] = [hash(history) for history in histories]
+        for history, table in zip(histories, batch.window_tables[batch.sequence], strict=True):
+            for position in range(first_seen_at(len(history) - 1, self.reach), len(history)):
+                slot = table[position // size] * size + position % size
+                assert self.seen[slot] == hash(history[: position + 1]), "the window holds other positions"
+        return out
+
+    def read_blocks(self, blocks: Sequence[int], *, windows: bool = False) -> np.ndarray:
+        if not windows:
+            return super().read_blocks(blocks)
+        return self.seen.reshape(self.limits.window_blocks, -1)[list(blocks)].view(np.uint8)
+
+    def write_blocks(self, blocks: Sequence[int], content: np.ndarray, *, windows: bool = False) -> None:
+        if not windows:
+            super().write_blocks(blocks, content)
+        else:
+            self.seen.reshape(self.limits.window_blocks, -1)[list(blocks)] = content.view(np.int64)
+
+
 class Collector:
     """Keeps a request's events, and waits for the last."""
 
@@ -217,7 +255,8 @@ class Collector:
 
 
 def make_engine(session: FakeSession, **options: object) -> Engine:
-    return Engine(session, vocabulary=VOCABULARY, **options)  # type: ignore[arg-type]
+    reach = session.reach if isinstance(session, WindowedSession) else 0
+    return Engine(session, vocabulary=VOCABULARY, reach=reach, **options)  # type: ignore[arg-type]
 
 
 def start(engine: Engine, prompt: Sequence[int], **params: object) -> tuple[Request, Collector]:
@@ -242,6 +281,7 @@ __all__ = [
     "FakeSession",
     "OnEvent",
     "RecurrentSession",
+    "WindowedSession",
     "expected",
     "greedy",
     "history_logits",

@@ -1,0 +1,162 @@
+"""Who has which block of layers with a window, where these have blocks of their own. Integers only.
+
+A request has the blocks of the positions that its next rows see, and gives back what its window has left behind. Full
+blocks are found by the serial that `BlockPool` gives the block of the same positions, and those that nobody holds stay
+until room is needed. A prefix can be continued where all blocks are there that the row after it sees: so first go those
+from the midst of a text, the later ones before the earlier, and only then the ends of texts, and what comes before the
+place where a text has left another, the one that was released first before the others.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from edgert_runtimes.base import Limits
+from edgert_runtimes.batches import blocks_seen, first_seen_at
+
+
+@dataclass(slots=True)
+class Window:
+    """The blocks of one request in order of position, from its block number `begin` on."""
+
+    begin: int = 0
+    blocks: list[int] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """The number of the block after them."""
+        return self.begin + len(self.blocks)
+
+
+def window_blocks(reach: int, sequences: int, limits: Limits) -> int:
+    """Blocks with which so many sequences, whatever their length, can be computed together."""
+    return sequences * _most(reach, limits) + limits.rows // limits.block_size
+
+
+def _most(reach: int, limits: Limits) -> int:
+    """Blocks of one sequence in a step of one row, and one more for the rest of other rows: see `WindowPool.fits`."""
+    return min(blocks_seen(reach, 1, limits.block_size) + 1, limits.table_width)
+
+
+class WindowPool:
+    """The blocks of one session, whose windows are as `reach` says (see `Attend.reach`); none where layers with a
+    window use the blocks of the others.
+    """
+
+    def __init__(self, limits: Limits, reach: int) -> None:
+        self.size = limits.window_blocks if reach else 0
+        self._reach, self._block_size = reach, limits.block_size
+        self._most, self._of_rows = _most(reach, limits), limits.rows // limits.block_size
+        self._free = list(range(self.size - 1, -1, -1))
+        self._holders = [0] * self.size
+        self._found: dict[int, int] = {}  # serial → block
+        self._serials: dict[int, int] = {}  # block → serial
+        self._idle: OrderedDict[int, None] = OrderedDict()  # findable and not held; the first goes first
+
+    @property
+    def held(self) -> int:
+        """Blocks that requests hold."""
+        return self.size - len(self._free) - len(self._idle)
+
+    @property
+    def cached(self) -> int:
+        """Blocks that nobody holds and a later prompt may find."""
+        return len(self._idle)
+
+    def fits(self, lengths: Iterable[int]) -> bool:
+        """Whether requests of so many tokens each can be computed together, in steps of any rows.
+
+        With c rows one holds what the first of them sees, and the blocks of c − 1 more: these are ⌊(c − 1) / size⌋ and
+        one more, which `_most` counts, and all of them together no more than a step's rows fill.
+        """
+        needed = sum(min(self._most, length // self._block_size + 2) for length in lengths)
+        return not self.size or needed + self._of_rows <= self.size
+
+    def has(self, serials: Sequence[int]) -> bool:
+        """Whether blocks with these serials, the first of a sequence, can be continued."""
+        return not self.size or all(serial in self._found for serial in reversed(serials[self._begin(len(serials)) :]))
+
+    def open(self, window: Window, serials: Sequence[int]) -> None:
+        """Continue after blocks that can be."""
+        if self.size:
+            window.begin = self._begin(len(serials))
+            window.blocks = [self._found[serial] for serial in serials[window.begin :]]
+            for block in window.blocks:
+                self._hold(block)
+
+    def grow(self, window: Window, positions: int) -> None:
+        """Have blocks up to so many positions of the sequence."""
+        while self.size and window.end * self._block_size < positions:
+            if not self._free:
+                self._forget()
+            window.blocks.append(self._free[-1])
+            self._hold(self._free.pop())
+
+    def shrink(self, window: Window, positions: int) -> None:
+        """Give back those beyond so many positions."""
+        while window.blocks and (window.end - 1) * self._block_size >= positions:
+            self._drop(window.blocks.pop())
+
+    def advance(self, window: Window, first: int, serials: Sequence[int], computed: int, border: int = 0) -> None:
+        """So many positions are computed, of which others have had the first `border`. The blocks from number `first`
+        on have got these serials: they can be found from now on. Where another request was first with the same content,
+        this one takes over its block.
+        """
+        if not self.size:
+            return
+        for place, serial in enumerate(serials, first - window.begin):
+            block = window.blocks[place]
+            known = self._found.setdefault(serial, block)
+            self._serials[known] = serial
+            if known != block:
+                self._hold(known)
+                window.blocks[place] = known
+                self._drop(block)
+        begin = first_seen_at(computed, self._reach) // self._block_size
+        before = range(self._begin(border // self._block_size), border // self._block_size)
+        while window.blocks and window.begin < begin:
+            self._drop(window.blocks.pop(0), stays=window.begin in before)
+            window.begin += 1
+
+    def close(self, window: Window) -> None:
+        """Give back all."""
+        for block in window.blocks:
+            self._drop(block)
+        window.begin = 0
+        window.blocks = []
+
+    def lend(self) -> list[int]:
+        """Every block that no request has; none can be found any more. They come back by `give_back`."""
+        while self._idle:
+            self._forget()
+        lent, self._free = self._free, []
+        return lent
+
+    def give_back(self, blocks: list[int]) -> None:
+        """Take back blocks that were lent."""
+        self._free += blocks
+
+    def _begin(self, blocks: int) -> int:
+        """The first block that the row after so many sees."""
+        return first_seen_at(blocks * self._block_size, self._reach) // self._block_size
+
+    def _hold(self, block: int) -> None:
+        self._holders[block] += 1
+        self._idle.pop(block, None)
+
+    def _drop(self, block: int, *, stays: bool = True) -> None:
+        self._holders[block] -= 1
+        if not self._holders[block]:
+            if block in self._serials:
+                self._idle[block] = None
+                self._idle.move_to_end(block, last=stays)
+            else:
+                self._free.append(block)
+
+    def _forget(self) -> None:
+        """Make a block free that could be found."""
+        block, _ = self._idle.popitem(last=False)
+        del self._found[self._serials.pop(block)]
+        self._free.append(block)
