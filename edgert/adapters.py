@@ -33,9 +33,11 @@ def load_adapters(sources: Mapping[str, Source], plan: Plan) -> LoadedAdapters:
     """Read adapters for a plan that has none yet. RequestError for a name that cannot be one, else see
     `read_adapter`.
     """
+    if not isinstance(sources, Mapping):
+        raise RequestError(f"adapters must be files by name, not {sources!r:.40}", parameter="adapters")
     found = []
     for name, source in sources.items():
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             reason = f"an adapter cannot be called {name!r}; letters, digits, dots and dashes can be in a name"
             raise RequestError(reason, parameter="adapters")
         path, scale = source if isinstance(source, tuple) else (source, 1.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgert_models.errors import RequestError, UnsupportedError
+from edgert_quant.files import read_text
 from edgert_quant.gguf import GgufMetadata
 from edgert_quant.vocabulary import TokenType
 
@@ -103,10 +104,7 @@ class Chat:
         if path is not None:
             if tokenizer is None:
                 raise UnsupportedError("a model without a tokenizer cannot use a chat template")
-            try:
-                source = Path(path).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise RequestError(f"chat template {path}: {error}", parameter="chat_template") from None
+            source = read_text(path, "chat_template", "chat template")
             return cls(ChatTemplate(source, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token), tokenizer)
         if tokenizer is None or not metadata.string(TEMPLATE_KEY, ""):
             return None
@@ -221,6 +219,8 @@ class Chat:
 
         `reasoning_effort` has to have an effect; "none" is `enable_thinking` off where the template knows that instead.
         """
+        if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+            raise RequestError("chat_template_kwargs must be values by name", parameter="chat_template_kwargs")
         for name in ("messages", "tools", "add_generation_prompt"):
             if name in variables:
                 reason = f"chat_template_kwargs cannot set {name!r}"

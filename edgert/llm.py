@@ -97,6 +97,8 @@ class LLM:
         step_timeout: float = STEP_TIMEOUT,
         progress: Progress | None = None,
     ) -> None:
+        if queue_limit is not None and (not isinstance(queue_limit, int) or queue_limit < 0):
+            raise RequestError(f"queue_limit must be an integer from 0, not {queue_limit!r}", parameter="queue_limit")
         self.queue_limit = queue_limit
         if not 0 < step_timeout < math.inf:
             reason = f"step_timeout is a number of seconds above 0, not {step_timeout!r}"
@@ -287,9 +289,9 @@ class LLM:
         Raises RequestError for prompts that are empty or not of this model, ContextLengthError for those that do not
         fit; nothing is ever cut to fit. Where several are given, the first error ends all.
         """
-        if isinstance(prompt, str | ChatPrompt) or _is_ids(prompt):
+        if _is_one(prompt):
             return self._answers([prompt], [_one(params)])[0]  # type: ignore[list-item]
-        prompts = list(prompt)
+        prompts: list[Prompt] = list(prompt)  # type: ignore[arg-type]
         if not prompts:
             raise RequestError("the prompt is empty: it has neither text nor tokens", parameter="prompt")
         several = (
@@ -297,7 +299,7 @@ class LLM:
         )
         if len(several) != len(prompts):
             raise RequestError(f"{len(prompts)} prompts have {len(several)} params", parameter="params")
-        return self._answers(prompts, several)  # type: ignore[arg-type]
+        return self._answers(prompts, several)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
         """As `generate` for one prompt, piece by piece. The request begins now; to close or drop the stream ends it."""
@@ -379,7 +381,7 @@ class LLM:
         so (`pooling_type`). A model that was not trained for it is good enough to find similar texts, and no match for
         an embedding model.
         """
-        each: Sequence[Prompt] = [texts] if isinstance(texts, str) else texts
+        each: Sequence[Any] = [texts] if _is_one(texts) else texts
         rows = gathering.rows([self._evaluation(self._opened.ids(text)) for text in each])
         return np.array([self._opened.pool(row) for row in rows], np.float32).reshape(len(rows), self.spec.width)
 
@@ -503,8 +505,10 @@ def _reader(prompt: Prompt) -> Reader | None:
     return prompt.reader() if isinstance(prompt, ChatPrompt) else None
 
 
-def _is_ids(prompt: Any) -> bool:
-    """Whether this is one prompt of token ids (and not several prompts)."""
+def _is_one(prompt: Any) -> bool:
+    """Whether this is one prompt (or nothing that can be any) and not several of them."""
+    if isinstance(prompt, str | bytes | ChatPrompt | Mapping) or not isinstance(prompt, Iterable):
+        return True
     return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
 
 

@@ -93,7 +93,7 @@ class Opened:
             return prompt.token_ids
         if isinstance(prompt, str):
             return self.need_tokenizer().encode(prompt)
-        if not isinstance(prompt, Sequence | np.ndarray):
+        if isinstance(prompt, bytes | bytearray) or not isinstance(prompt, Sequence | np.ndarray):
             raise RequestError(f"a prompt is a text or token ids, not {type(prompt).__name__}", parameter="prompt")
         return cast("Sequence[int]", prompt)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from edgert_models.errors import RequestError
+from edgert_quant.files import expanded
 from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
 from edgert.hub.cached import cached_sets, names_in
@@ -30,7 +31,7 @@ def resolve_model(reference: str | Path | None, *, download: bool = True, progre
         return _file(Path(unquote(urlsplit(text).path)), text)
     if text.startswith(PREFIXES):
         return _fetched(HubReference.parse(text), download, progress)
-    path, hub = Path(text).expanduser(), text.partition(":")[0]
+    path, hub = expanded(text), text.partition(":")[0]
     if path.exists() or not HUB_ID.fullmatch(hub) or isinstance(reference, Path) or hub.endswith(".gguf"):
         return _file(path, text)
     return _fetched(HubReference.parse(text), download, progress)
@@ -44,6 +45,8 @@ def _demo() -> Path:
 
 
 def _file(path: Path, text: str) -> Path:
+    if not text:
+        raise RequestError("the model's name is empty; 'demo' is the bundled one", parameter="model")
     if path.is_dir():
         if (path / "config.json").is_file():
             reason = f"'{text}' is a checkpoint; convert it first: edgert convert {text} model.gguf"
@@ -58,7 +61,7 @@ def _file(path: Path, text: str) -> Path:
 def _fetched(wanted: HubReference, download: bool, progress: Progress | None) -> Path:
     """The model's file in the hub's cache, which it is fetched to where that is allowed."""
     from edgert.hub.pull import pull  # not at the top: models that are files start without it
-    from edgert.hub.remote import is_offline
+    from edgert.hub.remote import OFFLINE, is_offline
 
     sets = cached_sets(wanted.repository)
     if not matching(list(sets), wanted):
@@ -74,7 +77,7 @@ def _fetched(wanted: HubReference, download: bool, progress: Progress | None) ->
                 raise RequestError(_to_convert(wanted.repository), parameter="model")
             return path
         if not sets:
-            why = "HF_HUB_OFFLINE forbids to fetch it" if is_offline() else f"edgert pull {wanted} fetches it"
+            why = f"{OFFLINE} forbids to fetch it" if is_offline() else f"edgert pull {wanted} fetches it"
             reason = f"'{wanted}' is neither a file nor in the Hugging Face cache ({hub_cache()}); {why}"
             raise RequestError(reason, parameter="model")
     chosen = choose(list(sets), wanted)

@@ -15,6 +15,7 @@ from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_quant.convert.run import open_source
 from edgert_quant.convert.source import Source
+from edgert_quant.files import expanded
 from edgert_quant.hub import HUB_ID, snapshot
 from edgert_runtimes.base import StoredWeight, WeightProvider
 from edgert_runtimes.layerwise import Floats, Layerwise
@@ -125,7 +126,7 @@ def _located(reference: str | Path | None) -> Path:
     """The file or folder; a hub id is that of a checkpoint where the cache has one, else of a GGUF file."""
     if reference is None or reference == "demo":
         return resolve_model(None)
-    path = Path(reference).expanduser()
+    path = expanded(reference)
     if path.is_dir():
         return path
     if not path.exists() and isinstance(reference, str) and HUB_ID.fullmatch(reference):

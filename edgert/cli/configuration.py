@@ -40,7 +40,8 @@ def read_configuration(path: Path, commands: Mapping[str, Any]) -> Defaults:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: {error}", parameter="config") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"{path}: {reason}", parameter="config") from None
     names = {command: _parameters(each) for command, each in commands.items()}
     common: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}

@@ -18,7 +18,9 @@ err = Console(stderr=True, highlight=False)
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout, on one line where stdout is not a terminal."""
-    sys.stdout.write(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False) + "\n")
+    indent = 2 if sys.stdout.isatty() else None
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=not unicode) + "\n")
 
 
 def size(nbytes: float) -> str:

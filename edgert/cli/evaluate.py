@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import typer
 from edgert_models.errors import RequestError
 
 from edgert.cli import options
+from edgert.cli.generate import read_stdin
 from edgert.cli.plots import check_plot, figure_of
 
 if TYPE_CHECKING:
@@ -194,15 +194,10 @@ class _Job:
 
 
 def read_text(text: str) -> str:
-    """The text; RequestError names a file that cannot be one."""
-    try:
-        content = sys.stdin.buffer.read() if text == "-" else Path(text).read_bytes()
-    except OSError as error:
-        raise RequestError(f"{text}: {error.strerror or error}", parameter="text") from error
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{text} is no UTF-8 text (byte {error.start})", parameter="text") from error
+    """The text of a file, or of stdin for '-'; RequestError names what cannot be one."""
+    from edgert_quant import files
+
+    return read_stdin("text") if text == "-" else files.read_text(text, "text")
 
 
 def _show(found: Evaluation) -> None:

@@ -21,10 +21,15 @@ def read_prompt(prompt: str | None) -> str:
         return prompt
     if sys.stdin.isatty() and prompt is None:
         raise RequestError("no prompt: give one as an argument, or on stdin", parameter="prompt")
+    return read_stdin("prompt")
+
+
+def read_stdin(parameter: str) -> str:
+    """All of stdin; RequestError where it is no UTF-8 text."""
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise RequestError(f"the prompt on stdin is not UTF-8 (byte {error.start})", parameter="prompt") from None
+        raise RequestError(f"the {parameter} on stdin is not UTF-8 (byte {error.start})", parameter=parameter) from None
 
 
 @options.may_be_offline

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgert_models.errors import ContextLengthError, EdgertError, RequestError
+from edgert_quant.files import expanded, read_text
 
 from edgert.cli.console import out
 from edgert.cli.conversation import Conversation
@@ -49,7 +50,7 @@ class Repl:
             "show": self._show,
             "save": self._save,
             "load": self._load,
-            "read": lambda rest: self._conversation.ask(_path(rest).read_text(encoding="utf-8")),
+            "read": lambda rest: self._conversation.ask(read_text(_path(rest), "path")),
         }
 
     def run(self) -> None:
@@ -156,7 +157,7 @@ def _path(rest: str) -> Path:
         raise RequestError(f"the file name is not well quoted: {error}") from None
     if len(words) != 1:
         raise RequestError("this command needs one file name")
-    return Path(words[0]).expanduser()
+    return expanded(words[0])
 
 
 def _prompt_session() -> PromptSession[str]:
@@ -164,13 +165,13 @@ def _prompt_session() -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgert"
     history: History = InMemoryHistory()
     try:
+        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgert"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "history"
         file.touch(mode=0o600)
         history = FileHistory(str(file))
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
         pass  # no history is better than no chat
     return PromptSession(history=history)

@@ -34,6 +34,8 @@ def form(
     json_schema: str | None, grammar: Path | None, regex: str | None, choice: Sequence[str] | None
 ) -> StructuredOutputs | None:
     """What the options ask for; RequestError where it is malformed, or where they ask for two things."""
+    from edgert_quant.files import read_text
+
     from edgert import StructuredOutputs
 
     given = {"--json-schema": json_schema, "--grammar": grammar, "--regex": regex, "--choice": choice or None}
@@ -44,15 +46,8 @@ def form(
     if len(names) > 1:
         raise RequestError(f"{name} and {names[1]} cannot both say what the answer is", parameter=names[1].lstrip("-"))
     if json_schema is not None:
-        text = json_schema if json_schema.lstrip().startswith("{") else _read(Path(json_schema), name)
+        text = json_schema if json_schema.lstrip().startswith("{") else read_text(json_schema, name.lstrip("-"), name)
         return StructuredOutputs(json=text, parameter=name)
     if grammar is not None:
-        return StructuredOutputs(grammar=_read(grammar, name), parameter=name)
+        return StructuredOutputs(grammar=read_text(grammar, name.lstrip("-"), name), parameter=name)
     return StructuredOutputs(regex=regex, choice=choice or None, parameter=name)
-
-
-def _read(path: Path, option: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{option} {path}: {error}", parameter=option.lstrip("-")) from None

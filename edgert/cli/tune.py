@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ class Wishes:
         deciding = [name for name in ("--budget", "--bpw") if needing[name]] + ["--plan"] * (self.plan is not None)
         if len(deciding) > 1:
             raise RequestError(f"{deciding[0]} and {deciding[1]} both decide on types: give one", parameter="plan")
+        if self.bits is not None and math.isnan(self.bits):  # which passes every bound of an option
+            raise RequestError("--bpw must be a number from 0.5 to 32, not nan", parameter="bpw")
         if self.teacher is not None and not self.finish:
             raise RequestError("--teacher says what to tune towards: say for how long by --finish", parameter="teacher")
         if self.plot is not None:

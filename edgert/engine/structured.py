@@ -109,7 +109,7 @@ class StructuredOutputs:
             try:
                 schema = json_text.loads(schema)
             except (ValueError, RecursionError) as error:
-                raise self.error(f"json is not JSON: {error}") from None
+                raise self.error(f"the schema is not JSON: {error}") from None
         if not isinstance(schema, Mapping):
             raise self.error(f"a JSON schema is an object, not {schema!r:.40}")
         try:

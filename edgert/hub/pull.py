@@ -22,7 +22,7 @@ from edgert_quant.hub import hub_cache, repository_folder
 
 from edgert.hub.cached import cached_sets
 from edgert.hub.files import HubReference, checkpoint_files, choose, gguf_sets, matching
-from edgert.hub.remote import MAIN, Listing, RemoteFile, is_offline, listing, receive
+from edgert.hub.remote import MAIN, OFFLINE, Listing, RemoteFile, is_offline, listing, receive
 
 if TYPE_CHECKING:
     from edgert_runtimes.base import Progress
@@ -78,7 +78,7 @@ def _here(wanted: HubReference) -> Pulled:
     """What the cache has of it; HubError if that is nothing."""
     sets = cached_sets(wanted.repository)
     if not matching(list(sets), wanted):
-        reason = "it is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub"
+        reason = f"it is not in the cache, and {OFFLINE} forbids to ask the hub"
         raise HubError(f"'{wanted}' cannot be fetched: {reason}")
     chosen = choose(list(sets), wanted)
     folder = sets[chosen]

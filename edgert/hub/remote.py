@@ -48,6 +48,10 @@ class Listing:
     files: dict[str, RemoteFile]
 
 
+OFFLINE = "--offline or HF_HUB_OFFLINE"
+"""What `is_offline` has from a user, for messages."""
+
+
 def is_offline() -> bool:
     """Whether the environment forbids to ask the hub (huggingface_hub's variable)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgert_models.errors import BackendError, RequestError
+from edgert_quant.files import read_text
 
 from edgert.server.guard import is_loopback
 
@@ -94,10 +95,7 @@ def keys_of(api_keys: Sequence[str], file: Path | None) -> list[str]:
         return list(api_keys)
     if api_keys:
         raise RequestError("--api-key and --api-key-file (or EDGERT_API_KEY) are both given", parameter="api_key")
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"--api-key-file {file}: {error}", parameter="api_key_file") from None
+    lines = [line.strip() for line in read_text(file, "api_key_file", "--api-key-file").splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise RequestError(f"--api-key-file {file} has no key", parameter="api_key_file")

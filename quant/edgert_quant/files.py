@@ -30,6 +30,25 @@ def quoted(text: str, limit: int = 80) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
+def expanded(path: str | Path) -> Path:
+    """With the home in place of `~`; as it is where there is no such home (pathlib's own way of it raises there)."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def read_text(path: str | Path, parameter: str, what: str = "") -> str:
+    """The text of a small file (or pipe) that the user names, for `parameter`. RequestError begins with `what` (such as
+    an option) and the path where it cannot be read, or is no UTF-8 text.
+    """
+    named = f"{what} {path}".lstrip()
+    try:
+        return Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{named} is no UTF-8 text (byte {error.start})", parameter=parameter) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RequestError(f"{named}: {reason}", parameter=parameter) from None
+
+
 class InputFile:
     """A regular file opened for reading; `size` is its length in bytes when it was opened.
 

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from edgert_quant.files import expanded
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """`organization/name`."""
 
@@ -13,9 +15,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def hub_cache() -> Path:
     """Where `huggingface_hub` keeps what it downloads (its documented variables, and its default)."""
     if named := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(named)).expanduser()
+        return expanded(os.path.expandvars(named))
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
+    return expanded(os.path.expandvars(home)) / "hub"
 
 
 def repository_folder(hub_id: str) -> Path:

@@ -351,5 +351,5 @@ def recipe_named(name: str) -> Recipe:
     known = {**RECIPES, NATIVE.name: NATIVE}
     try:
         return known[name.strip().lower()]
-    except KeyError:
+    except (KeyError, AttributeError):
         raise UnsupportedError(f"type {name!r} is not supported; supported: {', '.join(known)}") from None

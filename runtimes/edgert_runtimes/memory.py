@@ -57,13 +57,19 @@ def gibibytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
+_LESS = {"cache": "a smaller context or kv_type takes less", "workspace": "a smaller context or fewer rows take less"}
+
+
 def check_memory(sizes: Mapping[str, int], available: int | None, where: str = "memory") -> None:
-    """MemoryBudgetError with the figures, where `sizes` (bytes by what takes them) exceed what is available."""
+    """MemoryBudgetError with the figures and what would take less, where `sizes` (bytes by what takes them) exceed what
+    is available.
+    """
     needed = sum(sizes.values())
     if available is not None and needed > available:
         parts = ", ".join(f"{name} {gibibytes(size)}" for name, size in sizes.items())
+        less = _LESS.get(max(sizes, key=lambda name: sizes[name]), "a file of fewer bits takes less")
         raise MemoryBudgetError(
-            f"the model needs {gibibytes(needed)} of {where} ({parts}), {gibibytes(available)} are available",
+            f"the model needs {gibibytes(needed)} of {where} ({parts}), {gibibytes(available)} are available; {less}",
             needed=needed,
             available=available,
         )

@@ -77,5 +77,7 @@ def test_names(llm: LLM, name: str) -> None:
         llm.adapted("whole").adapted("half")
     with pytest.raises(RequestError, match="an adapter cannot be called 'a:b'"):
         LLM(llm.path, backend="reference", adapters={"a:b": ADAPTERS / name})
+    with pytest.raises(RequestError, match=r"adapters must be files by name, not \['a'\]"):
+        LLM(llm.path, backend="reference", adapters=["a"])  # type: ignore[arg-type]
     embedded = llm.adapted("whole").embed([[1, 2, 3]])
     assert not np.allclose(embedded, llm.embed([[1, 2, 3]]))

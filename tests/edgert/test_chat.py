@@ -210,6 +210,9 @@ def test_messages_are_put_as_the_template_wants_them(
 
 def test_what_is_refused(scripted: tuple[LLM, Say], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm, say = scripted
+    for wrong in (5, {5: 1}):
+        with pytest.raises(RequestError, match="chat_template_kwargs must be values by name"):
+            llm.chat(ASK, chat_template_kwargs=wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="chat_template_kwargs cannot set 'messages'"):
         llm.chat(ASK, chat_template_kwargs={"messages": []})
     with pytest.raises(RequestError, match="reasoning_effort: this model's chat template has no use for 'high'"):

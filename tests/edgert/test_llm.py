@@ -251,6 +251,9 @@ def test_wrong_prompts_are_refused(tiny: LLM) -> None:
         ([1, "a"], "token 1 of the prompt is 'a', not an integer"),
         (["a", None], "a prompt is a text or token ids, not NoneType"),
         (["a", 3], "a prompt is a text or token ids, not int"),
+        (3, "a prompt is a text or token ids, not int"),
+        (b"a", "a prompt is a text or token ids, not bytes"),
+        ({"a": 1}, "a prompt is a text or token ids, not dict"),
     ):
         with pytest.raises(RequestError, match=match):
             tiny.generate(prompt, GREEDY)  # type: ignore[call-overload]
@@ -285,6 +288,7 @@ def test_embeddings(tiny: LLM, open_tiny: Open) -> None:
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert np.array_equal(tiny.embed("or"), vectors[1:2])
+    assert np.array_equal(tiny.embed(tiny.tokenize("or")), vectors[1:2])
     assert np.array_equal(open_tiny(rows=8).embed(["hello world, hello"]), vectors[2:])
     assert tiny.embed([]).shape == (0, 64)
     assert abs(float(vectors[0] @ vectors[1])) < 0.999

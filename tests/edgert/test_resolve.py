@@ -34,6 +34,11 @@ def refused(reference: str | Path | None, match: str) -> None:
     assert caught.value.parameter == "model"
 
 
+def test_nothing_and_nobody() -> None:
+    refused("", "the model's name is empty; 'demo' is the bundled one")
+    refused("~nobody-here/a.gguf", "there is no file '~nobody-here/a.gguf'")
+
+
 def test_a_file_is_itself(tmp_path: Path) -> None:
     path = tmp_path / "a b.gguf"
     path.touch()

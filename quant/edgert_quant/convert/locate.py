@@ -7,12 +7,13 @@ from pathlib import Path
 
 from edgert_models.errors import RequestError
 
+from edgert_quant.files import expanded
 from edgert_quant.hub import HUB_ID, hub_cache, snapshot
 
 
 def locate(source: str | Path) -> Path:
     """The folder or file. RequestError says what was looked for where there is neither."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.exists():
         return path
     if isinstance(source, str) and HUB_ID.fullmatch(source):

@@ -101,6 +101,7 @@ def test_settings_and_mistakes(terminal: Terminal, tmp_path: Path) -> None:
         ("/frobnicate", "unknown command /frobnicate; /help lists them"),
         ("/load", "this command needs one file name"),
         (f"/load {tmp_path}/none.json", "No such file"),
+        ("/read ~nobody-here/none.txt", "~nobody-here/none.txt: No such file"),
         ("/regen", "there is no answer to give again"),
         ("x" * 600, "the context holds 256; /clear begins anew"),
     ):

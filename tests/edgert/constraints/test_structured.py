@@ -31,8 +31,8 @@ def test_kinds(given: dict[str, Any], kind: str, text: str) -> None:
     [
         ({}, "give exactly one of json, json_object, regex, choice, grammar, not none"),
         ({"regex": "a", "grammar": "b"}, "not regex and grammar"),
-        ({"json": "{"}, "json is not JSON"),
-        ({"json": "[" * 100_000}, "json is not JSON"),
+        ({"json": "{"}, "the schema is not JSON"),
+        ({"json": "[" * 100_000}, "the schema is not JSON"),
         ({"json": "[]"}, r"a JSON schema is an object, not \[\]"),
         ({"json": {"const": float("nan")}}, "the schema is not JSON"),
         ({"json": {"a": {1}}}, "the schema is not JSON"),

@@ -287,6 +287,7 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
         (("--bpw", "3"), "--bpw needs a text to measure on: name it by --calibration"),
         (("--budget", "3GiB"), "--budget needs a text to measure on"),
         (("--calibration", "TEXT", "--bpw", "3", "--budget", "1GiB"), "--budget and --bpw both decide on types"),
+        (("--calibration", "TEXT", "--bpw", "nan"), "--bpw must be a number from 0.5 to 32, not nan"),
         (("--calibration", "TEXT", "--teacher", "x"), "--teacher says what to tune towards: say for how long"),
         (("--calibration", "none.txt", "--bpw", "3"), "none.txt: No such file or directory"),
         (("--plan", "none.toml"), "none.toml: No such file or directory"),
