@@ -96,9 +96,11 @@ class Repl:
                 chunks = self._conversation.ask(line)
             if chunks is not None:
                 self._answer(chunks)
-        except (EdgertError, OSError, UnicodeDecodeError) as error:
+        except EdgertError as error:
             hint = "; /clear begins anew" if isinstance(error, ContextLengthError) else ""
             out.print(f"{error}{hint}", style="red", markup=False)
+        except OSError as error:
+            out.print(f"{error.filename}: {error.strerror}", style="red", markup=False)
 
     def _answer(self, chunks: Iterator[Chunk]) -> None:
         last = None
