@@ -129,7 +129,7 @@ class LLM:
                 kv_type=kv_type,
                 threads=threads,
                 memory=memory,
-                windows=prefix_disk is None and runtime.name in RINGED,
+                windows=runtime.name in RINGED,
             )
             self.context = limits[0].context
             plan = build_plan(self.spec, self.context, loaded.plan)

@@ -51,6 +51,7 @@ def open_shelf(
         report.precision,
         limits.kv_type,
         limits.block_size,
+        limits.window_blocks > 0,
     )
     return Shelf(store, [model, *_adapted(model, adapters)])
 

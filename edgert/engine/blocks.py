@@ -90,7 +90,7 @@ class BlockPool:
     ) -> tuple[Table, int, int]:
         """As many of the same as have serials that `serves`, and how many there would be without that."""
         table = self._match(tokens, root)
-        found, serials = len(table.blocks), self.serials(table)
+        found, serials = len(table.blocks), [serial for serial, _ in self.published(table)]
         while serials and not serves(serials):
             serials.pop()
             last = self._entries[table.blocks.pop()]
@@ -98,9 +98,10 @@ class BlockPool:
             table.published -= 1
         return table, self._idle_of(table), found
 
-    def serials(self, table: Table) -> list[int]:
-        """Those of the published blocks."""
-        return [self._entries[block].serial for block in table.blocks[: table.published]]
+    def published(self, table: Table, first: int = 0) -> list[tuple[int, bytes]]:
+        """The serials and names of the published blocks from number `first` on."""
+        entries = (self._entries[block] for block in table.blocks[first : table.published])
+        return [(entry.serial, entry.name) for entry in entries]
 
     def names_after(self, table: Table, tokens: Sequence[int]) -> Iterator[bytes]:
         """The names of the full blocks that `tokens` has after the published ones; none where blocks have no names. As
@@ -166,11 +167,10 @@ class BlockPool:
         while len(table.blocks) > count:
             self._drop(table.blocks.pop())
 
-    def publish(self, table: Table, tokens: Sequence[int], computed: int) -> list[int]:
-        """Make full blocks among the first `computed` positions findable; their serials. Where another table was first
-        with the same content, this one takes over its block.
+    def publish(self, table: Table, tokens: Sequence[int], computed: int) -> None:
+        """Make full blocks among the first `computed` positions findable. Where another table was first with the same
+        content, this one takes over its block.
         """
-        serials = []
         while (table.published + 1) * self.block_size <= computed:
             key = self.next_key(table, tokens)
             block = table.blocks[table.published]
@@ -188,8 +188,6 @@ class BlockPool:
             entry = self._entries[table.blocks[table.published]]
             table.chain, table.name = entry.serial, entry.name
             table.published += 1
-            serials.append(entry.serial)
-        return serials
 
     def close(self, table: Table, tokens: Sequence[int], computed: int) -> None:
         """Give up a table. Of its `computed` positions, those past the last full block stay findable in part."""

@@ -17,7 +17,7 @@ from edgert_runtimes.base import Limits
 
 from edgert.engine.blocks import BlockPool, Table
 from edgert.engine.prefixes.shelf import Fetch, Shelf
-from edgert.engine.prefixes.store import BLOCK, STATE
+from edgert.engine.prefixes.store import BLOCK, STATE, WINDOW
 from edgert.engine.request import Kind, Request
 from edgert.engine.states import StatePool
 from edgert.engine.windows import WindowPool, window_blocks
@@ -197,13 +197,20 @@ class Scheduler:
         request.computed += part.count
         if self.states.size:
             self.states.advance(request.states)
-        first, serials = request.table.published, list[int]()
+        first = request.table.published
         if request.kind is Kind.GENERATE:
-            serials = self.pool.publish(request.table, request.tokens, request.computed)
+            self.pool.publish(request.table, request.tokens, request.computed)
             if self.states.size and request.computed % self.pool.block_size == 0:
                 answer = request.computed > request.prompt_tokens
                 self.states.keep(request.states, request.table.chain, answer=answer, name=request.table.name)
-        self.windows.advance(request.window, first, serials, request.computed, request.border)
+        self._see(request, first)
+
+    def _see(self, request: Request, first: int) -> None:
+        """Blocks of a request have been published from number `first` on; the next row sees other windows."""
+        if self.windows.size:
+            published = self.pool.published(request.table, first)
+            borders = (request.border, request.prompt_tokens - 1)
+            self.windows.advance(request.window, first, published, request.computed, borders)
 
     def fetched(self, request: Request, blocks: int) -> None:
         """So many blocks of a request have come from the disk."""
@@ -215,11 +222,13 @@ class Scheduler:
         again, with what is in memory.
         """
         fetch, request.fetch = request.fetch, None
-        if fetch is None or fetch.state is None:
+        if fetch is None or not fetch.whole:
             return
         if whole:
-            self.states.advance(request.states)
-            self.states.keep(request.states, request.table.chain, answer=False, name=request.table.name)
+            if self.states.size:
+                self.states.advance(request.states)
+                self.states.keep(request.states, request.table.chain, answer=False, name=request.table.name)
+            self._see(request, request.window.begin)
             return
         request.fetches = False
         self.running.remove(request)
@@ -268,8 +277,8 @@ class Scheduler:
         if request.kind is Kind.GENERATE:
             table, idle, found = self.pool.match_until(request.tokens, self._serves, request.root)
             request.border = found * self.pool.block_size
-            if self.states.size and self._shelf is not None:
-                table, idle, fetch = self._states_on_disk(request, table, self._shelf) or (table, idle, None)
+            if self._whole and self._shelf is not None:
+                table, idle, fetch = self._further_on_disk(request, table, self._shelf) or (table, idle, None)
             if self.pool.next_key(table, request.tokens) in step.coming:
                 return False
         needed = self.pool.blocks_for(len(request.tokens)) - len(table.blocks)
@@ -278,13 +287,14 @@ class Scheduler:
             return False
         if not self.windows.fits(len(each.tokens) + self.pool.block_size for each in (*self.running, request)):
             return False
-        if request.kind is Kind.GENERATE and not self.states.size and self._shelf is not None:
+        if request.kind is Kind.GENERATE and not self._whole and self._shelf is not None:
             fetch = self._blocks_on_disk(request, table, self._shelf)
         request.table = table
         if request.kind is Kind.GENERATE:
             if table.published and self.states.size and fetch is None:
                 self.states.begin(request.states, table.chain)
-            self.windows.open(request.window, self.pool.serials(table))
+            serials = [serial for serial, _ in self.pool.published(table)]
+            self.windows.open(request.window, serials, table.published + (len(fetch.names) if fetch is not None else 0))
             whole = self._whole or fetch is not None
             request.computed, copies = self.pool.open(table, request.tokens, whole=whole)
             step.copies += copies
@@ -303,24 +313,35 @@ class Scheduler:
         first = next(names, b"")
         return Fetch(request, [first, *names]) if first and shelf.has(first, BLOCK) else None
 
-    def _states_on_disk(self, request: Request, table: Table, shelf: Shelf) -> tuple[Table, int, Fetch] | None:
-        """The furthest states that the disk has, after those that `table` ends with: the blocks before them that are in
-        memory, and how many of these are idle, then what is to be fetched.
+    def _further_on_disk(self, request: Request, table: Table, shelf: Shelf) -> tuple[Table, int, Fetch] | None:
+        """The furthest place from which a request can be continued with what the disk has, if that is after `table`:
+        the blocks before it that are in memory, and how many of these are idle, then what is to be fetched.
         """
         if not request.fetches:
             return None
         there, idle = self.pool.match(request.tokens, request.root)
-        best, names = table.published, list(self.pool.names_after(table, request.tokens))
-        for count, name in enumerate(names, table.published + 1):
+        serials = [serial for serial, _ in self.pool.published(there)]
+        known, names = table.published, list(self.pool.names_after(table, request.tokens))
+        best, seen = known, known - self.windows.begin(known)  # blocks of windows before a place, one after another
+        for count, name in enumerate(names, known + 1):
             if count > there.published and not shelf.has(name, BLOCK):
                 break
-            best = count if shelf.has(name, STATE) else best
-        if best == table.published:
+            if self.windows.size:
+                kept = count <= there.published and self.windows.has_block(serials[count - 1])
+                seen = seen + 1 if kept or shelf.has(name, WINDOW) else 0
+            if count - self.windows.begin(count) <= seen and (not self.states.size or shelf.has(name, STATE)):
+                best = count
+        if best == known:
             return None
-        state = names[best - table.published - 1]
         if best < there.published:
             there, idle = self.pool.match(request.tokens[: best * self.pool.block_size + 1], request.root)
-        return there, idle, Fetch(request, names[there.published - table.published : best - table.published], state)
+        wanted = [
+            (number, names[number - known])
+            for number in range(max(known, self.windows.begin(best)), best)
+            if self.windows.size and not (number < len(serials) and self.windows.has_block(serials[number]))
+        ]
+        state = names[best - known - 1] if self.states.size else None
+        return there, idle, Fetch(request, names[there.published - known : best - known], wanted, state, whole=True)
 
     def _make_room(self, request: Request) -> bool:
         """A block for the next position, if need be of the newest request's; false if that is this one itself."""

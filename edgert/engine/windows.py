@@ -52,8 +52,12 @@ class WindowPool:
         self._free = list(range(self.size - 1, -1, -1))
         self._holders = [0] * self.size
         self._found: dict[int, int] = {}  # serial → block
-        self._serials: dict[int, int] = {}  # block → serial
-        self._idle: OrderedDict[int, None] = OrderedDict()  # findable and not held; the first goes first
+        self._serials: dict[int, tuple[int, bytes]] = {}  # block → serial and name
+        self._idle: OrderedDict[int, bool] = (
+            OrderedDict()
+        )  # findable and not held; the first goes first, if not to stay
+        self.evicted: list[tuple[int, bytes]] = []
+        """Blocks whose content is, until the next step, that of the block of that name, and was to stay."""
 
     @property
     def held(self) -> int:
@@ -76,48 +80,59 @@ class WindowPool:
 
     def has(self, serials: Sequence[int]) -> bool:
         """Whether blocks with these serials, the first of a sequence, can be continued."""
-        return not self.size or all(serial in self._found for serial in reversed(serials[self._begin(len(serials)) :]))
+        return all(serial in self._found for serial in reversed(serials[self.begin(len(serials)) :]))
 
-    def open(self, window: Window, serials: Sequence[int]) -> None:
-        """Continue after blocks that can be."""
-        if self.size:
-            window.begin = self._begin(len(serials))
-            window.blocks = [self._found[serial] for serial in serials[window.begin :]]
-            for block in window.blocks:
+    def has_block(self, serial: int) -> bool:
+        """Whether the block with this serial is there."""
+        return serial in self._found
+
+    def open(self, window: Window, serials: Sequence[int], count: int) -> None:
+        """Have the blocks that the row after so many sees: those with these serials, the first of the sequence, as far
+        as they are there, and fresh ones for the others.
+        """
+        window.begin = self.begin(count)
+        there = [self._found.get(serial) for serial in serials[window.begin : count]]
+        for block in there:
+            if block is not None:
                 self._hold(block)
+        missing = [None] * (count - window.begin - len(there))
+        window.blocks = [self._fresh() if block is None else block for block in (*there, *missing)]
 
     def grow(self, window: Window, positions: int) -> None:
         """Have blocks up to so many positions of the sequence."""
         while self.size and window.end * self._block_size < positions:
-            if not self._free:
-                self._forget()
-            window.blocks.append(self._free[-1])
-            self._hold(self._free.pop())
+            window.blocks.append(self._fresh())
 
     def shrink(self, window: Window, positions: int) -> None:
         """Give back those beyond so many positions."""
         while window.blocks and (window.end - 1) * self._block_size >= positions:
             self._drop(window.blocks.pop())
 
-    def advance(self, window: Window, first: int, serials: Sequence[int], computed: int, border: int = 0) -> None:
-        """So many positions are computed, of which others have had the first `border`. The blocks from number `first`
-        on have got these serials: they can be found from now on. Where another request was first with the same content,
-        this one takes over its block.
+    def advance(
+        self,
+        window: Window,
+        first: int,
+        published: Sequence[tuple[int, bytes]],
+        computed: int,
+        borders: Sequence[int] = (),
+    ) -> None:
+        """So many positions are computed. The blocks from number `first` on have got these serials and names: they can
+        be found from now on. Where another request was first with the same content, this one takes over its block. What
+        the rows at `borders` see is to stay.
         """
-        if not self.size:
-            return
-        for place, serial in enumerate(serials, first - window.begin):
+        for place, (serial, name) in enumerate(published, first - window.begin):
             block = window.blocks[place]
             known = self._found.setdefault(serial, block)
-            self._serials[known] = serial
+            self._serials[known] = serial, name
             if known != block:
                 self._hold(known)
                 window.blocks[place] = known
                 self._drop(block)
         begin = first_seen_at(computed, self._reach) // self._block_size
-        before = range(self._begin(border // self._block_size), border // self._block_size)
+        whole = [border // self._block_size for border in borders]
         while window.blocks and window.begin < begin:
-            self._drop(window.blocks.pop(0), stays=window.begin in before)
+            stays = any(self.begin(blocks) <= window.begin < blocks for blocks in whole)
+            self._drop(window.blocks.pop(0), stays=stays)
             window.begin += 1
 
     def close(self, window: Window) -> None:
@@ -138,9 +153,14 @@ class WindowPool:
         """Take back blocks that were lent."""
         self._free += blocks
 
-    def _begin(self, blocks: int) -> int:
+    def named(self) -> list[tuple[int, bytes]]:
+        """The blocks that have names and are to stay, or are held."""
+        named = ((block, name) for block, (_, name) in self._serials.items() if name)
+        return [(block, name) for block, name in named if self._idle.get(block, True)]
+
+    def begin(self, blocks: int) -> int:
         """The first block that the row after so many sees."""
-        return first_seen_at(blocks * self._block_size, self._reach) // self._block_size
+        return first_seen_at(blocks * self._block_size, self._reach) // self._block_size if self.size else blocks
 
     def _hold(self, block: int) -> None:
         self._holders[block] += 1
@@ -150,13 +170,23 @@ class WindowPool:
         self._holders[block] -= 1
         if not self._holders[block]:
             if block in self._serials:
-                self._idle[block] = None
+                self._idle[block] = stays
                 self._idle.move_to_end(block, last=stays)
             else:
                 self._free.append(block)
 
+    def _fresh(self) -> int:
+        if not self._free:
+            self._forget()
+        block = self._free.pop()
+        self._hold(block)
+        return block
+
     def _forget(self) -> None:
         """Make a block free that could be found."""
-        block, _ = self._idle.popitem(last=False)
-        del self._found[self._serials.pop(block)]
+        block, stays = self._idle.popitem(last=False)
+        serial, name = self._serials.pop(block)
+        del self._found[serial]
+        if name and stays:
+            self.evicted.append((block, name))
         self._free.append(block)

@@ -58,3 +58,17 @@ def test_answers_and_logits_are_the_same(path: Path, monkeypatch: pytest.MonkeyP
         assert [answer.token_ids for answer in together] == wanted
         assert alone.token_ids == wanted[0]
         assert turn.token_ids == llm.generate(longer, PARAMS[1]).token_ids
+
+
+@pytest.mark.filterwarnings("ignore:the model was trained for a context of 64")
+def test_prefixes_are_found_on_disk(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgert.prefix_disk.cache_folder", lambda: tmp_path / "kernels")
+    options: dict[str, Any] = {"backend": "cpu", "threads": 2, "context": 512, "sequences": 2, "rows": 32}
+    found = []
+    for _ in range(2):
+        with LLM(path, prefix_disk=1 << 24, **options) as llm:
+            assert llm.limits.window_blocks
+            found.append(llm.generate(PROMPTS[0], PARAMS[1]))
+            assert llm.statistics().disk_damaged == 0
+    assert [answer.usage.cached_tokens for answer in found] == [0, 144]
+    assert found[0].token_ids == found[1].token_ids

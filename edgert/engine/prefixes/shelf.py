@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgert.engine.prefixes.segment import MOST, Bytes, Content
-from edgert.engine.prefixes.store import BLOCK, STATE, Reader, Store
+from edgert.engine.prefixes.store import BLOCK, KINDS, STATE, WINDOW, Reader, Store
 
 if TYPE_CHECKING:
     from edgert.engine.request import Request
@@ -33,13 +33,15 @@ _CLOSING_SECONDS = 10.0  # to write what waits when all is over
 
 @dataclass(eq=False, slots=True)
 class Fetch:
-    """The blocks that a request wants, in order, and the states after the last of them (None: it has none, or they are
-    there already).
+    """What a request wants: blocks, in order; blocks of layers with a window, by their numbers in the sequence; and the
+    states after the last of them (None: it has none, or they are there already). If `whole` a part of it is of no use.
     """
 
     request: Request
     names: list[bytes]
+    windows: list[tuple[int, bytes]] = field(default_factory=list)
     state: bytes | None = None
+    whole: bool = False
     cancelled: bool = False
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_PIECES))
 
@@ -51,12 +53,15 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next blocks of a fetch, uint8 [blocks, bytes of one]; `states` uint8 [1, bytes] come with the last."""
+    """The next contents of a fetch that are of one kind, uint8 [any, bytes of one], the first of which is its number
+    `first` of these; None in the last piece, which says whether all have come.
+    """
 
     fetch: Fetch
-    blocks: Bytes | None = None
-    states: Bytes | None = None
-    last: bool = False
+    kind: str = BLOCK
+    first: int = 0
+    content: Bytes | None = None
+    all_there: bool = False
 
 
 class Shelf:
@@ -127,7 +132,7 @@ class Shelf:
     def _write(self) -> None:
         while (first := self._writes.get()) is not None:
             gathered, goes_on = self._gather(first)
-            for kind in (BLOCK, STATE):
+            for kind in KINDS:
                 contents = [(name, self._waiting[name, each]) for name, each in gathered if each == kind]
                 self._write_some(contents, kind)
             if not goes_on:
@@ -164,29 +169,39 @@ class Shelf:
                 self._read_one(wanted, deliver)
             except Exception:
                 _log.exception("a prefix cannot be read from disk")
-                deliver(Piece(wanted, last=True))
+                deliver(Piece(wanted))
 
     def _read_one(self, wanted: Fetch, deliver: Callable[[Piece], None]) -> None:
+        windows, states = [name for _, name in wanted.windows], [] if wanted.state is None else [wanted.state]
+        there = True
+        for kind, names in ((BLOCK, wanted.names), (WINDOW, windows), (STATE, states)):
+            there = there and self._read_all(wanted, kind, names, deliver)
+        if not (wanted.cancelled or self._closed):
+            deliver(Piece(wanted, all_there=there))
+
+    def _read_all(self, wanted: Fetch, kind: str, names: Sequence[bytes], deliver: Callable[[Piece], None]) -> bool:
+        """Read contents of one kind; whether all are there."""
         ready: list[Bytes] = []
-        found = 0
-        with self.store.reading(BLOCK) as blocks, self.store.reading(STATE) as states:
-            for name in wanted.names:
+
+        def send(end: int) -> None:
+            if ready:
+                wanted.room.acquire()
+                deliver(Piece(wanted, kind, end - len(ready), np.stack(ready)))
+                ready.clear()
+
+        with self.store.reading(kind) as reader:
+            for number, name in enumerate(names, 1):
                 if wanted.cancelled or self._closed:
-                    return
-                content = self._found(name, BLOCK, blocks)
+                    return False
+                content = self._found(name, kind, reader)
                 if content is None or (ready and len(content) != len(ready[0])):
-                    break
+                    send(number - 1)
+                    return False
                 ready.append(content)
-                found += 1
                 if len(ready) * len(content) >= _PIECE_BYTES:
-                    wanted.room.acquire()
-                    deliver(Piece(wanted, np.stack(ready)))
-                    ready = []
-            state = None
-            if wanted.state is not None and found == len(wanted.names):
-                content = self._found(wanted.state, STATE, states)
-                state = None if content is None else content[None]
-            deliver(Piece(wanted, np.stack(ready) if ready else None, state, last=True))
+                    send(number)
+            send(len(names))
+        return True
 
     def _found(self, name: bytes, kind: str, reader: Reader) -> Bytes | None:
         content = self._waiting.get((name, kind))

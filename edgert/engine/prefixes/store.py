@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-BLOCK, STATE = "kv", "state"
+BLOCK, WINDOW, STATE = KINDS = "kv", "window", "state"
 """Kinds of content: each name may have one of each."""
 _ROOM = 0.9  # of the cap is left filled where room is made
 _SEGMENT_BYTES = 1 << 22  # of one file, unless a single content has more

@@ -257,7 +257,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert all(each.window.end <= blocks_for(len(each.tokens)) for each in self.scheduler.running)
         held = [block for block, count in enumerate(holders) if count]
         assert sorted([*pool._free, *pool._idle, *held]) == list(range(pool.size))
-        assert {block: serial for serial, block in pool._found.items()} == pool._serials
+        assert pool._found == {serial: block for block, (serial, _) in pool._serials.items()}
         assert all(block in pool._serials for block in pool._idle)
         assert not any(block in pool._serials for block in pool._free)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,28 @@ from edgert_runtimes.base import Limits
 from edgert.engine.engine import Engine
 from edgert.engine.prefixes.segment import Segment
 from edgert.engine.prefixes.shelf import Shelf
-from edgert.engine.prefixes.store import BLOCK, STATE, Reader, Store
-from tests.edgert.engine.fake import FakeSession, RecurrentSession, expected, greedy, limits, make_engine, start
+from edgert.engine.prefixes.store import BLOCK, STATE, WINDOW, Reader, Store
+from edgert.engine.windows import window_blocks
+from tests.edgert.engine.fake import (
+    FakeSession,
+    RecurrentSession,
+    WindowedSession,
+    expected,
+    greedy,
+    limits,
+    make_engine,
+    start,
+)
 
 PROMPT = list(range(1, 39))  # nine blocks of four, and two tokens
 ROOTS = [b"model".ljust(32), b"adapter".ljust(32)]
 
 
 def opened(
-    folder: Path, sizes: Limits | None = None, kind: type[FakeSession] = FakeSession, roots: Sequence[bytes] = ROOTS
+    folder: Path,
+    sizes: Limits | None = None,
+    kind: Callable[[Limits], FakeSession] = FakeSession,
+    roots: Sequence[bytes] = ROOTS,
 ) -> tuple[Engine, FakeSession, Shelf]:
     session = kind(sizes or limits())
     shelf = Shelf(Store(folder, 1 << 20), roots)
@@ -220,6 +234,52 @@ def test_loans_keep_what_they_push_out(tmp_path: Path) -> None:
     ask(engine, PROMPT)
     engine.borrow(16, lambda session, room: session.write_blocks(room.blocks, 0 * session.read_blocks(room.blocks)))  # type: ignore[attr-defined]
     assert ask(engine, PROMPT) == (36, 36)
+    engine.close()
+
+
+def windowed(folder: Path, **sizes: int) -> tuple[Engine, FakeSession, Shelf]:
+    """Of a window of six positions, with blocks for two sequences."""
+    own = limits(window_blocks=window_blocks(6, 2, limits()), **sizes)
+    return opened(folder, own, partial(WindowedSession, reach=6))
+
+
+def test_windows_are_found_after_a_restart(tmp_path: Path) -> None:
+    engine, _, _ = windowed(tmp_path)
+    assert ask(engine, PROMPT) == (0, 0)
+    engine.close()
+    # Of both layers all ten whole blocks; of the one with the window what the ends of prompt and answer see.
+    assert len([path for path in files(tmp_path) if path.suffix == ".kv"]) == 10
+    assert len([path for path in files(tmp_path) if path.suffix == ".window"]) == 3
+    engine, session, _ = windowed(tmp_path)
+    assert ask(engine, PROMPT) == (36, 36)
+    assert len(session.batches[0].tokens) == 2
+    assert ask(engine, PROMPT) == (36, 0)
+    assert ask(engine, [*PROMPT, *expected(PROMPT, greedy, 6), 7]) == (40, 0)
+    assert engine.statistics().window_blocks_held == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("blocks", [16, 300])
+def test_windows_that_were_evicted_come_back(tmp_path: Path, blocks: int) -> None:
+    """With what the other layers have of the same positions, or where that is still in memory."""
+    engine, _, _ = windowed(tmp_path, blocks=blocks)
+    prompts = [[n, *PROMPT[1:]] for n in range(40, 49)]
+    for prompt in prompts:
+        assert ask(engine, prompt) == (0, 0)
+    assert [ask(engine, prompt)[0] for prompt in prompts] == [36] * 9
+    engine.close()
+
+
+@pytest.mark.parametrize(("kind", "place"), [(BLOCK, 3), (WINDOW, 7), (WINDOW, 8)])
+def test_windows_or_blocks_that_are_damaged_are_computed(tmp_path: Path, kind: str, place: int) -> None:
+    engine, _, shelf = windowed(tmp_path)
+    ask(engine, PROMPT)
+    names = list(engine._worker.scheduler.pool.names_after(engine._worker.scheduler.pool.match([0])[0], PROMPT))
+    engine.close()
+    shelf.store._path(names[place], kind).write_bytes(b"nothing")
+    engine, _, _ = windowed(tmp_path)
+    assert ask(engine, PROMPT) == (0, 0)
+    assert ask(engine, PROMPT) == (36, 0)
     engine.close()
 
 
