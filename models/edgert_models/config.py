@@ -133,8 +133,10 @@ def text_of(c: Config, activation: str) -> Config:
     return text
 
 
-def windows(c: Config, *, period: int) -> dict[str, Any]:
-    """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th."""
+def windows(c: Config, *, period: int, kept: bool = False) -> dict[str, Any]:
+    """The ModelSpec fields of a window for some layers: `layer_types` says which, else all but every `period`-th. There
+    are none where no layer has it, unless it is `kept`: because the others have no positions.
+    """
     layers = layer_count(c)
     if period < 1:
         raise UnsupportedError(f"config.json: every {period}th layer cannot be the one without a window")
@@ -142,7 +144,7 @@ def windows(c: Config, *, period: int) -> dict[str, Any]:
     kinds = c.get("layer_types") or usual
     if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {_WINDOWED, _FULL}:
         raise UnsupportedError(f"config.json: layer_types must say {_WINDOWED} or {_FULL} of every layer, not {kinds}")
-    if _WINDOWED not in kinds:
+    if _WINDOWED not in kinds and not kept:
         return {}
     return {"window": c.integer("sliding_window"), "windowed": tuple(kind == _WINDOWED for kind in kinds)}
 

@@ -73,6 +73,7 @@ def test_windows_and_sinks_of_gpt_oss() -> None:
         ("llama", {"architectures": ["MistralForCausalLM"]}, [True, True]),
         ("gpt-oss", {"layer_types": ["full_attention", "sliding_attention"]}, [False, True]),
         ("gpt-oss", {"layer_types": ["full_attention"] * 2}, [False, False]),
+        ("exaone4-windows", {"layer_types": ["full_attention"] * 2}, [False, False]),
     ],
 )
 def test_layers_that_configs_give_a_window(name: str, change: dict[str, Any], windowed: list[bool]) -> None:
@@ -82,6 +83,12 @@ def test_layers_that_configs_give_a_window(name: str, change: dict[str, Any], wi
     shapes = {name: weight.shape for name, weight in build_plan(spec).weights.items()}
     again = spec_from_gguf(Entries({"general.architecture": spec.architecture, **metadata_from_spec(spec)}), shapes)
     assert [again.window_of(i) for i in range(2)] == [spec.window_of(i) for i in range(2)]
+
+
+def test_a_window_that_no_layer_has_takes_positions() -> None:
+    change = {"layer_types": ["full_attention"] * 2, "num_hidden_layers": 2}
+    plan = build_plan(spec_from_config(CONFIGS["exaone4-windows"] | change))
+    assert not any(isinstance(op, Rope) for op in plan.ops)
 
 
 def test_layers_of_smollm3_without_rope() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from edgert_models.architecture import POST_NORM_NAMES, Architecture, post_norm_decoder
 from edgert_models.config import Config, decoder_sizes, windows
-from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.rope import Rope, RopeLayout
@@ -19,7 +18,7 @@ PERIOD = 4  # of the layers that see everything
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of Exaone4ForCausalLM; a window that no layer has is refused."""
+    """ModelSpec of Exaone4ForCausalLM."""
     sizes = {**decoder_sizes(c, RopeLayout.HALVES), "attention_bias": False, "output_bias": False}
     return ModelSpec(architecture="exaone4", **sizes, **window_sizes(c), qk_norm="head")
 
@@ -30,10 +29,7 @@ def window_sizes(c: Config) -> dict[str, Any]:
         return {}
     if c.get("layer_types") or c.get("sliding_window_pattern") == "LLLG":
         c = Config({**c, "sliding_window_pattern": PERIOD})
-    sizes = windows(c, period=max(c.integer("sliding_window_pattern", default=PERIOD), 1))
-    if "window" not in sizes:
-        raise UnsupportedError("config.json: sliding_window without a layer of type sliding_attention")
-    return sizes
+    return windows(c, period=max(c.integer("sliding_window_pattern", default=PERIOD), 1), kept=True)
 
 
 def rope_of(spec: ModelSpec, layer: int) -> Rope | None:

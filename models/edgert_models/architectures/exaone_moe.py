@@ -22,7 +22,7 @@ from edgert_models.spec import ModelSpec
 
 
 def config(c: Config) -> ModelSpec:
-    """ModelSpec of ExaoneMoeForCausalLM; a window that no layer has is refused."""
+    """ModelSpec of ExaoneMoeForCausalLM."""
     return ModelSpec(
         architecture="exaone-moe",
         **{**decoder_sizes(c, RopeLayout.HALVES), "attention_bias": False, "output_bias": False},

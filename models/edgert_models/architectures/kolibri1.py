@@ -34,7 +34,7 @@ def config(c: Config) -> ModelSpec:
     return ModelSpec(
         architecture="kolibri1",
         **decoder_sizes(c, RopeLayout.HALVES),
-        **windows(c, period=_PERIOD),
+        **windows(c, period=_PERIOD, kept=c.get("sliding_window") is not None),
         **expert_sizes(c, "moe_intermediate_size", replace(ROUTER, normalize=c.boolean("norm_topk_prob", True))),
         shared_feed_forward=c.integer("shared_expert_intermediate_size"),
         qk_norm="head",

@@ -6,6 +6,7 @@ Sources: transformers' `modeling_mimo_v2_flash`; llama.cpp's `conversion/mimo.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgert_models.architecture import (
@@ -28,6 +29,8 @@ from edgert_models.rope import RopeLayout
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.sources import Stored
 from edgert_models.spec import ModelSpec, Scales
+
+_SHARE = 0.334  # of each head that is rotated
 
 
 def config(c: Config) -> ModelSpec:
@@ -62,11 +65,17 @@ def _by_layer(c: Config) -> Config:
     if c.get("sliding_window_size") is not None:
         found["sliding_window"] = c.integer("sliding_window_size") + 1
     if c.get("rope_parameters") is None:
-        share = c.number("partial_rotary_factor", default=0.334)
+        share = c.number("partial_rotary_factor", default=_SHARE)
         bases = {"full_attention": c.get("rope_theta", 5e6), "sliding_attention": c.get("swa_rope_theta", 1e4)}
         found["rope_parameters"] = {
             kind: {"rope_type": "default", "rope_theta": base, "partial_rotary_factor": share}
             for kind, base in bases.items()
+        }
+    elif isinstance(c["rope_parameters"], Mapping):
+        found["rope_parameters"] = {
+            kind: {"partial_rotary_factor": _SHARE, **given} if given.get("rope_type") == "default" else given
+            for kind, given in c["rope_parameters"].items()
+            if isinstance(given, Mapping)
         }
     return Config(found)
 
