@@ -155,7 +155,9 @@ def optional_windows(c: Config, within: Callable[[int], bool]) -> dict[str, Any]
     """
     c = Config({"sliding_window": 4096, **c})
     if not c.boolean("use_sliding_window"):
-        c = Config({**c, "sliding_window": None})
+        if _WINDOWED in (c.get("layer_types") or ()):
+            raise UnsupportedError(f"config.json: layer_types says {_WINDOWED}, but use_sliding_window is not true")
+        return {}
     used = c.get("sliding_window") is not None
     kinds = [_WINDOWED if used and within(i) else _FULL for i in range(layer_count(c))]
     return windows(Config({**c, "layer_types": c.get("layer_types") or kinds}), period=1)

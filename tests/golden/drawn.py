@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import random
+from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from tests.golden.make import GOLDENS, Golden
@@ -17,7 +20,12 @@ MORE_WIDTHS = ("prefix_dense_intermediate_size", "moe_shared_expert_intermediate
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 USED = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts")
 SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
-FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_qk_norm", "norm_topk_prob", "attention_out_bias")
+FLAGS = (
+    *("attention_bias", "mlp_bias", "qkv_bias", "use_qk_norm", "norm_topk_prob", "attention_out_bias"),
+    *("use_sliding_window", "attn_temperature_tuning"),
+)
+REFUSED_FLAGS = {"mlp_bias": ("aria", "deepseek-v2", "hy-v3", "nemotron-h")}
+"""Which families (by the beginnings of names) refuse a flag by name, so that nothing more would be tried."""
 KINDS = ("layer_types", "mlp_layer_types", "layers_block_type")
 WINDOWS = ("sliding_window",)
 TIED = "tie_word_embeddings"
@@ -26,6 +34,8 @@ SCALINGS: dict[str, Config] = {
     "linear": {"factor": 3.0},
     "dynamic": {"factor": 2.0},
     "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "yarn, louder": {"factor": 8.0, "original_max_position_embeddings": 8, "attention_factor": 1.2},
+    "yarn, wider": {"factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 0.5},
     "llama3": {
         "factor": 8.0,
         "low_freq_factor": 1.0,
@@ -37,13 +47,58 @@ OF_DISGUISES = ("deepseek", "bailingmoe", "bailingmoe2", "smallthinker")
 """Families whose checkpoints are those of others, which have to say the same."""
 
 
+WITH_WINDOWS = ("qwen2", "qwen2moe", "qwen3", "dots1", "smollm3", "gpt-oss")
+"""Families that have windows in layers that configs name, though the golden checkpoints do not say so."""
+
+
 def drawn(name: str, seed: int) -> Golden:
-    """A golden checkpoint with other sizes, counts, kinds of layers, biases and rope; the same for the same seed."""
+    """A golden checkpoint with other sizes, counts, kinds of layers, biases and rope, and stored in another way; the
+    same for the same seed.
+    """
     golden, rng = GOLDENS[name], random.Random(f"{name} {seed}")
     c = copy.deepcopy(golden.config)
     kind = "TextConfig" if golden.text else "Config"
     usual = getattr(transformers, f"{golden.family}{kind}")(**copy.deepcopy(c)).to_dict()
-    _layers(c, usual, rng)
+    own = name in OF_DISGUISES
+    if golden.family == "Dbrx":
+        _dbrx(c, rng)
+    else:
+        _draw(name, c, usual, rng, own)
+    for key in ("rms_norm_eps", "layer_norm_eps", "norm_eps"):
+        if c.get(key):
+            c[key] = rng.choice((1e-5, 1e-6, 1e-4))
+    louder = {part: gain * rng.choice((1.0, 1.3)) for part, gain in golden.gains.items()}
+    if own:
+        _disguised(name, c, rng)
+        return dataclasses.replace(golden, config=c, gains=louder, shard_size=None)
+    whole = golden.fused or golden.mxfp4
+    return dataclasses.replace(
+        golden,
+        config=c,
+        gains=louder,
+        shard_size=None if whole else rng.choice((None, None, "40KB")),
+        dtype=golden.dtype if golden.mxfp4 else rng.choice((torch.bfloat16, torch.float16, torch.float32)),
+        disguise=with_old_names if rng.random() < 0.4 else None,
+    )
+
+
+def with_old_names(folder: Path) -> None:
+    """The same folder with a config.json as transformers wrote it before its version 5."""
+    c = json.loads((folder / "config.json").read_text())
+    rope = c.get("rope_parameters")
+    if rope is None or any(isinstance(value, dict) for value in rope.values()):
+        return
+    del c["rope_parameters"]
+    c["rope_theta"], kind = rope.pop("rope_theta"), rope.pop("rope_type")
+    if "partial_rotary_factor" in rope:
+        c["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    c["rope_scaling"] = {"type": kind, **rope} if kind != "default" or rope else None
+    c["torch_dtype"] = c.pop("dtype")
+    (folder / "config.json").write_text(json.dumps(c))
+
+
+def _draw(name: str, c: Config, usual: Config, rng: random.Random, own: bool) -> None:
+    _layers(name, c, usual, rng)
     heads = _heads(c, usual, rng)
     c["vocab_size"] = rng.choice((67, 96, 101, 130))
     for key in (*WIDTHS, *MORE_WIDTHS):
@@ -53,26 +108,40 @@ def drawn(name: str, seed: int) -> Golden:
     for key in WINDOWS:
         if c.get(key):
             c[key] = rng.randint(1, 9)
-    own = name in OF_DISGUISES
     for flag in FLAGS if not own else ():
-        if isinstance(usual.get(flag), bool):
+        if isinstance(usual.get(flag), bool) and not name.startswith(REFUSED_FLAGS.get(flag, ("?",))):
             c[flag] = rng.random() < 0.5
     if not own and isinstance(usual.get(TIED), bool):
         c[TIED] = rng.random() < 0.4
+    if "attention_chunk_size" in c:
+        c["attention_chunk_size"] = rng.choice((3, 6, 8192))
+        c |= {"floor_scale": rng.choice((3, 5, 8192)), "attn_scale": rng.choice((0.1, 0.5))}
     _states(c, rng)
     _rope(c, usual, heads, rng, scaled=not own)
-    for key in ("rms_norm_eps", "layer_norm_eps", "norm_eps"):
-        if c.get(key):
-            c[key] = rng.choice((1e-5, 1e-6, 1e-4))
-    louder = {part: gain * rng.choice((1.0, 1.3)) for part, gain in golden.gains.items()}
-    if own:
-        _disguised(name, c, rng)
-    return dataclasses.replace(golden, config=c, gains=louder, shard_size=None)
 
 
-def _layers(c: Config, usual: Config, rng: random.Random) -> None:
+def _dbrx(c: Config, rng: random.Random) -> None:
+    """The same by names of its own."""
+    kv, size = rng.choice((1, 2, 3)), rng.choice((8, 12, 24, 32))
+    heads, experts = kv * rng.choice((1, 2, 4)), rng.choice((2, 5, 6, 8, 16))
+    c |= {"vocab_size": rng.choice((67, 96, 101)), "d_model": heads * size, "n_heads": heads}
+    clamp = rng.choice((None, 0.5, 1.0, 8.0))
+    base = rng.choice((100.0, 1e4, 5e5))
+    c |= {
+        "n_layers": rng.choice((1, 2, 3, 5)),
+        "attn_config": {"kv_n_heads": kv, "clip_qkv": clamp, "rope_theta": base},
+    }
+    ffn = {"ffn_hidden_size": rng.choice((16, 40, 72)), "moe_num_experts": experts}
+    norm = rng.choice((1, 1, None))
+    c["ffn_config"] = {**ffn, "moe_top_k": rng.randint(1, min(experts, 4)), "moe_normalize_expert_weights": norm}
+
+
+def _layers(name: str, c: Config, usual: Config, rng: random.Random) -> None:
     """Up to eight layers, each of any kind."""
     count = rng.choice((1, 2, 2, 3, 4, 5, 8))
+    if name.startswith(WITH_WINDOWS) and "layer_types" in usual and rng.random() < 0.5:
+        c["layer_types"] = ["sliding_attention", "full_attention"]
+        c |= {"sliding_window": 5, **({"use_sliding_window": True} if "use_sliding_window" in usual else {})}
     for key in KINDS:
         if key in c:
             of_layers = list(c[key])
@@ -83,6 +152,12 @@ def _layers(c: Config, usual: Config, rng: random.Random) -> None:
             count = len(c[key])
     if "layers_block_type" not in c:
         c["num_hidden_layers"] = count
+    if c.get("no_rope_layers") or name == "smollm3":
+        c["no_rope_layers"] = [rng.randint(0, 1) for _ in range(count)]
+    if "interleave_moe_layer_step" in c:
+        c["interleave_moe_layer_step"] = rng.randint(1, count)
+    if c.get("layer_rope_theta"):
+        c["layer_rope_theta"] = [rng.choice((0.0, 100.0)) for _ in range(count)]
     for key in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"):
         if key in c:
             c[key] = rng.randint(0, count - 1)
@@ -96,7 +171,9 @@ def _heads(c: Config, usual: Config, rng: random.Random) -> int:
     """Heads, and how wide the model is; the size of a head."""
     kv, ratio = rng.choice((1, 2, 3, 5)), rng.choice((1, 2, 4, 8))
     heads = kv * ratio if kv * ratio <= 16 else kv
-    size = rng.choice((8, 16, 24, 32, 40))
+    size = rng.choice((8, 12, 16, 20, 24, 32, 36, 40) if "swa_num_key_value_heads" not in usual else (12, 24, 36, 48))
+    if "swa_num_key_value_heads" in usual:
+        c["swa_num_key_value_heads"] = rng.choice([n for n in (1, 2, heads) if heads % n == 0])
     c["num_attention_heads"], c["num_key_value_heads"] = heads, kv
     if "kv_lora_rank" in c:
         c["num_key_value_heads"] = heads
@@ -122,7 +199,8 @@ def _experts(c: Config, rng: random.Random) -> None:
     experts = rng.choice((4, 6, 7, 8, 12, 16, 32))
     groups = rng.choice([n for n in (1, 2, 4) if experts % n == 0 and experts // n > 2] or [1])
     kept = rng.randint(1, groups)
-    used = rng.randint(1, min(6, kept * (experts // groups)))
+    most = kept * (experts // groups)
+    used = rng.choice((1, most, *range(1, min(6, most) + 1)))
     for key in EXPERTS:
         if c.get(key):
             c[key] = experts
@@ -157,6 +235,9 @@ def _states(c: Config, rng: random.Random) -> None:
         heads = rng.choice([n for n in (2, 4, 6, 8) if expand * c["hidden_size"] % n == 0])
         c |= {"mamba_n_heads": heads, "mamba_n_groups": rng.choice((1, 2)), "mamba_expand": expand}
         c["mamba_d_head"] = expand * c["hidden_size"] // heads
+    if "mamba_d_ssm" in c:
+        c["mamba_d_ssm"] = c["mamba_n_heads"] * rng.choice((4, 8, 12))
+        c["mamba_d_head"] = c["mamba_d_ssm"] // c["mamba_n_heads"]
     if "ssm_state_size" in c:
         groups = rng.choice((1, 2, 3))
         c |= {"ssm_state_size": rng.choice((8, 16, 24)), "n_groups": groups, "conv_kernel": rng.choice((2, 4))}
@@ -172,7 +253,7 @@ def _rope(c: Config, usual: Config, size: int, rng: random.Random, *, scaled: bo
     if any(isinstance(value, dict) for value in (*given.values(), *usual.values())):
         return  # those of layers of different kinds stay
     partial = given.get("partial_rotary_factor")
-    if partial:
+    if partial and partial < 1.0:
         partial = rng.choice([p for p in (0.25, 0.5, 0.75, 1.0) if size * p % 2 == 0 and size * p >= 4])
     dims = int(size * (partial or 1.0))
     kept = {key: value for key, value in given.items() if key in ("alpha", "llama_4_scaling_beta", "mrope_interleaved")}
@@ -183,7 +264,7 @@ def _rope(c: Config, usual: Config, size: int, rng: random.Random, *, scaled: bo
         kind = rng.choice(list(SCALINGS)) if scaled and rng.random() < 0.5 and "alpha" not in kept else "default"
         kind = given.get("rope_type", kind) if kept else kind
         scaling = {**given, "rope_theta": base} if kept else {"rope_theta": base, **SCALINGS[kind]}
-        c["rope_parameters"] = {"rope_type": kind, **scaling}
+        c["rope_parameters"] = {"rope_type": kind.partition(",")[0], **scaling}
     if partial:
         c["rope_parameters"]["partial_rotary_factor"] = partial
     if "mrope_section" in given:

@@ -943,7 +943,9 @@ def routing_gap(model: Any, tokens: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def make(folder: Path, golden: Golden, *, seeds: range = range(10_000), gap: float = SMALLEST_GAP) -> str:
+def make(
+    folder: Path, golden: Golden, *, seeds: range = range(10_000), gap: float = SMALLEST_GAP, length: int = LENGTH
+) -> str:
     """Write one folder, with the first of the seeds that keeps all routers that far from a tie; what came of it."""
     kind = "TextConfig" if golden.text else "Config"
     config = getattr(transformers, f"{golden.family}{kind}")(**golden.config)
@@ -952,7 +954,7 @@ def make(folder: Path, golden: Golden, *, seeds: range = range(10_000), gap: flo
     golden.prepare(model)
     for seed in seeds:
         randomize(model, golden, seed)
-        tokens = torch.randint(config.vocab_size, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(seed))
+        tokens = torch.randint(config.vocab_size, (SEQUENCES, length), generator=torch.Generator().manual_seed(seed))
         if routing_gap(model, tokens) >= gap:
             break
     folder.mkdir(exist_ok=True)

@@ -36,12 +36,12 @@ def config(c: Config) -> ModelSpec:
         "num_attention_heads": c.integer("n_heads", "num_attention_heads"),
         "num_key_value_heads": attention.integer("kv_n_heads", default=1),
         "max_position_embeddings": c.integer("max_seq_len", "max_position_embeddings"),
-        "rope_theta": attention.number("rope_theta", default=10000.0),
         "rms_norm_eps": _EPSILON,
     }
+    base = attention.number("rope_theta", default=10000.0)  # which transformers passes over since it writes its own
     return ModelSpec(
         architecture="dbrx",
-        **decoder_sizes(Config({**c, **names}), RopeLayout.HALVES),
+        **decoder_sizes(Config({"rope_theta": base, **c, **names}), RopeLayout.HALVES),
         experts=ffn.integer("moe_num_experts", default=4),
         experts_used=ffn.integer("moe_top_k", default=1),
         expert_feed_forward=ffn.integer("ffn_hidden_size", default=3584),

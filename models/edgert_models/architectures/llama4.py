@@ -81,7 +81,7 @@ def _chunks(c: Config) -> dict[str, Any]:
             f"full_attention of the others, not {kinds}"
         )
     size = c.integer("max_position_embeddings") if chunk is None else c.integer("attention_chunk_size", default=_CHUNK)
-    return {"window": size, "windowed": tuple(map(bool, rotated)), "chunked": True} if any(rotated) else {}
+    return {"window": size, "windowed": tuple(map(bool, rotated)), "chunked": True}
 
 
 def _sparse(c: Config) -> dict[str, Any]:
