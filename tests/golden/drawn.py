@@ -109,7 +109,8 @@ def _draw(name: str, c: Config, usual: Config, rng: random.Random, own: bool) ->
         if c.get(key):
             c[key] = rng.randint(1, 9)
     for flag in FLAGS if not own else ():
-        if isinstance(usual.get(flag), bool) and not name.startswith(REFUSED_FLAGS.get(flag, ("?",))):
+        named = flag == "use_sliding_window" and flag in c
+        if isinstance(usual.get(flag), bool) and not named and not name.startswith(REFUSED_FLAGS.get(flag, ("?",))):
             c[flag] = rng.random() < 0.5
     if not own and isinstance(usual.get(TIED), bool):
         c[TIED] = rng.random() < 0.4
@@ -127,6 +128,7 @@ def _dbrx(c: Config, rng: random.Random) -> None:
     c |= {"vocab_size": rng.choice((67, 96, 101)), "d_model": heads * size, "n_heads": heads}
     clamp = rng.choice((None, 0.5, 1.0, 8.0))
     base = rng.choice((100.0, 1e4, 5e5))
+    c["rope_parameters"] = {"rope_type": "default", "rope_theta": base}
     c |= {
         "n_layers": rng.choice((1, 2, 3, 5)),
         "attn_config": {"kv_n_heads": kv, "clip_qkv": clamp, "rope_theta": base},

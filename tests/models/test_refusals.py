@@ -148,8 +148,11 @@ from tests.models.configs import CONFIGS
         ),
         ("falcon-h1", {"projectors_bias": True}, "projectors_bias=True is not supported; supported: False"),
         ("qwen2moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is missing"),
-        ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "sliding_window is missing"),
-        ("qwen2moe", {"layer_types": ["sliding_attention"] * 2}, "sliding_window is missing"),
+        (
+            "qwen2moe",
+            {"layer_types": ["sliding_attention"] * 2},
+            "layer_types says sliding_attention, but use_sliding_window is not true",
+        ),
         ("smollm3", {"no_rope_layers": [1, 2]}, "no_rope_layers must say 0 or 1 of each of"),
         ("lfm2", {"conv_bias": True}, "conv_bias=True is not supported; supported: False"),
         ("lfm2", {"layer_types": ["conv", "mamba"]}, "layer_types must say conv or full_attention of every layer, not"),
