@@ -93,7 +93,7 @@ def with_old_names(folder: Path) -> None:
     if "partial_rotary_factor" in rope:
         c["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     c["rope_scaling"] = {"type": kind, **rope} if kind != "default" or rope else None
-    c["torch_dtype"] = c.pop("dtype")
+    c["torch_dtype"] = c.pop("dtype", None)
     (folder / "config.json").write_text(json.dumps(c))
 
 
