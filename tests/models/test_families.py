@@ -418,6 +418,16 @@ def test_chunks_of_llama_4() -> None:
     entries = metadata_from_spec(spec)
     assert entries["llama4.interleave_moe_layer_step"] == 2
     assert entries["llama4.attention.temperature_scale"] == 0.0
+    plan = build_plan(spec_from_config(CONFIGS["llama4"] | {"no_rope_layers": [0] * 5, "layer_types": None}))
+    assert not any(isinstance(op, Rope) or (isinstance(op, Attend) and op.window) for op in plan.ops)
+
+
+def test_the_base_of_dbrx() -> None:
+    """transformers goes by the rope parameters that it writes; configs from before have it with attention."""
+    base = {"attn_config": {**CONFIGS["dbrx"]["attn_config"], "rope_theta": 300.0}}
+    assert spec_from_config(CONFIGS["dbrx"] | base).rope.base == 300.0
+    written = {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0}}
+    assert spec_from_config(CONFIGS["dbrx"] | base | written).rope.base == 700.0
 
 
 def test_files_of_llama_4_that_do_not_say() -> None:

@@ -147,5 +147,6 @@ ARCHITECTURE = Architecture(
     settle=settle,
     llama_cpp=LlamaCpp(own_output=True, rope_factors=True, differs=(llama_cpp_differs,)),
     notes="Factors become part of the matrices that they are factors of. Biases of Mamba's projections, norms before "
-    "its gates, and limits of its time step are refused.",
+    "its gates, and limits of its time step are refused. llama.cpp's own converter scales biases of queries, keys and "
+    "values as it scales the matrices: its files of models that have them answer differently.",
 )
