@@ -418,7 +418,8 @@ def test_chunks_of_llama_4() -> None:
     entries = metadata_from_spec(spec)
     assert entries["llama4.interleave_moe_layer_step"] == 2
     assert entries["llama4.attention.temperature_scale"] == 0.0
-    plan = build_plan(spec_from_config(CONFIGS["llama4"] | {"no_rope_layers": [0] * 5, "layer_types": None}))
+    inner = {**CONFIGS["llama4"]["text_config"], "no_rope_layers": [0] * 5, "layer_types": None}
+    plan = build_plan(spec_from_config(CONFIGS["llama4"] | {"text_config": inner}))
     assert not any(isinstance(op, Rope) or (isinstance(op, Attend) and op.window) for op in plan.ops)
 
 

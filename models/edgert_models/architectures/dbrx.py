@@ -91,6 +91,6 @@ ARCHITECTURE = Architecture(
     llama_cpp=LlamaCpp(own_output=True, normalizes=True, refuses=(llama_cpp_refuses,)),
     notes="`clip_qkv` is honoured; weights of experts that are normalised otherwise than to a sum of 1 are refused. "
     "llama.cpp always normalises them, and loads no model without `clip_qkv`. The base of rope is that of "
-    "`rope_parameters`, as in `transformers`, or of `attn_config` where a config has no other; llama.cpp's own converter "
-    "takes the latter.",
+    "`rope_parameters`, as in `transformers`, or of `attn_config` where a config has no other; llama.cpp's own "
+    "converter takes the latter.",
 )
