@@ -61,10 +61,11 @@ class Architecture:
     `wire` builds the model. `names` maps GGUF names (after `blk.N.` inside a layer) to checkpoint names with {i} for
     the layer. The rest are the family's conventions: how its GGUF files and its checkpoints order rotated pairs, what
     holds where a file does not say (`router`; `window_period`: every so-manieth layer sees more than the window, 0
-    for none; `activation`, which configs may call by one of `also_called`, too; `layer_norm` unless `rms_norm_wins` and
-    the file has its epsilon; `scales_scores`: yarn scales scores of attention as well; `logits_divided`: by what GGUF
-    calls logit_scale, which other families multiply with; `chunked`: windows do not slide; `unsaid`: other keys,
-    without the architecture's name, and what is meant where they are not there), and the `quant_method` of checkpoints
+    for none, and the first of all with `window_later`; `activation`, which configs may call by one of `also_called`,
+    too; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn scales scores of
+    attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families multiply with; `chunked`:
+    windows do not slide; `unsaid`: other keys, without the architecture's name, and what is meant where they are not
+    there), and the `quant_method` of checkpoints
     whose experts keep their form in every mix.
     `files` is what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token
     prediction, `llama_cpp` what llama.cpp makes of the files. `left_out` are beginnings of names of tensors that
@@ -84,6 +85,7 @@ class Architecture:
     router: Router = SOFTMAX
     yarn_truncate: bool = True
     window_period: int = 0
+    window_later: bool = False
     quantized: tuple[str, ...] = ()
     activation: str = "silu"
     also_called: tuple[str, ...] = ()
@@ -232,32 +234,34 @@ def attention(
     sinks: str | None = None,
     gated: bool = False,
     gate_name: str | None = None,
+    gate_kind: str = "sigmoid",
 ) -> Value:
     """Self-attention, with normalised queries and keys and with rope where the model has them, or `rope_first`. A gate
     lets through what each head gives: it follows the head's queries where `gated`, or is the product `gate_name`.
     """
     s = g.spec
+    heads = s.window_heads or s.heads if window else s.heads
     kv_heads = s.window_kv_heads or s.kv_heads if window else s.kv_heads
-    widths = (s.query_width * (1 + gated), kv_heads * s.head_size, kv_heads * s.value_size)
+    widths = (heads * s.head_size * (1 + gated), kv_heads * s.head_size, kv_heads * s.value_size)
     if s.fused_attention:
         q, k, v = parts_of(g, g.linear(x, f"{block}.attn_qkv", sum(widths), bias=s.attention_bias), widths)
     else:
         names = (f"{block}.attn_{part}" for part in "qkv")
         q, k, v = (g.linear(x, name, n, bias=s.attention_bias) for name, n in zip(names, widths, strict=True))
-    gate = g.slice(q, s.head_size, s.head_size, groups=s.heads) if gated else None
-    gate = g.linear(x, gate_name, s.query_width) if gate_name else gate
-    q = g.slice(q, 0, s.head_size, groups=s.heads) if gated else q
+    gate = g.slice(q, s.head_size, s.head_size, groups=heads) if gated else None
+    gate = g.linear(x, gate_name, heads * (1 if s.head_gates else s.head_size)) if gate_name else gate
+    q = g.slice(q, 0, s.head_size, groups=heads) if gated else q
     if rope and rope_first:
-        q, k = g.rope(q, s.heads, rope), g.rope(k, kv_heads, rope)
+        q, k = g.rope(q, heads, rope), g.rope(k, kv_heads, rope)
     if s.qk_norm:
         per_head = s.qk_norm == "head"
-        q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads if per_head else 1)
+        q = g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=heads if per_head else 1)
         k = g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=kv_heads if per_head else 1)
     q, k, v = (g.clamp(x, s.scales.clamp) for x in (q, k, v))
     if rope and not rope_first:
-        q, k = g.rope(q, s.heads, rope), g.rope(k, kv_heads, rope)
+        q, k = g.rope(q, heads, rope), g.rope(k, kv_heads, rope)
     y = g.attend(q, k, g.scale(v, s.scales.values), window=window, sinks=sinks)
-    y = y if gate is None else g.gated(gate, y, "sigmoid")
+    y = y if gate is None else g.gated(gate, y, gate_kind)
     return g.linear(y, f"{block}.attn_output", s.width, bias=s.output_bias)
 
 

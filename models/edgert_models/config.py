@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -167,6 +167,19 @@ def qwen_windows(c: Config) -> dict[str, Any]:
     """The same of Qwen2 and Qwen3: from `max_window_layers` on."""
     first = c.integer("max_window_layers", default=28)
     return optional_windows(c, lambda i: i >= first)
+
+
+def heads_by_window(key: str, counts: Sequence[int], windowed: Sequence[bool]) -> tuple[int, int]:
+    """Heads in layers without a window, and in those with one, 0 if that is the same, of the counts under `key` of all
+    layers; UnsupportedError where layers of a kind differ.
+    """
+    pairs = list(zip(counts, windowed or [False] * len(counts), strict=True))
+    within, others = ({count for count, flag in pairs if flag is kind} for kind in (True, False))
+    if min(counts) <= 0 or len(within) > 1 or len(others) > 1:
+        found = list(counts)
+        raise UnsupportedError(f"{key} must be one number in layers with a window, and one in others, not {found}")
+    heads = (others or within).pop()
+    return heads, within.pop() if within - {heads} else 0
 
 
 def layer_count(c: Config) -> int:

@@ -263,18 +263,18 @@ class Graph:
         own = bool(window and s.window_head_size)
         head_size = s.window_head_size if own else s.head_size
         value_size = head_size if own else s.value_size
-        kv_heads = k.width // head_size
+        heads, kv_heads = q.width // head_size, k.width // head_size
         self._caches.append(Cache(kv_heads, head_size, value_size, window, shared=v is None))
         if sinks:
-            self._weight(sinks, (s.heads,), Role.VECTOR)
+            self._weight(sinks, (heads,), Role.VECTOR)
         return self._add(
             ops.Attend,
-            s.heads * value_size,
+            heads * value_size,
             q=q,
             k=k,
             v=v,
             layer=len(self._caches) - 1,
-            heads=s.heads,
+            heads=heads,
             kv_heads=kv_heads,
             head_size=head_size,
             value_size=value_size,

@@ -25,7 +25,6 @@ NEEDS: Mapping[str, str] = {
     "Inkling2LoopForCausalLM": f"layers that run several times, clipped norms, and {_CONVOLUTIONS}",
     "InklingForCausalLM": f"biases by relative position, and {_CONVOLUTIONS}",
     "JetMoeForCausalLM": "experts of attention",
-    "LagunaForCausalLM": "numbers of heads that differ by layer, and softplus gates of heads",
     "LongcatFlashForCausalLM": "two attentions a layer, and experts that do nothing",
     "MiniMaxForCausalLM": "lightning attention, whose state is no cache",
     "MiniMaxM3VLForCausalLM": _INDEXER,

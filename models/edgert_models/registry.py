@@ -30,6 +30,7 @@ _MODULES = (
     "deepseek2",
     "mistral4",
     "kimi_linear",
+    "laguna",
     "bailingmoe3",
     "axk1",
     "ernie4_5",

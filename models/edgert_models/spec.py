@@ -109,7 +109,8 @@ class ModelSpec:
     `rotated`, in families that say so, whether it has rope (empty: all have).
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
-    window, where it is another one, `window_kv_heads` so their key heads and `window_head_size` their size. With
+    window, where it is another one, `window_heads` and `window_kv_heads` so their heads and key heads, and
+    `window_head_size` their size. `head_gates`: gates on what attention gives have one number a head. With
     `keys_as_values` layers without a window have no values of their own. `recurrence` is that of models whose
     layers do not all attend; where not `positions`, nothing is rotated in these. `value_length` is the size of a
     value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of one
@@ -153,9 +154,11 @@ class ModelSpec:
     activation: str = "silu"
     scales: Scales = Scales()
     window_rope: Rope | None = None
+    window_heads: int = 0
     window_kv_heads: int = 0
     window_head_size: int = 0
     keys_as_values: bool = False
+    head_gates: bool = False
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
@@ -172,10 +175,11 @@ class ModelSpec:
         for key, value in sizes.items():
             self._require(0 < value < _LIMIT, f"{key} is {value}")
         self._require(0 < self.layers <= MAX_LAYERS, f"layers is {self.layers}")
-        for count in (self.kv_heads, self.window_kv_heads or self.kv_heads):
-            self._require(count > 0 == self.heads % count, f"{self.heads} heads do not divide by {count} kv heads")
+        pairs = (self.heads, self.kv_heads), (self.window_heads or self.heads, self.window_kv_heads or self.kv_heads)
+        for heads, count in pairs:
+            self._require(heads > 0 < count and heads % count == 0, f"{heads} heads do not divide by {count} kv heads")
         self._require(0 < self.value_size < _LIMIT, f"value_length is {self.value_length}")
-        largest = self.heads * max(self.head_size, self.value_size)
+        largest = max(self.heads, self.window_heads) * max(self.head_size, self.value_size)
         self._require(largest < _LIMIT, "heads times head_size is out of range")
         self._require(
             0 < self.rope.dims <= self.head_size and self.rope.dims % 2 == 0,

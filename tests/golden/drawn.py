@@ -177,6 +177,11 @@ def _heads(c: Config, usual: Config, rng: random.Random) -> int:
     if "swa_num_key_value_heads" in usual:
         c["swa_num_key_value_heads"] = rng.choice([n for n in (1, 2, heads) if heads % n == 0])
     c["num_attention_heads"], c["num_key_value_heads"] = heads, kv
+    if "num_attention_heads_per_layer" in c:
+        within = kv * rng.choice((1, 2, 3))
+        counts = {"sliding_attention": within, "full_attention": heads}
+        c["num_attention_heads_per_layer"] = [counts[kind] for kind in c["layer_types"]]
+        c["gating"] = rng.choice((True, "per-element"))
     if "kv_lora_rank" in c:
         c["num_key_value_heads"] = heads
         c["hidden_size"] = heads * rng.choice((8, 12, 16, 24))

@@ -735,6 +735,22 @@ GOLDENS = {
         "Flint",
         {**qwen2moe(norm_topk_prob=True), **FLINT},
     ),
+    "laguna": Golden(
+        "Laguna",
+        {
+            **qwen3moe(head_dim=16),
+            "num_attention_heads_per_layer": [4, 6],
+            "intermediate_size": 48,
+            "shared_expert_intermediate_size": 16,
+            "moe_routed_scaling_factor": 2.5,
+            "sliding_window": 5,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {**mellum(1.0)["rope_parameters"]["full_attention"], "partial_rotary_factor": 0.5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 1.0},
+            },
+        },
+    ),
     "phimoe": Golden("Phimoe", phimoe()),
     "mellum": Golden("Mellum", mellum(10000.0)),
     "mellum-dense": Golden("Mellum", mellum(100.0, mlp_layer_types=["dense", "sparse"])),

@@ -92,6 +92,11 @@ def llama_cpp_refuses(spec: ModelSpec) -> str:
     return "" if spec.shared_feed_forward else "it wants shared experts in bailingmoe3"
 
 
+def llama_cpp_differs(spec: ModelSpec) -> str:
+    """What llama.cpp computes otherwise."""
+    return "llama.cpp does not scale scores of bailingmoe3 as yarn does" if spec.rope.scaling == "yarn" else ""
+
+
 ARCHITECTURE = Architecture(
     name="bailingmoe3",
     title="Ling 3",
@@ -120,8 +125,9 @@ ARCHITECTURE = Architecture(
     rope_layout=RopeLayout.INTERLEAVED,
     checkpoint_layout=RopeLayout.INTERLEAVED,
     router=BIASED_SIGMOID,
+    scales_scores=True,
     nextn=AFTER_THE_LAST,
-    llama_cpp=LlamaCpp(own_output=True, refuses=(llama_cpp_refuses,)),
+    llama_cpp=LlamaCpp(own_output=True, refuses=(llama_cpp_refuses,), differs=(llama_cpp_differs,)),
     notes="Decays without a bound, low ranks of decays and gates, and limits of SwiGLU are refused. Norms of latents "
     "have an epsilon of 1e-6, as in `transformers`; llama.cpp takes the model's there.",
 )

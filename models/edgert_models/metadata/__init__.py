@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edgert_models.architecture import Architecture, FileHabits
+from edgert_models.config import heads_by_window
 from edgert_models.errors import UnsupportedError
 from edgert_models.metadata.keys import Metadata, Value, first, has
 from edgert_models.metadata.recurrences import POSITIONS, recurrence_entries, recurrence_of
@@ -34,9 +35,11 @@ def spec_from_metadata(
     width = metadata.integer(f"{name}.embedding_length")
     nextn = metadata.integer(f"{name}.nextn_predict_layers", 0)
     layers = metadata.integer(f"{name}.block_count") - nextn
-    heads = metadata.integer(f"{name}.attention.head_count")
-    if heads <= 0:
-        raise UnsupportedError(f"{name}.attention.head_count is {heads}")
+    if not 0 < layers <= MAX_LAYERS:
+        raise UnsupportedError(f"{name}.block_count is {layers}")
+    window = metadata.integer(f"{name}.{_WINDOW}", int(architecture.unsaid.get(_WINDOW, 0)))
+    windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
+    heads, window_heads = _heads(metadata, name, layers, nextn, windowed)
     head_size = metadata.integer(f"{name}.attention.key_length", width // heads)
     value_size = metadata.integer(f"{name}.attention.value_length", head_size)
     for key in _NOT_YET:
@@ -45,8 +48,6 @@ def spec_from_metadata(
     if "token_embd.weight" not in shapes:
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
-    window = metadata.integer(f"{name}.{_WINDOW}", int(architecture.unsaid.get(_WINDOW, 0)))
-    windowed = _windowed(architecture, metadata, layers, nextn) if window else ()
     kv_heads, window_kv_heads = _kv_heads(metadata, name, heads, layers, nextn, windowed)
     window_head_size = _window_head_size(architecture, metadata, windowed)
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
@@ -93,8 +94,10 @@ def spec_from_metadata(
         windowed=windowed,
         chunked=architecture.chunked and window > 0,
         rotated=tuple(metadata.booleans(f"{name}.{_ROTATED}", [], count=layers))[:layers],
+        window_heads=window_heads,
         window_kv_heads=window_kv_heads,
         window_head_size=window_head_size,
+        head_gates=first(shapes, layers, "attn_gate.weight")[0] in {heads, window_heads} - {0},
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
         tied="output.weight" not in shapes,
         attention_bias=any(has(shapes, layers, f"{part}.bias") for part in _BIASED),
@@ -191,6 +194,12 @@ def _full_layers_have(shapes: Mapping[str, tuple[int, ...]], windowed: tuple[boo
     return any(f"blk.{i}.{name}" in shapes for i, within in enumerate(windowed) if not within)
 
 
+def _heads(metadata: Metadata, name: str, layers: int, nextn: int, windowed: tuple[bool, ...]) -> tuple[int, int]:
+    """Heads in layers without a window, and in those with one, 0 if that is the same."""
+    key, count = f"{name}.attention.head_count", layers + nextn
+    return heads_by_window(key, [int(each) for each in metadata.integers(key, count=count)][:layers], windowed)
+
+
 def _kv_heads(
     metadata: Metadata, name: str, heads: int, layers: int, nextn: int, windowed: tuple[bool, ...]
 ) -> tuple[list[int], int]:
@@ -198,8 +207,6 @@ def _kv_heads(
     are in layers with a window, 0 if that is the same.
     """
     key = f"{name}.attention.head_count_kv"
-    if not 0 < layers <= MAX_LAYERS:
-        raise UnsupportedError(f"{name}.block_count is {layers}")
     count = layers + nextn
     found = [int(each) for each in metadata.integers(key, [heads] * count, count=count)][:layers]
     within = {each for each, flag in zip(found, windowed, strict=False) if flag and each}
@@ -236,7 +243,8 @@ def _windowed(architecture: Architecture, metadata: Metadata, layers: int, nextn
 def _usual_windows(architecture: Architecture, layers: int) -> list[bool]:
     """The same where the family says so."""
     period = architecture.window_period
-    return [(i + 1) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
+    first = 0 if architecture.window_later else 1
+    return [(i + first) % period != 0 for i in range(min(layers, MAX_LAYERS))] if period else []
 
 
 def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]:
@@ -265,11 +273,14 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
     if spec.window:
         entries[_WINDOW] = spec.window
     windowed = [*spec.windowed, *[architecture.nextn is not None and architecture.nextn.windowed] * spec.nextn]
+    if spec.window_heads:
+        entries["attention.head_count"] = [spec.window_heads if flag else spec.heads for flag in windowed]
     if spec.window_kv_heads:
         counts = {True: spec.window_kv_heads, False: spec.kv_heads}
         entries["attention.head_count_kv"] = [counts[flag] for flag in windowed]
     if spec.window_rope:
         entries[WINDOW_BASE] = spec.window_rope.base
+        entries["rope.dimension_count_swa"] = spec.window_rope.dims
     if spec.rotated:
         entries[_ROTATED] = list(spec.rotated)
     implied = files.implies_windows and list(spec.windowed) == _usual_windows(architecture, spec.layers)
@@ -277,7 +288,6 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries[_PATTERN] = windowed
     if spec.window_head_size and spec.window_rope:
         entries[_WINDOW_KEYS] = entries["attention.value_length_swa"] = spec.window_head_size
-        entries["rope.dimension_count_swa"] = spec.window_rope.dims
         entries |= dict.fromkeys(_NOT_YET, 0)  # llama.cpp asks
     if spec.recurrence:
         entries |= recurrence_entries(spec, spec.recurrence)
