@@ -65,8 +65,7 @@ class Architecture:
     too; `layer_norm` unless `rms_norm_wins` and the file has its epsilon; `scales_scores`: yarn scales scores of
     attention as well; `logits_divided`: by what GGUF calls logit_scale, which other families multiply with; `chunked`:
     windows do not slide; `unsaid`: other keys, without the architecture's name, and what is meant where they are not
-    there), and the `quant_method` of checkpoints
-    whose experts keep their form in every mix.
+    there), and the `quant_method` of checkpoints whose experts keep their form in every mix.
     `files` is what is peculiar in its GGUF files, `nextn` says where checkpoints have layers for multi-token
     prediction, `llama_cpp` what llama.cpp makes of the files. `left_out` are beginnings of names of tensors that
     checkpoints may have and models do without. `notes` are sentences for docs/models.md: what is honoured beside the

@@ -575,8 +575,8 @@ class Entries(dict[str, Any]):
 
     string = integer = number = boolean = _get
 
-    def integers(self, key: str, default: list[int], *, count: int) -> list[int]:
-        found = self.get(key, default)
+    def integers(self, key: str, default: list[int] | None = None, *, count: int) -> list[int]:
+        found = self[key] if default is None else self.get(key, default)
         assert isinstance(found, int) or len(found) == count
         return [found] * count if isinstance(found, int) else found
 
