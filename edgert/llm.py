@@ -7,9 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -36,11 +34,10 @@ from edgert.engine.loan import Room
 from edgert.engine.overflow import Overflow
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Request
-from edgert.engine.structured import StructuredOutputs
 from edgert.engine.worker import STEP_TIMEOUT
+from edgert.given import is_one, params_of, params_of_each, reader_of, with_form
 from edgert.opened import Opened, Prompt
 from edgert.prefix_disk import open_shelf
-from edgert.reader import Reader
 from edgert.resolve import resolve_model
 from edgert.text import Tokenizer
 
@@ -289,29 +286,24 @@ class LLM:
         Raises RequestError for prompts that are empty or not of this model, ContextLengthError for those that do not
         fit; nothing is ever cut to fit. Where several are given, the first error ends all.
         """
-        if _is_one(prompt):
-            return self._answers([prompt], [_one(params)])[0]  # type: ignore[list-item]
+        if is_one(prompt):
+            return self._answers([prompt], [params_of(params)])[0]  # type: ignore[list-item]
         prompts: list[Prompt] = list(prompt)  # type: ignore[arg-type]
         if not prompts:
             raise RequestError("the prompt is empty: it has neither text nor tokens", parameter="prompt")
-        several = (
-            [_one(params)] * len(prompts) if params is None or isinstance(params, SamplingParams) else list(params)
-        )
-        if len(several) != len(prompts):
-            raise RequestError(f"{len(prompts)} prompts have {len(several)} params", parameter="params")
-        return self._answers(prompts, several)
+        return self._answers(prompts, params_of_each(params, len(prompts)))
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
         """As `generate` for one prompt, piece by piece. The request begins now; to close or drop the stream ends it."""
-        chosen = _one(params)
-        return Stream(self._starter(prompt, chosen), chosen, self._opened.tokenizer, _reader(prompt))
+        chosen = params_of(params)
+        return Stream(self._starter(prompt, chosen), chosen, self._opened.tokenizer, reader_of(prompt))
 
     def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncStream:
         """As `stream`, for the running event loop, which it never blocks, but to compile a form for the first time: see
         `prepare`.
         """
-        chosen = _one(params)
-        return AsyncStream(self._starter(prompt, chosen), chosen, self._opened.tokenizer, _reader(prompt))
+        chosen = params_of(params)
+        return AsyncStream(self._starter(prompt, chosen), chosen, self._opened.tokenizer, reader_of(prompt))
 
     def chat(
         self,
@@ -332,7 +324,7 @@ class LLM:
         writes before its answer is the Completion's `reasoning`. `chat_template_kwargs` are variables of the template.
         `response_format` as OpenAI has it is another way to give `structured_outputs`.
         """
-        params = _formed(params, response_format)
+        params = with_form(params, response_format)
         prompt = self.chat_prompt(
             messages,
             tools=tools,
@@ -354,7 +346,7 @@ class LLM:
         response_format: Mapping[str, Any] | None = None,
     ) -> Stream:
         """As `chat`, piece by piece; see `stream`."""
-        params = _formed(params, response_format)
+        params = with_form(params, response_format)
         prompt = self.chat_prompt(
             messages,
             tools=tools,
@@ -381,7 +373,7 @@ class LLM:
         so (`pooling_type`). A model that was not trained for it is good enough to find similar texts, and no match for
         an embedding model.
         """
-        each: Sequence[Any] = [texts] if _is_one(texts) else texts
+        each: Sequence[Any] = [texts] if is_one(texts) else texts
         rows = gathering.rows([self._evaluation(self._opened.ids(text)) for text in each])
         return np.array([self._opened.pool(row) for row in rows], np.float32).reshape(len(rows), self.spec.width)
 
@@ -478,7 +470,7 @@ class LLM:
 
     def _answers(self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]) -> list[Completion]:
         def read(index: int, request: Request) -> Answer:
-            return Answer(request, params[index], self._opened.tokenizer, _reader(prompts[index]))
+            return Answer(request, params[index], self._opened.tokenizer, reader_of(prompts[index]))
 
         starts = [self._starter(prompt, chosen) for prompt, chosen in zip(prompts, params, strict=True)]
         return [answer.completion() for answer in gathering.answers(starts, read)]
@@ -490,35 +482,3 @@ def _give_back(engine: Engine, drafting: Drafting, opened: Opened) -> None:
         return  # in the midst of what would be given back
     drafting.close()
     opened.close()
-
-
-def _one(params: Any) -> SamplingParams:
-    if params is None:
-        return SamplingParams()
-    if not isinstance(params, SamplingParams):
-        raise RequestError(f"params must be SamplingParams, not {type(params).__name__}", parameter="params")
-    return params
-
-
-def _reader(prompt: Prompt) -> Reader | None:
-    """What reads the answer to a prompt; None where all of it is text."""
-    return prompt.reader() if isinstance(prompt, ChatPrompt) else None
-
-
-def _is_one(prompt: Any) -> bool:
-    """Whether this is one prompt (or nothing that can be any) and not several of them."""
-    if isinstance(prompt, str | bytes | ChatPrompt | Mapping) or not isinstance(prompt, Iterable):
-        return True
-    return isinstance(prompt, Sequence | np.ndarray) and len(prompt) > 0 and isinstance(prompt[0], Integral | float)
-
-
-def _formed(params: SamplingParams | None, response_format: Mapping[str, Any] | None) -> SamplingParams:
-    """`params` with the form that `response_format` asks for."""
-    chosen = _one(params)
-    content = StructuredOutputs.of_response_format(response_format)
-    if content is None:
-        return chosen
-    if chosen.structured_outputs is not None:
-        reason = "response_format and structured_outputs cannot both say what the answer is"
-        raise RequestError(reason, parameter="response_format")
-    return replace(chosen, structured_outputs=content)

@@ -1,4 +1,4 @@
-"""From parts of requests to the arrays of a Batch."""
+"""From parts of requests to the arrays of a Batch, and to what comes after it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from edgert_runtimes.base import Batch
+from edgert_runtimes.base import Batch, Draw
 from numpy.typing import NDArray
 
 from edgert.engine.request import Kind
@@ -49,6 +49,21 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
         **_states([(part.request.states.now, part.request.states.next) for part in parts]),
         **_windows(parts, [range(end - part.count, end) for part, end in zip(parts, lengths, strict=True)], block_size),
     )
+
+
+def draws_of(parts: Sequence[Part]) -> list[Draw]:
+    """How the next token will be drawn of those parts whose requests are decoding and go on after that, as far as one
+    can tell.
+    """
+    found = []
+    for part in parts:
+        request = part.request
+        if request.sampler is None or request.remaining > 1 or len(request.history) + 1 >= request.limit:
+            continue
+        if not request.slides and not part.guessed:  # the next step may be another
+            draw = request.sampler.draw(len(request.history))
+            found += [] if draw is None else [draw]
+    return found
 
 
 def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Batch | None:

@@ -47,7 +47,7 @@ class WindowPool:
 
     def __init__(self, limits: Limits, reach: int) -> None:
         self.size = limits.window_blocks if reach else 0
-        self._reach, self._block_size = reach, limits.block_size
+        self.reach, self._block_size = reach, limits.block_size
         self._most, self._of_rows = _most(reach, limits), limits.rows // limits.block_size
         self._free = list(range(self.size - 1, -1, -1))
         self._holders = [0] * self.size
@@ -128,7 +128,7 @@ class WindowPool:
                 self._hold(known)
                 window.blocks[place] = known
                 self._drop(block)
-        begin = first_seen_at(computed, self._reach) // self._block_size
+        begin = first_seen_at(computed, self.reach) // self._block_size
         whole = [border // self._block_size for border in borders]
         while window.blocks and window.begin < begin:
             stays = any(self.begin(blocks) <= window.begin < blocks for blocks in whole)
@@ -160,7 +160,7 @@ class WindowPool:
 
     def begin(self, blocks: int) -> int:
         """The first block that the row after so many sees."""
-        return first_seen_at(blocks * self._block_size, self._reach) // self._block_size if self.size else blocks
+        return first_seen_at(blocks * self._block_size, self.reach) // self._block_size if self.size else blocks
 
     def _hold(self, block: int) -> None:
         self._holders[block] += 1

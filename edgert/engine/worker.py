@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 import numpy as np
-from edgert_models.errors import BackendError, CancelledError, DeadlineError, EdgertError, EngineError, RequestError
-from edgert_runtimes.base import AheadSession, Draw, Drawn, Session, StoringSession, undrawn
+from edgert_models.errors import BackendError, CancelledError, DeadlineError, EdgertError, EngineError
+from edgert_runtimes.base import AheadSession, Drawn, Session, StoringSession, undrawn
 from numpy.typing import NDArray
 
-from edgert.engine.batch import following_batch, make_batch
-from edgert.engine.blocks import Table
+from edgert.engine.batch import draws_of, following_batch, make_batch
 from edgert.engine.latency import Latencies
-from edgert.engine.loan import Loan, Room
+from edgert.engine.loan import Loan, serve
 from edgert.engine.overflow import oldest
 from edgert.engine.prefixes.exchange import Exchange
 from edgert.engine.prefixes.shelf import Piece, Shelf
@@ -209,7 +208,7 @@ class Worker:
             if item is None:
                 return False
             if isinstance(item, Loan):
-                self._lend(item)
+                serve(item, self.session, self.scheduler, self._keep_evicted)
                 continue
             if isinstance(item, Piece):
                 if self._exchange is not None:
@@ -233,27 +232,6 @@ class Worker:
                 there = f"{count} tokens of the answer were there" if count else "the prompt was not computed yet"
                 where = "it was waiting" if request.started_at is None else there
                 self._end(request, Failed(DeadlineError(f"the request took longer than {seconds:.4g} s: {where}")))
-
-    def _lend(self, loan: Loan) -> None:
-        pool, table = self.scheduler.pool, Table()
-        states, windows = list[int](), list[int]()
-        try:
-            if loan.blocks > pool.available:
-                reason = f"{loan.blocks} blocks of the cache are wanted, {pool.available} of {pool.size} are free"
-                raise RequestError(reason, parameter="blocks")
-            pool.grow(table, loan.blocks)
-            if loan.blocks:
-                states, windows = self.scheduler.states.lend(), self.scheduler.windows.lend()
-            self._keep_evicted()
-            result = loan.work(self.session, Room(tuple(table.blocks), tuple(states), tuple(windows), self._reach))
-        except BaseException as error:
-            loan.result.set_exception(error)
-        else:
-            loan.result.set_result(result)
-        finally:
-            pool.close(table, (), 0)
-            self.scheduler.states.give_back(states)
-            self.scheduler.windows.give_back(windows)
 
     def _advance(self) -> None:
         self._end_overdue()
@@ -351,7 +329,7 @@ class Worker:
         """Run the session; where it can work ahead, and everyone goes on for all one can tell, say what comes next."""
         batch = make_batch(parts, self._block_size)
         if self._ahead is not None and len(parts) == len(self.scheduler.running) and not self.scheduler.waiting:
-            draws = [draw for part in parts if (draw := _forecast(part)) is not None]
+            draws = draws_of(parts)
             foreseen = len(draws) == len(parts) and self.scheduler.look_ahead(parts)
             following = following_batch(batch, parts, self._block_size) if foreseen else None
             if following is not None:
@@ -500,16 +478,6 @@ class Worker:
         self.requests += 1
         with self._lock:
             self.waiting -= 1
-
-
-def _forecast(part: Part) -> Draw | None:
-    """How the next token of a request will be drawn, if it is decoding and goes on after that."""
-    request = part.request
-    if request.sampler is None or request.remaining > 1 or len(request.history) + 1 >= request.limit:
-        return None
-    if request.slides or part.guessed:  # the next step may be another
-        return None
-    return request.sampler.draw(len(request.history))
 
 
 def _typed(error: Exception) -> EdgertError:
