@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -26,6 +27,8 @@ _log = logging.getLogger("edgert.server")
 _DRAIN_SECONDS = 10
 _LAST_SECONDS = 2
 """Then, to tell clients that their requests have been ended."""
+_COLLECT_AFTER = 10_000
+"""Objects made until the garbage collector looks for cycles, of which requests leave some."""
 _OTHER_FILES = 256
 """Descriptors that the process needs beside those of its connections."""
 
@@ -55,13 +58,25 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, fleet: Fleet) 
     """Serve, and tell systemd how it is."""
     telling = asyncio.create_task(keep_telling(lambda: not fleet.hangs))
     ending = asyncio.create_task(_end_requests(server, fleet))
+    collecting = asyncio.create_task(_collect_early(server))
     try:
         notify("READY=1")  # who connects from now on waits, until requests are taken
         await server.serve(sockets=[listener])
     finally:
         notify("STOPPING=1")
-        telling.cancel()
-        ending.cancel()
+        for task in (telling, ending, collecting):
+            task.cancel()
+
+
+async def _collect_early(server: uvicorn.Server) -> None:
+    """Once all is there, leave it to the collector no more: it looks through what requests leave, often and briefly.
+    The command line has made it wait for long, for the sake of the start; so garbage would pile up.
+    """
+    while not server.started:
+        await asyncio.sleep(0.05)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 async def _end_requests(server: uvicorn.Server, fleet: Fleet) -> None:
