@@ -11,7 +11,7 @@ from edgert.delivery import delivery
 from edgert.engine.params import SamplingParams
 from edgert.engine.request import Ending, Event, Failed, OnEvent, Request, Token
 from edgert.reader import Piece, Reader
-from edgert.text import StopStrings, StreamDecoder
+from edgert.text import Lines, StopStrings, StreamDecoder
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,6 +44,8 @@ class Answer:
                 tokenizer, skip_special=True, shown=self._reader.shown, continuation=not begins
             )
         self._stops = StopStrings(tuple(params.stop))
+        by_lines = params.min_indent or params.line_seconds is not None
+        self._lines = Lines(params.min_indent, params.line_seconds) if by_lines else None
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []
         self._given = 0  # tokens that chunks have reported
@@ -111,7 +113,15 @@ class Answer:
         if self._stops.hit is not None:
             self._finish_reason, self._stop = "stop", self._stops.hit
             self._request.cancel()
-        return text
+        return text if self._lines is None else self._up_to_line(text, self._lines)
+
+    def _up_to_line(self, text: str, lines: Lines) -> str:
+        """The part of a text that is within the lines that may come; notes whether the answer ends by them."""
+        text = lines.push(text, self._last_at - self._first_at)
+        if lines.ended:
+            self._finish_reason, self._stop = "length", None
+            self._request.cancel()
+        return text + lines.flush() if self.finished else text
 
     def _chunk(self, piece: Piece) -> Chunk:
         begin, self._given = self._given, len(self._tokens)

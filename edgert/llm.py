@@ -462,8 +462,8 @@ class LLM:
         ids = opened.ids(prompt)
         if params.stop and opened.tokenizer is None:
             raise UnsupportedError(f"{self.path} has no tokenizer, so stop texts cannot be found")
-        breakers, constraint = opened.breakers(params), opened.constraint(prompt, params)
-        return lambda on_event: self._engine.submit(ids, params, on_event, breakers, constraint, self._adapter)
+        breakers, constraint, pieces = opened.breakers(params), opened.constraint(prompt, params), opened.pieces(params)
+        return lambda on_event: self._engine.submit(ids, params, on_event, breakers, constraint, self._adapter, pieces)
 
     def _evaluation(self, ids: Sequence[int], *, hidden: bool = True) -> Start:
         return lambda on_event: self._engine.evaluate(ids, on_event, hidden=hidden, adapter=self._adapter)

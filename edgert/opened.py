@@ -119,6 +119,14 @@ class Opened:
             raise UnsupportedError(f"{self.path} has no tokenizer, so dry_sequence_breakers cannot be found")
         return self._breakers(tuple(params.dry_sequence_breakers))
 
+    def pieces(self, params: SamplingParams) -> Sequence[bytes] | None:
+        """The bytes of every token, for the sampler that looks at them."""
+        if "infill" not in params.samplers:
+            return None
+        if self.tokenizer is None:
+            raise UnsupportedError(f"{self.path} has no tokenizer, which the sampler infill needs")
+        return self.tokenizer.pieces
+
 
 def _breakers(tokenizer: Tokenizer | None) -> Callable[[tuple[str, ...]], Breakers]:
     """`Breakers.find` for the tokens of a model; what was asked for lately is remembered."""

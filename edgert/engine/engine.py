@@ -126,12 +126,13 @@ class Engine:
         breakers: Breakers | None = None,
         constraint: Constraint | None = None,
         adapter: int = -1,
+        pieces: Sequence[bytes] | None = None,
     ) -> Request:
         """Continue `prompt`: a Token event for each token, the last with its `ending`, or Failed.
 
         `breakers` are `params.dry_sequence_breakers` as found in the tokens, whose texts are not known here;
         `constraint`, for this request alone, is what `params.structured_outputs` come to; `adapter` is the number of
-        the one that it goes through, -1 for none.
+        the one that it goes through, -1 for none; `pieces` are the bytes of every token, for the sampler "infill".
         Raises RequestError for ids outside the vocabulary or an empty prompt, ContextLengthError where prompt and
         max_tokens do not fit the context, QueueFullError, and CancelledError once the engine is closed.
         """
@@ -145,6 +146,7 @@ class Engine:
             prompt=len(tokens),
             breakers=breakers,
             constraint=constraint,
+            pieces=pieces,
         )
         request = self._request(Kind.GENERATE, tokens, on_event)
         request.adapter = adapter

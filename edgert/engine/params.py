@@ -19,7 +19,8 @@ FALLBACKS: Mapping[str, float] = MappingProxyType(
 )
 """llama.cpp's defaults (`common_params_sampling`): what holds where neither the caller nor the model says otherwise."""
 SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
-"""All steps, in llama.cpp's default order."""
+"""What is done unless `samplers` says otherwise, in llama.cpp's default order."""
+ALL_SAMPLERS = (*SAMPLERS, "infill")
 MAX_BREAKER = 40
 INTEGERS: Mapping[str, tuple[int, int | None]] = MappingProxyType(
     {
@@ -32,6 +33,7 @@ INTEGERS: Mapping[str, tuple[int, int | None]] = MappingProxyType(
         "mirostat": (0, 2),
         "seed": (0, 2**64 - 1),
         "logprobs": (0, MAX_LOGPROBS),
+        "min_indent": (0, None),
     }
 )
 """The least and, where there is one, the greatest value of the fields that are integers."""
@@ -54,6 +56,7 @@ NUMBERS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "mirostat_tau": (0.0, 100.0),
         "mirostat_eta": (0.0, 1.0),
         "timeout": (1e-3, 1e6),
+        "line_seconds": (0.0, 1e6),
     }
 )
 """The least and the greatest value of the fields that are numbers."""
@@ -66,8 +69,8 @@ class SamplingParams:
 
     Where a field says "model", None means what the model file recommends (`general.sampling.*`), or else llama.cpp's
     default, given in brackets. `logit_bias` and what may not come (`ignore_eos`, `min_tokens`) are first, then come the
-    steps that `samplers` names. With `temperature` 0 the most likely token after bias, penalties and DRY is taken (the
-    lowest id of equals) and the other steps do not matter.
+    steps that `samplers` names. With `temperature` 0 the most likely token after bias, penalties, DRY and "infill" is
+    taken (the lowest id of equals) and the other steps do not matter.
     """
 
     max_tokens: int | None = None
@@ -75,7 +78,8 @@ class SamplingParams:
     min_tokens: int = 0
     """Tokens before which neither the model's own end tokens nor `stop_token_ids` are chosen."""
     samplers: Sequence[str] = SAMPLERS
-    """The steps in their order, each at most once; what is not named is not done. llama.cpp's names are fine too."""
+    """The steps in their order, each at most once; what is not named is not done. llama.cpp's names are fine too.
+    "infill", after "top_k", is for text between two others: it ends rather than ramble (see `sampling.infill`)."""
     temperature: float | None = None
     """0 to 100: greedy at 0. None: model [0.8]."""
     dynatemp_range: float = 0.0
@@ -132,6 +136,12 @@ class SamplingParams:
     """0 to 2^64 - 1. The same seed gives the same tokens, whatever else runs. None: the model's, or a fresh one."""
     stop: str | Sequence[str] = ()
     """Texts that end the answer and are not part of it; kept as a tuple. Seen by `LLM`, not by the engine."""
+    min_indent: int = 0
+    """The answer ends (finish reason "length") before a line, after its first, that does not begin with so many spaces
+    or tabs. Seen by `LLM`, not by the engine."""
+    line_seconds: float | None = None
+    """Seconds from the first token on, after which the answer ends with the line (finish reason "length"): None, never.
+    Seen by `LLM`, not by the engine."""
     stop_token_ids: Sequence[int] = ()
     """Tokens that end the answer, besides the model's own; kept as a tuple."""
     logprobs: int | None = None
@@ -213,8 +223,8 @@ def _samplers(value: Any) -> tuple[str, ...]:
         raise RequestError(f"samplers must be names of samplers, not {value!r}", parameter="samplers")
     names = tuple(_ALIASES.get(name, name) if isinstance(name, str) else name for name in value)
     for place, name in enumerate(names):
-        if name not in SAMPLERS:
-            raise RequestError(f"samplers: {name!r} is none of {', '.join(SAMPLERS)}", parameter="samplers")
+        if name not in ALL_SAMPLERS:
+            raise RequestError(f"samplers: {name!r} is none of {', '.join(ALL_SAMPLERS)}", parameter="samplers")
         if name in names[:place]:
             raise RequestError(f"samplers: {name} is there twice", parameter="samplers")
     return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -74,6 +74,8 @@ class Settings:
     repetition_penalty: float
     repeat_last_n: int
     breakers: Breakers | None = None
+    end_ids: Collection[int] = ()
+    pieces: Sequence[bytes] | None = None
 
 
 class Step(Protocol):

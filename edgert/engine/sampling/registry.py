@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from edgert.engine.sampling.base import Pick, Settings, Step
 from edgert.engine.sampling.dry import dry
+from edgert.engine.sampling.infill import infill
 from edgert.engine.sampling.penalties import penalties
 from edgert.engine.sampling.picks import Mirostat, Mirostat1, weighted
 from edgert.engine.sampling.temperature import Temperature, temperature
@@ -23,11 +24,12 @@ STEPS: Mapping[str, Callable[[Settings], Step | None]] = MappingProxyType(
         "min_p": min_p,
         "xtc": xtc,
         "temperature": temperature,
+        "infill": infill,
     }
 )
 """What makes a step of a request's settings, or says with None that there is nothing to do."""
 
-_ADJUSTMENTS = ("penalties", "dry")
+_ADJUSTMENTS = ("penalties", "dry", "infill")
 """What can make another token the likeliest, and holds whatever the rest of the chain is."""
 
 

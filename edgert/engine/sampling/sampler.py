@@ -25,7 +25,8 @@ class Sampler:
     """SamplingParams made concrete for one request: model defaults filled in, ids checked, the seed fixed.
 
     `end_ids` are the model's own end tokens, `seed` is for params that name none, `prompt` is the number of tokens
-    before the answer, `breakers` are DRY's, as found in the tokens, and `constraint` holds the answer to a form.
+    before the answer, `breakers` are DRY's, as found in the tokens, `constraint` holds the answer to a form, and
+    `pieces` are the bytes of every token, for "infill".
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Sampler:
         prompt: int = 0,
         breakers: Breakers | None = None,
         constraint: Constraint | None = None,
+        pieces: Sequence[bytes] | None = None,
     ) -> None:
         def pick(name: str) -> float:
             value = getattr(params, name)
@@ -62,6 +64,8 @@ class Sampler:
             repetition_penalty=pick("repetition_penalty"),
             repeat_last_n=int(pick("repeat_last_n")),
             breakers=breakers,
+            end_ids=end_ids,
+            pieces=pieces,
         )
         self._constraint = constraint
         self._steps, self._pick = chain(self.settings)

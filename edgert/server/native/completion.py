@@ -19,9 +19,10 @@ from edgert.engine.sampling import TokenLogprob
 from edgert.server.errors import Json
 from edgert.server.openai.requests import SamplerFields
 from edgert.server.stream import COMPLETION, choice_events, start, whole_choices
-from edgert.server.strict import WHOLE, Strict, TokenId
+from edgert.server.strict import WHOLE, Natural, Strict, TokenId
 
 MAX_PROMPTS = 128
+Milliseconds = Annotated[int, Field(ge=-1, le=10**9), WHOLE]
 Piece = Annotated[str, Field(min_length=1)] | TokenId
 Biases = Annotated[float, Field(ge=-100.0, le=100.0)] | Literal[False]
 Bias = (
@@ -41,10 +42,42 @@ class PromptString(Strict):
 Prompt = str | Mixed | PromptString
 
 
-class CompletionRequest(SamplerFields):
-    """POST /completion. What is only a hint there (`cache_prompt`: prefixes are always kept, and change no answer) may
-    be given, and has no effect.
+class LlamaCppFields(Strict):
+    """What llama.cpp's own routes have beside prompts and sampling. What is only a hint there may be given, and has no
+    effect: `cache_prompt` and `id_slot` (prefixes are always kept, and found by all), `t_max_prompt_ms` (which does
+    nothing in llama.cpp either).
     """
+
+    cache_prompt: bool | None = None
+    id_slot: Annotated[int, Field(ge=-1, le=2**31 - 1), WHOLE] | None = None
+    t_max_prompt_ms: Milliseconds | None = None
+    t_max_predict_ms: Milliseconds | None = None
+    n_indent: Natural | None = None
+    response_fields: Annotated[list[str], Field(max_length=64)] | None = None
+
+    def by_lines(self) -> dict[str, Any]:
+        """What SamplingParams call the fields that end an answer by its lines: a time of 0 or below is none."""
+        limit = self.t_max_predict_ms
+        return {"min_indent": self.n_indent or 0, "line_seconds": limit / 1000 if limit and limit > 0 else None}
+
+    def chosen(self, answer: Json) -> Json:
+        """The `response_fields` of an answer, under the names by which they are asked for: `a/b` is `b` in `a`. What is
+        not there is left out; all are chosen where none is named.
+        """
+        if not self.response_fields:
+            return answer
+        found: Json = {}
+        for path in self.response_fields:
+            value: Any = answer
+            for key in path.split("/"):
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                found[path] = value
+        return found
+
+
+class CompletionRequest(LlamaCppFields, SamplerFields):
+    """POST /completion."""
 
     model: str | None = None
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
@@ -53,7 +86,6 @@ class CompletionRequest(SamplerFields):
     n_probs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     return_tokens: bool | None = None
     stream: bool | None = None
-    cache_prompt: bool | None = None
 
     def prompts(self, llm: LLM) -> tuple[list[list[int]], bool]:
         """Token ids of each prompt, and whether they were given as a list of prompts. A list with a token id in it is
@@ -68,7 +100,8 @@ class CompletionRequest(SamplerFields):
         limit = None if self.n_predict is None or self.n_predict < 0 else self.n_predict
         if limit == 0:
             raise RequestError("n_predict: 0 tokens cannot be asked for here", parameter="n_predict")
-        return self.drawing(max_tokens=limit, logprobs=self.n_probs or None, logit_bias=_bias(llm, self.logit_bias))
+        bias = _bias(llm, self.logit_bias)
+        return self.drawing(max_tokens=limit, logprobs=self.n_probs or None, logit_bias=bias, **self.by_lines())
 
 
 async def answer(llm: LLM, body: CompletionRequest, request: Request) -> Response:
@@ -100,15 +133,17 @@ async def answer(llm: LLM, body: CompletionRequest, request: Request) -> Respons
             }
             completion = streams[index].completion
             if completion is not None:
-                yield {**whole(index, completion), "content": "", "tokens": []}
+                yield body.chosen({**whole(index, completion), "content": "", "tokens": []})
 
         return choice_events(streams, (), each, lambda _: (), COMPLETION)
     found = [
-        {
-            **whole(index, completion),
-            "tokens": completion.token_ids if body.return_tokens else [],
-            **_probabilities(llm, completion.logprobs),
-        }
+        body.chosen(
+            {
+                **whole(index, completion),
+                "tokens": completion.token_ids if body.return_tokens else [],
+                **_probabilities(llm, completion.logprobs),
+            }
+        )
         for index, completion in enumerate(await whole_choices(streams, request))
     ]
     return JSONResponse(found if several else found[0])
@@ -141,6 +176,7 @@ def _timing(name: str, tokens: int, seconds: float) -> Json:
     return {
         f"{name}_n": tokens,
         f"{name}_ms": 1000 * seconds,
+        f"{name}_per_token_ms": 1000 * seconds / tokens if tokens else 0.0,
         f"{name}_per_second": tokens / seconds if seconds else 0.0,
     }
 

@@ -15,6 +15,7 @@ from edgert.engine.params import SamplingParams
 from edgert.engine.sampling import Breakers
 from edgert.engine.sampling.base import Candidates, Step
 from edgert.engine.sampling.dry import Dry
+from edgert.engine.sampling.infill import Infill
 from edgert.engine.sampling.penalties import Penalties
 from edgert.engine.sampling.picks import Mirostat, Mirostat1
 from edgert.engine.sampling.temperature import DynamicTemperature, Temperature
@@ -122,6 +123,21 @@ def vocabulary() -> Iterator[Any]:
     assert model
     yield api.llama_model_get_vocab(model)
     api.llama_model_free(model)
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_same_for_infill(vocabulary: Any, spread: float, seed: int) -> None:
+    api = library()
+    with GgufFile.open(DEMO) as file:
+        tokenizer = Tokenizer.from_gguf(file.metadata)
+    logits = np.random.default_rng(seed).normal(0, spread, tokenizer.vocab_size).astype(np.float32)
+    logits[0] = -np.inf  # <|endoftext|>, which llama.cpp takes for an end because of its name
+    cut = TopK(12)(candidates(logits), [])
+    logits[np.setdiff1d(np.arange(logits.size), [*cut.ids, *tokenizer.stop_ids])] = -np.inf
+    wanted = theirs(api, api.llama_sampler_init_infill(vocabulary), logits)
+    found = Infill(tokenizer.pieces, np.array(sorted(tokenizer.stop_ids)))(candidates(logits), [])
+    assert found.ids[found.logits > -np.inf].tolist() == wanted.ids.tolist()
 
 
 @pytest.mark.parametrize("breakers", [(), SamplingParams().dry_sequence_breakers, ("the",)], ids=str)

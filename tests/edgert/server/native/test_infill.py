@@ -52,13 +52,50 @@ def test_infill(coder: tuple[Served, Say]) -> None:
     assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
 
 
+VIM: dict[str, Any] = {
+    "id_slot": 0,
+    "input_extra": [{"text": "a", "time": [1, 2], "filename": "a.py"}],
+    "prompt": "",
+    "n_predict": 128,
+    "stop": [],
+    "n_indent": 4,
+    "top_k": 40,
+    "top_p": 0.90,
+    "samplers": ["top_k", "top_p", "infill"],
+    "stream": False,
+    "cache_prompt": True,
+    "t_max_prompt_ms": 500,
+    "t_max_predict_ms": 100_000,
+    "response_fields": ["content", "timings/prompt_n", "timings/predicted_per_token_ms", "truncated", "nothing/here"],
+}
+"""What llama.vim asks."""
+
+
+def test_what_llama_vim_asks(coder: tuple[Served, Say]) -> None:
+    served, say = coder
+    say("x):\n    return 1\n\ndef g(")
+    found = post(served, **VIM).json()
+    assert found.pop("content") == "x):\n    return 1"  # up to the line that is not indented
+    assert set(found) == {"timings/prompt_n", "timings/predicted_per_token_ms", "truncated"}
+    say("x):\n    return 1\n\ndef g(")
+    late = post(served, **{**VIM, "n_indent": 0, "t_max_predict_ms": 0}).json()
+    assert late["content"] == "x):\n    return 1\n\ndef g("  # 0: no limit of time
+    warm = {"n_predict": 0, "temperature": 0.0, "samplers": [], "t_max_predict_ms": 1, "response_fields": [""]}
+    assert post(served, **{**VIM, **warm}).json() == {}
+    say("x: int")
+    told = post(served, n_predict=0).json()
+    assert (told["content"], told["tokens_predicted"], told["stop_type"]) == ("", 0, "limit")
+    events = [json.loads(line[6:]) for line in post(served, n_predict=0, stream=True).text.split("\n\n") if line]
+    assert [(event["content"], event["stop"]) for event in events] == [("", True)]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"n_predict": 0}, "n_predict must be at least 1"),
-        ({"n_predict": 5, "max_tokens": 5}, "not beside max_tokens"),
+        ({"n_predict": 5, "max_tokens": 5}, "llama.cpp's name for max_tokens; give one"),
         ({"input_extra": [{"text": "a"}]}, "input_extra.0.filename: Field required"),
-        ({"t_max_predict_ms": 5}, "t_max_predict_ms: Extra inputs are not permitted"),
+        ({"n_indent": -1}, "n_indent: Input should be greater than or equal to 0"),
+        ({"n_keep": 5}, "n_keep: Extra inputs are not permitted"),
     ],
 )
 def test_refusals(coder: tuple[Served, Say], body: dict[str, Any], message: str) -> None:
