@@ -80,6 +80,7 @@ class ScriptedSession:
 
 
 class ScriptedBackend:
+    name = "scripted"
     session: ScriptedSession
 
     def probe(self) -> Probe:
