@@ -20,7 +20,8 @@ from edgert_runtimes.mlx.cache import LayerCache, Plain
 from edgert_runtimes.mlx.matrices import Dense, HostRows
 from edgert_runtimes.mlx.metal import fused
 from edgert_runtimes.mlx.ops.products import Routed, experts_of, moe
-from edgert_runtimes.mlx.step import Function, Inputs, Step
+from edgert_runtimes.mlx.step import Function, Inputs, Step, highest, together
+from edgert_runtimes.mlx.turns import frequencies
 from edgert_runtimes.mlx.weights import Weights
 
 MOST_ROWS = 8
@@ -58,9 +59,9 @@ class Decoding:
 
     def run(
         self, inputs: Inputs, tables: mx.array, caches: Sequence[LayerCache]
-    ) -> tuple[mx.array, list[mx.array], list[mx.array]]:
-        """The result, what routers gave at most and what they chose (an array of all mixtures each, or none); caches
-        become what they are after the step. `tables` [rows, blocks] are those of the rows.
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        """The result, what routers gave at most and what they chose, as `Running` has them; caches become what they are
+        after the step. `tables` [rows, blocks] are those of the rows.
         """
         kept = [cache.arrays for cache in caches]
         result, peaks, chosen, after = self._compiled(inputs.arrays, tables, kept)
@@ -74,7 +75,7 @@ class Decoding:
 
     def _pure(
         self, arrays: list[mx.array], tables: mx.array, kept: list[list[mx.array]]
-    ) -> tuple[mx.array, list[mx.array], list[mx.array], list[list[mx.array]]]:
+    ) -> tuple[mx.array, mx.array, mx.array, list[list[mx.array]]]:
         inputs = Inputs(*arrays)
         start = inputs.slots if len(inputs.slots) == 1 else None
         step = Step(inputs, start=start, caches=self._caches, tables=tables)
@@ -86,19 +87,12 @@ class Decoding:
         after = [cache.arrays for cache in self._caches]
         for cache in self._caches:
             cache.keys, cache.values = [], []
-        # One of all mixtures each: so few arrays come to the host.
-        peaks, chosen = ([mx.concatenate(each)] if each else [] for each in (step.peaks, alike(step.chosen)))
-        return found[self._result].astype(mx.float32), peaks, chosen, after
+        return found[self._result].astype(mx.float32), highest(step.peaks), together(step.chosen), after
 
 
 def widened(tables: np.ndarray) -> mx.array:
     """Tables [rows, blocks] with some columns of zeros more."""
     return mx.array(np.pad(tables, [(0, 0), (0, -tables.shape[1] % TABLE_STEP)]))
-
-
-def alike(arrays: list[mx.array]) -> list[mx.array]:
-    """Arrays that can be put together: as they are, or flat where their rows have different lengths."""
-    return arrays if len({array.shape[-1] for array in arrays}) < 2 else [array.flatten() for array in arrays]
 
 
 def fuse(
@@ -234,10 +228,8 @@ def _attend(
 ) -> Callable[..., Sequence[mx.array]]:
     norms = None if q.norm is None or k.norm is None else (q.norm, k.norm)
     scales = None if norms is None else (weights.vectors[str(norms[0].weight)], weights.vectors[str(norms[1].weight)])
-    frequencies, rope = None, q.rope
-    if rope is not None:
-        factors = 1.0 if rope.factors is None else np.asarray(weights.vectors[rope.factors])
-        frequencies = mx.array((np.array(rope.frequencies) / factors).astype(np.float32))
+    rope = q.rope
+    turning = None if rope is None else mx.array(frequencies(rope, weights).astype(np.float32))
     epsilons = (0.0, 0.0) if norms is None else (norms[0].eps, norms[1].eps)
     numbers = mx.array([*epsilons, 1.0 if rope is None else rope.magnitude])
     scores = mx.array([op.scale, op.softcap or 0.0])
@@ -247,7 +239,7 @@ def _attend(
         cache, positions = step.caches[op.layer], step.inputs.positions
         assert step.tables is not None
         queries, keys, values = fused.heads(
-            *(q, k, v, scales, frequencies, positions, numbers),
+            *(q, k, v, scales, turning, positions, numbers),
             sizes=(op.heads, op.kv_heads, op.head_size, op.value_size),
             first=0 if rope is None else rope.first,
             interleaved=rope is not None and rope.layout is RopeLayout.INTERLEAVED,

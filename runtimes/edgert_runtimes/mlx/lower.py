@@ -31,6 +31,7 @@ from edgert_runtimes.mlx.ops.rows import (
     soft_cap,
 )
 from edgert_runtimes.mlx.step import Function, Inputs, Step
+from edgert_runtimes.mlx.turns import Turns
 from edgert_runtimes.mlx.weights import Weights
 
 Values = dict[int, mx.array]
@@ -135,17 +136,22 @@ def run_parts(
             after(part, outputs)
 
 
-def lower(plan: Plan, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) -> list[Function]:
+def lower(plan: Plan, weights: Weights, dtype: mx.Dtype, beside: mx.Stream, turns: Turns) -> list[Function]:
     """What runs each op of the plan. UnsupportedError names one that has none."""
-    return [_function(op, weights, dtype, beside) for op in plan.ops]
+    # Values that only such ops read as take heads apart themselves: to be put together for them costs a primitive.
+    apart = {value.id for op in plan.ops if isinstance(op, ops.Rope | ops.Attend) for value in op.inputs}
+    apart -= {value.id for op in plan.ops if not isinstance(op, ops.Rope | ops.Attend) for value in op.inputs}
+    return [_function(op, weights, dtype, beside, turns, flat=op.out.id not in apart) for op in plan.ops]
 
 
-def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) -> Function:
+def _function(
+    op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream, turns: Turns, *, flat: bool
+) -> Function:
     match op:
         case ops.Embed():
             return embed(op, weights)
         case ops.RmsNorm():
-            return rms_norm(op, weights)
+            return rms_norm(op, weights, flat=flat)
         case ops.LayerNorm():
             return layer_norm(op, weights)
         case ops.Linear():
@@ -167,7 +173,7 @@ def _function(op: ops.Op, weights: Weights, dtype: mx.Dtype, beside: mx.Stream) 
         case ops.Slice():
             return sliced(op, weights)
         case ops.Rope():
-            return rope(op, weights)
+            return rope(op, weights, turns, flat=flat)
         case ops.Attend():
             return attend(op, weights, dtype)
         case ops.ShortConv():

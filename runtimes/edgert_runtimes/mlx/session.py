@@ -25,13 +25,14 @@ from edgert_runtimes.mlx.cache import KINDS, LayerCache
 from edgert_runtimes.mlx.counts import ExpertCounts
 from edgert_runtimes.mlx.device import on_metal
 from edgert_runtimes.mlx.forecast import Drawing
-from edgert_runtimes.mlx.fusion import MOST_ROWS, alike, fuse, widened
+from edgert_runtimes.mlx.fusion import MOST_ROWS, fuse, widened
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
 from edgert_runtimes.mlx.runs import make_runs
-from edgert_runtimes.mlx.step import Inputs, Step
+from edgert_runtimes.mlx.step import Inputs, Step, highest, together
 from edgert_runtimes.mlx.streams import give_back, take_streams
 from edgert_runtimes.mlx.trial import compare
+from edgert_runtimes.mlx.turns import Turns
 from edgert_runtimes.mlx.views import grouped, make_views
 from edgert_runtimes.mlx.weights import Layout, Weights
 from edgert_runtimes.storing import check_content, check_rows
@@ -76,7 +77,8 @@ class MlxSession:
         self._streams = take_streams()
         # Also when a session is forgotten.
         self._finalizer = weakref.finalize(self, give_back, self._streams)
-        functions = lower(plan, weights, dtype, self._streams.beside)
+        self._turns = Turns(plan, weights)
+        functions = lower(plan, weights, dtype, self._streams.beside, self._turns)
         self._parts = {value.id: make_parts(plan, functions, weights, value) for value in (plan.logits, plan.hidden)}
         self._single = make_parts(plan, functions, weights, plan.logits, single=True)
         kind, slots = KINDS[KV_TYPES[limits.kv_type]], limits.blocks * limits.block_size
@@ -129,7 +131,7 @@ class MlxSession:
                 mx.async_eval(begun.arrays)  # type: ignore[no-untyped-call]
                 self._begun = (following, tokens, begun)
                 self._wait(running)
-                return Drawn(np.array(certain), running.result.shape[1], lambda: np.array(running.result))
+                return Drawn(np.array(certain), running.result.shape[1], lambda: np.asarray(running.result))
             except BaseException:
                 self._begun = None
                 self._settle()
@@ -256,19 +258,20 @@ class MlxSession:
     def _begin(self, batch: Batch, value: Value, tokens: mx.array | None = None) -> Running:
         """Build a step, and submit it if it is long; `tokens` stand for those of the batch."""
         batch, places = grouped(batch)
-        arrays = [mx.array(array) for array in (batch.tokens, batch.positions, batch.slots, batch.pick)]
+        inputs = Inputs(*[mx.array(array) for array in (batch.tokens, batch.positions, batch.slots, batch.pick)])
         if tokens is not None:
-            arrays[0] = tokens if places is None else tokens[mx.array(np.argsort(places))]
+            inputs.tokens = tokens if places is None else tokens[mx.array(np.argsort(places))]
         if len(batch.adapters):
-            arrays.append(mx.array(adapters_of(batch, self._adapters)))
+            inputs.adapters = mx.array(adapters_of(batch, self._adapters))
         if self._goes_fused(batch, value):
-            return self._begin_fused(Inputs(*arrays), batch)
+            return self._begin_fused(inputs, batch)
+        inputs.turns = self._turns.at(batch.positions)
         views = {reach: make_views(batch, self.limits.block_size, reach) for reach in self._reaches}
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
         start = mx.array(slots[:1], mx.int32) if in_a_row else None
         runs = make_runs(batch, self.limits) if self._states else ()
-        step = Step(Inputs(*arrays), views, start, self._caches, runs, self._states)
+        step = Step(inputs, views, start, self._caches, runs, self._states)
         values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
@@ -286,10 +289,9 @@ class MlxSession:
         if len(batch.pick) or not value.picked:
             run_parts(parts[end:], step, values, compiled=compiled, after=after)
         result = values.get(value.id, mx.zeros((0, value.width)))
-        peaks = mx.concatenate(step.peaks) if step.peaks else mx.zeros((0, 1))
         counts = [chosen.size for chosen in step.chosen]
-        chosen = mx.concatenate(alike(step.chosen)) if step.chosen else mx.zeros(0, mx.uint32)
-        return Running(result.astype(mx.float32), peaks, chosen, counts, None if value.picked else places)
+        places = None if value.picked else places
+        return Running(result.astype(mx.float32), highest(step.peaks), together(step.chosen), counts, places)
 
     def _goes_fused(self, batch: Batch, value: Value) -> bool:
         """Whether it is a step of decoding for `Decoding`."""
@@ -302,12 +304,11 @@ class MlxSession:
         assert self._decoding is not None
         result, peaks, chosen = self._decoding.run(inputs, widened(batch.tables), self._caches)
         counts = [len(batch.tokens) * op.used for op in self._mixtures]
-        nothing = mx.zeros((0, 1))
-        return Running(result, peaks[0] if peaks else nothing, chosen[0] if chosen else nothing, counts, None)
+        return Running(result, peaks, chosen, counts, None)
 
     def _finish(self, running: Running) -> Float32:
         self._wait(running)
-        out = np.array(running.result)
+        out = np.asarray(running.result)  # nobody else has it
         return out if running.places is None else out[running.places]
 
     def _wait(self, running: Running) -> None:

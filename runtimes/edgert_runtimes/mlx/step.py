@@ -4,45 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 
 from edgert_runtimes.mlx.cache import LayerCache
 from edgert_runtimes.mlx.runs import Run
+from edgert_runtimes.mlx.turns import Turn
 from edgert_runtimes.mlx.views import View
 
 
 @dataclass(slots=True)
 class Inputs:
-    """The arrays of a batch that ops read: int32 [rows] each, and `pick` [picked]. `adapters` are those of the rows,
-    where any has one.
+    """The arrays of a batch that ops read: int32 [rows] each, and `pick` [picked]. `turns` are what `Turns.at` gives;
+    `adapters` are those of the rows, where any has one.
     """
 
     tokens: mx.array
     positions: mx.array
     slots: mx.array
     pick: mx.array
+    turns: Sequence[Turn] = ()
     adapters: mx.array | None = None
 
     @property
-    def arrays(self) -> list[mx.array]:
+    def arrays(self) -> list[Any]:
         """What these are made of again."""
-        given = [self.tokens, self.positions, self.slots, self.pick]
+        given = [self.tokens, self.positions, self.slots, self.pick, self.turns]
         return given if self.adapters is None else [*given, self.adapters]
 
     def picked(self) -> Inputs:
         """Of the picked rows only."""
         tokens, positions, slots = (array[self.pick] for array in (self.tokens, self.positions, self.slots))
         adapters = None if self.adapters is None else self.adapters[self.pick]
-        return Inputs(tokens, positions, slots, mx.arange(len(self.pick)), adapters)
+        turns = [[each[self.pick] for each in turn] for turn in self.turns]
+        return Inputs(tokens, positions, slots, mx.arange(len(self.pick)), turns, adapters)
 
 
 @dataclass(slots=True)
 class Step:
     """One step. `views` are those of each window; `start` [1] is its first slot, if its slots follow one another;
     `runs` are what `states` [slots, …] go through; `tables`, in steps of one kernel for attention, the blocks of
-    each row, [rows, blocks]. `peaks` collects what routers gave at most, mixture by mixture, in
-    the order of the plan: [1, 1] each; `chosen` the experts that they chose, uint32 [rows, used].
+    each row, [rows, blocks]. `peaks` collects what routers gave, or the most of it, mixture by
+    mixture, in the order of the plan: [rows, experts] or [1, 1]; `chosen` the experts that they chose, uint32
+    [rows, used].
     """
 
     inputs: Inputs
@@ -54,6 +59,24 @@ class Step:
     tables: mx.array | None = None
     peaks: list[mx.array] = field(default_factory=list)
     chosen: list[mx.array] = field(default_factory=list)
+
+
+def highest(peaks: Sequence[mx.array]) -> mx.array:
+    """What is most in each of `Step.peaks`, NaN where any is: [mixtures, 1]. Found in all at once, where it can be."""
+    if not peaks:
+        return mx.zeros((0, 1))
+    if len({each.shape for each in peaks}) > 1:
+        peaks = [each.max(keepdims=True) for each in peaks]
+    found = mx.concatenate(list(peaks))
+    return found if found.size == len(peaks) else found.reshape(len(peaks), -1).max(axis=1, keepdims=True)
+
+
+def together(chosen: Sequence[mx.array]) -> mx.array:
+    """`Step.chosen` in one array: as they are, or flat where their rows have different lengths."""
+    if not chosen:
+        return mx.zeros(0, mx.uint32)
+    alike = len({each.shape[-1] for each in chosen}) == 1
+    return mx.concatenate(list(chosen) if alike else [each.flatten() for each in chosen])
 
 
 Function = Callable[..., mx.array]

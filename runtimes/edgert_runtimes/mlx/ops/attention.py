@@ -51,6 +51,8 @@ def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:
     folds = sinks is None and shared <= FEW
 
     def by_head(x: mx.array) -> mx.array:
+        if len(x) == 1:
+            return x.reshape(1, op.kv_heads, 1, -1)
         return x.reshape(len(x), op.kv_heads, 1, -1).swapaxes(0, 2)
 
     def run(step: Step, q: mx.array, k: mx.array, v: mx.array | None = None) -> mx.array:

@@ -116,7 +116,7 @@ def router_of(op: ops.Moe, weights: Weights) -> Routed:
     choose, expert_scale = route(op, weights), weights.vector(op.expert_scale)
 
     def run(step: Step, logits: mx.array) -> tuple[mx.array, mx.array]:
-        step.peaks.append(logits.max(keepdims=True))
+        step.peaks.append(logits)
         chosen, share = choose(logits)
         step.chosen.append(chosen)
         return chosen, share if expert_scale is None else share * expert_scale[chosen]

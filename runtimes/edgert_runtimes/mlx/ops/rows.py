@@ -11,6 +11,7 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.rope import RopeLayout
 
 from edgert_runtimes.mlx.step import Function, Step
+from edgert_runtimes.mlx.turns import Turns, frequencies
 from edgert_runtimes.mlx.weights import Weights
 
 GELU = 2 * sqrt(2 / pi)
@@ -23,21 +24,23 @@ def embed(op: ops.Embed, weights: Weights) -> Function:
     return lambda step: table.rows(step.inputs.tokens)
 
 
-def rms_norm(op: ops.RmsNorm, weights: Weights) -> Function:
-    """Root mean square normalisation, group by group."""
+def rms_norm(op: ops.RmsNorm, weights: Weights, *, flat: bool) -> Function:
+    """Root mean square normalisation, group by group. `flat`: [rows, width], else [rows, groups, …] will do."""
     weight, groups = weights.vector(op.weight), op.groups
-    if op.own:
-        each = mx.array(np.asarray(weight).reshape(groups, -1))
-        return lambda step, x: (mx.fast.rms_norm(x.reshape(len(x), groups, -1), None, op.eps) * each).reshape(x.shape)
+    each = mx.array(np.asarray(weight).reshape(groups, -1)) if op.own else None
 
     def run(step: Step, x: mx.array) -> mx.array:
-        if op.rest:
-            parts = x.reshape(len(x), groups, -1)
-            normal = mx.fast.rms_norm(parts[:, :, : op.size], weight, op.eps)
-            return mx.concatenate([normal, parts[:, :, op.size :]], axis=-1).reshape(x.shape)
-        if groups == 1:
+        if groups == 1 and not op.rest:
             return mx.fast.rms_norm(x, weight, op.eps)
-        return mx.fast.rms_norm(x.reshape(len(x), groups, -1), weight, op.eps).reshape(x.shape)
+        parts = x.reshape(len(x), groups, -1)
+        if each is not None:
+            normal = mx.fast.rms_norm(parts, None, op.eps) * each
+        elif op.rest:
+            normal = mx.fast.rms_norm(parts[:, :, : op.size], weight, op.eps)
+            normal = mx.concatenate([normal, parts[:, :, op.size :]], axis=-1)
+        else:
+            normal = mx.fast.rms_norm(parts, weight, op.eps)
+        return normal.reshape(len(x), -1) if flat else normal
 
     return run
 
@@ -122,20 +125,33 @@ def sliced(op: ops.Slice, weights: Weights) -> Function:
     return lambda step, x: x.reshape(len(x), op.groups, -1)[:, :, part].reshape(len(x), -1)
 
 
-def rope(op: ops.Rope, weights: Weights) -> Function:
-    """Rotary position embedding: MLX takes the periods 1 / frequency, and a position for each row."""
-    frequencies = np.array(op.frequencies)
-    if op.factors is not None:
-        frequencies = frequencies / np.asarray(weights.vectors[op.factors])
+def rope(op: ops.Rope, weights: Weights, turns: Turns, *, flat: bool) -> Function:
+    """Rotary position embedding, by the step's angles; where it has none (on a GPU) by MLX's own kernel, which takes
+    the periods 1 / frequency, and a position for each row. `flat`: [rows, width], else [rows, heads, …] will do.
+    """
     with np.errstate(divide="ignore"):
-        periods = mx.array((1 / frequencies).astype(np.float32))
-    dims, interleaved, first = 2 * len(op.frequencies), op.layout is RopeLayout.INTERLEAVED, op.first
+        periods = mx.array((1 / frequencies(op, weights)).astype(np.float32))
+    pairs, first, number = len(op.frequencies), op.first, turns.number(op)
+    dims, interleaved = 2 * pairs, op.layout is RopeLayout.INTERLEAVED
     magnitude = np.ones(op.head_size - first, np.float32)
     magnitude[:dims] = op.magnitude
     factor = None if op.magnitude == 1 else mx.array(magnitude)
+    split = (pairs, 2) if interleaved else (2, pairs)
 
-    def run(step: Step, x: mx.array) -> mx.array:
-        heads = x.reshape(len(x), op.heads, 1, op.head_size)
+    def by_angles(step: Step, heads: mx.array) -> mx.array:
+        cosines, sines = step.inputs.turns[number]
+        part = heads if dims == op.head_size else heads[..., first : first + dims]
+        part = part.reshape(len(heads), op.heads, *split)
+        other = part[..., ::-1] if interleaved else part[:, :, ::-1]
+        turned = part * cosines + other * sines
+        if dims == op.head_size:
+            return turned
+        turned = turned.reshape(len(heads), op.heads, dims)
+        pieces = [heads[..., :first], turned, heads[..., first + dims :]]
+        return mx.concatenate([piece for piece in pieces if piece.size], axis=-1)
+
+    def by_positions(step: Step, heads: mx.array) -> mx.array:
+        heads = heads[:, :, None]
         turned = mx.fast.rope(
             heads[..., first:] if first else heads,
             dims,
@@ -146,6 +162,11 @@ def rope(op: ops.Rope, weights: Weights) -> Function:
             freqs=periods,
         )
         turned = turned if factor is None else turned * factor
-        return (mx.concatenate([heads[..., :first], turned], axis=-1) if first else turned).reshape(x.shape)
+        return mx.concatenate([heads[..., :first], turned], axis=-1) if first else turned
+
+    def run(step: Step, x: mx.array) -> mx.array:
+        heads = x.reshape(len(x), op.heads, op.head_size)
+        turned = (by_angles if step.inputs.turns else by_positions)(step, heads)
+        return turned.reshape(len(x), -1) if flat else turned
 
     return run
