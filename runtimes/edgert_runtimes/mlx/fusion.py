@@ -74,7 +74,7 @@ class Decoding:
         self._compiled = None
 
     def _pure(
-        self, arrays: list[mx.array], tables: mx.array, kept: list[list[mx.array]]
+        self, arrays: list[Any], tables: mx.array, kept: list[list[mx.array]]
     ) -> tuple[mx.array, mx.array, mx.array, list[list[mx.array]]]:
         inputs = Inputs(*arrays)
         start = inputs.slots if len(inputs.slots) == 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import mlx.core as mx
 from edgert_models import ops
@@ -83,7 +84,7 @@ class Part:
             values[key] = output
         return outputs
 
-    def _pure(self, inputs: list[mx.array], values: list[mx.array]) -> tuple[list[mx.array], ...]:
+    def _pure(self, inputs: list[Any], values: list[mx.array]) -> tuple[list[mx.array], ...]:
         step = Step(Inputs(*inputs))
         return self._apply(step, values), step.peaks, step.chosen
 

@@ -219,6 +219,7 @@ class MlxSession:
             self._drawing.close()
             if self._decoding is not None:
                 self._decoding.close()
+            self._turns.close()
             for part in (*self._single, *(part for parts in self._parts.values() for part in parts)):
                 part.close()
             self._parts, self._single, self._caches, self._states, self._begun = {}, [], [], [], None
@@ -258,14 +259,15 @@ class MlxSession:
     def _begin(self, batch: Batch, value: Value, tokens: mx.array | None = None) -> Running:
         """Build a step, and submit it if it is long; `tokens` stand for those of the batch."""
         batch, places = grouped(batch)
-        inputs = Inputs(*[mx.array(array) for array in (batch.tokens, batch.positions, batch.slots, batch.pick)])
-        if tokens is not None:
-            inputs.tokens = tokens if places is None else tokens[mx.array(np.argsort(places))]
+        if tokens is None:
+            tokens = mx.array(batch.tokens)
+        elif places is not None:
+            tokens = tokens[mx.array(np.argsort(places))]
+        inputs = Inputs(tokens, mx.array(batch.positions), mx.array(batch.slots), mx.array(batch.pick))
         if len(batch.adapters):
             inputs.adapters = mx.array(adapters_of(batch, self._adapters))
         if self._goes_fused(batch, value):
             return self._begin_fused(inputs, batch)
-        inputs.turns = self._turns.at(batch.positions)
         views = {reach: make_views(batch, self.limits.block_size, reach) for reach in self._reaches}
         slots = batch.slots.tolist()
         in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
@@ -277,6 +279,7 @@ class MlxSession:
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
         after = profile.timer(batch) if profile is not None else None if decoding else self._pace()
         compiled = decoding and profile is None
+        inputs.turns = self._turns.at(inputs.positions, compiled=compiled)
 
         parts = self._parts[value.id] if profile is None else self._single
         end = max((index + 1 for index, part in enumerate(parts) if part.remembers), default=0)
