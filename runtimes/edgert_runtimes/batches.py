@@ -88,6 +88,12 @@ def first_seen_at(position: int, reach: int) -> int:
     return position - position % -reach if reach < 0 else max(0, position - reach + 1) if reach else 0
 
 
+def asks_for(batch: Batch, begun: Batch) -> bool:
+    """Whether a batch is the one that was begun ahead, but for its tokens."""
+    names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to", "adapters")
+    return all(np.array_equal(getattr(batch, n), getattr(begun, n)) for n in (*names, "window_slots", "window_tables"))
+
+
 def runs_of(batch: Batch, limits: Limits) -> Int32:
     """The rows of each sequence of a batch: int32 [sequences, 4] of (first row, rows, slot read, slot written). The
     slot read is -1 where states begin as zeros. RequestError where rows are not in runs, or slots not as they must be.

@@ -13,7 +13,7 @@ from edgert_runtimes.conformance.cases import plan_of as with_outputs
 from edgert_runtimes.conformance.cases import tokens
 from edgert_runtimes.conformance.tiny import batch, in_rings, limits, random_weights
 
-from tests.support.backends import open_backend
+from tests.support.backends import BACKENDS, open_backend
 
 FIRST, SECOND = range(8), range(8, 16)
 STEPS = [
@@ -62,7 +62,7 @@ def _poison(session: StoringSession, plan: Plan, step: Batch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["reference", *BACKENDS])
 def test_results_are_the_same(name: str, kind: str) -> None:
     plan, backend = plan_of(kind), open_backend(name)
     weights = random_weights(plan)
@@ -76,7 +76,7 @@ def test_results_are_the_same(name: str, kind: str) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["reference", *BACKENDS])
 def test_the_cache_is_as_large_as_its_blocks(name: str) -> None:
     plan, backend = plan_of("every second layer"), open_backend(name)
 
@@ -92,7 +92,7 @@ def test_the_cache_is_as_large_as_its_blocks(name: str) -> None:
     assert cache_bytes(640, 5) == (640 + 5) * block
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["reference", *BACKENDS])
 def test_blocks_are_stored_by_pool(name: str) -> None:
     plan, backend = plan_of("every second layer"), open_backend(name)
     session = backend.load(plan, random_weights(plan), limits(window_blocks=8, **LIMITS))

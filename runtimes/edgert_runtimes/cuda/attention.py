@@ -10,6 +10,7 @@ from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Limits
 from edgert_runtimes.cuda.device import Cost, Launch
 from edgert_runtimes.cuda.heads import HeadsLowering
+from edgert_runtimes.cuda.inputs import slots_of, tables_of
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.placing import codes_at
 from edgert_runtimes.cuda.program import Memory, Shape
@@ -37,7 +38,8 @@ def cache_row_bytes(cache: Cache, limits: Limits) -> tuple[int, int]:
 
 def layer_bytes(cache: Cache, limits: Limits) -> tuple[int, int]:
     """Keys and values of a layer: its blocks, and one more for rows that only pad a batch."""
-    keys, values = (aligned((limits.blocks + 1) * limits.block_size * size) for size in cache_row_bytes(cache, limits))
+    slots = (limits.blocks_of(cache) + 1) * limits.block_size
+    keys, values = (aligned(slots * size) for size in cache_row_bytes(cache, limits))
     return keys, values
 
 
@@ -101,7 +103,7 @@ class AttentionLowering(HeadsLowering):
                 "q": w + q,
                 "keys": m.cache + keys,
                 "values": m.cache + values,
-                "tables": m.inputs["tables"],
+                "tables": m.inputs[tables_of(cache, limits)],
                 "sequence": m.inputs["sequence"],
                 "positions": m.inputs["positions"],
                 "sinks": sinks,
@@ -137,7 +139,11 @@ class AttentionLowering(HeadsLowering):
         k, widths = self.place(op.k), {"key_width": cache.key_width, "value_width": cache.value_width}
 
         def store(s: Shape, m: Memory) -> list[Launch]:
-            where = {"slots": m.inputs["slots"], "keys": m.cache + keys, "values": m.cache + values}
+            where = {
+                "slots": m.inputs[slots_of(cache, self.limits)],
+                "keys": m.cache + keys,
+                "values": m.cache + values,
+            }
             w = m.workspace
             return [Launch(catalogue.store(kind), k=w + k, v=w + k, **where, rows=s.rows, **widths)]
 

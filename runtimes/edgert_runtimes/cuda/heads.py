@@ -14,6 +14,7 @@ from edgert_models.rope import RopeLayout
 from edgert_quant.blocks import BlockType
 
 from edgert_runtimes.cuda.device import Launch
+from edgert_runtimes.cuda.inputs import slots_of
 from edgert_runtimes.cuda.kernels import catalogue
 from edgert_runtimes.cuda.placing import Lowering
 from edgert_runtimes.cuda.program import Memory, Shape
@@ -82,6 +83,7 @@ class HeadsLowering(Lowering):
             raise UnsupportedError(f"layer {op.layer}: queries and keys of different rope layouts are not supported")
         assert op.v is not None
         q, k, v = (self.place(value) for value in (op.q, op.k, op.v))
+        slots = slots_of(self.plan.caches[op.layer], self.limits)
         sizes = {
             "heads": 0 if rules["q"] == Rule() else op.heads,
             "kv_heads": op.kv_heads,
@@ -92,7 +94,7 @@ class HeadsLowering(Lowering):
 
         def launches(s: Shape, m: Memory) -> list[Launch]:
             w, done = m.workspace, rules["q"].arguments("q", m) | rules["k"].arguments("k", m)
-            where = {"slots": m.inputs["slots"], "keys": m.cache + keys, "values": m.cache + values}
+            where = {"slots": m.inputs[slots], "keys": m.cache + keys, "values": m.cache + values}
             kernel = catalogue.heads(kind, op.head_size, op.value_size)
             return [Launch(kernel, q=w + q, k=w + k, v=w + v, **where, **done, **sizes, rows=s.rows)]
 

@@ -8,20 +8,31 @@ experts, and cost nothing but their share of the arithmetic.
 from __future__ import annotations
 
 import numpy as np
+from edgert_models.graph import Cache
 
 from edgert_runtimes.base import NO_ADAPTERS, Batch, Int32, Limits
 from edgert_runtimes.cuda.device import Arrays, Bytes, Device, Event
 
-ROWWISE = ("tokens", "positions", "sequence", "slots")
+ROWWISE = ("tokens", "positions", "sequence")
 NO_TILES: Int32 = np.empty((0, 2), np.int32)
 NO_RUNS: Int32 = np.empty((0, 4), np.int32)
+
+
+def slots_of(cache: Cache, limits: Limits) -> str:
+    """The array that says where a layer's keys and values go."""
+    return "window_slots" if limits.has_own_blocks(cache) else "slots"
+
+
+def tables_of(cache: Cache, limits: Limits) -> str:
+    """The array that says where they are."""
+    return "window_tables" if limits.has_own_blocks(cache) else "tables"
 
 
 def _sizes(limits: Limits) -> dict[str, int]:
     """Numbers in each array."""
     return {
-        **dict.fromkeys((*ROWWISE, "pick", "adapters"), limits.rows),
-        "tables": limits.sequences * limits.table_width,
+        **dict.fromkeys((*ROWWISE, "slots", "window_slots", "pick", "adapters"), limits.rows),
+        **dict.fromkeys(("tables", "window_tables"), limits.sequences * limits.table_width),
         "lengths": limits.sequences,
         "tiles": 2 * limits.rows,
         "runs": 4 * limits.rows,
@@ -74,12 +85,17 @@ class Inputs:
             array = getattr(batch, name)
             arrays[name][:count] = array
             arrays[name][count:rows] = array[0]
-        arrays["slots"][count:rows] = self._limits.blocks * self._limits.block_size
         arrays["pick"][:picked] = batch.pick
         arrays["pick"][picked:rows] = 0
+        pools = [("slots", "tables", self._limits.blocks)]
+        if batch.window_tables.size:
+            pools.append(("window_slots", "window_tables", self._limits.window_blocks))
         width = min(batch.tables.shape[1], self._limits.table_width)
-        tables = arrays["tables"].reshape(self._limits.sequences, self._limits.table_width)
-        tables[: len(batch.tables), :width] = batch.tables[:, :width]
+        for slots, tables, blocks in pools:
+            arrays[slots][:count] = getattr(batch, slots)
+            arrays[slots][count:rows] = blocks * self._limits.block_size
+            table = arrays[tables].reshape(self._limits.sequences, self._limits.table_width)
+            table[: len(batch.tables), :width] = getattr(batch, tables)[:, :width]
         arrays["tiles"][: tiles.size] = tiles.reshape(-1)
         arrays["runs"][: runs.size] = runs.reshape(-1)
         if len(runs) and rows > count:

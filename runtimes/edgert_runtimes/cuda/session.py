@@ -30,7 +30,7 @@ from edgert_runtimes.base import (
     OpTime,
     WeightProvider,
 )
-from edgert_runtimes.batches import adapter_count, adapters_of, check_batch, runs_of
+from edgert_runtimes.batches import adapter_count, adapters_of, asks_for, check_batch, runs_of
 from edgert_runtimes.cuda.attention import SINGLE_ROWS, cache_row_bytes, layer_bytes, row_blocks, splits_for, tile_rows
 from edgert_runtimes.cuda.device import Device, Launch
 from edgert_runtimes.cuda.drawing import Drawing
@@ -141,19 +141,19 @@ class CudaSession:
             for first in range(0, len(pairs), self.limits.blocks):
                 self._copy_blocks(np.array(pairs[first : first + self.limits.blocks], np.int32))
 
-    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+    def read_blocks(self, blocks: Sequence[int], *, windows: bool = False) -> NDArray[np.uint8]:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.blocks, "block")
-            return self._read(self._block_places(), blocks)
+            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            return self._read(self._block_places(windows), blocks)
 
-    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.blocks, "block")
-            self._write(self._block_places(), blocks, content)
+            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            self._write(self._block_places(windows), blocks, content)
 
     def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:
         """See StoringSession."""
@@ -243,8 +243,7 @@ class CudaSession:
         following, self._begun = self._begun, None
         if following is None or not np.array_equal(batch.tokens, self._drawing.drawn[0]):
             return False
-        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to", "adapters")
-        return all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
+        return asks_for(batch, following)
 
     def _run(self, batch: Batch, value: Value) -> Float32:
         works = self._program.up_to(value)
@@ -325,18 +324,20 @@ class CudaSession:
         raw = pairs.reshape(-1).view(np.uint8)
         self._pairs[: raw.nbytes] = raw
         self._device.upload(self._pairs_there, self._pairs[: raw.nbytes])
-        for start, size in self._block_places():
+        for start, size in self._block_places(windows=False):
             where = {"cache": start, "pairs": self._pairs_there, "block_bytes": size}
             self._device.launch(Launch(catalogue.copy_blocks(), **where, count=len(pairs)))
         self._device.synchronize(self._device.record())
 
-    def _block_places(self) -> list[tuple[int, int]]:
-        """Where the keys and the values of each layer begin, and the bytes of a block of them."""
+    def _block_places(self, windows: bool) -> list[tuple[int, int]]:
+        """Where the keys and the values of each layer with a window that has blocks of its own, or of all others,
+        begin, and the bytes of a block of them.
+        """
         found, start = [], self._memory.cache
         for cache in self._plan.caches:
             sizes = zip(cache_row_bytes(cache, self.limits), layer_bytes(cache, self.limits), strict=True)
             for row_bytes, whole in sizes:
-                if row_bytes:
+                if row_bytes and self.limits.has_own_blocks(cache) == windows:
                     found.append((start, self.limits.block_size * row_bytes))
                 start += whole
         return found

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from operator import mul
 from typing import TYPE_CHECKING
 
 from edgert_models.errors import BackendError, EdgertError
@@ -67,11 +68,12 @@ class MlxBackend:
         check_kv_type(limits.kv_type, plan)
         dtype = device.compute_dtype()
         layouts = loading.plan_layouts(plan, weights, dtype, device.raw_types())
-        slots = limits.blocks * limits.block_size
-        position = sum(KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches)
+        positions = [limits.blocks_of(cache) * limits.block_size for cache in plan.caches]
+        rows = [KV_TYPES[limits.kv_type].row_bytes(cache.width) for cache in plan.caches]
         sizes = {
             "weights": sum(layout.nbytes for layout in layouts.values()),
-            "cache": slots * position + FLOAT_BYTES * limits.states * sum(state.size for state in plan.states),
+            "cache": sum(map(mul, positions, rows))
+            + FLOAT_BYTES * limits.states * sum(state.size for state in plan.states),
             "workspace": workspace_bytes(
                 plan, limits, fused_attention=device.on_metal() and not any(cache.shared for cache in plan.caches)
             ),

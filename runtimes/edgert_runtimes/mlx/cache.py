@@ -148,7 +148,7 @@ class LayerCache:
 
     def __init__(self, kind: Kind, sizes: Cache, slots: int) -> None:
         self.kind = kind
-        self._sizes = sizes
+        self.sizes = sizes
         self.keys = kind.empty(sizes.kv_heads, slots, sizes.head_size)
         self.values = [] if sizes.shared else kind.empty(sizes.kv_heads, slots, sizes.value_size)
 
@@ -175,8 +175,8 @@ class LayerCache:
             return mx.take(array.squeeze(0), where, axis=1).swapaxes(0, 1)
 
         k = self.kind.decode([part(array) for array in self.keys], dtype)
-        if self._sizes.shared:
-            return k, k[..., : self._sizes.value_size]
+        if self.sizes.shared:
+            return k, k[..., : self.sizes.value_size]
         return k, self.kind.decode([part(array) for array in self.values], dtype)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]], block_size: int) -> None:

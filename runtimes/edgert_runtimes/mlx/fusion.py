@@ -20,7 +20,7 @@ from edgert_runtimes.mlx.cache import LayerCache, Plain
 from edgert_runtimes.mlx.matrices import Dense, HostRows
 from edgert_runtimes.mlx.metal import fused
 from edgert_runtimes.mlx.ops.products import Routed, experts_of, moe
-from edgert_runtimes.mlx.step import Function, Inputs, Step, highest, together
+from edgert_runtimes.mlx.step import Function, Inputs, Pages, Step, highest, together
 from edgert_runtimes.mlx.turns import frequencies
 from edgert_runtimes.mlx.weights import Weights
 
@@ -58,13 +58,14 @@ class Decoding:
         self._compiled: Any = mx.compile(self._pure)
 
     def run(
-        self, inputs: Inputs, tables: mx.array, caches: Sequence[LayerCache]
+        self, inputs: Inputs, pages: Sequence[Pages], caches: Sequence[LayerCache]
     ) -> tuple[mx.array, mx.array, mx.array]:
         """The result, what routers gave at most and what they chose, as `Running` has them; caches become what they are
-        after the step. `tables` [rows, blocks] are those of the rows.
+        after the step.
         """
         kept = [cache.arrays for cache in caches]
-        result, peaks, chosen, after = self._compiled(inputs.arrays, tables, kept)
+        places = [[each.slots, each.tables] for each in pages]
+        result, peaks, chosen, after = self._compiled(inputs.arrays, places, kept)
         for cache, arrays in zip(caches, after, strict=True):
             cache.keys, cache.values = [arrays[0]], [arrays[1]]
         return result, peaks, chosen
@@ -74,11 +75,10 @@ class Decoding:
         self._compiled = None
 
     def _pure(
-        self, arrays: list[Any], tables: mx.array, kept: list[list[mx.array]]
+        self, arrays: list[Any], places: list[list[mx.array]], kept: list[list[mx.array]]
     ) -> tuple[mx.array, mx.array, mx.array, list[list[mx.array]]]:
-        inputs = Inputs(*arrays)
-        start = inputs.slots if len(inputs.slots) == 1 else None
-        step = Step(inputs, start=start, caches=self._caches, tables=tables)
+        pages = [Pages(slots, slots if len(slots) == 1 else None, tables) for slots, tables in places]
+        step = Step(Inputs(*arrays), pages=pages, caches=self._caches)
         for cache, (keys, values) in zip(self._caches, kept, strict=True):
             cache.keys, cache.values = [keys], [values]
         found: dict[int, mx.array] = {}
@@ -236,8 +236,8 @@ def _attend(
     sinks = weights.vector(op.sinks)
 
     def run(step: Step, q: mx.array, k: mx.array, v: mx.array) -> Sequence[mx.array]:
-        cache, positions = step.caches[op.layer], step.inputs.positions
-        assert step.tables is not None
+        cache, pages, positions = step.caches[op.layer], step.pages_of(op), step.inputs.positions
+        assert pages.tables is not None
         queries, keys, values = fused.heads(
             *(q, k, v, scales, turning, positions, numbers),
             sizes=(op.heads, op.kv_heads, op.head_size, op.value_size),
@@ -245,9 +245,9 @@ def _attend(
             interleaved=rope is not None and rope.layout is RopeLayout.INTERLEAVED,
             dtypes=(dtype, cache.keys[0].dtype),
         )
-        cache.store(step.inputs.slots, keys, values, start=step.start)
+        cache.store(pages.slots, keys, values, start=pages.start)
         y = fused.attention(
-            *(queries, cache.keys[0], cache.values[0], step.tables, positions, sinks, scores),
+            *(queries, cache.keys[0], cache.values[0], pages.tables, positions, sinks, scores),
             heads=op.heads,
             block_size=block_size,
             reach=op.reach,

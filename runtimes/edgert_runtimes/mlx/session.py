@@ -18,7 +18,7 @@ from edgert_models.ops import Value
 from numpy.typing import NDArray
 
 from edgert_runtimes.base import Batch, Draw, Drawn, Float32, Int32, Limits, LoadReport, OpTime, WeightProvider
-from edgert_runtimes.batches import adapter_count, adapters_of, check_batch
+from edgert_runtimes.batches import adapter_count, adapters_of, asks_for, check_batch
 from edgert_runtimes.experts import mixtures_of
 from edgert_runtimes.kv_types import KV_TYPES
 from edgert_runtimes.mlx.cache import KINDS, LayerCache
@@ -29,7 +29,7 @@ from edgert_runtimes.mlx.fusion import MOST_ROWS, fuse, widened
 from edgert_runtimes.mlx.lower import Part, Values, lower, make_parts, run_parts
 from edgert_runtimes.mlx.profile import Profile
 from edgert_runtimes.mlx.runs import make_runs
-from edgert_runtimes.mlx.step import Inputs, Step, highest, together
+from edgert_runtimes.mlx.step import Inputs, Pages, Step, highest, make_pages, together
 from edgert_runtimes.mlx.streams import give_back, take_streams
 from edgert_runtimes.mlx.trial import compare
 from edgert_runtimes.mlx.turns import Turns
@@ -81,9 +81,9 @@ class MlxSession:
         functions = lower(plan, weights, dtype, self._streams.beside, self._turns)
         self._parts = {value.id: make_parts(plan, functions, weights, value) for value in (plan.logits, plan.hidden)}
         self._single = make_parts(plan, functions, weights, plan.logits, single=True)
-        kind, slots = KINDS[KV_TYPES[limits.kv_type]], limits.blocks * limits.block_size
+        kind, size = KINDS[KV_TYPES[limits.kv_type]], limits.block_size
         with mx.stream(self._streams.main):
-            self._caches = [LayerCache(kind, cache, slots) for cache in plan.caches]
+            self._caches = [LayerCache(kind, cache, size * limits.blocks_of(cache)) for cache in plan.caches]
             self._states = [mx.zeros((limits.states, *state.shape)) for state in plan.states]
             self._settle()
         self._decoding = fuse(plan, functions, weights, dtype, self._streams.beside, self._caches, limits.block_size)
@@ -153,29 +153,31 @@ class MlxSession:
                 if not all(0 <= block < self.limits.blocks for block in pair):
                     raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
             self._begun = None
-            for cache in self._caches:
+            for cache in self._in_blocks(windows=False):
                 cache.copy_blocks(pairs, self.limits.block_size)
             self._settle()
 
-    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+    def read_blocks(self, blocks: Sequence[int], *, windows: bool = False) -> NDArray[np.uint8]:
         """See StoringSession."""
         with self._lock, mx.stream(self._streams.main):
             self._check_open()
-            check_rows(blocks, self.limits.blocks, "block")
-            parts = [part for cache in self._caches for part in cache.read_blocks(blocks, self.limits.block_size)]
-            return np.concatenate(parts, axis=1)
+            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            caches, size = self._in_blocks(windows), self.limits.block_size
+            parts = [part for cache in caches for part in cache.read_blocks(blocks, size)]
+            return np.concatenate(parts, axis=1) if parts else np.empty((len(blocks), 0), np.uint8)
 
-    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8]) -> None:
+    def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """See StoringSession."""
         size = self.limits.block_size
         with self._lock, mx.stream(self._streams.main):
             self._check_open()
-            check_rows(blocks, self.limits.blocks, "block")
-            sizes = [cache.block_bytes(size) for cache in self._caches]
+            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            caches = self._in_blocks(windows)
+            sizes = [cache.block_bytes(size) for cache in caches]
             check_content(content, len(blocks), sum(map(sum, sizes)))
             self._begun = None
             start = 0
-            for cache, own in zip(self._caches, sizes, strict=True):
+            for cache, own in zip(caches, sizes, strict=True):
                 borders = start + np.cumsum([0, *own])
                 pieces = [content[:, begin:end] for begin, end in pairwise(borders)]
                 cache.write_blocks(blocks, size, pieces)
@@ -252,9 +254,8 @@ class MlxSession:
         if self._begun is None:
             return None
         (following, tokens, running), self._begun = self._begun, None
-        names = ("positions", "sequence", "slots", "tables", "pick", "state_from", "state_to", "adapters")
-        same = all(np.array_equal(getattr(batch, name), getattr(following, name)) for name in names)
-        return running if same and np.array_equal(batch.tokens, np.asarray(tokens)) else None
+        same = asks_for(batch, following) and np.array_equal(batch.tokens, np.asarray(tokens))
+        return running if same else None
 
     def _begin(self, batch: Batch, value: Value, tokens: mx.array | None = None) -> Running:
         """Build a step, and submit it if it is long; `tokens` stand for those of the batch."""
@@ -263,17 +264,16 @@ class MlxSession:
             tokens = mx.array(batch.tokens)
         elif places is not None:
             tokens = tokens[mx.array(np.argsort(places))]
-        inputs = Inputs(tokens, mx.array(batch.positions), mx.array(batch.slots), mx.array(batch.pick))
+        inputs = Inputs(tokens, mx.array(batch.positions), mx.array(batch.pick))
         if len(batch.adapters):
             inputs.adapters = mx.array(adapters_of(batch, self._adapters))
         if self._goes_fused(batch, value):
             return self._begin_fused(inputs, batch)
-        views = {reach: make_views(batch, self.limits.block_size, reach) for reach in self._reaches}
-        slots = batch.slots.tolist()
-        in_a_row = slots == list(range(slots[0], slots[0] + len(slots)))
-        start = mx.array(slots[:1], mx.int32) if in_a_row else None
+        pools, size = self._pools_of(batch), self.limits.block_size
+        views = {reach: make_views(batch, pools[-1 if reach else 0][1], size, reach) for reach in self._reaches}
+        pages = [make_pages(slots) for slots, _ in pools]
         runs = make_runs(batch, self.limits) if self._states else ()
-        step = Step(inputs, views, start, self._caches, runs, self._states)
+        step = Step(inputs, views, pages, self._caches, runs, self._states)
         values: Values = {}
         profile = self._profile if value is self._plan.logits else None
         decoding = len(batch.tokens) == len(batch.tables)  # shapes that come again
@@ -296,6 +296,15 @@ class MlxSession:
         places = None if value.picked else places
         return Running(result.astype(mx.float32), highest(step.peaks), together(step.chosen), counts, places)
 
+    def _pools_of(self, batch: Batch) -> list[tuple[Int32, Int32]]:
+        """The slots and tables of a batch: of layers without a window, then of those with one where they are others."""
+        own = [(batch.window_slots, batch.window_tables)] if self.limits.window_blocks and self._plan.reach else []
+        return [(batch.slots, batch.tables), *own]
+
+    def _in_blocks(self, windows: bool) -> list[LayerCache]:
+        """The caches of layers with a window that have blocks of their own, or all others."""
+        return [cache for cache in self._caches if self.limits.has_own_blocks(cache.sizes) == windows]
+
     def _goes_fused(self, batch: Batch, value: Value) -> bool:
         """Whether it is a step of decoding for `Decoding`."""
         rows = len(batch.tokens)
@@ -305,7 +314,8 @@ class MlxSession:
 
     def _begin_fused(self, inputs: Inputs, batch: Batch) -> Running:
         assert self._decoding is not None
-        result, peaks, chosen = self._decoding.run(inputs, widened(batch.tables), self._caches)
+        pages = [Pages(mx.array(slots), tables=widened(tables)) for slots, tables in self._pools_of(batch)]
+        result, peaks, chosen = self._decoding.run(inputs, pages, self._caches)
         counts = [len(batch.tokens) * op.used for op in self._mixtures]
         return Running(result, peaks, chosen, counts, None)
 

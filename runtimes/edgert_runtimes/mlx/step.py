@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
+from edgert_models import ops
 
+from edgert_runtimes.base import Int32
 from edgert_runtimes.mlx.cache import LayerCache
 from edgert_runtimes.mlx.runs import Run
 from edgert_runtimes.mlx.turns import Turn
@@ -22,7 +24,6 @@ class Inputs:
 
     tokens: mx.array
     positions: mx.array
-    slots: mx.array
     pick: mx.array
     turns: Sequence[Turn] = ()
     adapters: mx.array | None = None
@@ -30,35 +31,55 @@ class Inputs:
     @property
     def arrays(self) -> list[Any]:
         """What these are made of again."""
-        given = [self.tokens, self.positions, self.slots, self.pick, self.turns]
+        given = [self.tokens, self.positions, self.pick, self.turns]
         return given if self.adapters is None else [*given, self.adapters]
 
     def picked(self) -> Inputs:
         """Of the picked rows only."""
-        tokens, positions, slots = (array[self.pick] for array in (self.tokens, self.positions, self.slots))
+        tokens, positions = self.tokens[self.pick], self.positions[self.pick]
         adapters = None if self.adapters is None else self.adapters[self.pick]
         turns = [[each[self.pick] for each in turn] for turn in self.turns]
-        return Inputs(tokens, positions, slots, mx.arange(len(self.pick)), turns, adapters)
+        return Inputs(tokens, positions, mx.arange(len(self.pick)), turns, adapters)
+
+
+@dataclass(slots=True)
+class Pages:
+    """Where keys and values of a step's rows go: int32 [rows]; `start` [1] is the first slot, if they follow one
+    another. `tables` [rows, blocks] are where those are that each row sees, in steps of one kernel for attention.
+    """
+
+    slots: mx.array
+    start: mx.array | None = None
+    tables: mx.array | None = None
+
+
+def make_pages(slots: Int32) -> Pages:
+    """Those of a step op by op."""
+    first = int(slots[0])
+    in_a_row = slots.tolist() == list(range(first, first + len(slots)))
+    return Pages(mx.array(slots), mx.array([first], mx.int32) if in_a_row else None)
 
 
 @dataclass(slots=True)
 class Step:
-    """One step. `views` are those of each window; `start` [1] is its first slot, if its slots follow one another;
-    `runs` are what `states` [slots, …] go through; `tables`, in steps of one kernel for attention, the blocks of
-    each row, [rows, blocks]. `peaks` collects what routers gave, or the most of it, mixture by
+    """One step. `views` are those of each window; `pages` those of layers without a window, then of those with one;
+    `runs` are what `states` [slots, …] go through. `peaks` collects what routers gave, or the most of it, mixture by
     mixture, in the order of the plan: [rows, experts] or [1, 1]; `chosen` the experts that they chose, uint32
     [rows, used].
     """
 
     inputs: Inputs
     views: Mapping[int, Sequence[View]] = field(default_factory=dict)
-    start: mx.array | None = None
+    pages: Sequence[Pages] = ()
     caches: Sequence[LayerCache] = ()
     runs: Sequence[Run] = ()
     states: Sequence[mx.array] = ()
-    tables: mx.array | None = None
     peaks: list[mx.array] = field(default_factory=list)
     chosen: list[mx.array] = field(default_factory=list)
+
+    def pages_of(self, op: ops.Attend) -> Pages:
+        """Those of an attention."""
+        return self.pages[-1 if op.reach else 0]
 
 
 def highest(peaks: Sequence[mx.array]) -> mx.array:

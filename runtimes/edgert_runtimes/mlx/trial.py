@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -34,7 +34,7 @@ def compare(step: Callable[[Batch, bool], Float32], limits: Limits) -> Trial:
         for position in range(min(STEPS, limits.block_size, limits.context)):
             for fused in (False, True):
                 begin = time.perf_counter()
-                logits[fused] = step(_decoding(position), fused)
+                logits[fused] = step(_decoding(position, own=limits.window_blocks > 0), fused)
                 seconds[fused].append(time.perf_counter() - begin)
             error = float(np.square(logits[True] - logits[False]).sum() / np.square(logits[False]).sum())
             if not error <= ALIKE:
@@ -46,6 +46,8 @@ def compare(step: Callable[[Batch, bool], Float32], limits: Limits) -> Trial:
     return Trial(together < apart, finding)
 
 
-def _decoding(position: int) -> Batch:
+def _decoding(position: int, *, own: bool) -> Batch:
+    """`own`: with the first block of layers with a window too."""
     one = np.zeros(1, np.int32)
-    return Batch(one, one + position, one, one + position, one[None], one + position + 1, one)
+    batch = Batch(one, one + position, one, one + position, one[None], one + position + 1, one)
+    return replace(batch, window_slots=batch.slots, window_tables=batch.tables) if own else batch

@@ -26,24 +26,26 @@ class View:
     mask: mx.array | Literal["causal"] | None
 
 
-def make_views(batch: Batch, block_size: int, reach: int) -> list[View]:
-    """The views of a batch whose rows of one sequence follow one another, in their order; see `ops.Attend.reach`."""
+def make_views(batch: Batch, tables: Int32, block_size: int, reach: int) -> list[View]:
+    """The views of a batch whose rows of one sequence follow one another, in their order; `tables` are those of its
+    sequences. See `ops.Attend.reach`.
+    """
     counts = [len(list(rows)) for _, rows in groupby(batch.sequence.tolist())]
     views, start = [], 0
     for single, group in groupby(counts, lambda count: count == 1):
         several = list(group)
         for count in [len(several)] if single else several:  # rows that are decoding go together
             make = _decoding if single and count > 1 else _one_sequence
-            views.append(make(batch, slice(start, start + count), block_size, reach))
+            views.append(make(batch, tables, slice(start, start + count), block_size, reach))
             start += count
     return views
 
 
-def _one_sequence(batch: Batch, rows: slice, block_size: int, reach: int) -> View:
+def _one_sequence(batch: Batch, tables: Int32, rows: slice, block_size: int, reach: int) -> View:
     positions = batch.positions[rows]
     first = int(first_seen(positions[0], reach))
     end = int(positions[-1]) + 1
-    table = batch.tables[batch.sequence[rows.start]]
+    table = tables[batch.sequence[rows.start]]
     blocks = table[first // block_size : (end - 1) // block_size + 1].tolist()
     where: slice | mx.array
     if blocks == list(range(blocks[0], blocks[0] + len(blocks))):
@@ -64,9 +66,9 @@ def _one_sequence(batch: Batch, rows: slice, block_size: int, reach: int) -> Vie
     return View(rows, 1, where, mx.array(mask[None, None]))
 
 
-def _decoding(batch: Batch, rows: slice, block_size: int, reach: int) -> View:
+def _decoding(batch: Batch, tables: Int32, rows: slice, block_size: int, reach: int) -> View:
     """Sequences with one row each. Those that have fewer positions than others see their last one again, masked."""
-    positions, tables = batch.positions[rows, None], batch.tables[batch.sequence[rows]]
+    positions, tables = batch.positions[rows, None], tables[batch.sequence[rows]]
     first = first_seen(positions, reach)
     lengths = positions + 1 - first
     n = np.arange(lengths.max())
@@ -84,4 +86,6 @@ def grouped(batch: Batch) -> tuple[Batch, Int32 | None]:
     order = np.argsort(batch.sequence, kind="stable")
     places = np.argsort(order).astype(np.int32)
     rows = {name: getattr(batch, name)[order] for name in ("tokens", "positions", "sequence", "slots")}
+    if batch.window_slots.size:
+        rows["window_slots"] = batch.window_slots[order]
     return replace(batch, **rows, pick=places[batch.pick]), places

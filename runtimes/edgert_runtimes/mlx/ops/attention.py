@@ -56,8 +56,8 @@ def attend(op: ops.Attend, weights: Weights, dtype: mx.Dtype) -> Function:
         return x.reshape(len(x), op.kv_heads, 1, -1).swapaxes(0, 2)
 
     def run(step: Step, q: mx.array, k: mx.array, v: mx.array | None = None) -> mx.array:
-        cache = step.caches[op.layer]
-        cache.store(step.inputs.slots, by_head(k), None if v is None else by_head(v), start=step.start)
+        cache, pages = step.caches[op.layer], step.pages_of(op)
+        cache.store(pages.slots, by_head(k), None if v is None else by_head(v), start=pages.start)
         results = []
         for view in step.views[op.reach]:
             own = q if view.rows == slice(0, len(q)) else q[view.rows]
