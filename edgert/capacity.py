@@ -21,8 +21,6 @@ DEFAULT_SEQUENCES = 8
 POOL_BYTES = 1 << 30  # the cache's size where no `memory` is given and one context does not need more
 CHECKPOINT_BYTES = 1 << 28  # of recurrent states that are kept for prefixes
 MOST_CHECKPOINTS = 64
-RINGED = ("cpu", "reference")
-"""Backends on which layers with a window may have blocks of their own."""
 _FLOATS = (BlockType.F32, BlockType.F16, BlockType.BF16)
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgert import gathering
 from edgert.adapters import Source, load_adapters
 from edgert.answer import Answer, AsyncStream, Start, Stream
-from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, RINGED, choose_limits, first_that_fits
+from edgert.capacity import DEFAULT_ROWS, DEFAULT_SEQUENCES, choose_limits, first_that_fits
 from edgert.chat import ChatPrompt, Message, ToolChoice
 from edgert.completion import Completion
 from edgert.drafting import Drafting, Speculate, check_speculate, open_drafting
@@ -126,7 +126,6 @@ class LLM:
                 kv_type=kv_type,
                 threads=threads,
                 memory=memory,
-                windows=runtime.name in RINGED,
             )
             self.context = limits[0].context
             plan = build_plan(self.spec, self.context, loaded.plan)

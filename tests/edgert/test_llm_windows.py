@@ -76,3 +76,16 @@ def test_prefixes_are_found_on_disk(path: Path, tmp_path: Path, monkeypatch: pyt
             assert llm.statistics().disk_damaged == 0
     assert [answer.usage.cached_tokens for answer in found] == [0, 144]
     assert found[0].token_ids == found[1].token_ids
+
+
+@pytest.mark.mlx
+@pytest.mark.filterwarnings("ignore:the model was trained for a context of 64")
+def test_answers_on_mlx(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlx.core", reason="the mlx package is not installed")
+    monkeypatch.setenv("EDGERT_MLX_DTYPE", "float32")
+    found = []
+    for backend in ("mlx", "cpu"):
+        with LLM(path, backend=backend, kv_type="f32", context=512, sequences=2, rows=32) as llm:
+            assert 0 < llm.limits.window_blocks < llm.limits.blocks
+            found.append([answer.token_ids for answer in llm.generate(PROMPTS, PARAMS)])
+    assert found[0] == found[1]

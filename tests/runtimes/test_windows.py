@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from edgert_models.graph import Graph, Plan
 from edgert_models.ops import Value
-from edgert_runtimes.base import Batch, Float32, StoringSession
+from edgert_runtimes.base import AheadSession, Batch, Draw, Drawn, Float32, Session, StoringSession
 from edgert_runtimes.batches import first_seen_at
 from edgert_runtimes.conformance.cases import plan_of as with_outputs
 from edgert_runtimes.conformance.cases import tokens
-from edgert_runtimes.conformance.tiny import batch, in_rings, limits, random_weights
+from edgert_runtimes.conformance.tiny import batch, in_rings, limits, normalized_error, random_weights
 
 from tests.support.backends import BACKENDS, open_backend
 
@@ -40,12 +40,18 @@ def plan_of(kind: str) -> Plan:
     return with_outputs(wire)
 
 
-def run(session: StoringSession, plan: Plan, steps: Sequence[Batch], *, poison: bool = False) -> list[Float32]:
+def run(session: Session, plan: Plan, steps: Sequence[Batch], *, poison: bool = False) -> list[Float32]:
+    """What the steps give; those of decoding begin the next one ahead, with tokens that are others."""
     found = []
-    for step in steps:
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
         if poison:
+            assert isinstance(session, StoringSession)
             _poison(session, plan, step)
-        found.append(session.step(step))
+        if following and len(following.tokens) == len(step.pick) and isinstance(session, AheadSession):
+            out = session.step_ahead(step, [Draw()] * len(step.pick), following)
+            found.append(out.logits.copy() if isinstance(out, Drawn) else out)
+        else:
+            found.append(session.step(step))
     session.close()
     return found
 
@@ -71,9 +77,8 @@ def test_results_are_the_same(name: str, kind: str) -> None:
     roomy = [replace(step, window_slots=step.slots, window_tables=step.tables) for step in STEPS]
     for steps, count, poison in ((small, blocks, False), (roomy, 16, True)):
         session = backend.load(plan, weights, limits(window_blocks=count, **LIMITS))
-        assert isinstance(session, StoringSession)
         for found, expected in zip(run(session, plan, steps, poison=poison), wanted, strict=True):
-            np.testing.assert_array_equal(found, expected)
+            assert normalized_error(found, expected) < 1e-9 if name == "mlx" else np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["reference", *BACKENDS])
@@ -86,10 +91,10 @@ def test_the_cache_is_as_large_as_its_blocks(name: str) -> None:
         session.close()
         return session.report.cache_bytes
 
-    block = 2 * 16 * 4 * plan.caches[0].key_width
-    assert cache_bytes(64, 0) == 2 * 64 * block
-    assert cache_bytes(64, 5) == (64 + 5) * block
-    assert cache_bytes(640, 5) == (640 + 5) * block
+    block, more = 2 * 16 * 4 * plan.caches[0].key_width, 2 if backend.name == "cuda" else 0  # for rows that only pad
+    assert cache_bytes(64, 0) == (2 * 64 + more) * block
+    assert cache_bytes(64, 5) == (64 + 5 + more) * block
+    assert cache_bytes(640, 5) == (640 + 5 + more) * block
 
 
 @pytest.mark.parametrize("name", ["reference", *BACKENDS])

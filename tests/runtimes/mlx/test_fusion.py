@@ -15,6 +15,7 @@ from edgert_runtimes.base import Batch, Draw, Drawn
 from edgert_runtimes.conformance.cases import plan_of
 from edgert_runtimes.conformance.tiny import (
     batch,
+    in_rings,
     limits,
     normalized_error,
     random_weights,
@@ -82,6 +83,17 @@ def test_models(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names == [*per_layer, *per_layer[:-1]]
     assert normalized_error(ours.step(alone), reference.step(alone)) < 1e-9
     assert ours.report.instruction_set.endswith("; tried")
+    ours.close()
+
+
+def test_windows_in_blocks_of_their_own() -> None:
+    plan = build_plan(tiny_spec("qwen3moe", window=5, windowed=(False, True)))
+    weights = random_weights(plan, 2)
+    given, blocks = in_rings(steps(), plan.reach)
+    sizes = limits(window_blocks=blocks)
+    ours, reference = (each.load(plan, weights, sizes) for each in (MlxBackend(), ReferenceBackend()))
+    for step in given:
+        assert normalized_error(ours.step(step), reference.step(step)) < 1e-9
     ours.close()
 
 
