@@ -126,7 +126,7 @@ def test_report(session: CudaSession) -> None:
 def test_a_session_that_does_not_fit_is_refused_before_it_takes_memory() -> None:
     backend = HostCudaBackend()
     plan = build_plan(tiny_spec("llama"))
-    message = r"^the model needs .* of the GPU's memory \(weights .*, cache .*, workspace .*\), 0\.1 MiB are available$"
+    message = r"^the model needs .* of the GPU's memory \(weights .*, cache .*, workspace .*\), 0\.1 MiB are available;"
     with pytest.raises(MemoryBudgetError, match=message):
         backend.load(plan, random_weights(plan), limits(memory=100 << 10))
     with pytest.raises(MemoryBudgetError) as caught:
