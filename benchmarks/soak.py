@@ -36,6 +36,8 @@ from benchmarks.machine import commit, environment, machine
 
 PATIENCE = 120.0
 """Seconds after which a request hangs."""
+AT_ONCE = 50
+"""Clients that come together; the queue takes more."""
 TEXT = "The quick brown fox jumps over the lazy dog. "
 MALFORMED = (
     b"\x00\xff garbage\r\n\r\n",
@@ -79,10 +81,10 @@ class Server:
             found: dict[str, Any] = json.loads((await answer(reader))[1])
             return found
 
-    async def settled(self) -> float | None:
-        """Seconds until nothing runs, waits or holds a block any more; None where that takes more than ten."""
+    async def settled(self, patience: float = 10.0) -> float | None:
+        """Seconds until nothing runs, waits or holds a block any more; None where that takes more than `patience`."""
         begin = time.monotonic()
-        while time.monotonic() < begin + 10:
+        while time.monotonic() < begin + patience:
             now = await self.health()
             if not (now["running"] or now["waiting"] or now["blocks_held"]):
                 return round(time.monotonic() - begin, 3)
@@ -197,7 +199,7 @@ def _leaving(server: Server) -> dict[str, tuple[bytes, Callable[[asyncio.StreamR
     }
 
 
-async def leavers(server: Server, count: int, at_once: int = 50) -> Trial:
+async def leavers(server: Server, count: int, at_once: int = AT_ONCE) -> Trial:
     """At each stage so many leave, every second of them with a reset."""
     stages: dict[str, float | None] = {}
     for stage, (sent, wait) in _leaving(server).items():
@@ -253,19 +255,21 @@ async def readers(server: Server, count: int, seconds: float = 5.0) -> Trial:
     for _ in range(3):
         alone.append(await _speed(server, seconds))
         stalled = []
-        for _ in range(count):
+        for index in range(count):
+            if index % AT_ONCE == 0:
+                await server.settled(PATIENCE)  # so that the queue has room for all
             own = socket.socket()
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             own.setblocking(False)
             await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", server.port))
             await asyncio.get_running_loop().sock_sendall(own, server.completion(64, stream=True))
             stalled.append(own)
-        await server.settled()  # what they asked for has been computed
+        await server.settled(PATIENCE)  # what they asked for has been computed
         beside.append(await _speed(server, seconds))
         ratios.append(beside[-1] / alone[-1])
         for own in stalled:
             own.close()
-        await server.settled()
+        await server.settled(PATIENCE)
     ratio = median(ratios)
     return {
         "readers": count,

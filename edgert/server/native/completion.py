@@ -152,6 +152,7 @@ async def answer(llm: LLM, body: CompletionRequest, request: Request) -> Respons
 def ending(llm: LLM, done: Completion) -> Json:
     """The whole answer, and what is told at its end."""
     usage, timings = done.usage, done.timings
+    guessed = timings.guessed_tokens
     word = done.stop if isinstance(done.stop, str) else ""
     return {
         "content": done.text,
@@ -166,18 +167,24 @@ def ending(llm: LLM, done: Completion) -> Json:
         "tokens_cached": usage.cached_tokens,
         "timings": {
             "cache_n": usage.cached_tokens,
-            **_timing("prompt", usage.prompt_tokens - usage.cached_tokens, timings.prefill),
-            **_timing("predicted", usage.completion_tokens, timings.decode),
+            **_timing(
+                "prompt",
+                usage.prompt_tokens - usage.cached_tokens,
+                timings.prefill,
+                timings.prefill_tokens_per_second,
+            ),
+            **_timing("predicted", usage.completion_tokens, timings.decode, timings.decode_tokens_per_second),
+            **({"draft_n": guessed, "draft_n_accepted": timings.right_guesses} if guessed else {}),
         },
     }
 
 
-def _timing(name: str, tokens: int, seconds: float) -> Json:
+def _timing(name: str, tokens: int, seconds: float, rate: float) -> Json:
     return {
         f"{name}_n": tokens,
         f"{name}_ms": 1000 * seconds,
-        f"{name}_per_token_ms": 1000 * seconds / tokens if tokens else 0.0,
-        f"{name}_per_second": tokens / seconds if seconds else 0.0,
+        f"{name}_per_token_ms": 1000 / rate if rate else 0.0,
+        f"{name}_per_second": rate,
     }
 
 

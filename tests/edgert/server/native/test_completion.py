@@ -36,8 +36,12 @@ def test_one_prompt(native: Served) -> None:
     assert found["stop_type"] == "limit"
     assert (found["tokens_predicted"], found["truncated"]) == (6, False)
     assert len(found["tokens"]) == 6
-    assert found["timings"]["predicted_n"] == 6
-    assert found["timings"]["prompt_n"] + found["timings"]["cache_n"] == found["tokens_evaluated"]
+    timings = found["timings"]
+    assert timings["predicted_n"] == 6
+    assert timings["predicted_per_second"] * timings["predicted_ms"] == pytest.approx(5 * 1000)  # after the first
+    assert timings["predicted_per_token_ms"] * timings["predicted_per_second"] == pytest.approx(1000)
+    assert "draft_n" not in timings
+    assert timings["prompt_n"] + timings["cache_n"] == found["tokens_evaluated"]
     assert [len(each["top_logprobs"]) for each in found["completion_probabilities"]] == [3] * 6
     assert [each["id"] for each in found["completion_probabilities"]] == found["tokens"]
     assert complete(native, ignore_eos=True)["tokens"] == []
