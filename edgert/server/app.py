@@ -61,6 +61,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if first["type"] == "json_invalid":
         message = f"the body is not valid JSON: {first.get('ctx', {}).get('error', first['msg'])}"
         return problem_response(request.scope["path"], Problem(400, message))
+    kind = request.headers.get("content-type", "")
+    if not place and "json" not in kind:  # what `curl -d` sends unless it is told
+        message = f"the body is read with 'Content-Type: application/json' only, and this one has {kind!r}"
+        return problem_response(request.scope["path"], Problem(400, message))
     message = f"{'.'.join(place) or 'body'}: {first['msg']}"
     return problem_response(request.scope["path"], Problem(400, message, place[0] if place else None))
 

@@ -147,6 +147,16 @@ def test_bad_bodies(served: Served, body: bytes, message: str) -> None:
     assert message in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("server_model", ["reference"], indirect=True)
+def test_bodies_of_another_type_are_told_so(served: Served) -> None:
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    for path in ("/v1/chat/completions", "/v1/messages", "/completion"):
+        response = httpx.post(served.url + path, content=b"{}", headers=kind, timeout=60)
+        assert response.status_code == 400
+        message = response.json()["error"]["message"]
+        assert message.startswith("the body is read with 'Content-Type: application/json' only")
+
+
 def test_brackets_in_texts_are_no_nesting(served: Served) -> None:
     messages = [{"role": "user", "content": "[" * 20 + '"{{\\'}]
     assert post(served, chat_body(served, messages=messages)).status_code == 200
