@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +74,13 @@ def test_slots(served: Served) -> None:
     idle = httpx.get(f"{served.url}/slots").json()
     assert [slot["id"] for slot in idle] == list(range(served.llm.limits.sequences))
     assert not any(slot["is_processing"] for slot in idle)
-    body = {"model": served.llm.name, "messages": MESSAGES, "max_tokens": 100, "logit_bias": {"60": 100}}
-    asking = threading.Thread(target=httpx.post, args=(f"{served.url}/v1/chat/completions",), kwargs={"json": body})
-    asking.start()
-    busy: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 30
-    while not busy and time.monotonic() < deadline:
-        busy = [slot for slot in httpx.get(f"{served.url}/slots").json() if slot["is_processing"]]
-    asking.join()
-    assert busy
+    endless = {"max_tokens": 1_000_000, "overflow": "sliding", "ignore_eos": True, "stream": True}
+    body = {"model": served.llm.name, "messages": MESSAGES, **endless}
+    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        next(answer.iter_lines())
+        found = httpx.get(f"{served.url}/slots", timeout=60).json()
+    busy = [slot for slot in found if slot["is_processing"]]
+    assert len(busy) == 1
     assert busy[0]["prompt_tokens"] == len(served.llm.chat_tokens(MESSAGES))
     assert busy[0]["n_ctx"] == served.llm.context
     assert "content" not in str(busy)
