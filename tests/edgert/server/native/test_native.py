@@ -76,10 +76,12 @@ def test_slots(served: Served) -> None:
     assert not any(slot["is_processing"] for slot in idle)
     endless = {"max_tokens": 1_000_000, "overflow": "sliding", "ignore_eos": True, "stream": True}
     body = {"model": served.llm.name, "messages": MESSAGES, **endless}
-    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=60) as answer:
-        next(answer.iter_lines())
-        found = httpx.get(f"{served.url}/slots", timeout=60).json()
-    busy = [slot for slot in found if slot["is_processing"]]
+    busy: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 30
+    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=60):
+        while not busy and time.monotonic() < deadline:
+            found = httpx.get(f"{served.url}/slots", timeout=60).json()
+            busy = [slot for slot in found if slot["is_processing"]]
     assert len(busy) == 1
     assert busy[0]["prompt_tokens"] == len(served.llm.chat_tokens(MESSAGES))
     assert busy[0]["n_ctx"] == served.llm.context
