@@ -155,25 +155,33 @@ class FloatFormat(Format, Matmul):
         return [rest.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
     def emit_stream(
-        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+        self,
+        b: ir.IRBuilder,
+        raw: RawRows,
+        ahead: Value,
+        xs: Sequence[Value],
+        ys: Sequence[Value],
+        k: Value,
+        lines: Value,
     ) -> None:
         """See Matmul; sixteen inputs are a block."""
         whole = b.and_(k, i64(-LANES))
         size = LANES * LANES * self.type.block_bytes
-        with emit.loop(b, whole, emit.real(0.0, FLOATS), step=LANES) as each:
+        with emit.loop(b, whole, *[emit.real(0.0, FLOATS)] * len(xs), step=LANES) as each:
             fetch(b, step(b, ahead, b.mul(each.index, i64(size // LANES))), size)
             self._pack_inputs(b, raw, each.index, lines)
             sums = list(each.values)
             for i in range(LANES):
-                self._add(b, [lines], [x], each.index, i, sums)
+                self._add(b, [lines], xs, each.index, i, sums)
             each.carry(*sums)
         with emit.loop(b, k, *each.values, start=whole) as rest:
             raw.start = b.mul(rest.index, i64(self.type.block_bytes))
             store(b, lines, 0, raw.column(0, self.element.bits), align=self._k_bytes)
             sums = list(rest.values)
-            self._add(b, [lines], [x], rest.index, 0, sums)
+            self._add(b, [lines], xs, rest.index, 0, sums)
             rest.carry(*sums)
-        store(b, y, 0, rest.values[0], align=4)
+        for y, total in zip(ys, rest.values, strict=True):
+            store(b, y, 0, total, align=4)
 
     def _add(
         self, b: ir.IRBuilder, places: Sequence[Value], xs: Sequence[Value], index: Value, i: int, sums: list[Value]

@@ -102,42 +102,52 @@ class LeveledBlocks(BlockFormat):
                 levels = [row(place, 0) for place in places]
                 operands = [words(place) for place in places]
                 parts.carry(*self._add_part(b, inputs, parts.index, operands, levels, parts.values))
-            sums = self._scaled(b, each.values, parts.values, [row(head, 0, FLOATS) for head in heads], inputs)
+            reals = self._scaled(b, parts.values, [row(head, 0, FLOATS) for head in heads])
             if self.layout.minima:
                 with emit.loop(b, i64(PARTS), *[ZEROS] * count) as minima:
                     offset = b.mul(minima.index, i64(ROW_WORD))
                     levels = [row(step(b, head, offset), 2) for head in heads]
                     minima.carry(*self._add_minima(b, inputs, minima.index, levels, minima.values))
-                sums = self._scaled(b, sums, minima.values, [row(head, 1, FLOATS) for head in heads], inputs)
+                reals = self._scaled(b, minima.values, [row(head, 1, FLOATS) for head in heads], reals)
+            sums = self._summed(b, each.values, reals, inputs)
             each.carry(*sums)
         return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
     def emit_stream(
-        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+        self,
+        b: ir.IRBuilder,
+        raw: RawRows,
+        ahead: Value,
+        xs: Sequence[Value],
+        ys: Sequence[Value],
+        k: Value,
+        lines: Value,
     ) -> None:
         """See Matmul."""
-        layout = self.layout
-        with emit.loop(b, self.blocks(b, k), emit.real(0.0, FLOATS)) as each:
+        layout, count = self.layout, len(xs)
+        with emit.loop(b, self.blocks(b, k), *[emit.real(0.0, FLOATS)] * count) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
             layout.pack(b, raw, lines)
-            inputs = step(b, x, b.mul(each.index, i64(self.codes.block_bytes)))
-            with emit.loop(b, i64(layout.groups), *[ZEROS] * (1 + layout.minima)) as rounds:
-                totals = list(rounds.values)
+            inputs = [step(b, x, b.mul(each.index, i64(self.codes.block_bytes))) for x in xs]
+            with emit.loop(b, i64(layout.groups), *[ZEROS] * (count * (1 + layout.minima))) as rounds:
+                totals, minima = list(rounds.values[:count]), list(rounds.values[count:])
                 layout.pack_round(b, raw, lines, rounds.index)
                 for block in range(layout.blocks):
                     self.fetch_part(b, ahead, each.index, rounds.index, block)
                     number = self.number(b, 0, rounds.index, block)
                     words = self.packed_words(b, lines, rounds.index, block)
                     scales = layout.scales(b, lines, rounds.index, block)
-                    totals[:1] = self._add_part(b, [inputs], number, [words], [scales.levels], totals[:1])
+                    totals = self._add_part(b, inputs, number, [words], [scales.levels], totals)
                     if scales.minimum_levels is not None:
-                        totals[1:] = self._add_minima(b, [inputs], number, [scales.minimum_levels], totals[1:])
-                rounds.carry(*totals)
-            scales, sums = layout.scales(b, lines, 0, 0), each.values
-            for total, factor in zip(rounds.values, [*scales.factors, *scales.minima], strict=True):
-                sums = self._scaled(b, sums, [total], [factor], [inputs])
-            each.carry(*sums)
-        store(b, y, 0, each.values[0], align=4)
+                        minima = self._add_minima(b, inputs, number, [scales.minimum_levels], minima)
+                rounds.carry(*totals, *minima)
+            scales = layout.scales(b, lines, 0, 0)
+            reals = self._scaled(b, rounds.values[:count], scales.factors)
+            if layout.minima:
+                reals = self._scaled(b, rounds.values[count:], scales.minima, reals)
+            each.carry(*self._summed(b, each.values, reals, inputs))
+        for y, total in zip(ys, each.values, strict=True):
+            store(b, y, 0, total, align=4)
 
     def _add_part(
         self,
@@ -185,17 +195,22 @@ class LeveledBlocks(BlockFormat):
         return splat(b, load(b, step(b, x, b.mul(number, i64(4))), offset, I32, align=4))
 
     def _scaled(
-        self,
-        b: ir.IRBuilder,
-        sums: Sequence[Value],
-        totals: Sequence[Value],
-        factors: Sequence[Value],
-        xs: Sequence[Value],
+        self, b: ir.IRBuilder, totals: Sequence[Value], factors: Sequence[Value], reals: Sequence[Value] = ()
     ) -> list[Value]:
-        """Sums, and totals times the factors of their panels and the scales of their inputs."""
+        """Totals times the factors of their panels, and what there is already."""
+        numbers = [b.sitofp(total, FLOATS) for total in totals]
+        own = [factor for factor in factors for _ in range(len(totals) // len(factors))]
+        if not reals:
+            return [b.fmul(number, factor) for number, factor in zip(numbers, own, strict=True)]
+        return [fused(b, *each) for each in zip(numbers, own, reals, strict=True)]
+
+    def _summed(
+        self, b: ir.IRBuilder, sums: Sequence[Value], reals: Sequence[Value], xs: Sequence[Value]
+    ) -> list[Value]:
+        """Sums, and what was scaled times the scales of the inputs."""
         scales = [splat(b, load(b, x, self.codes.scale, F32, align=4)) for x in xs]
-        both = [b.fmul(factor, scale) for factor in factors for scale in scales]
-        return [fused(b, b.sitofp(t, FLOATS), f, each) for each, t, f in zip(sums, totals, both, strict=True)]
+        own = scales * (len(sums) // len(xs))
+        return [fused(b, *each) for each in zip(reals, own, sums, strict=True)]
 
 
 def half_twice(b: ir.IRBuilder, words: Value, half: int) -> Value:

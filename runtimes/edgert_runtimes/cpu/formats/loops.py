@@ -34,10 +34,8 @@ class Matmul(ABC):
     least = 0
     """Inputs that `emit_stream` can do with; rows that have fewer are always packed."""
 
-    @property
-    def streams(self) -> int:
-        """Up to how many tokens it is better to go through raw rows for each."""
-        return 1
+    streams = 1
+    """Up to how many tokens it is better to go through raw rows."""
 
     @abstractmethod
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
@@ -57,10 +55,17 @@ class Matmul(ABC):
 
     @abstractmethod
     def emit_stream(
-        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+        self,
+        b: ir.IRBuilder,
+        raw: RawRows,
+        ahead: Value,
+        xs: Sequence[Value],
+        ys: Sequence[Value],
+        k: Value,
+        lines: Value,
     ) -> None:
-        """Sixteen raw rows by one token: the same sums, bit for bit, go to `y`. Meanwhile, fetch as many bytes from
-        `ahead` on.
+        """Sixteen raw rows by a token or some: the same sums, bit for bit, go to `ys`. Meanwhile, fetch as many bytes
+        from `ahead` on.
         """
 
 
@@ -111,11 +116,12 @@ def emit_gemm(
     if form.least:
         streams = b.select(b.icmp_signed(">=", k, i64(form.least)), streams, i64(0))
     with b.if_else(b.icmp_signed("<=", n_tokens, streams)) as (few, several):
-        with few, emit.loop(b, whole) as down:
-            column = b.mul(down.index, i64(PANEL_OUTPUT))
-            with emit.loop(b, n_tokens) as along:
-                tables = [b.add(table, b.shl(along.index, i64(3))) for table in (xs, ys)]
-                b.call(_stream_function(b, form), [place(down.index), stride, *tables, column, k, lines])
+        with few:
+            for count in range(1, form.streams + 1):
+                function = _stream_function(b, form, count)
+                with b.if_then(b.icmp_signed("==", n_tokens, i64(count))), emit.loop(b, whole) as down:
+                    column = b.mul(down.index, i64(PANEL_OUTPUT))
+                    b.call(function, [place(down.index), stride, xs, ys, column, k, lines])
         with several:
             done = i64(0)
             for width in range(tile.panels, 0, -1):
@@ -168,17 +174,20 @@ def for_any_rows(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, body
                 body(RawRows(b, first, stride, count))
 
 
-def _stream_function(b: ir.IRBuilder, form: Matmul) -> ir.Function:
-    """(first row, stride, xs, ys, column, k, lines)"""
+def _stream_function(b: ir.IRBuilder, form: Matmul, tokens: int) -> ir.Function:
+    """(first row, stride, xs, ys, column, k, lines), for so many tokens."""
 
     def body(
         b: ir.IRBuilder, first: Value, stride: Value, xs: Value, ys: Value, column: Value, k: Value, lines: Value
     ) -> None:
-        x, y = (pointer(b, load(b, pointer(b, table), 0, I64, align=8)) for table in (xs, ys))
+        inputs, outputs = (
+            [pointer(b, load(b, pointer(b, table), 8 * t, I64, align=8)) for t in range(tokens)] for table in (xs, ys)
+        )
         ahead = step(b, first, b.mul(stride, i64(LANES)))
-        form.emit_stream(b, RawRows(b, first, stride), ahead, x, step(b, y, column), k, lines)
+        outputs = [step(b, y, column) for y in outputs]
+        form.emit_stream(b, RawRows(b, first, stride), ahead, inputs, outputs, k, lines)
 
-    return _function(b, "stream", [POINTER, I64, I64, I64, I64, I64, POINTER], body)
+    return _function(b, f"stream_{tokens}", [POINTER, I64, I64, I64, I64, I64, POINTER], body)
 
 
 def _tile_function(b: ir.IRBuilder, width: int, height: int, form: Matmul) -> ir.Function:

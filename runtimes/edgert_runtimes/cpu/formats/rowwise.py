@@ -27,9 +27,12 @@ from edgert_runtimes.cpu.formats.rows import RawRows
 from edgert_runtimes.cpu.formats.tables import IQ4_TABLE
 from edgert_runtimes.cpu.formats.vectors import (
     F32,
+    FLOATS,
     I8,
     I16,
     I32,
+    I64,
+    ROW_WORD,
     Value,
     dot_halves,
     fetch,
@@ -39,11 +42,11 @@ from edgert_runtimes.cpu.formats.vectors import (
     join,
     load,
     mask,
-    multiply,
     same,
     shift_left,
     shift_right,
     shuffle,
+    splat,
     split,
     step,
     store,
@@ -51,6 +54,8 @@ from edgert_runtimes.cpu.formats.vectors import (
 
 AT_ONCE = 4
 """Super-blocks, and rows whose sums wait for each other."""
+WEIGHT_BYTES = AT_ONCE * BLOCK
+"""Of the weights of products: as many as super-blocks have weights for each 16."""
 AHEAD = 12288
 """Bytes from what is read to what is fetched."""
 
@@ -64,6 +69,7 @@ ALL_BYTES = ir.VectorType(I8, 16 * AT_ONCE)
 ALL_HALVES = ir.VectorType(I16, PARTS * AT_ONCE)
 """Of each super-block, a number of every 32 weights."""
 ALL_WORDS = ir.VectorType(I32, 4 * AT_ONCE)
+
 
 PAIR_SUMS: dict[int, type[Avx2 | Avx512]] = {1: Avx2, 2: Avx512}
 """By the width of vectors, who names the instructions that multiply and add pairs."""
@@ -110,10 +116,9 @@ class RowQ4K(Row):
 
     def codes(self, b: ir.IRBuilder, place: Value, wide: int) -> Iterator[Value]:
         """Every 32 bytes are the low and the high halves of 32 weights each."""
-        for first in range(0, PARTS, wide):
-            stored = load(b, place, self.codes_at + BLOCK * (first // 2), _bytes(1))
-            shifts = [-4 * (part % 2) for part in range(first, first + wide)]
-            yield _moved(b, join(b, [stored] * wide), shifts, 0x0F)
+        for pair in range(PARTS // 2):
+            stored = load(b, place, self.codes_at + BLOCK * pair, _bytes(1))
+            yield from (_moved(b, stored, [shift], 0x0F) for shift in (0, -4))
 
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
         """Pairs of halves."""
@@ -129,10 +134,9 @@ class RowQ5K(RowQ4K):
 
     def codes(self, b: ir.IRBuilder, place: Value, wide: int) -> Iterator[Value]:
         """Bit j of byte l belongs to weight 32 j + l."""
-        bits = join(b, [load(b, place, 16, _bytes(1))] * wide)
-        for number, low in enumerate(super().codes(b, place, wide)):
-            shifts = [4 - part for part in range(wide * number, wide * (number + 1))]
-            yield b.or_(low, _moved(b, bits, shifts, 0x10))
+        bits = load(b, place, 16, _bytes(1))
+        for part, low in enumerate(super().codes(b, place, wide)):
+            yield b.or_(low, _moved(b, bits, [4 - part], 0x10))
 
 
 class RowQ6K(Row):
@@ -178,11 +182,11 @@ class RowIQ4XS(Row):
 
     def codes(self, b: ir.IRBuilder, place: Value, wide: int) -> Iterator[Value]:
         """Entries of the table: bytes j of 16 have code j in the low and code 16 + j in the high half."""
-        entries = ir.Constant(_bytes(wide), [ir.Constant(I8, entry) for entry in IQ4_TABLE * 2 * wide])
-        for first in range(0, PARTS, wide):
-            stored = [load(b, place, 8 + 16 * part, BYTES16) for part in range(first, first + wide)]
-            twice = join(b, [each for part in stored for each in (part, part)])
-            yield _shuffled(b, entries, _moved(b, twice, [0, -4] * wide, 0x0F))
+        entries = ir.Constant(_bytes(1), [ir.Constant(I8, entry) for entry in IQ4_TABLE * 2])
+        for part in range(PARTS):
+            stored = load(b, place, 8 + 16 * part, BYTES16)
+            both = join(b, [_moved(b, stored, [shift], 0x0F) for shift in (0, -4)])
+            yield _shuffled(b, entries, both)
 
     def factors(self, b: ir.IRBuilder, places: Sequence[Value]) -> list[Value]:
         """Halves."""
@@ -205,94 +209,154 @@ def by_rows(block_type: BlockType, isa: Isa) -> bool:
 class RowwiseBlocks(LeveledBlocks):
     """A type with super-blocks whose rows few tokens go through one by one."""
 
-    @property
-    def streams(self) -> int:
-        """See Matmul: panels are worth their packing earlier where vectors are wide."""
-        return 4 - self.isa.row_parts
+    streams = 3
 
     def emit_stream(
-        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+        self,
+        b: ir.IRBuilder,
+        raw: RawRows,
+        ahead: Value,
+        xs: Sequence[Value],
+        ys: Sequence[Value],
+        k: Value,
+        lines: Value,
     ) -> None:
-        """See Matmul. Sums wait where panels would be."""
-        blocks, size = self.blocks(b, k), i64(self.type.block_bytes)
-        with emit.loop(b, i64(LANES), step=AT_ONCE) as down:
-            first = step(b, raw.first, b.mul(down.index, raw.stride))
-            self._add_integers(b, first, blocks, x, lines)
-            rows = [step(b, first, multiply(b, raw.stride, i) if i else 0) for i in range(AT_ONCE)]
-            with emit.loop(b, blocks, emit.real(0.0, FLOATS4)) as each:
-                places = [step(b, row, b.mul(each.index, size)) for row in rows]
-                sums = step(b, lines, b.mul(each.index, i64(self._waiting)))
-                inputs = step(b, x, b.mul(each.index, i64(self.codes.block_bytes)))
-                scale = emit.splat(b, load(b, inputs, self.codes.scale, F32, align=4), AT_ONCE)
-                total = each.values[0]
-                for i, factor in enumerate(ROWS[self.type].factors(b, places)):
-                    part = b.sitofp(load(b, sums, 4 * AT_ONCE * i, WORDS4, align=4), FLOATS4)
-                    total = fused(b, part, b.fmul(factor, scale), total)
-                each.carry(total)
-            store(b, step(b, y, b.shl(down.index, i64(2))), 0, each.values[0], align=4)
+        """See Matmul. Where panels would be are the weights of the products of some super-blocks, where their inputs
+        are, and what waits: factors times integers of sixteen rows, super-block after super-block.
+        """
+        blocks = self.blocks(b, k)
+        orders = step(b, lines, WEIGHT_BYTES * len(xs))
+        if self.layout.halves == 2:  # in memory, so that LLVM does not make slower shuffles of them
+            for part in range(PARTS):
+                order = [ir.Constant(I8, 2 * part + byte % 2) for byte in range(BLOCK)]
+                store(b, orders, BLOCK * part, ir.Constant(_bytes(1), order), align=BLOCK)
+        offsets = step(b, orders, BLOCK * PARTS)
+        waiting = [step(b, offsets, b.mul(b.add(blocks, i64(AT_ONCE)), i64(8)))]
+        for _ in xs:
+            waiting.append(step(b, waiting[-1], b.mul(blocks, i64(ROW_WORD))))
+        self._note_inputs(b, blocks, offsets)
+        self._add_integers(b, raw.first, blocks, xs, lines, orders, offsets, waiting)
+        pitch = b.shl(blocks, i64(2))
+        for x, y, parts in zip(xs, ys, waiting, strict=False):
+            rows = RawRows(b, parts, pitch)
+            done, total = i64(0), emit.real(0.0, FLOATS)
+            for count in (AT_ONCE, 1):
+                with emit.loop(b, b.sub(blocks, i64(count - 1)), total, start=done, step=count) as each:
+                    inputs = step(b, x, b.mul(each.index, i64(self.codes.block_bytes)))
+                    total = each.values[0]
+                    for i, words in enumerate(rows.columns(b.shl(each.index, i64(2)), count)):
+                        scale = load(b, inputs, self.codes.block_bytes * i + self.codes.scale, F32, align=4)
+                        total = fused(b, b.bitcast(words, FLOATS), splat(b, scale), total)
+                    each.carry(total)
+                done, total = each.index, each.values[0]
+            store(b, y, 0, total, align=4)
 
-    @property
-    def _waiting(self) -> int:
-        """Bytes for the sums of a super-block in each of four rows."""
-        return 4 * AT_ONCE * (1 + self.layout.minima)
+    def _note_inputs(self, b: ir.IRBuilder, blocks: Value, offsets: Value) -> None:
+        """Where the inputs of super-blocks are: those of a row, and the first again for the row behind it."""
+        end = b.mul(blocks, i64(self.codes.block_bytes))
+        with emit.loop(b, b.add(blocks, i64(AT_ONCE - 1)), i64(0)) as each:
+            offset = each.values[0]
+            store(b, offsets, b.shl(each.index, i64(3)), offset, align=8)
+            offset = b.add(offset, i64(self.codes.block_bytes))
+            each.carry(b.select(b.icmp_unsigned("<", offset, end), offset, i64(0)))
 
-    def _add_integers(self, b: ir.IRBuilder, first: Value, blocks: Value, x: Value, out: Value) -> None:
-        """The sums of all super-blocks of four rows: those of the rows' first, then of their second, and so on."""
-        size = self.type.block_bytes
-        behind = step(b, x, b.mul(blocks, i64(self.codes.block_bytes)))
-        with emit.loop(b, b.mul(blocks, i64(AT_ONCE)), x, out, out, step=AT_ONCE) as each:
+    def _add_integers(
+        self,
+        b: ir.IRBuilder,
+        first: Value,
+        blocks: Value,
+        xs: Sequence[Value],
+        weights: Value,
+        orders: Value,
+        offsets: Value,
+        waiting: Sequence[Value],
+    ) -> None:
+        """All super-blocks of sixteen rows, which lie one behind the other."""
+        size, row = self.type.block_bytes, ROWS[self.type]
+        further = b.urem(i64(AT_ONCE), blocks)
+        with emit.loop(b, b.mul(blocks, i64(LANES)), i64(0), step=AT_ONCE) as each:
             place = step(b, first, b.mul(each.index, i64(size)))
             fetch(b, step(b, place, AHEAD), AT_ONCE * size)
-            source, target, top = each.values
-            inputs, targets = [], []
-            for _ in range(AT_ONCE):
-                inputs.append(source)
-                targets.append(target)
-                source, below = step(b, source, self.codes.block_bytes), step(b, top, 4)
-                target = step(b, target, self._waiting)
-                over = b.icmp_unsigned("==", source, behind)
-                source, target, top = (b.select(over, *pair) for pair in ((x, source), (below, target), (below, top)))
             places = [step(b, place, size * i) for i in range(AT_ONCE)]
-            for i, sums in enumerate(self._sums(b, places, inputs)):
-                for lane, waiting in enumerate(targets):
-                    value = b.extract_element(sums, ir.Constant(I32, lane))
-                    store(b, waiting, 4 * AT_ONCE * i, value, align=4)
-            each.carry(source, target, top)
+            noted = step(b, offsets, b.shl(each.values[0], i64(3)))
+            inputs = [load(b, noted, 8 * i, I64, align=8) for i in range(AT_ONCE)]
+            tokens = [[step(b, x, offset) for offset in inputs] for x in xs]
+            levels, factors = row.levels(b, places), row.factors(b, places)
+            starts = [self._start(b, levels, each, step(b, weights, WEIGHT_BYTES * t)) for t, each in enumerate(tokens)]
+            products = [
+                self._products(b, each_place, [x[i] for x in tokens], [each[0][i] for each in starts], orders)
+                for i, each_place in enumerate(places)
+            ]
+            for t, (_, start, minima) in enumerate(starts):
+                sums = _across(b, [each[t] for each in products])
+                if start is not None:
+                    sums = b.add(sums, start)
+                part = b.fmul(b.sitofp(sums, FLOATS4), factors[0])
+                if minima is not None:
+                    part = fused(b, b.sitofp(minima, FLOATS4), factors[1], part)
+                store(b, waiting[t], b.shl(each.index, i64(2)), part, align=4)
+            behind = b.add(each.values[0], further)
+            over = b.icmp_signed(">=", behind, blocks)
+            each.carry(b.select(over, b.sub(behind, blocks), behind))
 
-    def _sums(self, b: ir.IRBuilder, places: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-        """Of four super-blocks: the sums of the products, and those for the minima if there are any."""
-        row, codes = ROWS[self.type], self.codes
-        *levels, minima = row.levels(b, places)
-        sums = [b.bitcast(_joined(b, inputs, codes.row_sums + 2 * PARTS * half), ALL_HALVES) for half in range(2)]
+    def _start(
+        self, b: ir.IRBuilder, levels: Sequence[Value | None], inputs: Sequence[Value], place: Value
+    ) -> tuple[Sequence[Value], Value | None, Value | None]:
+        """Of four super-blocks and a token: the weights of products, which are level times step, for each of the
+        super-blocks; by the sums of inputs, what offsets give, and minima.
+        """
+        codes, (*halves, minima), offset = self.codes, levels, ROWS[self.type].offset
         steps = b.bitcast(_joined(b, inputs, codes.steps), ALL_HALVES)
-        weights = [b.bitcast(b.mul(level, steps), ALL_BYTES) for level in levels]
-        products = [
-            self._products(b, weights, number, *each) for number, each in enumerate(zip(places, inputs, strict=True))
-        ]
-        result = [_across(b, products)]
-        if row.offset:
-            by_offset = _within(b, levels, sums)
-            result[0] = b.add(result[0], b.mul(by_offset, same(by_offset, row.offset)))
+        first, second = (b.mul(level, steps) for level in halves)
+        if self.layout.halves == 1:
+            twice = shuffle(
+                b, first, second, [i + ALL_HALVES.count * half for i in range(ALL_HALVES.count) for half in range(2)]
+            )
+            store(b, place, 0, twice, align=ROW_WORD)
+            weights = [step(b, place, BLOCK * i) for i in range(AT_ONCE)]
+        else:
+            parts = [
+                [PARTS * i + part + ALL_HALVES.count * half for half in range(2) for part in range(PARTS)]
+                for i in range(AT_ONCE)
+            ]
+            weights = [b.bitcast(shuffle(b, first, second, order * self._wide), _bytes(self._wide)) for order in parts]
+        sums = [b.bitcast(_joined(b, inputs, codes.row_sums + 2 * PARTS * half), ALL_HALVES) for half in range(2)]
+        start = by_minima = None
+        if offset:
+            start = _within(b, halves, sums)
+            start = b.mul(start, same(start, offset))
         if minima is not None:
-            result.append(_within(b, [minima] * 2, sums))
-        return result
+            by_minima = _within(b, [minima] * 2, sums)
+        return weights, start, by_minima
 
-    def _products(self, b: ir.IRBuilder, weights: Sequence[Value], number: int, place: Value, x: Value) -> Value:
-        """Of one super-block: some sums whose sum is that of the products."""
-        row, wide = ROWS[self.type], self.isa.row_parts
-        both = [16 * (number + AT_ONCE * half) + i for half in range(2) for i in range(16)]
-        own = shuffle(b, weights[0], weights[1], both * wide)
-        total = None
-        for at, codes in enumerate(row.codes(b, place, wide)):
-            values = load(b, x, BLOCK * wide * at, _bytes(wide))
-            if row.signed:
-                values, codes = (signs_of(b, each, codes) for each in (values, codes))
-            products = emit.call(b, PAIR_SUMS[wide].multiply, ir.VectorType(I16, LANES * wide), [codes, values])
-            order = [ir.Constant(I8, 2 * (wide * at + byte // BLOCK) + byte % 2) for byte in range(BLOCK * wide)]
-            weight = b.bitcast(_shuffled(b, own, ir.Constant(_bytes(wide), order)), products.type)
-            part = emit.call(b, PAIR_SUMS[wide].widen, ir.VectorType(I32, PARTS * wide), [products, weight])
-            total = part if total is None else b.add(total, part)
-        return total
+    def _products(
+        self, b: ir.IRBuilder, place: Value, xs: Sequence[Value], weights: Sequence[Value], orders: Value
+    ) -> list[Value]:
+        """Of one super-block: for each token, some sums whose sum is that of the products."""
+        wide, kind = self._wide, PAIR_SUMS[self._wide]
+        sums, pairs = ir.VectorType(I32, PARTS * wide), ir.VectorType(I16, LANES * wide)
+        totals: list[Value] = [ir.Constant(sums, [0] * sums.count)] * len(xs)
+        for at, codes in enumerate(ROWS[self.type].codes(b, place, wide)):
+            for t, x in enumerate(xs):
+                values, magnitudes = load(b, x, BLOCK * wide * at, _bytes(wide)), codes
+                if ROWS[self.type].signed:
+                    values, magnitudes = (signs_of(b, each, codes) for each in (values, codes))
+                products = emit.call(b, kind.multiply, pairs, [magnitudes, values])
+                if self.layout.halves == 1:
+                    weight = emit.splat(b, load(b, weights[t], 4 * at, I32, align=4), PARTS)
+                else:
+                    order = load(b, orders, BLOCK * wide * at, _bytes(wide), align=BLOCK)
+                    weight = _shuffled(b, weights[t], order)
+                part = emit.call(b, kind.widen, sums, [products, b.bitcast(weight, pairs)])
+                totals[t] = b.add(totals[t], part)
+        return totals
+
+    @property
+    def _wide(self) -> int:
+        """How many times 32 weights fill a vector. Those that share a level do not fill more: so the weight of
+        their products is one word of memory, in every lane.
+        """
+        return self.isa.row_parts if self.layout.halves == 2 else 1
 
 
 def _bytes(wide: int) -> ir.VectorType:

@@ -81,11 +81,18 @@ class ScaledBlocks(BlockFormat):
         return [each.values[i * len(xs) : (i + 1) * len(xs)] for i in range(len(panels))]
 
     def emit_stream(
-        self, b: ir.IRBuilder, raw: RawRows, ahead: Value, x: Value, y: Value, k: Value, lines: Value
+        self,
+        b: ir.IRBuilder,
+        raw: RawRows,
+        ahead: Value,
+        xs: Sequence[Value],
+        ys: Sequence[Value],
+        k: Value,
+        lines: Value,
     ) -> None:
         """See Matmul."""
         layout = self.layout
-        with emit.loop(b, self.blocks(b, k), emit.real(0.0, FLOATS)) as each:
+        with emit.loop(b, self.blocks(b, k), *[emit.real(0.0, FLOATS)] * len(xs)) as each:
             raw.start = b.mul(each.index, i64(self.type.block_bytes))
             layout.pack(b, raw, lines)
             with emit.loop(b, i64(layout.groups), *each.values) as rounds:
@@ -94,12 +101,13 @@ class ScaledBlocks(BlockFormat):
                 for block in range(layout.blocks):
                     self.fetch_part(b, ahead, each.index, rounds.index, block)
                     number = self.number(b, each.index, rounds.index, block)
-                    place = step(b, x, b.mul(number, i64(self.codes.block_bytes)))
+                    places = [step(b, x, b.mul(number, i64(self.codes.block_bytes))) for x in xs]
                     words = self.packed_words(b, lines, rounds.index, block)
-                    self._add_block(b, [place], [words], [layout.scales(b, lines, rounds.index, block)], sums)
+                    self._add_block(b, places, [words], [layout.scales(b, lines, rounds.index, block)], sums)
                 rounds.carry(*sums)
             each.carry(*rounds.values)
-        store(b, y, 0, each.values[0], align=4)
+        for y, total in zip(ys, each.values, strict=True):
+            store(b, y, 0, total, align=4)
 
     def _add_block(
         self,
