@@ -55,6 +55,7 @@ class Codebook(Words):
     scales_at = 32
     grid: Grid
     leveled = True
+    slow = True
 
     def pack(self, b: ir.IRBuilder, raw: RawRows, place: Value) -> None:
         """Round after round."""

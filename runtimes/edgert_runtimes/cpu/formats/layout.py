@@ -66,6 +66,8 @@ class Layout(ABC):
     """1: 32 weights have a minimum."""
     leveled: bool = False
     """Their scales have `levels`, and `minimum_levels` if there are minima."""
+    slow: bool = False
+    """Putting rows side by side takes so long that more tokens than one are worth a panel."""
     table: tuple[int, ...] = ()
     """What the codes, then indices of up to four bits, stand for; empty: they are numbers themselves."""
 

@@ -1,8 +1,8 @@
 """The outer loops of every matmul kernel, over rows as they lie in the file.
 
-One token (for some types, a few) *streams*: block after block of 16 rows is used at once, while the next rows are
-fetched. More tokens go in *tiles*: some panels of 16 rows are packed whole, and stay in the cache for all
-tokens. Rows that fill no panel are packed with a row repeated; what comes of it goes to the padding of the outputs.
+Few tokens *stream*: block after block of 16 rows is used at once, while the next rows are fetched. More tokens go in
+*tiles*: some panels of 16 rows are packed whole, and stay in the cache for all tokens. Rows that fill no panel are
+packed with a row repeated; what comes of it goes to the padding of the outputs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ class Matmul(ABC):
     least = 0
     """Inputs that `emit_stream` can do with; rows that have fewer are always packed."""
 
-    streams = 1
-    """Up to how many tokens it is better to go through raw rows."""
+    streams: tuple[int, ...] = (1,)
+    """The numbers of tokens, rising, that there is a stream for. Up to the last of them it is better than packing;
+    numbers between them have the last token repeated.
+    """
 
     @abstractmethod
     def emit_row_bytes(self, b: ir.IRBuilder, k: Value) -> Value:
@@ -112,16 +114,17 @@ def emit_gemm(
         target = step(b, panels, b.mul(panel_bytes, i64(at)) if at else 0)
         b.call(_pack_function(b, form), [place(panel), stride, count, ahead, k, lines, target])
 
-    streams = i64(form.streams)
+    most = i64(form.streams[-1])
     if form.least:
-        streams = b.select(b.icmp_signed(">=", k, i64(form.least)), streams, i64(0))
-    with b.if_else(b.icmp_signed("<=", n_tokens, streams)) as (few, several):
+        most = b.select(b.icmp_signed(">=", k, i64(form.least)), most, i64(0))
+    with b.if_else(b.icmp_signed("<=", n_tokens, most)) as (few, several):
         with few:
-            for count in range(1, form.streams + 1):
+            for below, count in zip((0, *form.streams), form.streams, strict=False):
                 function = _stream_function(b, form, count)
-                with b.if_then(b.icmp_signed("==", n_tokens, i64(count))), emit.loop(b, whole) as down:
+                wanted = b.and_(b.icmp_signed(">", n_tokens, i64(below)), b.icmp_signed("<=", n_tokens, i64(count)))
+                with b.if_then(wanted), emit.loop(b, whole) as down:
                     column = b.mul(down.index, i64(PANEL_OUTPUT))
-                    b.call(function, [place(down.index), stride, xs, ys, column, k, lines])
+                    b.call(function, [place(down.index), stride, xs, ys, n_tokens, column, k, lines])
         with several:
             done = i64(0)
             for width in range(tile.panels, 0, -1):
@@ -174,20 +177,29 @@ def for_any_rows(b: ir.IRBuilder, first: Value, stride: Value, rows: Value, body
                 body(RawRows(b, first, stride, count))
 
 
-def _stream_function(b: ir.IRBuilder, form: Matmul, tokens: int) -> ir.Function:
-    """(first row, stride, xs, ys, column, k, lines), for so many tokens."""
+def _stream_function(b: ir.IRBuilder, form: Matmul, count: int) -> ir.Function:
+    """(first row, stride, xs, ys, tokens, column, k, lines), for up to `count` tokens."""
 
     def body(
-        b: ir.IRBuilder, first: Value, stride: Value, xs: Value, ys: Value, column: Value, k: Value, lines: Value
+        b: ir.IRBuilder,
+        first: Value,
+        stride: Value,
+        xs: Value,
+        ys: Value,
+        n_tokens: Value,
+        column: Value,
+        k: Value,
+        lines: Value,
     ) -> None:
+        last = b.sub(n_tokens, i64(1))
+        places = [b.shl(emit.call(b, "llvm.smin.i64", I64, [i64(t), last]), i64(3)) for t in range(count)]
         inputs, outputs = (
-            [pointer(b, load(b, pointer(b, table), 8 * t, I64, align=8)) for t in range(tokens)] for table in (xs, ys)
+            [pointer(b, load(b, pointer(b, table), place, I64, align=8)) for place in places] for table in (xs, ys)
         )
         ahead = step(b, first, b.mul(stride, i64(LANES)))
-        outputs = [step(b, y, column) for y in outputs]
-        form.emit_stream(b, RawRows(b, first, stride), ahead, inputs, outputs, k, lines)
+        form.emit_stream(b, RawRows(b, first, stride), ahead, inputs, [step(b, y, column) for y in outputs], k, lines)
 
-    return _function(b, f"stream_{tokens}", [POINTER, I64, I64, I64, I64, I64, POINTER], body)
+    return _function(b, f"stream_{count}", [POINTER, I64, I64, I64, I64, I64, I64, POINTER], body)
 
 
 def _tile_function(b: ir.IRBuilder, width: int, height: int, form: Matmul) -> ir.Function:

@@ -47,6 +47,11 @@ from edgert_runtimes.cpu.formats.vectors import (
 SOURCES = (activations, base, emit, *ISA_SOURCES, loops, rows, vectors)
 """The modules that the kernels are emitted by, beside those of the format and its layout."""
 
+STREAMS = (1, 2, 4, 6, 8)
+"""For up to so many tokens, blocks of 16 rows are put side by side and used at once: packing whole panels takes
+longer.
+"""
+
 ZEROS = ir.Constant(WORDS, [0] * LANES)
 
 Words = Callable[[int], Value]
@@ -100,6 +105,15 @@ class BlockFormat(Format, Matmul):
         self.pack = ir_kernel(name=name.format("pack"), key=sources)(_pack_kernel(layout))
         self.unpack_row = ir_kernel(name=name.format("unpack_row"), key=sources)(_unpack_kernel(layout))
         self.gemm = ir_kernel(name=name.format(matmul), key=(*sources, *modules_of(self), matmul))(self._gemm_kernel())
+
+    @property
+    def streams(self) -> tuple[int, ...]:  # type: ignore[override]  # it is no variable
+        """As many tokens as registers hold sums for: a float each, and an integer or two where types have levels."""
+        tile, layout = self.isa.code_tile(self.planes), self.layout
+        if layout.slow:
+            return STREAMS[:1]
+        most = tile.panels * tile.tokens[0] // (1 + layout.leveled + layout.leveled * layout.minima)
+        return tuple(count for count in STREAMS if count <= max(2, most))
 
     def panel_bytes(self, k: int) -> int:
         """`k` is a multiple of the type's block size."""

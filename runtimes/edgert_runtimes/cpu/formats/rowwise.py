@@ -1,12 +1,13 @@
-"""Few tokens by raw rows of types with super-blocks: putting 16 rows side by side takes longer, and memory is fastest
-where it is read from front to back. So rows go one after another, four super-blocks at a time.
+"""One token by raw rows of types with super-blocks, or two: putting 16 rows side by side takes longer, and memory is
+fastest where it is read from front to back. So rows go one after another, four super-blocks at a time.
 
-A register is filled by 32 or 64 weights, `wide` times 32. Their products with the inputs are added in pairs
-(vpmaddubsw), times level and step (vpmaddwd), to sums that are added across at the end of a super-block. These are the
-integers of `leveled`. After four rows, floats follow in the same order: so are the results, bit for bit.
+Products of codes with inputs are added in pairs (vpmaddubsw), times level and step (vpmaddwd), to sums that are added
+across at the end of a super-block. These are the integers of `leveled`. Times the factors, they wait until sixteen rows
+are done, and are added up side by side in the same order: so are the results, bit for bit.
 
 What there is of every 32 weights, eight 16-bit numbers a super-block, is computed for four at once: a quarter of 128
-bits or two hold what belongs to one, and one vpshufb puts its weights where the products of their halves are.
+bits or two hold what belongs to one. Weights of products are read again from memory, a word for all lanes; where each
+16 have levels of their own, one vpshufb puts them where the products of their halves are.
 """
 
 from __future__ import annotations
@@ -209,7 +210,15 @@ def by_rows(block_type: BlockType, isa: Isa) -> bool:
 class RowwiseBlocks(LeveledBlocks):
     """A type with super-blocks whose rows few tokens go through one by one."""
 
-    streams = 3
+    @property
+    def by_rows(self) -> int:
+        """How many tokens: more where putting sixteen rows side by side takes most, as levels for every 16 make it."""
+        return self.layout.halves
+
+    @property
+    def streams(self) -> tuple[int, ...]:  # type: ignore[override]
+        """See Matmul."""
+        return super().streams if self.layout.halves == 1 else (1, 2)
 
     def emit_stream(
         self,
@@ -224,6 +233,9 @@ class RowwiseBlocks(LeveledBlocks):
         """See Matmul. Where panels would be are the weights of the products of some super-blocks, where their inputs
         are, and what waits: factors times integers of sixteen rows, super-block after super-block.
         """
+        if len(xs) > self.by_rows:
+            super().emit_stream(b, raw, ahead, xs, ys, k, lines)
+            return
         blocks = self.blocks(b, k)
         orders = step(b, lines, WEIGHT_BYTES * len(xs))
         if self.layout.halves == 2:  # in memory, so that LLVM does not make slower shuffles of them

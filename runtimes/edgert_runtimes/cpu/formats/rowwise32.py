@@ -1,4 +1,4 @@
-"""Few tokens by raw rows of types with blocks of 32: as `rowwise`, rows go one after another, from front to back.
+"""One token by raw rows of types with blocks of 32: as `rowwise`, rows go one after another, from front to back.
 
 Four blocks are multiplied at once: each has a quarter of a vector of 16 words, one for its first 16 codes, another for
 the others. Inputs are put in that order before, once for sixteen rows. What a block's integer sum and its factor give
@@ -217,12 +217,12 @@ ROWS: dict[BlockType, Row] = {
 
 
 def by_rows32(block_type: BlockType, isa: Isa) -> bool:
-    """Whether few tokens go through the rows of a type one by one. With 256 bits that is not faster."""
+    """Whether a token goes through the rows of a type one by one. With 256 bits that is not faster."""
     return block_type in ROWS and isa.row_parts == 2
 
 
 class RowwiseScaled(ScaledBlocks):
-    """A type with blocks of 32 whose rows few tokens go through one by one."""
+    """A type with blocks of 32 whose rows a single token goes through one by one."""
 
     least = AT_ONCE * BLOCK
 
@@ -237,43 +237,44 @@ class RowwiseScaled(ScaledBlocks):
         lines: Value,
     ) -> None:
         """See Matmul. Inputs in order, and what waits, are where panels would be."""
+        if len(xs) > 1:
+            super().emit_stream(b, raw, ahead, xs, ys, k, lines)
+            return
+        (x,), (y,) = xs, ys
         blocks = self.blocks(b, k)
         groups = b.lshr(b.add(blocks, i64(AT_ONCE - 1)), i64(3))
+        waiting = step(b, lines, b.mul(groups, i64(self._group_bytes)))
         pitch = b.add(b.shl(blocks, i64(2)), i64(ROW_WORD))  # rows a power of two apart would share lines of the cache
-        ordered, waiting = [lines], []
-        for _ in xs:
-            ordered.append(step(b, ordered[-1], b.mul(groups, i64(self._group_bytes))))
-        minima = [step(b, ordered[-1], b.mul(pitch, i64(LANES * len(xs)))) for _ in range(self.layout.minima)]
-        for t, x in enumerate(xs):
-            waiting.append([step(b, ordered[-1], b.mul(pitch, i64(LANES * t))), *minima])
-            with emit.loop(b, groups) as each:
-                self._order_inputs(b, x, _first_of(b, each.index, blocks), self._group(b, ordered[t], each.index))
+        with emit.loop(b, groups) as each:
+            self._order_inputs(b, x, _first_of(b, each.index, blocks), self._group(b, lines, each.index))
         with emit.loop(b, i64(LANES)) as down:
-            row, own = step(b, raw.first, b.mul(down.index, raw.stride)), b.mul(down.index, pitch)
+            row, parts = (step(b, p, b.mul(down.index, s)) for p, s in ((raw.first, raw.stride), (waiting, pitch)))
             with emit.loop(b, groups) as each:
                 first = _first_of(b, each.index, blocks)
                 place = step(b, row, b.mul(first, i64(self.type.block_bytes)))
                 fetch(b, step(b, place, AHEAD), AT_ONCE * self.type.block_bytes)
-                target = b.add(own, b.shl(first, i64(2)))
-                inputs = [self._group(b, place, each.index) for place in ordered[:-1]]
-                for t, parts in enumerate(self._parts(b, place, inputs)):
-                    for place_of, values in zip(waiting[t], parts, strict=True):
-                        store(b, step(b, place_of, target), 0, values, align=4)
-        for x, y, parts in zip(xs, ys, waiting, strict=True):
-            columns = [RawRows(b, place, pitch) for place in parts]
-            done, total = i64(0), emit.real(0.0, FLOATS)
-            for count in (AT_ONCE, 1):
-                with emit.loop(b, b.sub(blocks, i64(count - 1)), total, start=done, step=count) as each:
-                    inputs = step(b, x, b.mul(each.index, i64(self.codes.block_bytes)))
-                    found = [rows.columns(b.shl(each.index, i64(2)), count) for rows in columns]
-                    total = each.values[0]
-                    for i in range(count):
-                        for values, offset in zip(found, (self.codes.scale, self.codes.scaled_sum), strict=False):
-                            scale = load(b, inputs, self.codes.block_bytes * i + offset, F32, align=4)
-                            total = fused(b, b.bitcast(values[i], FLOATS), splat(b, scale), total)
-                    each.carry(total)
-                done, total = each.index, each.values[0]
-            store(b, y, 0, total, align=4)
+                target = step(b, parts, b.shl(first, i64(2)))
+                for i, values in enumerate(self._parts(b, place, self._group(b, lines, each.index))):
+                    store(b, step(b, target, b.mul(pitch, i64(LANES * i))), 0, values, align=4)
+        columns = [RawRows(b, step(b, waiting, b.mul(pitch, i64(LANES * i))), pitch) for i in range(self._floats)]
+        done, total = i64(0), emit.real(0.0, FLOATS)
+        for count in (AT_ONCE, 1):
+            with emit.loop(b, b.sub(blocks, i64(count - 1)), total, start=done, step=count) as each:
+                inputs = step(b, x, b.mul(each.index, i64(self.codes.block_bytes)))
+                found = [rows.columns(b.shl(each.index, i64(2)), count) for rows in columns]
+                total = each.values[0]
+                for i in range(count):
+                    for values, offset in zip(found, (self.codes.scale, self.codes.scaled_sum), strict=False):
+                        scale = load(b, inputs, self.codes.block_bytes * i + offset, F32, align=4)
+                        total = fused(b, b.bitcast(values[i], FLOATS), splat(b, scale), total)
+                each.carry(total)
+            done, total = each.index, each.values[0]
+        store(b, y, 0, total, align=4)
+
+    @property
+    def _floats(self) -> int:
+        """Of a block of a row, that wait."""
+        return 1 + self.layout.minima
 
     @property
     def _vectors(self) -> int:
@@ -309,30 +310,22 @@ class RowwiseScaled(ScaledBlocks):
             sums = gather(b, places, self.codes.sum, I32)
             store(b, target, ROW_WORD * len(vectors), b.mul(sums, same(sums, self.offset)), align=ROW_WORD // 2)
 
-    def _parts(self, b: ir.IRBuilder, place: Value, inputs: Sequence[Value]) -> list[list[Value]]:
-        """Of eight blocks, for each token: factors times sums, and the minima if there are any."""
+    def _parts(self, b: ir.IRBuilder, place: Value, inputs: Value) -> list[Value]:
+        """Of eight blocks: factors times sums, and the minima if there are any."""
         blocks = Stretch(b, place, self.type.block_bytes, self.isa)
-        operands = [self._operands(b, blocks, four) for four in range(AT_ONCE // FOUR)]
+        sums = _folded(b, *(self._sums(b, blocks, four, inputs) for four in range(AT_ONCE // FOUR)))
+        if self.offset:
+            start = load(b, inputs, 2 * self._vectors * ROW_WORD, WORDS8, align=ROW_WORD // 2)
+            sums = b.add(sums, start)
         factor, *minima = ROWS[self.type].scales(b, blocks)
-        result = []
-        for each in inputs:
-            sums = _folded(b, *(self._sums(b, codes, four, each) for four, codes in enumerate(operands)))
-            if self.offset:
-                start = load(b, each, 2 * self._vectors * ROW_WORD, WORDS8, align=ROW_WORD // 2)
-                sums = b.add(sums, start)
-            result.append([b.fmul(b.sitofp(sums, FLOATS8), factor), *minima])
-        return result
+        return [b.fmul(b.sitofp(sums, FLOATS8), factor), *minima]
 
-    def _operands(self, b: ir.IRBuilder, blocks: Stretch, four: int) -> list[Operand]:
-        """The first and the second codes of four blocks."""
-        words = ROWS[self.type].codes(b, blocks, four)
-        return [self._entries(b, each) if self.layout.table else self.isa.codes(b, each, self.bits) for each in words]
-
-    def _sums(self, b: ir.IRBuilder, operands: Sequence[Operand], four: int, inputs: Value) -> Value:
+    def _sums(self, b: ir.IRBuilder, blocks: Stretch, four: int, inputs: Value) -> Value:
         """Of four blocks, a quarter each whose words add up to theirs."""
-        isa, number = self.isa, self._vectors * four
+        layout, isa, number = self.layout, self.isa, self._vectors * four
         totals: list[Sums] = [isa.start(b, ZEROS) for _ in range(self.planes)]
-        for operand in operands:
+        for words in ROWS[self.type].codes(b, blocks, four):
+            operand = self._entries(b, words) if layout.table else isa.codes(b, words, self.bits)
             for plane in range(self.planes):
                 end = number + len(self.codes.words(plane, 0))
                 vectors = [load(b, inputs, ROW_WORD * i, WORDS, align=ROW_WORD) for i in range(number, end)]
