@@ -105,15 +105,17 @@ def with_scaled_scores(rope: Rope, config: Mapping[str, Any]) -> Rope:
     """
     if rope.scaling != "yarn" or rope.factor <= 1.0:
         return rope
-    given = _parameters(config)
+    given = rope_parameters(config)
     every = _number(given, "mscale_all_dim") if given.get("mscale_all_dim") else 0.0
     magnitude, wanted = rope.magnitude(), _yarn_magnitude(rope.factor, every)
     multiplier = (wanted / magnitude - 1.0) / (0.1 * math.log(rope.factor))
     return replace(rope, attention_factor=magnitude, log_multiplier=multiplier) if multiplier else rope
 
 
-def _parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Those of all layers, or of layers without a window."""
+def rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config says of rope, in all layers or in those without a window: `rope_parameters`, which early ones call
+    `rope_scaling`.
+    """
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
         raise UnsupportedError(f"config.json: rope parameters must be an object, not {type(given).__name__}")
@@ -134,7 +136,7 @@ def rope_from_config(
     GGUF files do not say whether yarn truncates: it is the family's convention, and a config that differs is refused,
     as is a share of each head in families where that is not `partial`: `transformers` would rotate all of it.
     """
-    given = _parameters(config)
+    given = rope_parameters(config)
     kind = str(given.get("rope_type", given.get("type", "default")))
     base = _number(given, "rope_theta", _number(config, "rope_theta", 10000.0))
     share = _number(given, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
@@ -203,7 +205,7 @@ def _longrope_magnitude(config: Mapping[str, Any], given: Mapping[str, Any], con
 
 def longrope_factors(config: Mapping[str, Any], key: str, *, dims: int) -> list[float]:
     """`short_factor` or `long_factor` [dims/2] of a checkpoint: what divides each frequency."""
-    factors = _parameters(config).get(key)
+    factors = rope_parameters(config).get(key)
     if not isinstance(factors, list) or len(factors) != dims // 2:
         raise UnsupportedError(f"config.json: rope parameter {key} must be a list of {dims // 2} numbers")
     return [_number({key: factor}, key) for factor in factors]
@@ -234,7 +236,7 @@ def llama3_factors(config: Mapping[str, Any], rope: Rope) -> list[float]:
     Waves longer than original/low_freq_factor are stretched by `factor`, those shorter than original/high_freq_factor
     stay, and the ones between are interpolated. Source: Llama 3.1's reference code and transformers.
     """
-    given = _parameters(config)
+    given = rope_parameters(config)
     factor, low, high = (_number(given, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     original = _number(given, "original_max_position_embeddings", _number(config, "max_position_embeddings"))
     factors = []

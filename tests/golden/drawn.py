@@ -118,7 +118,9 @@ def _draw(name: str, c: Config, usual: Config, rng: random.Random, own: bool) ->
         c["attention_chunk_size"] = rng.choice((3, 6, 8192))
         c |= {"floor_scale": rng.choice((3, 5, 8192)), "attn_scale": rng.choice((0.1, 0.5))}
     _states(c, rng)
-    _rope(c, usual, heads, rng, scaled=not own)
+    _rope(c, usual, heads, rng, scaled=not own and not name.startswith("phi3"))
+    if name == "phimoe":
+        c["num_experts_per_tok"] = 2
 
 
 def _dbrx(c: Config, rng: random.Random) -> None:

@@ -17,7 +17,7 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan, Role
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.ops import Value
-from edgert_models.rope import Rope, RopeLayout
+from edgert_models.rope import Rope, RopeLayout, rope_parameters
 from edgert_models.router import SOFTMAX
 from edgert_models.sources import Stored
 from edgert_models.spec import ModelSpec
@@ -38,7 +38,7 @@ def config(c: Config) -> ModelSpec:
     rotated = tuple(map(bool, bases))
     base = max(bases)
     if c.get("layer_rope_theta") and base:
-        c = Config({**c, "rope_parameters": {**(c.get("rope_parameters") or {}), "rope_theta": base}})
+        c = Config({**c, "rope_parameters": {**rope_parameters(c), "rope_theta": base}})
     sizes: dict[str, Any] = {
         **decoder_sizes(c, RopeLayout.INTERLEAVED),
         **windows(Config({"sliding_window": 128, **c, "layer_types": c.get("layer_types") or usual}), period=_PERIOD),

@@ -5,13 +5,11 @@ Sources: transformers' `modeling_hunyuan_v1_dense`; llama.cpp's `conversion/huny
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder, stored
 from edgert_models.config import Config, decoder_sizes
 from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import RopeLayout, rope_parameters
 from edgert_models.spec import ModelSpec
 
 _ATTENTION = "model.layers.{i}.self_attn"
@@ -26,8 +24,8 @@ def config(c: Config) -> ModelSpec:
 
 def with_stretched_base(c: Config) -> Config:
     """The config with the rope that it means: `dynamic` with an `alpha` is another base, and no scaling."""
-    given = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    if not isinstance(given, Mapping) or not given.get("alpha"):
+    given = rope_parameters(c)
+    if not given.get("alpha"):
         return c
     if given.get("rope_type", given.get("type")) != "dynamic":
         return c

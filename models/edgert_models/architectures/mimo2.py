@@ -22,10 +22,11 @@ from edgert_models.architecture import (
     stored,
 )
 from edgert_models.config import Config, biased_sigmoid, decoder_sizes, expert_sizes, leading_dense_layers, windows
+from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Graph, Plan
 from edgert_models.llama_cpp import LlamaCpp
 from edgert_models.nextn import Nextn, nextn_names
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import RopeLayout, rope_parameters
 from edgert_models.router import BIASED_SIGMOID
 from edgert_models.sources import Stored
 from edgert_models.spec import ModelSpec, Scales
@@ -65,6 +66,8 @@ def _by_layer(c: Config) -> Config:
     if c.get("sliding_window_size") is not None:
         found["sliding_window"] = c.integer("sliding_window_size") + 1
     if c.get("rope_parameters") is None:
+        if rope_parameters(c).get("type", rope_parameters(c).get("rope_type", "default")) != "default":
+            raise UnsupportedError(f"config.json: rope_scaling={c['rope_scaling']} is not supported; supported: None")
         share = c.number("partial_rotary_factor", default=_SHARE)
         bases = {"full_attention": c.get("rope_theta", 5e6), "sliding_attention": c.get("swa_rope_theta", 1e4)}
         found["rope_parameters"] = {

@@ -10,13 +10,13 @@ from dataclasses import replace
 from edgert_models.architecture import Architecture
 from edgert_models.architectures import deepseek2
 from edgert_models.config import Config
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import RopeLayout, rope_parameters
 from edgert_models.spec import ModelSpec, Scales
 
 
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Mistral4ForCausalLM, in whose rope parameters the share of a head is that of a whole key."""
-    given = Config(c.get("rope_parameters") or {})
+    given = Config(rope_parameters(c))
     spec = deepseek2.config(Config({**c, "rope_parameters": {**given, "partial_rotary_factor": 1.0}}))
     strength = given.number("llama_4_scaling_beta", default=0.0)
     length = given.integer("original_max_position_embeddings") if strength else None

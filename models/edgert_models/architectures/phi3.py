@@ -5,12 +5,11 @@ Sources: transformers' `modeling_phi3`; llama.cpp's `conversion/phi.py` and `mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, pre_norm_decoder, stored
 from edgert_models.config import Config, decoder_sizes
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import RopeLayout, rope_parameters
 from edgert_models.spec import ModelSpec
 
 _LAYER = "model.layers.{i}"
@@ -31,8 +30,8 @@ def config(c: Config) -> ModelSpec:
 
 def _with_longrope(c: Config) -> Config:
     """The config with the name that the scaling has today: early checkpoints say yarn."""
-    given = c.get("rope_parameters") or c.get("rope_scaling")
-    if not isinstance(given, Mapping) or given.get("rope_type", given.get("type")) != "yarn":
+    given = rope_parameters(c)
+    if given.get("rope_type", given.get("type")) != "yarn":
         return c
     return Config({**c, "rope_parameters": {**given, "rope_type": "longrope"}})
 

@@ -5,14 +5,13 @@ Sources: transformers' `modeling_phimoe`; llama.cpp's `conversion/phi.py` and `m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from edgert_models.architecture import COMMON_NAMES, Architecture, FileHabits, expert_names, pre_norm_decoder
 from edgert_models.config import Config, decoder_sizes, expert_sizes
 from edgert_models.errors import UnsupportedError
 from edgert_models.llama_cpp import LlamaCpp
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import RopeLayout, rope_parameters
 from edgert_models.router import Router
 from edgert_models.sources import Stored
 from edgert_models.spec import ModelSpec
@@ -39,8 +38,8 @@ def config(c: Config) -> ModelSpec:
 
 def _with_magnitude(c: Config) -> Config:
     """The config with the magnitude of rope under the name that it has elsewhere."""
-    given = c.get("rope_parameters") or c.get("rope_scaling")
-    if not isinstance(given, Mapping) or given.get("short_mscale") is None:
+    given = rope_parameters(c)
+    if given.get("short_mscale") is None:
         return c
     if given.get("long_mscale") != given["short_mscale"]:
         raise UnsupportedError("config.json: rope parameters short_mscale and long_mscale must be the same")

@@ -7,7 +7,7 @@ that goes with each head of keys, then the second, … Positions in three dimens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from edgert_models.architectures.qwen3next import (
 from edgert_models.config import Config, text_of
 from edgert_models.errors import UnsupportedError
 from edgert_models.llama_cpp import LlamaCpp
-from edgert_models.rope import RopeLayout
+from edgert_models.rope import RopeLayout, rope_parameters
 from edgert_models.sources import Arranged, Groups
 from edgert_models.spec import ModelSpec
 
@@ -40,8 +40,7 @@ def config(c: Config) -> ModelSpec:
 def text_sizes(c: Config) -> dict[str, Any]:
     """The ModelSpec fields of all models with such layers."""
     sizes = hybrid_sizes(c)
-    given = c.get("rope_parameters") or {}
-    sections = given.get("mrope_section", _SECTIONS) if isinstance(given, Mapping) else _SECTIONS
+    sections = rope_parameters(c).get("mrope_section", _SECTIONS)
     if not isinstance(sections, list | tuple) or not all(isinstance(each, int) for each in sections):
         raise UnsupportedError(f"config.json: mrope_section must be a list of integers, not {sections!r}")
     return {**sizes, "rope": replace(sizes["rope"], sections=(*sections, 0))}
