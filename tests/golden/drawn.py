@@ -118,7 +118,7 @@ def _draw(name: str, c: Config, usual: Config, rng: random.Random, own: bool) ->
         c["attention_chunk_size"] = rng.choice((3, 6, 8192))
         c |= {"floor_scale": rng.choice((3, 5, 8192)), "attn_scale": rng.choice((0.1, 0.5))}
     _states(c, rng)
-    _rope(c, usual, heads, rng, scaled=not own and not name.startswith("phi3"))
+    _rope(c, usual, heads, rng, scaled=not own and not name.startswith(("phi3", "lara")))
     if name == "phimoe":
         c["num_experts_per_tok"] = 2
 
@@ -128,7 +128,7 @@ def _dbrx(c: Config, rng: random.Random) -> None:
     kv, size = rng.choice((1, 2, 3)), rng.choice((8, 12, 24, 32))
     heads, experts = kv * rng.choice((1, 2, 4)), rng.choice((2, 5, 6, 8, 16))
     c |= {"vocab_size": rng.choice((67, 96, 101)), "d_model": heads * size, "n_heads": heads}
-    clamp = rng.choice((None, 0.5, 1.0, 8.0))
+    clamp = rng.choice((0.5, 1.0, 8.0))
     base = rng.choice((100.0, 1e4, 5e5))
     c["rope_parameters"] = {"rope_type": "default", "rope_theta": base}
     c |= {
@@ -136,7 +136,7 @@ def _dbrx(c: Config, rng: random.Random) -> None:
         "attn_config": {"kv_n_heads": kv, "clip_qkv": clamp, "rope_theta": base},
     }
     ffn = {"ffn_hidden_size": rng.choice((16, 40, 72)), "moe_num_experts": experts}
-    norm = rng.choice((1, 1, None))
+    norm = rng.choice((1.0, 1.0, None))
     c["ffn_config"] = {**ffn, "moe_top_k": rng.randint(1, min(experts, 4)), "moe_normalize_expert_weights": norm}
 
 
