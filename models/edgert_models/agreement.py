@@ -13,11 +13,11 @@ from edgert_models.errors import UnsupportedError
 from edgert_models.spec import ModelSpec
 
 _KINDS: Mapping[str, Callable[[ModelSpec, int], bool]] = {
-    **dict.fromkeys(("full_attention", "attention"), lambda s, i: _attends(s, i) and not _sees_less(s, i)),
-    "sliding_attention": lambda s, i: _attends(s, i) and not s.chunked and (s.window_of(i) is not None),
-    "chunked_attention": lambda s, i: _attends(s, i) and s.chunked and s.window_of(i) is not None,
+    **dict.fromkeys(("full_attention", "attention"), lambda s, i: s.attends(i) and not _sees_less(s, i)),
+    "sliding_attention": lambda s, i: s.attends(i) and not s.chunked and (s.window_of(i) is not None),
+    "chunked_attention": lambda s, i: s.attends(i) and s.chunked and s.window_of(i) is not None,
     **dict.fromkeys(("linear_attention", "mamba", "conv"), ModelSpec.recurs),
-    "hybrid": lambda s, i: s.recurs(i) and _attends(s, i),
+    "hybrid": lambda s, i: s.recurs(i) and s.attends(i),
 }
 """What `layer_types` may say of a layer."""
 _NETWORKS: Mapping[str, Callable[[ModelSpec, int], bool]] = {
@@ -61,10 +61,6 @@ def _refuse_other_layers(
             raise UnsupportedError(f"config.json: {key}[{i}]={kind!r} is not supported; supported: {', '.join(known)}")
         if not known[kind](spec, i):
             raise UnsupportedError(f"config.json: {key}[{i}]={kind!r} is not supported for a {spec.architecture} model")
-
-
-def _attends(spec: ModelSpec, layer: int) -> bool:
-    return spec.recurrence is None or spec.recurrence.beside or not spec.recurs(layer)
 
 
 def _sees_less(spec: ModelSpec, layer: int) -> bool:

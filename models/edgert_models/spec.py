@@ -273,6 +273,11 @@ class ModelSpec:
         """Whether a layer has a state in place of attention."""
         return self.recurrence is not None and self.recurrence.layers[layer]
 
+    def attends(self, layer: int) -> bool:
+        """Whether a layer attends to earlier positions, beside its state or without one."""
+        r = self.recurrence
+        return r is None or r.beside or not (r.layers[layer] or (r.feeds and r.feeds[layer]))
+
     def _require(self, condition: bool, reason: str) -> None:
         if not condition:
             raise UnsupportedError(f"model of architecture '{self.architecture}' is out of range: {reason}")

@@ -69,6 +69,8 @@ def _refusals(architecture: Architecture, spec: ModelSpec) -> Iterator[str]:
         yield f"it wants query heads together as wide as the model in {name}"
     if spec.output_bias and not stock.output_bias:
         yield f"it knows no bias of the attention output in {name}"
+    if not any(map(spec.attends, range(spec.layers))):
+        yield f"it wants a layer that attends in {name}"
     yield from filter(None, (remark(spec) for remark in stock.refuses))
 
 

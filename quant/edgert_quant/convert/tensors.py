@@ -367,7 +367,9 @@ class Finder:
     def _arranged(self, weight: Weight, source: Arranged) -> TensorRows:
         groups = source.arrangement
         if groups is None and weight.role is Role.VECTOR:
-            whole = (self._checked(weight, source.names, weight.shape),)
+            view = self._first(source.names)
+            as_many = view is not None and prod(view.shape) == prod(weight.shape)
+            whole = (self._checked(weight, source.names, view.shape if view and as_many else weight.shape),)
             return ShapedRows(views=whole, shape=weight.shape, exponential=source.exponential)
         order = None if groups is None else np.array(groups.order(), np.intp)
         total = weight.shape[-1 if source.columns else 0] if groups is None else groups.total

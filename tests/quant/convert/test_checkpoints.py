@@ -16,6 +16,7 @@ from edgert_models.errors import ConversionError, RequestError, UnsupportedError
 from edgert_models.registry import build_plan, spec_from_config, spec_from_gguf
 from edgert_models.rope import Rope, RopeLayout
 from edgert_models.router import Router
+from edgert_models.spec import Recurrence
 from edgert_quant.blocks import BlockType, dequantize
 from edgert_quant.convert import convert, pipeline
 from edgert_quant.convert.compatibility import llama_cpp_differences, wants_own_output
@@ -253,6 +254,7 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("olmo2", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmo2"),
         ("exaone4", {"head_size": 32}, "query heads together as wide as the model in exaone4"),
         ("flexolmo", {}, "it does not know the architecture flexolmo"),
+        ("lfm2", {"recurrence": Recurrence(layers=(True, True), kernel=3)}, "a layer that attends in lfm2"),
         ("ernie4_5", {"feed_forward_bias": True}, "no biases of the feed-forward network in ernie4_5"),
         ("seed_oss", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in seed_oss"),
         ("seed_oss", {"attention_bias": True, "tied": True, "head_size": 32}, None),
