@@ -119,6 +119,9 @@ function resultsForm(message, actions) {
     make("button", { type: "submit", class: "primary" }, "Send results"));
 }
 
+/** Seconds. Pieces that came closer together were read at once, and tell nothing of the speed. */
+const SHORTEST = 0.005;
+
 /** What an answer cost: tokens, speed, time to the first token. */
 function figuresOf({ usage, seconds, finish }) {
   const short = [];
@@ -129,7 +132,7 @@ function figuresOf({ usage, seconds, finish }) {
     const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
     short.push(`${usage.completion_tokens} tokens`);
     full.push(`prompt ${usage.prompt_tokens} tokens, ${cached} of them from the cache`);
-    if (seconds?.decode > 0 && usage.completion_tokens > 1) {
+    if (seconds?.decode >= SHORTEST && usage.completion_tokens > 1) {
       const speed = (usage.completion_tokens - 1) / seconds.decode;
       short.push(`${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`);
     }
