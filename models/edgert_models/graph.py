@@ -140,10 +140,11 @@ class Graph:
         self._caches: list[Cache] = []
         self._states: list[State] = []
 
-    def embed(self, weight: str = "token_embd.weight") -> Value:
-        """Token embeddings."""
-        self._weight(weight, (self.spec.vocabulary, self.spec.width), Role.EMBEDDING)
-        return self._add(ops.Embed, self.spec.width, weight=weight)
+    def embed(self, weight: str = "token_embd.weight", width: int = 0) -> Value:
+        """Token embeddings, as wide as the model or `width`."""
+        width = width or self.spec.width
+        self._weight(weight, (self.spec.vocabulary, width), Role.EMBEDDING)
+        return self._add(ops.Embed, width, weight=weight)
 
     def rms_norm(
         self,
@@ -255,16 +256,19 @@ class Graph:
         sinks: str | None = None,
         scale: float | None = None,
         chunked: bool = False,
+        cache: int | None = None,
     ) -> Value:
-        """Attention of the next layer, with a cache of its own; the scale is 1 / sqrt(head_size) unless it is given.
-        Heads are as large as the model says of layers with a window, or of those without.
+        """Attention of the next layer, with a cache of its own, or where that is given the `cache` that an earlier one
+        has for the same keys and values; the scale is 1 / sqrt(head_size) unless it is given. Heads are as large as the
+        model says of layers with a window, or of those without.
         """
         s = self.spec
         own = bool(window and s.window_head_size)
         head_size = s.window_head_size if own else s.head_size
         value_size = head_size if own else s.value_size
         heads, kv_heads = q.width // head_size, k.width // head_size
-        self._caches.append(Cache(kv_heads, head_size, value_size, window, shared=v is None))
+        if cache is None:
+            self._caches.append(Cache(kv_heads, head_size, value_size, window, shared=v is None))
         if sinks:
             self._weight(sinks, (heads,), Role.VECTOR)
         return self._add(
@@ -273,7 +277,7 @@ class Graph:
             q=q,
             k=k,
             v=v,
-            layer=len(self._caches) - 1,
+            layer=len(self._caches) - 1 if cache is None else cache,
             heads=heads,
             kv_heads=kv_heads,
             head_size=head_size,

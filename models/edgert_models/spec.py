@@ -110,10 +110,12 @@ class ModelSpec:
     `tied` uses the token embedding as the output matrix. `layer_norm`: norms are `ops.LayerNorm`, with biases where
     `norm_bias`. `activation` is that of gates (see `ops.GatedActivation`), `window_rope` the rope of layers with a
     window, where it is another one, `window_heads` and `window_kv_heads` so their heads and key heads, and
-    `window_head_size` their size. `head_gates`: gates on what attention gives have one number a head. With
-    `keys_as_values` layers without a window have no values of their own. `recurrence` is that of models whose
-    layers do not all attend; where not `positions`, nothing is rotated in these. `value_length` is the size of a
-    value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of one
+    `window_head_size` their size. `head_gates`: gates on what attention gives have one number a head. The last
+    `shared_kv_layers` attend to keys and values of an earlier layer (see `keys_from`), and with `wide_sharers`
+    their feed-forward networks are twice as wide. `layer_embedding` elements of an embedding of its own enter each
+    layer. With `keys_as_values` layers without a window have no values of their own. `recurrence` is that of models
+    whose layers do not all attend; where not `positions`, nothing is rotated in these. `value_length` is the size
+    of a value head where it is not `head_size` (0: it is). `fused_attention`: queries, keys and values come of one
     product, `fused_feed_forward`: so do gates and ups. `nextn` layers for multi-token prediction follow in the
     file, which are not run. Raises UnsupportedError naming the figure if they do not fit together.
     """
@@ -159,6 +161,9 @@ class ModelSpec:
     window_head_size: int = 0
     keys_as_values: bool = False
     head_gates: bool = False
+    shared_kv_layers: int = 0
+    wide_sharers: bool = False
+    layer_embedding: int = 0
     layer_norm: bool = False
     norm_bias: bool = False
     logits_bias: bool = False
@@ -201,6 +206,10 @@ class ModelSpec:
         self._require(self.window is None or 0 < self.window < _LIMIT, f"window is {self.window}")
         self._require(len(self.windowed) in (0, self.layers), f"{len(self.windowed)} layers with or without a window")
         self._require(len(self.rotated) in (0, self.layers), f"{len(self.rotated)} layers with or without rope")
+        self._require(0 <= self.layer_embedding < _LIMIT, f"layer_embedding is {self.layer_embedding}")
+        own = self.layers - self.shared_kv_layers
+        kinds = [{bool(self.window_of(i)) for i in each} for each in (range(own), range(max(own, 0), self.layers))]
+        self._require(0 < own <= self.layers and kinds[1] <= kinds[0], f"{self.shared_kv_layers} layers share keys")
         if self.recurrence:
             count, fault = len(self.recurrence.layers), self.recurrence.fault()
             self._require(count == self.layers, f"{count} layers with or without a state")
@@ -264,6 +273,13 @@ class ModelSpec:
     def window_of(self, layer: int) -> int | None:
         """The window of a layer, None if it sees everything."""
         return self.window if not self.windowed or self.windowed[layer] else None
+
+    def keys_from(self, layer: int) -> int:
+        """The layer whose keys and values a layer attends to: itself, or the last of its kind that has its own."""
+        own = self.layers - self.shared_kv_layers
+        if layer < own:
+            return layer
+        return max(i for i in range(own) if bool(self.window_of(i)) is bool(self.window_of(layer)))
 
     def rope_of(self, layer: int) -> Rope:
         """The rope of a layer."""

@@ -101,6 +101,8 @@ def _draw(name: str, c: Config, usual: Config, rng: random.Random, own: bool) ->
     _layers(name, c, usual, rng)
     heads = _heads(c, usual, rng)
     c["vocab_size"] = rng.choice((67, 96, 101, 130))
+    if "vocab_size_per_layer_input" in c:
+        c["vocab_size_per_layer_input"] = c["vocab_size"]
     for key in (*WIDTHS, *MORE_WIDTHS):
         if key in c:
             c[key] = rng.choice((16, 24, 40, 48, 72, 136, 256))
@@ -167,6 +169,8 @@ def _layers(name: str, c: Config, usual: Config, rng: random.Random) -> None:
             c[key] = rng.randint(0, count - 1)
     if "mlp_only_layers" in c:
         c["mlp_only_layers"] = [i for i in range(count) if rng.random() < 0.4 and i < count - 1]
+    if "num_kv_shared_layers" in c:
+        c["num_kv_shared_layers"] = rng.randint(0, count - 1)
     if "decoder_sparse_step" in c:
         c["decoder_sparse_step"] = rng.randint(1, min(count, 3))
 

@@ -764,6 +764,20 @@ GOLDENS = {
     "gemma4-moe": Golden(
         "Gemma4", gemma4(**GEMMA4_MOE, layer_types=GEMMA4_LAYERS[1:]), text=True, gains=GEMMA4_GAINS, fused=True
     ),
+    "gemma4-shared": Golden(
+        "Gemma4",
+        gemma4(
+            num_hidden_layers=4,
+            hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=96,
+            num_kv_shared_layers=2,
+            use_double_wide_mlp=True,
+            intermediate_size=48,
+            layer_types=[*GEMMA4_LAYERS[1:], *GEMMA4_LAYERS[1:]],
+        ),
+        text=True,
+        gains={"q_norm": 0.3, "k_norm": 0.3, "post_": 0.3},
+    ),
     "gemma3": Golden(
         "Gemma3", gemma(**GEMMA3, layer_types=GEMMA3_LAYERS), text=True, zero_centred=True, gains=GEMMA_GAINS
     ),

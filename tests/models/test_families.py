@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from edgert_models.errors import UnsupportedError
 from edgert_models.graph import Role
 from edgert_models.ops import (
     Attend,
@@ -239,13 +238,24 @@ def test_gemma_4_has_other_heads_within_windows() -> None:
     assert [op.expert_scale for op in plan.ops if isinstance(op, Moe)][6] == "blk.6.ffn_down_exps.scale"
 
 
-@pytest.mark.parametrize("key", ["embedding_length_per_layer_input", "attention.shared_kv_layers"])
-def test_files_of_the_smallest_gemmas_4_are_refused(key: str) -> None:
-    spec = spec_from_config(CONFIGS["gemma4"])
-    shapes = {weight.name: weight.shape for weight in build_plan(spec).weights.values()}
-    entries = Entries({"general.architecture": "gemma4", **metadata_from_spec(spec), f"gemma4.{key}": 18})
-    with pytest.raises(UnsupportedError, match=f"gemma4.{key}=18 is not supported; supported: 0"):
-        spec_from_gguf(entries, shapes)
+def test_the_smallest_gemmas_4_share_keys_and_embed_tokens_for_each_layer() -> None:
+    kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+    own = {"layer_types": kinds, "num_hidden_layers": 5, "num_kv_shared_layers": 2, "use_double_wide_mlp": True}
+    layers = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": CONFIGS["gemma4"]["vocab_size"]}
+    spec = spec_from_config({**CONFIGS["gemma4"], **own, **layers, "enable_moe_block": False})
+    plan = build_plan(spec)
+    attends = [op for op in plan.ops if isinstance(op, Attend)]
+    assert [op.layer for op in attends] == [0, 1, 2, 1, 2]
+    assert [cache.window for cache in plan.caches] == [16, 16, None]
+    assert (attends[3].k, attends[4].v) == (attends[1].k, attends[2].v)
+    assert not {name for name in plan.weights if name.startswith(("blk.3.attn_k", "blk.4.attn_v"))}
+    wide = [plan.weights[f"blk.{i}.ffn_up.weight"].shape[0] // spec.feed_forward for i in range(5)]
+    assert wide == [1, 1, 1, 2, 2]
+    assert plan.weights["per_layer_token_embd.weight"].shape == (spec.vocabulary, 40)
+    entries = Entries({"general.architecture": "gemma4", **metadata_from_spec(spec)})
+    assert entries["gemma4.feed_forward_length"] == [n * spec.feed_forward for n in wide]
+    again = spec_from_gguf(entries, {weight.name: weight.shape for weight in plan.weights.values()})
+    assert build_plan(again).ops == plan.ops
 
 
 def test_norms_and_biases_of_phimoe() -> None:

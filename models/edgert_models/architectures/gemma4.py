@@ -34,6 +34,7 @@ from edgert_models.spec import ModelSpec, Scales
 
 _PERIOD = 6  # of the layers that see everything
 _LAYER = "model.layers.{i}"
+_VOCABULARY = 262144  # that layers have embeddings for, where a config does not say
 
 
 def settle(spec: ModelSpec) -> ModelSpec:
@@ -45,11 +46,12 @@ def settle(spec: ModelSpec) -> ModelSpec:
 def config(c: Config) -> ModelSpec:
     """ModelSpec of Gemma4ForCausalLM, or the text part of Gemma4ForConditionalGeneration.
 
-    Embeddings for each layer, and layers that share keys and values, which the smallest models have, are refused.
+    Biases, and attention to what follows, are refused.
     """
     c = text_of(c, "gelu")
-    c.refuse_unless("hidden_size_per_layer_input", (0,), default=256)
-    c.refuse_unless("num_kv_shared_layers", (0,), default=0)
+    layer_embedding = c.integer("hidden_size_per_layer_input", default=256)
+    if layer_embedding:
+        c.refuse_unless("vocab_size_per_layer_input", (c.integer("vocab_size"),), default=_VOCABULARY)
     c.refuse_unless("attention_bias", (False,), default=False)
     c.refuse_unless("use_bidirectional_attention", (None, "vision"), default=None)
     sizes = windows(c, period=_PERIOD)
@@ -65,6 +67,9 @@ def config(c: Config) -> ModelSpec:
             window_kv_heads=0 if within == full.integer("num_key_value_heads") else within,
             window_head_size=c.integer("head_dim", default=256) if sizes else 0,
             keys_as_values=c.boolean("attention_k_eq_v"),
+            shared_kv_layers=c.integer("num_kv_shared_layers", default=0),
+            wide_sharers=c.boolean("use_double_wide_mlp") and c.integer("num_kv_shared_layers", default=0) > 0,
+            layer_embedding=layer_embedding,
             scales=Scales(logits_cap=c.number("final_logit_softcapping", default=0.0) or None),
             qk_norm="head",
         )
@@ -101,17 +106,27 @@ def _with_ropes(c: Config, full: Config) -> dict[str, Any]:
     return {**sizes, "rope": replace(sizes["rope"], factors=True), "window_rope": window_rope}
 
 
-def attention(g: Graph, x: Value, layer: int) -> Value:
-    """Attention with the heads of a layer; values are keys before their norm where a layer has none."""
+KeysAndValues = dict[int, tuple[Value, Value]]
+"""Those of layers that have their own."""
+
+
+def attention(g: Graph, x: Value, layer: int, stored: KeysAndValues) -> Value:
+    """Attention with the heads of a layer; values are keys before their norm where a layer has none. Layers that share
+    keys and values find those of others in `stored`.
+    """
     s, block, window = g.spec, f"blk.{layer}", g.spec.window_of(layer)
     kv_heads = s.window_kv_heads or s.kv_heads if window else s.kv_heads
     size, rope = s.window_head_size or s.head_size if window else s.head_size, s.rope_of(layer)
     width = kv_heads * size
-    q, k = g.linear(x, f"{block}.attn_q", s.heads * size), g.linear(x, f"{block}.attn_k", width)
-    v = k if s.keys_as_values and not window else g.linear(x, f"{block}.attn_v", width)
+    q, source = g.linear(x, f"{block}.attn_q", s.heads * size), s.keys_from(layer)
+    if source == layer:
+        k = g.linear(x, f"{block}.attn_k", width)
+        v = k if s.keys_as_values and not window else g.linear(x, f"{block}.attn_v", width)
     q = g.rope(g.rms_norm(q, f"{block}.attn_q_norm.weight", groups=s.heads), s.heads, rope)
-    k = g.rope(g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=kv_heads), kv_heads, rope)
-    y = g.attend(q, k, g.rms_norm(v, None, groups=kv_heads), window=window)
+    if source == layer:
+        k = g.rope(g.rms_norm(k, f"{block}.attn_k_norm.weight", groups=kv_heads), kv_heads, rope)
+        stored[layer] = k, g.rms_norm(v, None, groups=kv_heads)
+    y = g.attend(q, *stored[source], window=window, cache=None if source == layer else source)
     return g.linear(y, f"{block}.attn_output", s.width)
 
 
@@ -119,7 +134,8 @@ def feed_forward(g: Graph, x: Value, layer: int) -> Value:
     """A dense network, and experts beside it, each with norms of their own."""
     s, block = g.spec, f"blk.{layer}"
     y = norm(g, x, f"{block}.ffn_norm")
-    gate, up = (g.linear(y, f"{block}.ffn_{part}", s.feed_forward) for part in ("gate", "up"))
+    width = s.feed_forward * (2 if s.wide_sharers and s.keys_from(layer) != layer else 1)
+    gate, up = (g.linear(y, f"{block}.ffn_{part}", width) for part in ("gate", "up"))
     y = g.linear(g.gated(gate, up, s.activation), f"{block}.ffn_down", s.width)
     if not s.experts:
         return y
@@ -129,15 +145,39 @@ def feed_forward(g: Graph, x: Value, layer: int) -> Value:
     return g.add(norm(g, y, f"{block}.post_ffw_norm_1"), norm(g, routed, f"{block}.post_ffw_norm_2"))
 
 
+def layer_inputs(g: Graph, x: Value) -> Value:
+    """What enters layers beside what the one before gives: embeddings, and a product of the model's embeddings."""
+    s = g.spec
+    width = s.layers * s.layer_embedding
+    own = g.scale(g.embed("per_layer_token_embd.weight", width), s.layer_embedding**0.5)
+    y = g.scale(g.linear(x, "per_layer_model_proj", width), s.width**-0.5)
+    return g.scale(g.add(g.rms_norm(y, "per_layer_proj_norm.weight", groups=s.layers), own), 0.5**0.5)
+
+
 def wire(g: Graph) -> Plan:
-    """The wiring of `sandwich_decoder`; the result of every layer is scaled by a weight."""
+    """The wiring of `sandwich_decoder`, and what embeddings of a layer add; its result is scaled by a weight."""
+    s = g.spec
     x = embedded(g)
-    for i in range(g.spec.layers):
+    inputs = layer_inputs(g, x) if s.layer_embedding else x
+    stored: KeysAndValues = {}
+    for i in range(s.layers):
         block = f"blk.{i}"
-        x = g.add(x, norm(g, attention(g, norm(g, x, f"{block}.attn_norm"), i), f"{block}.post_attention_norm"))
+        y = attention(g, norm(g, x, f"{block}.attn_norm"), i, stored)
+        x = g.add(x, norm(g, y, f"{block}.post_attention_norm"))
         x = g.add(x, norm(g, feed_forward(g, x, i), f"{block}.post_ffw_norm"))
+        if s.layer_embedding:
+            own = g.slice(inputs, i * s.layer_embedding, s.layer_embedding)
+            y = g.gated(g.linear(x, f"{block}.inp_gate", s.layer_embedding), own, s.activation)
+            x = g.add(x, norm(g, g.linear(y, f"{block}.proj", s.width), f"{block}.post_norm"))
         x = g.scale_by(x, f"{block}.layer_output_scale.weight")
     return predict(g, x)
+
+
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    own = spec.layers - spec.shared_kv_layers
+    usual = all(spec.keys_from(i) == own - (2 if spec.window_of(i) else 1) for i in range(own, spec.layers))
+    return "" if usual else "it wants shared keys in the last two layers before, first those within a window"
 
 
 ARCHITECTURE = Architecture(
@@ -158,6 +198,12 @@ ARCHITECTURE = Architecture(
                 post_ffw_norm_1=f"{_LAYER}.post_feedforward_layernorm_1",
                 post_ffw_norm_2=f"{_LAYER}.post_feedforward_layernorm_2",
                 ffn_gate_inp=f"{_LAYER}.router.proj",
+                per_layer_token_embd="model.embed_tokens_per_layer",
+                per_layer_model_proj="model.per_layer_model_projection",
+                per_layer_proj_norm="model.per_layer_projection_norm",
+                inp_gate=f"{_LAYER}.per_layer_input_gate",
+                proj=f"{_LAYER}.per_layer_projection",
+                post_norm=f"{_LAYER}.post_per_layer_input_norm",
             ),
             "layer_output_scale.weight": Stored((f"{_LAYER}.layer_scalar",)),
             "ffn_gate_inp.scale": Stored((f"{_LAYER}.router.scale",)),
@@ -174,8 +220,7 @@ ARCHITECTURE = Architecture(
     activation="gelu",
     window_period=_PERIOD,
     left_out=("model.vision_tower.", "model.audio_tower.", "model.embed_vision.", "model.embed_audio."),
-    llama_cpp=LlamaCpp(output_bias=False, rope_factors=True, windows=True),
+    llama_cpp=LlamaCpp(output_bias=False, rope_factors=True, windows=True, refuses=(llama_cpp_refuses,)),
     notes="The text model, also of checkpoints with towers for pictures and sound, which are left out with a warning:"
-    " 26B-A4B and 31B. E2B and E4B, which have embeddings for each layer and share keys and values, are "
-    "refused.",
+    " E2B and E4B, with embeddings for each layer and layers that share keys and values, 26B-A4B and 31B.",
 )

@@ -17,7 +17,7 @@ from edgert_models.spec import MAX_LAYERS, Latent, ModelSpec, Scales
 __all__ = ["Metadata", "Value", "metadata_of", "spec_from_metadata"]
 
 _BIASED = ("attn_q", "attn_qkv", "attn_kv_a_mqa")  # where attention has biases
-_NOT_YET = ("embedding_length_per_layer_input", "attention.shared_kv_layers")  # of the smallest Gemmas 4
+_OF_GEMMA = ("embedding_length_per_layer_input", "attention.shared_kv_layers")
 _WINDOW = "attention.sliding_window"
 _WINDOW_KEYS = "attention.key_length_swa"
 _PATTERN = "attention.sliding_window_pattern"
@@ -42,9 +42,7 @@ def spec_from_metadata(
     heads, window_heads = _heads(metadata, name, layers, nextn, windowed)
     head_size = metadata.integer(f"{name}.attention.key_length", width // heads)
     value_size = metadata.integer(f"{name}.attention.value_length", head_size)
-    for key in _NOT_YET:
-        if count := metadata.integer(f"{name}.{key}", 0):
-            raise UnsupportedError(f"{name}.{key}={count} is not supported; supported: 0")
+    layer_embedding, shared_kv_layers = (metadata.integer(f"{name}.{key}", 0) for key in _OF_GEMMA)
     if "token_embd.weight" not in shapes:
         raise UnsupportedError("the file has no tensor token_embd.weight; is it a model, and not only a vocabulary?")
     experts = metadata.integer(f"{name}.expert_count", 0)
@@ -52,7 +50,8 @@ def spec_from_metadata(
     window_head_size = _window_head_size(architecture, metadata, windowed)
     widths = metadata.integers(f"{name}.feed_forward_length", [0] * layers, count=layers + nextn)
     each = [int(wide) for wide in widths][:layers]
-    feed_forward, feeds = max(each), tuple(wide > 0 for wide in each)
+    wide_sharers = shared_kv_layers > 0 and each[-1] == 2 * each[0] > 0
+    feed_forward, feeds = each[0] if wide_sharers else max(each), tuple(wide > 0 for wide in each)
     normalised = has(shapes, layers, "ssm_norm.weight")
     recurrence = recurrence_of(metadata, name, kv_heads, () if all(feeds) else feeds, nextn, normalised)
     rms_norm = architecture.rms_norm_wins and f"{name}.{_eps(False)}" in metadata
@@ -97,6 +96,9 @@ def spec_from_metadata(
         window_heads=window_heads,
         window_kv_heads=window_kv_heads,
         window_head_size=window_head_size,
+        shared_kv_layers=shared_kv_layers,
+        wide_sharers=wide_sharers,
+        layer_embedding=layer_embedding,
         head_gates=first(shapes, layers, "attn_gate.weight")[0] in {heads, window_heads} - {0},
         keys_as_values=window_head_size > 0 and not _full_layers_have(shapes, windowed, "attn_v.weight"),
         tied="output.weight" not in shapes,
@@ -288,7 +290,11 @@ def metadata_of(architecture: Architecture, spec: ModelSpec) -> dict[str, Value]
         entries[_PATTERN] = windowed
     if spec.window_head_size and spec.window_rope:
         entries[_WINDOW_KEYS] = entries["attention.value_length_swa"] = spec.window_head_size
-        entries |= dict.fromkeys(_NOT_YET, 0)  # llama.cpp asks
+        # llama.cpp asks, whether there is any or not
+        entries |= dict(zip(_OF_GEMMA, (spec.layer_embedding, spec.shared_kv_layers), strict=True))
+    if spec.wide_sharers:
+        wide = [spec.feed_forward * (1 + (spec.keys_from(i) != i)) for i in range(spec.layers)]
+        entries["feed_forward_length"] = [*wide, *[spec.feed_forward] * spec.nextn]
     if spec.recurrence:
         entries |= recurrence_entries(spec, spec.recurrence)
     if spec.nextn:

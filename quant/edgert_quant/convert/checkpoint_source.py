@@ -31,7 +31,7 @@ from edgert_quant.convert.tensors import Computed, Finder, TensorRows
 from edgert_quant.convert.tokenizer import tokenizer_metadata
 from edgert_quant.recipes import DEFAULT, NATIVE
 
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_LAYER = re.compile(r"(?:model\.)?(?:language_model\.(?:model\.)?)?layers\.(\d+)\.")
 _HARMLESS = ("rotary_emb.inv_freq",)  # a buffer that old transformers saved; follows from the config
 _KEPT_FLOATS = (BlockType.F16, BlockType.BF16)
 
@@ -136,6 +136,7 @@ class CheckpointSource:
         if beyond:
             self.warnings.append(f"left out, beyond the last of {self.spec.layers} layers: {some(beyond)}")
         apart = [name for name in left if name.startswith(self._left_out)] if self._left_out else []
+        apart += [name for name in left if self._is_of_shared_keys(name)]
         if apart:
             self.warnings.append(f"left out, as edgert does not use it: {some(apart)}")
         known = {*beyond, *apart}
@@ -149,6 +150,12 @@ class CheckpointSource:
                 f"{self._checkpoint.folder}: the model has no place for {some(unknown)}; "
                 "is config.json that of this checkpoint?"
             )
+
+    def _is_of_shared_keys(self, name: str) -> bool:
+        """Whether it would make keys or values of a layer that takes those of another."""
+        match, layers = _LAYER.match(name), self.spec.layers
+        shares = match is not None and layers - self.spec.shared_kv_layers <= int(match[1]) < layers
+        return shares and any(f".self_attn.{part}_" in name for part in "kv")
 
     def _is_beyond_last_layer(self, name: str) -> bool:
         match = _LAYER.match(name)

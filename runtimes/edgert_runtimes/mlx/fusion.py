@@ -104,13 +104,14 @@ def fuse(
     caches: Sequence[LayerCache],
     block_size: int,
 ) -> Decoding | None:
-    """None for plans with recurrent states, with values that are part of the keys, or with embeddings that the host
-    looks up, and for caches in blocks.
+    """None for plans with recurrent states, with values that are part of the keys, with keys that layers share, or
+    with embeddings that the host looks up, and for caches in blocks.
     """
     attends = [op for op in plan.ops if isinstance(op, ops.Attend)]
     on_host = any(isinstance(table, HostRows) for table in weights.embeddings.values())
     plain = all(isinstance(cache.kind, Plain) for cache in caches)
-    if plan.states or on_host or not plain or any(op.v is None for op in attends):
+    shared = len(attends) > len(caches)
+    if plan.states or on_host or not plain or shared or any(op.v is None for op in attends):
         return None
     plans = _Patterns(plan)
     calls: dict[int, Call] = {}

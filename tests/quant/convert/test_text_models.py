@@ -14,6 +14,7 @@ from tests.support.golden import FOLDER
 BESIDE = {
     "qwen3.5-moe": ("mtp.fc.weight", "model.visual.patch.bias"),
     "gemma4-moe": ("model.embed_vision.embedding_projection.weight", "model.vision_tower.patch.bias"),
+    "gemma4-shared": ("model.language_model.layers.3.self_attn.k_proj.weight",),
     "gemma3": ("multi_modal_projector.weight", "vision_tower.patch.bias"),
 }
 
@@ -24,6 +25,7 @@ BESIDE = {
         ("qwen3.5-moe", "Qwen3_5MoeForConditionalGeneration", "model.language_model."),
         ("gemma3", "Gemma3ForConditionalGeneration", "model.language_model."),
         ("gemma4-moe", "Gemma4ForConditionalGeneration", "model.language_model."),
+        ("gemma4-shared", "Gemma4ForConditionalGeneration", "model.language_model."),
         ("gemma3", "Gemma3ForConditionalGeneration", "language_model.model."),
     ],
 )
