@@ -47,7 +47,10 @@ OF_DISGUISES = ("deepseek", "bailingmoe", "bailingmoe2", "smallthinker")
 """Families whose checkpoints are those of others, which have to say the same."""
 
 
-WITH_WINDOWS = ("qwen2", "qwen2moe", "qwen3", "dots1", "smollm3", "gpt-oss")
+WITH_WINDOWS = (
+    *("qwen2", "qwen2moe", "qwen2moe-fused", "qwen2moe-dense-layers", "qwen3"),
+    *("dots1", "smollm3", "gpt-oss", "gpt-oss-yarn"),
+)
 """Families that have windows in layers that configs name, though the golden checkpoints do not say so."""
 
 
@@ -99,7 +102,7 @@ def with_old_names(folder: Path) -> None:
 
 def _draw(name: str, c: Config, usual: Config, rng: random.Random, own: bool) -> None:
     _layers(name, c, usual, rng)
-    heads = _heads(c, usual, rng)
+    heads = _heads(name, c, usual, rng)
     c["vocab_size"] = rng.choice((67, 96, 101, 130))
     if "vocab_size_per_layer_input" in c:
         c["vocab_size_per_layer_input"] = c["vocab_size"]
@@ -145,7 +148,7 @@ def _dbrx(c: Config, rng: random.Random) -> None:
 def _layers(name: str, c: Config, usual: Config, rng: random.Random) -> None:
     """Up to eight layers, each of any kind."""
     count = rng.choice((1, 2, 2, 3, 4, 5, 8))
-    if name.startswith(WITH_WINDOWS) and "layer_types" in usual and rng.random() < 0.5:
+    if name in WITH_WINDOWS and rng.random() < 0.5:
         c["layer_types"] = ["sliding_attention", "full_attention"]
         c |= {"sliding_window": 5, **({"use_sliding_window": True} if "use_sliding_window" in usual else {})}
     for key in KINDS:
@@ -175,13 +178,13 @@ def _layers(name: str, c: Config, usual: Config, rng: random.Random) -> None:
         c["decoder_sparse_step"] = rng.randint(1, min(count, 3))
 
 
-def _heads(c: Config, usual: Config, rng: random.Random) -> int:
+def _heads(name: str, c: Config, usual: Config, rng: random.Random) -> int:
     """Heads, and how wide the model is; the size of a head."""
     kv, ratio = rng.choice((1, 2, 3, 5)), rng.choice((1, 2, 4, 8))
     heads = kv * ratio if kv * ratio <= 16 else kv
-    size = rng.choice((8, 12, 16, 20, 24, 32, 36, 40) if "swa_num_key_value_heads" not in usual else (12, 24, 36, 48))
-    if "swa_num_key_value_heads" in usual:
-        c["swa_num_key_value_heads"] = rng.choice([n for n in (1, 2, heads) if heads % n == 0])
+    size = rng.choice((8, 12, 16, 20, 24, 32, 36, 40))
+    if name == "mimo-v2":  # a third of each head is rotated, and layers with a window have twice as many key heads
+        kv, heads, size = (kv, 2 * kv * (ratio // 2 or 1), rng.choice((12, 24, 36, 48)))
     c["num_attention_heads"], c["num_key_value_heads"] = heads, kv
     if "num_attention_heads_per_layer" in c:
         within = kv * rng.choice((1, 2, 3))
