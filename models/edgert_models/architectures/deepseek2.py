@@ -188,5 +188,6 @@ ARCHITECTURE = Architecture(
     notes="The cache holds a latent a position, keys and values in one; files that have `attn_kv_b` in one tensor are "
     "read as well. Yarn's `mscale` and `mscale_all_dim` are honoured, `rope_interleave: false` is refused. Norms of "
     "latents have an epsilon of 1e-6, as in `transformers`; llama.cpp takes the model's there, ranks groups of experts "
-    "by the two best of each, also in DeepSeek-V2, which ranks them by the best, and loads no biases.",
+    "by the two best of each, also in DeepSeek-V2, which ranks them by the best, and loads no biases. Its "
+    "converter does not name the router of checkpoints that transformers 5 saved: llama.cpp then takes a softmax.",
 )
