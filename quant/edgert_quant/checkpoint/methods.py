@@ -21,6 +21,12 @@ _METHODS: dict[str, Callable[[Checkpoint, Mapping[str, object]], Iterator[View]]
     "awq": awq_views,
     "mxfp4": mxfp4_views,
 }
+_STATED: Mapping[str, tuple[str, tuple[object, ...]]] = {
+    "gptq": ("bits", (2, 4, 8)),
+    "awq": ("bits", (4,)),
+    "fp8": ("fmt", ("e4m3", "e5m2")),
+}
+"""What settings may say, where they say it: the tensors would tell later."""
 _OF_ACTIVATIONS = (
     *("input_scale", "input_zero_point", "input_global_scale", "activation_scale", "output_scale"),
     *(".q_scale", ".k_scale", ".v_scale"),
@@ -39,6 +45,12 @@ def method_of(config: Mapping[str, object]) -> tuple[str, Mapping[str, object]] 
         raise UnsupportedError(
             f"config.json: the checkpoint is quantized already ({quoted(str(method))}); give the original, "
             f"or one in {', '.join(_METHODS)}"
+        )
+    key, known = _STATED.get(method, ("", ()))
+    if key in settings and settings[key] not in known:
+        readable = ", ".join(map(str, known))
+        raise UnsupportedError(
+            f"config.json: {method} with {key}={quoted(str(settings[key]))} is not read; edgert reads {readable}"
         )
     return method, settings
 
