@@ -210,9 +210,7 @@ class CpuSession:
         """See Session; RequestError for a block that does not exist."""
         with self._lock:
             self._check_open()
-            for pair in pairs:
-                if not all(0 <= block < self.limits.blocks for block in pair):
-                    raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
             for blocks in self._block_parts(windows=False):
                 for source, target in pairs:
                     blocks[target] = blocks[source]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from edgert_models import ops
-from edgert_models.errors import BackendError, RequestError
+from edgert_models.errors import BackendError
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
 from numpy.typing import NDArray
@@ -134,9 +134,7 @@ class CudaSession:
         """See Session; RequestError for a block that does not exist."""
         with self._lock:
             self._check_open()
-            for pair in pairs:
-                if not all(0 <= block < self.limits.blocks for block in pair):
-                    raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
             self._begun = None
             for first in range(0, len(pairs), self.limits.blocks):
                 self._copy_blocks(np.array(pairs[first : first + self.limits.blocks], np.int32))

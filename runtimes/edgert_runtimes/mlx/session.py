@@ -12,7 +12,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 from edgert_models import ops
-from edgert_models.errors import BackendError, CancelledError, RequestError
+from edgert_models.errors import BackendError, CancelledError
 from edgert_models.graph import Plan
 from edgert_models.ops import Value
 from numpy.typing import NDArray
@@ -149,9 +149,7 @@ class MlxSession:
         """See Session; RequestError for a block that does not exist."""
         with self._lock, mx.stream(self._streams.main):
             self._check_open()
-            for pair in pairs:
-                if not all(0 <= block < self.limits.blocks for block in pair):
-                    raise RequestError(f"blocks {pair}: the cache has blocks 0 to {self.limits.blocks - 1}")
+            check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
             self._begun = None
             for cache in self._in_blocks(windows=False):
                 cache.copy_blocks(pairs, self.limits.block_size)

@@ -115,7 +115,8 @@ class ReferenceSession:
         return values[target.id]
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """See Session."""
+        """See Session; RequestError for a block that does not exist."""
+        check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
         for source, target in pairs:
             for cache in self._in_blocks(windows=False):
                 cache.copy_block(source, target)

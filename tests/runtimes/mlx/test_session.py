@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from edgert_models.errors import BackendError, CancelledError, MemoryBudgetError, RequestError, UnsupportedError
-from edgert_models.graph import Graph, Role
+from edgert_models.errors import BackendError, CancelledError, RequestError, UnsupportedError
+from edgert_models.graph import Role
 from edgert_models.registry import build_plan
 from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import AheadSession, Batch, Draw, Drawn, Session, undrawn
@@ -15,7 +15,6 @@ from edgert_runtimes.experts import CountingSession
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
-from tests.support.callers import results_from_threads
 from tests.support.packed import random_rows
 
 mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
@@ -47,23 +46,6 @@ def changed_weights(changes: dict[str, np.ndarray]) -> MemoryWeights:
     for name, values in changes.items():
         tensors[name] = (*tensors[name][:2], values.view(np.uint8))
     return MemoryWeights(tensors)
-
-
-@pytest.mark.parametrize("architecture", ["llama", "olmoe", "qwen3moe"])
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("block_type", [BlockType.F32, BlockType.BF16, BlockType.Q8_0])
-def test_whole_models_agree_with_the_reference(architecture: str, tied: bool, block_type: BlockType) -> None:
-    plan = build_plan(tiny_spec(architecture, tied=tied))
-    weights = random_weights(plan, 2, type_of_role(block_type))
-    ours, reference = (each.load(plan, weights, limits()) for each in (MlxBackend(), ReferenceBackend()))
-    second = batch([([8], 7, range(16)), (PROMPT, 0, range(20, 36))], pick=[7, 0, 3])
-    nothing = batch([([9], 8, range(16))], pick=[])
-    for step in (one(), second, nothing, batch([([10], 9, range(16))])):
-        for hidden in (False, True):
-            found, wanted = (each.step(step, hidden=hidden) for each in (ours, reference))
-            assert found.shape == wanted.shape
-            assert normalized_error(found, wanted) < 1e-9
-    ours.close()
 
 
 def test_rows_of_sequences_may_be_mixed() -> None:
@@ -169,25 +151,6 @@ def test_blocks_that_metal_multiplies_by(monkeypatch: pytest.MonkeyPatch) -> Non
     ours.close()
 
 
-@pytest.mark.parametrize("block_size", [1, 5, 16, 20])
-@pytest.mark.parametrize("kv_type", ["f16", "f32"])
-@pytest.mark.parametrize("window", [None, 9])
-def test_any_block_size(block_size: int, kv_type: str, window: int | None) -> None:
-    plan = build_plan(tiny_spec(window=window))
-    weights = random_weights(plan, 2)
-    sizes = limits(block_size=block_size, kv_type=kv_type, context=40, blocks=100)
-    ours, reference = (each.load(plan, weights, sizes) for each in (MlxBackend(), ReferenceBackend()))
-    first, second = list(range(50, 50 + 40 // block_size + 1)), list(range(40 // block_size, -1, -1))
-    steps = [
-        batch([(list(range(33)), 0, first), (PROMPT, 0, second)], block_size=block_size),
-        batch([([40], 33, first), ([41], 7, second)], block_size=block_size),
-        batch([([40], 34, first), (PROMPT, 8, second)], block_size=block_size),
-    ]
-    for step in steps:
-        assert normalized_error(ours.step(step), reference.step(step)) < (1e-9 if kv_type == "f32" else 1e-6)
-    ours.close()
-
-
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 def test_copied_blocks_hold_the_same(kv_type: str) -> None:
     plan = build_plan(tiny_spec(head_size=32))
@@ -199,87 +162,6 @@ def test_copied_blocks_hold_the_same(kv_type: str) -> None:
     with pytest.raises(RequestError, match="the cache has blocks 0 to 63"):
         loaded.copy_blocks([(0, 1), (1, 64)])
     loaded.close()
-
-
-def test_a_session_that_does_not_fit_is_refused_before_it_takes_memory() -> None:
-    with pytest.raises(MemoryBudgetError, match=r"the model needs .* of memory \(weights .*0\.1 MiB are available"):
-        MlxBackend().load(PLAN, WEIGHTS, limits(memory=100 << 10))
-    with pytest.raises(MemoryBudgetError) as caught:
-        MlxBackend().load(PLAN, WEIGHTS, limits(blocks=1 << 40))
-    assert caught.value.needed > 1 << 40
-
-
-@pytest.mark.parametrize("changes", [{"threads": 0}, {"rows": 0}, {"block_size": 0}])
-def test_limits_are_checked(changes: dict[str, int]) -> None:
-    (name,) = changes
-    with pytest.raises(RequestError, match=f"{name} is {changes[name]}"):
-        MlxBackend().load(PLAN, WEIGHTS, limits(**changes))
-
-
-@pytest.mark.parametrize(
-    ("field", "index", "value"),
-    [
-        ("tokens", 3, 96),
-        ("tokens", 0, -1),
-        ("positions", 2, 256),
-        ("sequence", 7, 2),
-        ("slots", 7, 64 * 16),
-        ("tables", (1, 0), 64),
-        ("tables", (1, 1), -1),
-        ("pick", 4, 8),
-    ],
-)
-def test_what_is_out_of_range_is_refused(
-    session: MlxSession, field: str, index: int | tuple[int, int], value: int
-) -> None:
-    good = batch([(PROMPT, 0, range(16)), ([9], 20, range(16, 32))])
-    arrays = {name: getattr(good, name).copy() for name in Batch.__slots__}
-    arrays[field][index] = value
-    with pytest.raises(RequestError, match=rf"{field}\[\d\] is out of range"):
-        session.step(Batch(**arrays))
-    assert np.isfinite(session.step(one())).all()
-
-
-def test_too_many_rows_and_closed_sessions_are_refused() -> None:
-    small = MlxBackend().load(PLAN, WEIGHTS, limits(rows=4))
-    with pytest.raises(RequestError, match="the batch has 7 rows, the session takes 4"):
-        small.step(one())
-    small.close()
-    small.close()
-    for use in (lambda: small.step(one()), lambda: small.copy_blocks([]), lambda: small.profile(True)):
-        with pytest.raises(BackendError, match="the session is closed"):
-            use()
-
-
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_router_without_numbers_is_an_error_that_names_the_layer(poison: float) -> None:
-    name = "blk.1.ffn_gate_inp.weight"
-    router = WEIGHTS.read(name).view(np.float32).copy()
-    router[3, 5] = poison
-    damaged = MlxBackend().load(PLAN, changed_weights({name: router}), limits())
-    for _ in range(2):
-        with pytest.raises(BackendError, match=r"the router before blk\.1\.ffn_gate_exps\.weight gave NaN"):
-            damaged.step(one())
-    damaged.close()
-
-
-def test_equal_logits_choose_the_first_experts() -> None:
-    graph = Graph(tiny_spec(experts=8, experts_used=3))
-    x = graph.embed()
-    result = graph.pick_rows(graph.moe(x, graph.linear(x, "router", 8, role=Role.ROUTER), "blk.0"))
-    plan = graph.plan(result, result)
-    tensors = {n: (s.type, s.shape, r) for n, s, r in stored(plan, random_weights(plan, 1))}
-    tensors["router.weight"] = (BlockType.F32, (8, 64), np.zeros((8, 64), np.float32).view(np.uint8))
-    ours, reference = (each.load(plan, MemoryWeights(tensors), limits()) for each in (MlxBackend(), ReferenceBackend()))
-    for rows in (1, 40):  # unsorted, and in order of experts
-        assert normalized_error(ours.step(one([1] * rows)), reference.step(one([1] * rows))) < 1e-9
-    ours.close()
-
-
-def test_calls_from_several_threads_wait_for_each_other(session: MlxSession) -> None:
-    expected = session.step(one()).tobytes()
-    results = results_from_threads(lambda: session.step(one()).tobytes(), 10)
-    assert results == [expected] * 40
 
 
 def test_an_interrupted_step_ends(session: MlxSession, monkeypatch: pytest.MonkeyPatch) -> None:

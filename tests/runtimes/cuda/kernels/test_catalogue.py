@@ -13,11 +13,17 @@ from edgert_runtimes.cuda.kernels.kernel import Kernel, headers, source
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 HEADS = [(16, 2), (64, 1), (64, 8), (80, 4), (128, 4), (128, 8), (128, 16), (256, 2)]
-"""Head sizes and groups: tiny models', gpt-oss's, Phi's, Qwen's, Llama's, Gemma's."""
+"""Head sizes and groups: tiny models', gpt-oss's, Phi's, Qwen's, Llama's, Gemma's. All of them with a cache in F16."""
+USUAL = [(64, 8), (128, 8)]
+"""With every type of cache."""
 
 
 COMMON = tuple(BlockType[name] for name in ("F32", "F16", "Q4_0", "Q8_0", "MXFP4", "Q4_K", "Q6_K", "IQ2_XS", "IQ1_M"))
 """Types of every kind: floats, scales of 32 and of 16 weights, with a minimum and without, tables and grids."""
+
+
+FEW = tuple(BlockType[name] for name in ("F16", "Q8_0", "Q4_K"))
+"""For what differs little from another kernel of the same type. Compiling is what these tests take their time for."""
 
 
 def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[Kernel]:
@@ -33,13 +39,15 @@ def every_kernel(types: tuple[BlockType, ...] = catalogue.WEIGHTS) -> Iterator[K
     yield from map(catalogue.gate_rows, catalogue.ROW_GATES)
     for kind in catalogue.WEIGHTS:
         yield from (catalogue.linear(kind, 1), catalogue.embed(kind))
+    first, *others = catalogue.ACTIVATIONS
     for kind in types:
-        yield from (catalogue.linear(kind, columns) for columns in (2, 8))
+        yield from (catalogue.linear(kind, 8), catalogue.head_linear(kind, 1), catalogue.experts_up(kind, kind, first))
         yield from (make(kind) for make in (catalogue.gemm, catalogue.experts_gemm, catalogue.experts_down))
-        yield from (catalogue.head_linear(kind, 1), catalogue.head_linear(kind, 8), catalogue.head_gemm(kind))
-        yield from (catalogue.experts_up(kind, kind, activation) for activation in catalogue.ACTIVATIONS)
+    for kind in FEW:
+        yield from (catalogue.linear(kind, 2), catalogue.head_linear(kind, 8), catalogue.head_gemm(kind))
+        yield from (catalogue.experts_up(kind, kind, activation) for activation in others)
     for kind, (size, group) in itertools.product(catalogue.KV_TYPES, HEADS):
-        if size % kind.block_size == 0:
+        if kind is BlockType.F16 or (size, group) in USUAL:
             yield catalogue.attend(kind, size, size, group)
             if catalogue.fits_tiles(kind, size, group):
                 yield catalogue.attend_tile(kind, size, group)
@@ -94,16 +102,12 @@ def check(kernels: list[Kernel], architecture: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80"])
-def test_every_kernel_compiles(architecture: str) -> None:
-    """For one architecture on each side of what the sources ask `__CUDA_ARCH__`."""
-    check(list(every_kernel(COMMON)), architecture)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("header", sorted({kernel.header for kernel in every_kernel()}))
-def test_every_instance_compiles(header: str) -> None:
-    check([kernel for kernel in every_kernel() if kernel.header == header], "sm_89")
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_89"])
+def test_every_kernel_compiles(header: str, architecture: str) -> None:
+    """On both sides of what the sources ask `__CUDA_ARCH__`, on the newer one with every type."""
+    kernels = every_kernel(COMMON if architecture == "sm_75" else catalogue.WEIGHTS)
+    check([kernel for kernel in kernels if kernel.header == header], architecture)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
