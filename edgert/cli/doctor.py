@@ -35,7 +35,6 @@ def doctor(
 ) -> None:
     """Report versions, backends, caches and memory; the exit code is 1 where auto finds no backend or a test fails."""
     from edgert_quant.hub import hub_cache
-    from edgert_quant.jit import cache_folder
     from edgert_runtimes.registry import probe_all
 
     from edgert.cli import self_test_report
@@ -56,7 +55,7 @@ def doctor(
                 "cores": os.cpu_count(),
                 "memory_bytes": memory,
                 "packages": packages,
-                "kernel_cache": str(cache_folder()),
+                "kernel_cache": _kernel_cache(),
                 "model_cache": str(hub_cache()),
                 "backends": {
                     name: {"available": p.available, "reason": p.reason, **p.details} for name, p in probes.items()
@@ -69,7 +68,7 @@ def doctor(
             f"Python {platform.python_version()} on {platform.platform()}",
             f"{os.cpu_count()} cores, {size(memory)} of memory",
             ", ".join(f"{name} {number}" for name, number in packages.items()),
-            f"kernel cache: {cache_folder()}",
+            f"kernel cache: {_kernel_cache()}",
             f"model cache: {hub_cache()}",
             *_about_backends(probes),
         )
@@ -81,6 +80,16 @@ def doctor(
             _print("self-test: not run, as no backend here uses a GPU; edgert doctor --self-test runs it all the same")
     if not _runs() or not all(result.passed for result in results):
         sys.exit(1)
+
+
+def _kernel_cache() -> str:
+    """Where kernels are kept, or why nowhere."""
+    from edgert_quant.jit import cache_folder
+
+    try:
+        return str(cache_folder())
+    except RuntimeError as error:
+        return f"none ({error}); EDGERT_CACHE_DIR names a folder"
 
 
 def _runs() -> bool:

@@ -28,6 +28,18 @@ def test_versions_and_caches() -> None:
     assert "kernel cache" in run("doctor").stdout
 
 
+def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name in ("EDGERT_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    shown = run("doctor")
+    assert shown.exit_code == 0
+    assert "kernel cache: none (Could not determine home directory.); EDGERT_CACHE_DIR names a folder" in shown.stdout
+
+
 def test_instruction_sets_and_why() -> None:
     with compiling_for(HASWELL):
         cpu = json.loads(run("doctor", "--json").stdout)["backends"]["cpu"]
