@@ -243,7 +243,8 @@ def _states(c: Config, rng: random.Random) -> None:
         same = rng.random() < 0.6
         c["linear_value_head_dim"] = c["linear_key_head_dim"] if same else rng.choice((8, 16, 24))
     if "linear_num_heads" in c:
-        c |= {"linear_num_heads": rng.choice((1, 2, 3, 5)), "linear_head_dim": rng.choice((8, 16, 20))}
+        heads = c["num_attention_heads"]
+        c |= {"linear_num_heads": rng.choice((1, 3, heads, heads)), "linear_head_dim": rng.choice((8, 16, 20))}
         c["linear_conv_kernel_dim"] = rng.choice((2, 4))
     if "mamba_d_state" in c:
         c |= {"mamba_d_state": rng.choice((8, 16, 24)), "mamba_d_conv": rng.choice((2, 4))}

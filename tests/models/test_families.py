@@ -10,6 +10,7 @@ from edgert_models.graph import Role
 from edgert_models.ops import (
     Attend,
     Clamp,
+    DeltaRule,
     GatedActivation,
     LayerNorm,
     Linear,
@@ -521,3 +522,25 @@ def test_windows_and_ropes_of_granite() -> None:
     assert metadata_from_spec(dense)["granite_swa.attention.rope_pattern"] == [False, True]
     assert (mixed.windowed, mixed.rotated) == ((False, True, True, True, False), ())
     assert build_plan(mixed).weights["blk.0.ffn_up_shexp.weight"].shape == (96, 64)
+
+
+def test_delta_nets_that_decay_by_channel() -> None:
+    kimi, ling = (build_plan(spec_from_config(CONFIGS[name])) for name in ("kimi-linear", "ling-3"))
+    rules = {plan.spec.architecture: [op for op in plan.ops if isinstance(op, DeltaRule)] for plan in (kimi, ling)}
+    assert [(op.decays, op.floor) for op in rules["kimi-linear"]] == [(16, 0.0)] * 3
+    assert [(op.decays, op.floor) for op in rules["bailingmoe3"]] == [(16, -5.0)] * 2  # the last group is not whole
+    assert not any(isinstance(op, Rope) for op in kimi.ops)
+    assert kimi.weights["blk.0.ssm_a"].shape == (4, 1)
+    assert kimi.weights["blk.0.ssm_conv1d_q.weight"].shape == (64, 1, 4)
+    assert ling.weights["blk.1.attn_gate.weight"].shape == (4, 64)
+    entries = metadata_from_spec(ling.spec)
+    assert entries["bailingmoe3.attention.head_count_kv"] == [0, 1, 0, 1, 1]
+    assert entries["bailingmoe3.kda.gate_lower_bound"] == -5.0
+
+
+def test_laguna_has_more_heads_within_windows() -> None:
+    plan = build_plan(spec_from_config(CONFIGS["laguna"]))
+    assert [(op.heads, op.window) for op in plan.ops if isinstance(op, Attend)] == [(4, None), (6, 16), (6, 16)]
+    assert [plan.weights[f"blk.{i}.attn_gate.weight"].shape[0] for i in range(3)] == [4, 6, 6]
+    assert [len(op.frequencies) for op in plan.ops if isinstance(op, Rope)] == [4, 4, 8, 8, 8, 8]
+    assert metadata_from_spec(plan.spec)["laguna.attention.head_count"] == [4, 6, 6]
