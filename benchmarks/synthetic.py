@@ -96,6 +96,7 @@ SHAPES = {
         experts_used=4,
         expert_feed_forward=2880,
         window=128,
+        windowed=(True, False) * 12,
         attention_bias=True,
         output_bias=True,
     ),

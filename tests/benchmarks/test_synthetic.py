@@ -38,7 +38,7 @@ SIZES = {
     "heads": 4,
     "kv_heads": 2,
 }
-ODD = replace(SHAPES["gpt-oss"], **SIZES, context=64)  # rows have no blocks of 256
+ODD = replace(SHAPES["gpt-oss"], **SIZES, windowed=(True, False), context=64)  # rows have no blocks of 256
 
 
 @pytest.mark.parametrize("spec", [SMALL, ODD], ids=["256", "288"])
