@@ -258,8 +258,11 @@ class Engine:
         self._finalizer()
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
-        ids: list[int] = []
-        for place, token in enumerate(tokens):
+        ids = list(tokens)
+        if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < self._vocabulary:
+            return ids
+        ids.clear()
+        for place, token in enumerate(tokens):  # which is it, or are they integers of another kind?
             if isinstance(token, bool) or not isinstance(token, Integral):
                 reason = f"token {place} of the prompt is {token!r:.40}, not an integer"
                 raise RequestError(reason, parameter="prompt")

@@ -24,6 +24,8 @@ SILENCE = 10.0
 """Seconds without a piece after which a stream says that it is still there."""
 _AHEAD = 64
 """Pieces that are made before a client has taken those before them: of one that stalls, no more are."""
+_SHORT = 1 << 13
+"""Characters of a text that is made tokens at once, in a millisecond or so: to wait for a thread may take longer."""
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -79,8 +81,7 @@ async def start(
         reason = f"n: {count} answers at once are more than the {most} that may run and wait here"
         raise RequestError(reason, parameter="n")
     seed = llm.seed if params.seed is None else params.seed
-    # In a thread: of megabytes it takes a while, in which streams would stand still.
-    tokens = await run_in_threadpool(llm.tokenize, prompt) if isinstance(prompt, str) else prompt
+    tokens = prompt if not isinstance(prompt, str) else await _tokens(llm, prompt)
     if params.structured_outputs is not None or (isinstance(prompt, ChatPrompt) and prompt.tools):
         await run_in_threadpool(llm.prepare, tokens, params)  # what is to be compiled holds up nobody else
     streams: list[AsyncStream] = []
@@ -92,6 +93,11 @@ async def start(
         await _close(streams)
         raise
     return streams
+
+
+async def _tokens(llm: LLM, text: str) -> list[int]:
+    """In a thread, where it takes a while in which streams would stand still, as it does of megabytes."""
+    return llm.tokenize(text) if len(text) <= _SHORT else await run_in_threadpool(llm.tokenize, text)
 
 
 async def start_one(llm: LLM, prompt: str | Sequence[int] | ChatPrompt, params: SamplingParams) -> AsyncStream:
