@@ -145,7 +145,7 @@ def decode_activations(activation: object, data: np.ndarray, k: int) -> np.ndarr
         return data.view(np.float32).astype(np.float64)
     if activation.name.startswith("q8k"):
         return decode_super_blocks(activation.name, data).reshape(len(data), k)
-    size = {"q8": 32, "q8x2": 64, "q8w": 64, "q16w": 64}[activation.name]
+    size = {"q8": 32, "q8w": 64}[activation.name]
     blocks = np.ascontiguousarray(data).reshape(-1, size + 20)
     whole = decode_codes(activation.name, blocks[:, :size])
     scale = np.ascontiguousarray(blocks[:, size : size + 4]).view(np.float32).astype(np.float64)
@@ -174,8 +174,7 @@ def decode_codes(name: str, stored: np.ndarray) -> np.ndarray:
     if name.endswith("w"):
         codes = np.ascontiguousarray(stored).view(np.int16).reshape(-1, 8, 4)[:, :, [0, 2, 1, 3]]
         return codes.reshape(-1, 32).astype(np.int64)
-    planes = stored.view(np.int8).reshape(len(stored), -1, 32).astype(np.int64)
-    return planes[:, 0] if planes.shape[1] == 1 else 256 * planes[:, 0] + planes[:, 1]
+    return stored.view(np.int8).astype(np.int64)
 
 
 REPRESENTATIVE = (BlockType.F16, BlockType.Q8_0, BlockType.Q2_K, BlockType.Q5_K, BlockType.Q6_K, BlockType.IQ4_XS)

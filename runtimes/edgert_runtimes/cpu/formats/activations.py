@@ -3,11 +3,10 @@
 A block of 32 inputs x with scale d:
 
     q8    32 codes q int8;                 x ≈ d q,            d = max|x| / 127
-    q8x2  32 high codes h, 32 low codes l; x ≈ d (256 h + l),  d = max|x| / 32512; 16-bit precision for two dot products
     q8w   as q8, the codes int16 in the order 0 2 1 3, 4 6 5 7, …
-    q16w  q = 256 h + l of q8x2 as int16 in that order; both are for instruction sets that multiply 16-bit numbers
+          for instruction sets that multiply 16-bit numbers
 
-then float d, float -d Σq, int32 -Σq, and int32 -Σq of the first and of the second 16 (q = 256 h + l for q8x2). The
+then float d, float -d Σq, int32 -Σq, and int32 -Σq of the first and of the second 16. The
 sums serve formats with minima, and those whose stored codes are offset to be unsigned.
 
 Types with super-blocks multiply by integers within them, and so have blocks of 256 inputs:
@@ -55,8 +54,8 @@ LARGEST_STEP = 16
 SMALLEST = 2.0**-100
 """Blocks whose largest input is smaller count as zeros: their scale would not be a normal number."""
 
-LEVELS = {"q8": 127, "q8w": 127, "q8x2": 127 * 256, "q16w": 127 * 256}
-"""The largest code."""
+LARGEST = 127
+"""Of the codes."""
 
 ROUNDER = 1.5 * 2**23
 ROUNDER_BITS = 0x4B400000
@@ -84,12 +83,11 @@ class Float32(Activation):
 
 
 class Blocks(Activation):
-    """Blocks of codes, as 16-bit numbers (`wide`) or in `planes` of bytes; see the module. Offsets are bytes from the
-    start of a block.
+    """Blocks of codes, as 16-bit numbers (`wide`) or bytes; see the module. Offsets are bytes from the start of a
+    block.
     """
 
     direct = False
-    planes = 1
     block_bytes: int
 
     def __init__(self, name: str) -> None:
@@ -109,9 +107,9 @@ class Blocks(Activation):
         """`k` is a multiple of the block."""
         return k // self.block * self.block_bytes
 
-    def words(self, plane: int, step: int) -> tuple[int, ...]:
-        """Where the words of inputs 4 step … 4 step + 3 of 32 are, in one plane, from where their codes start."""
-        return (8 * step, 8 * step + 4) if self.wide else (BLOCK * plane + 4 * step,)
+    def words(self, step: int) -> tuple[int, ...]:
+        """Where the words of inputs 4 step … 4 step + 3 of 32 are, from where their codes start."""
+        return (8 * step, 8 * step + 4) if self.wide else (4 * step,)
 
     @abstractmethod
     def emit_block(self, b: ir.IRBuilder, source: Value, target: Value) -> None:
@@ -125,9 +123,7 @@ class Codes(Blocks):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.levels = LEVELS[name]
-        self.planes = 2 if name == "q8x2" else 1
-        self.scale = BLOCK * (2 if self.wide else self.planes)
+        self.scale = BLOCK * (2 if self.wide else 1)
         self.scaled_sum = self.scale + 4
         self.sum = self.scale + 8
         self.half_sums = (self.scale + 12, self.scale + 16)
@@ -136,26 +132,15 @@ class Codes(Blocks):
     def emit_block(self, b: ir.IRBuilder, source: Value, target: Value) -> None:
         """See Blocks."""
         inputs = load(b, source, 0, ir.VectorType(F32, BLOCK), align=4)
-        scale, inverse, _ = _scales(b, _largest(b, _magnitudes(b, inputs)), self.levels)
+        scale, inverse, _ = _scales(b, _largest(b, _magnitudes(b, inputs)))
         codes = _rounded(b, inputs, inverse)
-        self._store_codes(b, target, codes)
+        _store_codes(b, target, codes, self.wide)
         sums = _negative_sums(b, codes)
         total = b.add(*sums)
         store(b, target, self.scale, scale, align=4)
         store(b, target, self.scaled_sum, b.fmul(scale, b.sitofp(total, F32)), align=4)
         for offset, value in zip((self.sum, *self.half_sums), (total, *sums), strict=True):
             store(b, target, offset, value, align=4)
-
-    def _store_codes(self, b: ir.IRBuilder, block: Value, codes: Value) -> None:
-        if self.wide:
-            _store_wide(b, block, codes)
-            return
-        planes = [codes]
-        if self.planes == 2:
-            high = b.ashr(b.add(codes, same(codes, 128)), same(codes, 8))
-            planes = [high, b.sub(codes, b.shl(high, same(codes, 8)))]
-        for i, plane in enumerate(planes):
-            store(b, block, BLOCK * i, b.trunc(plane, ir.VectorType(I8, BLOCK)))
 
 
 class SuperCodes(Blocks):
@@ -178,17 +163,14 @@ class SuperCodes(Blocks):
         with emit.loop(b, parts, ir.Constant(words, [0] * BLOCK)) as each:
             magnitudes = _magnitudes(b, load(b, source_at(b, source, each.index), 0, reals, align=4))
             each.carry(emit.call(b, "llvm.umax.v32i32", words, [magnitudes, *each.values]))
-        scale, inverse, one = _scales(b, _largest(b, each.values[0]), 127)
+        scale, inverse, one = _scales(b, _largest(b, each.values[0]))
         store(b, target, self.scale, b.fmul(scale, emit.real(1 / LARGEST_STEP)), align=4)
         with emit.loop(b, parts) as each:
             inputs = load(b, source_at(b, source, each.index), 0, reals, align=4)
             steps = _steps(b, b.fmul(b.bitcast(_largest(b, _magnitudes(b, inputs)), F32), one))
             codes = _rounded(b, inputs, b.fmul(inverse, b.fdiv(emit.real(LARGEST_STEP), b.sitofp(steps, F32))))
             place = step(b, target, b.mul(each.index, i64(self.part)))
-            if self.wide:
-                _store_wide(b, place, codes)
-            else:
-                store(b, place, 0, b.trunc(codes, ir.VectorType(I8, BLOCK)))
+            _store_codes(b, place, codes, self.wide)
             short = b.trunc(steps, I16)
             pair, single = (step(b, target, b.mul(each.index, i64(size))) for size in (4, 2))
             store(b, single, self.steps, short, align=2)
@@ -208,15 +190,15 @@ def _largest(b: ir.IRBuilder, magnitudes: Value) -> Value:
     return emit.call(b, f"llvm.vector.reduce.umax.v{magnitudes.type.count}i32", I32, [magnitudes])
 
 
-def _scales(b: ir.IRBuilder, top: Value, levels: int) -> tuple[Value, Value, Value]:
+def _scales(b: ir.IRBuilder, top: Value) -> tuple[Value, Value, Value]:
     """For inputs up to `top`, an integer's bits: the scale, NaN where they are no numbers; its inverse, and that of the
     largest input, both zero where the scale is.
     """
     largest = b.bitcast(top, F32)
     small = b.fcmp_ordered("<", largest, emit.real(SMALLEST))
-    scale = b.select(small, emit.real(0.0), b.fmul(largest, emit.real(1 / levels)))
+    scale = b.select(small, emit.real(0.0), b.fmul(largest, emit.real(1 / LARGEST)))
     scale = b.select(b.icmp_unsigned("<", top, ir.Constant(I32, 0x7F800000)), scale, emit.real(math.nan))
-    inverses = [b.select(small, emit.real(0.0), b.fdiv(emit.real(one), largest)) for one in (levels, 1.0)]
+    inverses = [b.select(small, emit.real(0.0), b.fdiv(emit.real(one), largest)) for one in (LARGEST, 1.0)]
     return scale, *inverses
 
 
@@ -242,10 +224,13 @@ def _negative_sums(b: ir.IRBuilder, codes: Value) -> list[Value]:
     return [b.neg(emit.call(b, "llvm.vector.reduce.add.v16i32", I32, [half])) for half in halves]
 
 
-def _store_wide(b: ir.IRBuilder, place: Value, codes: Value) -> None:
-    """As 16-bit numbers, in the order that instruction sets without dot products of bytes want."""
-    pairs = shuffle(b, codes, codes, [first + i for first in range(0, BLOCK, 4) for i in (0, 2, 1, 3)])
-    store(b, place, 0, b.trunc(pairs, ir.VectorType(I16, BLOCK)))
+def _store_codes(b: ir.IRBuilder, place: Value, codes: Value, wide: bool) -> None:
+    """As bytes, or as 16-bit numbers in the order that instruction sets without dot products of bytes want."""
+    kind = I8
+    if wide:
+        kind = I16
+        codes = shuffle(b, codes, codes, [first + i for first in range(0, BLOCK, 4) for i in (0, 2, 1, 3)])
+    store(b, place, 0, b.trunc(codes, ir.VectorType(kind, BLOCK)))
 
 
 def source_at(b: ir.IRBuilder, source: Value, block: Value) -> Value:
@@ -255,7 +240,7 @@ def source_at(b: ir.IRBuilder, source: Value, block: Value) -> Value:
 
 @cache
 def activation(name: str) -> Activation:
-    """The activation called `f32`, `q8`, `q8x2`, `q8w`, `q16w`, `q8k` or `q8kw`."""
+    """The activation called `f32`, `q8`, `q8w`, `q8k` or `q8kw`."""
     if name == "f32":
         return Float32()
     return SuperCodes(name) if name.startswith("q8k") else Codes(name)

@@ -38,8 +38,8 @@ class Activation(ABC):
     """How the inputs of a matmul are stored. Formats that name the same activation share one quantized copy."""
 
     name: str
-    """`f32`, `q8` (int8 codes and one float scale per 32), `q8x2` (two int8 planes: 16 bits and a scale per 32) or
-    `q8k` (int8 codes, one float scale per 256 and an integer of it per 32).
+    """`f32`, `q8` (int8 codes and one float scale per 32) or `q8k` (int8 codes, one float scale per 256 and an integer
+    of it per 32); `q8w` and `q8kw` are these with codes of 16 bits.
     """
 
     block: int

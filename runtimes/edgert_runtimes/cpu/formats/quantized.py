@@ -38,7 +38,6 @@ from edgert_runtimes.cpu.formats.vectors import (
     look_up,
     pointer,
     same,
-    shift_left,
     splat,
     step,
     store,
@@ -95,7 +94,6 @@ class BlockFormat(Format, Matmul):
         self.layout = layout
         self.isa = isa
         self.activation = codes
-        self.planes = codes.planes
         self.line_bytes = -(-layout.bytes // PANEL_ALIGNMENT) * PANEL_ALIGNMENT
         self.bits = multiplied_bits(layout, isa)
         self.offset = (isa.table_offset(layout.table) if layout.table else layout.offset) - isa.bias(self.bits)
@@ -109,7 +107,7 @@ class BlockFormat(Format, Matmul):
     @property
     def streams(self) -> tuple[int, ...]:  # type: ignore[override]  # it is no variable
         """As many tokens as registers hold sums for: a float each, and an integer or two where types have levels."""
-        tile, layout = self.isa.code_tile(self.planes), self.layout
+        tile, layout = self.isa.code_tile(), self.layout
         if layout.slow:
             return STREAMS[:1]
         most = tile.panels * tile.tokens[0] // (1 + layout.leveled + layout.leveled * layout.minima)
@@ -122,7 +120,7 @@ class BlockFormat(Format, Matmul):
 
     def scratch_bytes(self, k: int) -> int:
         """As `panel_bytes`; the panels of `gemm` are those of `emit_panel`."""
-        panels = self.isa.code_tile(self.planes).panels
+        panels = self.isa.code_tile().panels
         return self.line_bytes + panels * k // self.activation.block * self.panel_stride
 
     def blocks(self, b: ir.IRBuilder, k: Value) -> Value:
@@ -190,7 +188,7 @@ class BlockFormat(Format, Matmul):
         def gemm(
             b: ir.IRBuilder, rows: Value, n_rows: Value, xs: Value, ys: Value, n_tokens: Value, k: Value, scratch: Value
         ) -> None:
-            emit_gemm(b, self, self.isa.code_tile(self.planes), rows, n_rows, xs, ys, n_tokens, k, scratch)
+            emit_gemm(b, self, self.isa.code_tile(), rows, n_rows, xs, ys, n_tokens, k, scratch)
 
         return gemm
 
@@ -206,25 +204,20 @@ class BlockFormat(Format, Matmul):
         """Σ code · input over some words of 32 weights, times weights if there are any, added to `starts`: exact
         integers. All are indexed by panel, then token.
         """
-        layout, codes, isa = self.layout, self.activation, self.isa
-        totals = [[isa.start(b, start, *weights[at : at + 1]) for at, start in enumerate(starts)]]
-        totals += [[isa.start(b, ZEROS)] * len(starts) for _ in range(codes.planes - 1)]
+        layout, isa = self.layout, self.isa
+        totals = [isa.start(b, start, *weights[at : at + 1]) for at, start in enumerate(starts)]
         for i in steps:
             if layout.table:
                 operands = [isa.entries(b, word(i), layout.table) for word in words]
             else:
                 operands = [isa.codes(b, word(i), self.bits) for word in words]
+            places = self.activation.words(i)
             for t, x in enumerate(xs):
-                for plane, plane_totals in enumerate(reversed(totals)):  # the low plane, which is last, has the start
-                    places = codes.words(plane, i)
-                    inputs = isa.inputs(b, [splat(b, load(b, x, o, I32, align=4)) for o in places], self.bits)
-                    for p, operand in enumerate(operands):
-                        at = p * len(xs) + t
-                        plane_totals[at] = isa.dot4(b, plane_totals[at], operand, inputs, self.bits)
-        low, *high = [[isa.total(b, sums) for sums in plane_totals] for plane_totals in totals]
-        if not high:
-            return low
-        return [b.add(x, shift_left(b, y, 8)) for x, y in zip(low, *high, strict=True)]
+                inputs = isa.inputs(b, [splat(b, load(b, x, o, I32, align=4)) for o in places], self.bits)
+                for p, operand in enumerate(operands):
+                    at = p * len(xs) + t
+                    totals[at] = isa.dot4(b, totals[at], operand, inputs, self.bits)
+        return [isa.total(b, sums) for sums in totals]
 
 
 def halves_of_steps(halves: int) -> list[range]:

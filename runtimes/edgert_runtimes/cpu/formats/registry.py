@@ -32,7 +32,7 @@ def packed_types() -> tuple[BlockType, ...]:
     return tuple(_kinds())
 
 
-WIDE = {"q8": "q8w", "q8x2": "q16w", "q8k": "q8kw"}
+WIDE = {"q8": "q8w", "q8k": "q8kw"}
 """The same inputs for instruction sets that multiply 16-bit numbers."""
 
 
@@ -50,8 +50,7 @@ def _format(block_type: BlockType, isa: Isa) -> Format | None:
         return None
     if isinstance(kind, Element):
         return FloatFormat(kind, isa)
-    # Q8_0 is chosen to be nearly lossless, so its inputs keep 16 bits; types of fewer bits take 8-bit inputs.
-    name = "q8k" if kind.leveled else "q8x2" if block_type is BlockType.Q8_0 else "q8"
+    name = "q8k" if kind.leveled else "q8"
     codes = activation(WIDE[name] if isa.wide(multiplied_bits(kind, isa)) else name)
     if isinstance(codes, SuperCodes):
         return (RowwiseBlocks if by_rows(block_type, isa) else LeveledBlocks)(kind, isa, codes)

@@ -279,7 +279,7 @@ class RowwiseScaled(ScaledBlocks):
     @property
     def _vectors(self) -> int:
         """Of the inputs of four blocks in order."""
-        return 2 * self.planes * len(self.codes.words(0, 0))
+        return 2 * len(self.codes.words(0))
 
     @property
     def _group_bytes(self) -> int:
@@ -296,14 +296,13 @@ class RowwiseScaled(ScaledBlocks):
         for four in range(AT_ONCE // FOUR):
             own = [places[i] for i in _blocks_of(four)]
             for half in range(2):
-                for plane in range(self.planes):
-                    words = [self.codes.words(plane, FOUR * half + i) for i in range(FOUR)]
-                    if self.codes.wide:
-                        for offsets in zip(*words, strict=True):
-                            vectors.append(_in_turns(b, [gather(b, own, offset, I32) for offset in offsets]))
-                    else:  # bytes lie as they are multiplied
-                        sixteen = join(b, [load(b, place, words[0][0], BYTES16) for place in own])
-                        vectors.append(b.bitcast(sixteen, WORDS))
+                words = [self.codes.words(FOUR * half + i) for i in range(FOUR)]
+                if self.codes.wide:
+                    for offsets in zip(*words, strict=True):
+                        vectors.append(_in_turns(b, [gather(b, own, offset, I32) for offset in offsets]))
+                else:  # bytes lie as they are multiplied
+                    sixteen = join(b, [load(b, place, words[0][0], BYTES16) for place in own])
+                    vectors.append(b.bitcast(sixteen, WORDS))
         for i, vector in enumerate(vectors):
             store(b, target, ROW_WORD * i, vector, align=ROW_WORD)
         if self.offset:
@@ -323,16 +322,14 @@ class RowwiseScaled(ScaledBlocks):
     def _sums(self, b: ir.IRBuilder, blocks: Stretch, four: int, inputs: Value) -> Value:
         """Of four blocks, a quarter each whose words add up to theirs."""
         layout, isa, number = self.layout, self.isa, self._vectors * four
-        totals: list[Sums] = [isa.start(b, ZEROS) for _ in range(self.planes)]
+        total: Sums = isa.start(b, ZEROS)
         for words in ROWS[self.type].codes(b, blocks, four):
             operand = self._entries(b, words) if layout.table else isa.codes(b, words, self.bits)
-            for plane in range(self.planes):
-                end = number + len(self.codes.words(plane, 0))
-                vectors = [load(b, inputs, ROW_WORD * i, WORDS, align=ROW_WORD) for i in range(number, end)]
-                totals[plane] = isa.dot4(b, totals[plane], operand, isa.inputs(b, vectors, self.bits), self.bits)
-                number = end
-        *high, low = [isa.total(b, each) for each in totals]
-        return b.add(low, b.shl(high[0], same(low, 8))) if high else low
+            end = number + len(self.codes.words(0))
+            vectors = [load(b, inputs, ROW_WORD * i, WORDS, align=ROW_WORD) for i in range(number, end)]
+            total = isa.dot4(b, total, operand, isa.inputs(b, vectors, self.bits), self.bits)
+            number = end
+        return isa.total(b, total)
 
     def _entries(self, b: ir.IRBuilder, words: Value) -> Operand:
         """Of the table, at the low half of every byte: vpermb looks at six bits of it, so entries come four times."""

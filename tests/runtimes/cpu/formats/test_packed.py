@@ -61,7 +61,7 @@ def lengths_in_panel(packed: Packed) -> int:
 
 @every
 def test_products_are_as_good_as_the_type(packed_format: Format) -> None:
-    limit = 5e-4 if packed_format.activation.name in ("q8", "q8w", "q8k", "q8kw") else 1e-7
+    limit = 1e-7 if packed_format.activation.direct else 5e-4
     for k in (*lengths(packed_format.type), 1024):
         packed = Packed(packed_format, random_rows(packed_format.type, 50, k), k)
         x = inputs(5, k)

@@ -32,9 +32,9 @@ class NeonDot(Isa):
         """24 registers accumulate."""
         return Tile(1, (6, 4, 2, 1))
 
-    def code_tile(self, planes: int) -> Tile:
+    def code_tile(self) -> Tile:
         """16 to 24 registers accumulate."""
-        return Tile(1, (3, 2, 1) if planes == 1 else (2, 1))
+        return Tile(1, (3, 2, 1))
 
     def bias(self, bits: int) -> int:
         """What makes codes signed."""

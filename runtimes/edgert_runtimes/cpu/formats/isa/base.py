@@ -55,8 +55,8 @@ class Isa(ABC):
         """The tile of kernels with one float accumulator per panel and token."""
 
     @abstractmethod
-    def code_tile(self, planes: int) -> Tile:
-        """The tile of kernels with one float and `planes` integer accumulators per panel and token."""
+    def code_tile(self) -> Tile:
+        """The tile of kernels with one float and one integer accumulator per panel and token."""
 
     def wide(self, bits: int) -> bool:
         """Whether it multiplies codes of `bits` with 16-bit inputs: then activations store them as such."""

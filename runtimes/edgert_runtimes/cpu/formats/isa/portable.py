@@ -26,7 +26,7 @@ class Portable(Isa):
         """Sized for 16 registers of 256 bits, or 32 of 128; twice that with 512 bits, half of it with 16 of 128."""
         return {512: Tile(2, (8, 4, 2, 1)), 256: Tile(1, (4, 2, 1)), 128: Tile(1, (2, 1))}[_vector_bits()]
 
-    def code_tile(self, planes: int) -> Tile:
+    def code_tile(self) -> Tile:
         """As `float_tile`, with the integer accumulators beside."""
         return {512: Tile(2, (4, 2, 1)), 256: Tile(1, (2, 1)), 128: Tile(1, (1,))}[_vector_bits()]
 

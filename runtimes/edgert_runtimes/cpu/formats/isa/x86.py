@@ -35,9 +35,9 @@ class Avx512Vnni(Isa):
         """24 accumulators."""
         return Tile(2, (12, 6, 4, 2, 1))
 
-    def code_tile(self, planes: int) -> Tile:
+    def code_tile(self) -> Tile:
         """24 accumulators."""
-        return Tile(2, (6, 4, 2, 1) if planes == 1 else (4, 2, 1))
+        return Tile(2, (6, 4, 2, 1))
 
     def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """64 bytes."""
@@ -68,9 +68,9 @@ class AvxVnni(Isa):
         """Of 16 registers, 12 accumulate."""
         return Tile(1, (6, 4, 2, 1))
 
-    def code_tile(self, planes: int) -> Tile:
+    def code_tile(self) -> Tile:
         """Of 16 registers, 8 to 12 accumulate."""
-        return Tile(1, (3, 2, 1) if planes == 1 else (2, 1))
+        return Tile(1, (3, 2, 1))
 
     def codes(self, b: ir.IRBuilder, words: Value, bits: int) -> Operand:
         """Bytes in two halves."""
@@ -197,7 +197,7 @@ class Avx512(_Pairs):
         """24 accumulators."""
         return Tile(2, (12, 6, 4, 2, 1))
 
-    def code_tile(self, planes: int) -> Tile:
+    def code_tile(self) -> Tile:
         """24 accumulators."""
         return Tile(2, (6, 4, 2, 1))
 
@@ -216,7 +216,7 @@ class Avx2(_Pairs):
         """Of 16 registers, 12 accumulate."""
         return Tile(1, (6, 4, 2, 1))
 
-    def code_tile(self, planes: int) -> Tile:
+    def code_tile(self) -> Tile:
         """Of 16 registers, 8 to 12 accumulate."""
         return Tile(1, (4, 2, 1))
 
