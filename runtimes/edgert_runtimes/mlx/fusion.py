@@ -92,7 +92,10 @@ class Decoding:
 
 def widened(tables: np.ndarray) -> mx.array:
     """Tables [rows, blocks] with some columns of zeros more."""
-    return mx.array(np.pad(tables, [(0, 0), (0, -tables.shape[1] % TABLE_STEP)]))
+    rows, blocks = tables.shape
+    wide = np.zeros((rows, -(-blocks // TABLE_STEP) * TABLE_STEP), np.int32)  # np.pad takes longer
+    wide[:, :blocks] = tables
+    return mx.array(wide)
 
 
 def fuse(
@@ -138,14 +141,15 @@ def fuse(
             weight = weights.vectors[str(norm.weight)]
             mixture = plans.mixture_of(op)
             normed.add(norm.out.id)
+            between = _as_experts_take(plans.readers(norm.out), weights)
             if mixture is None:
-                calls[index] = Call(outputs, _sum_norm(weight, numbers, dtype), (op.a.id, op.b.id))
+                calls[index] = Call(outputs, _sum_norm(weight, numbers, dtype, between), (op.a.id, op.b.id))
                 continue
             inside.add(plans.made[mixture.out.id])
             other = op.b if op.a.id == mixture.out.id else op.a
             experts = experts_of(mixture, weights, beside, _router(mixture, weights))
             given = (other.id, entering(mixture), mixture.logits.id)
-            calls[index] = Call(outputs, _mixture_sum_norm(experts, weight, numbers, dtype), given)
+            calls[index] = Call(outputs, _mixture_sum_norm(experts, weight, numbers, dtype, between), given)
     ordered = []
     for index, op in enumerate(plan.ops):
         if index in inside:
@@ -167,6 +171,13 @@ def _multiplies_floats(weights: Weights, name: str) -> bool:
     return isinstance(weights.matrices.get(name), Dense | None)
 
 
+def _as_experts_take(readers: Sequence[ops.Op], weights: Weights) -> tuple[int, ...]:
+    """What lies between rows and width of a value's cast: as experts take it, if nobody else does; nothing else."""
+    floats = (isinstance(op, ops.Linear) and _multiplies_floats(weights, op.weight) for op in readers)
+    alone = all(isinstance(op, ops.Moe) or takes for op, takes in zip(readers, floats, strict=True))
+    return (1, 1) if alone else ()
+
+
 class _Patterns:
     """Who makes and who reads the values of a plan."""
 
@@ -185,9 +196,13 @@ class _Patterns:
             return _Chain(op.q, None, None), _Chain(op.k, None, None)
         return q, k
 
+    def readers(self, value: Value) -> Sequence[ops.Op]:
+        """Who reads it."""
+        return self._readers.get(value.id, ())
+
     def norm_of(self, op: ops.Add) -> ops.RmsNorm | None:
         """A norm of whole rows of what an op gives."""
-        for reader in self._readers.get(op.out.id, ()):
+        for reader in self.readers(op.out):
             if isinstance(reader, ops.RmsNorm) and reader.weight and (reader.groups, reader.rest) == (1, 0):
                 return reader
         return None
@@ -201,7 +216,7 @@ class _Patterns:
         return None
 
     def _made_for_one(self, value: Value) -> ops.Op | None:
-        return self._ops[self.made[value.id]] if len(self._readers.get(value.id, ())) == 1 else None
+        return self._ops[self.made[value.id]] if len(self.readers(value)) == 1 else None
 
     def _chain(self, value: Value, heads: int) -> _Chain:
         made, rope, norm = self._made_for_one(value), None, None
@@ -275,15 +290,21 @@ def _router(op: ops.Moe, weights: Weights) -> Routed | None:
     return run
 
 
-def _sum_norm(weight: mx.array, numbers: mx.array, dtype: mx.Dtype) -> Callable[..., Sequence[mx.array]]:
-    return lambda step, a, b: fused.sum_norm(a, b, None, weight, numbers, dtype)
+def _sum_norm(
+    weight: mx.array, numbers: mx.array, dtype: mx.Dtype, between: tuple[int, ...]
+) -> Callable[..., Sequence[mx.array]]:
+    return lambda step, a, b: fused.sum_norm(a, b, None, weight, numbers, dtype, between)
 
 
 def _mixture_sum_norm(
-    experts: Callable[..., tuple[mx.array, mx.array]], weight: mx.array, numbers: mx.array, dtype: mx.Dtype
+    experts: Callable[..., tuple[mx.array, mx.array]],
+    weight: mx.array,
+    numbers: mx.array,
+    dtype: mx.Dtype,
+    between: tuple[int, ...],
 ) -> Callable[..., Sequence[mx.array]]:
     def run(step: Step, other: mx.array, x: mx.array, logits: mx.array) -> Sequence[mx.array]:
         y, shares = experts(step, x, logits)
-        return fused.sum_norm(other, y, shares, weight, numbers, dtype)
+        return fused.sum_norm(other, y, shares, weight, numbers, dtype, between)
 
     return run

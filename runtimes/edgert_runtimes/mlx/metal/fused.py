@@ -138,18 +138,23 @@ def route(logits: mx.array, numbers: mx.array, *, used: int, normalized: bool) -
 
 
 def sum_norm(
-    a: mx.array, b: mx.array, shares: mx.array | None, weight: mx.array, numbers: mx.array, dtype: mx.Dtype
+    a: mx.array,
+    b: mx.array,
+    shares: mx.array | None,
+    weight: mx.array,
+    numbers: mx.array,
+    dtype: mx.Dtype,
+    between: tuple[int, ...] = (),
 ) -> list[mx.array]:
     """total = a + b, or a + Σ_u shares[:, u] b[:, u], and total normalised by its root mean square with eps
-    `numbers`[0]: [rows, width] in float32, the latter as `dtype` too. b is [rows, width], or [rows, used, width] with
-    shares [rows, used].
+    `numbers`[0]: [rows, width] in float32, the latter as `dtype` too, [rows, *between, width]. b is [rows, width], or
+    [rows, used, width] with shares [rows, used].
     """
     rows, width = a.shape
     template = {"T": dtype, "WIDTH": width, "USED": 0 if shares is None else shares.shape[1]}
     inputs = [a, b, numbers if shares is None else shares, weight, numbers]
-    return _run(
-        "sum_norm", inputs, template, (_GROUP, rows, 1), _GROUP, [(rows, width)] * 3, [mx.float32, mx.float32, dtype]
-    )
+    shapes, dtypes = [(rows, width), (rows, width), (rows, *between, width)], [mx.float32, mx.float32, dtype]
+    return _run("sum_norm", inputs, template, (_GROUP, rows, 1), _GROUP, shapes, dtypes)
 
 
 def _run(

@@ -127,9 +127,9 @@ def router_of(op: ops.Moe, weights: Weights) -> Routed:
 def experts_of(
     op: ops.Moe, weights: Weights, beside: mx.Stream, routed: Routed | None = None
 ) -> Callable[[Step, mx.array, mx.array], tuple[mx.array, mx.array]]:
-    """(step, x, logits) → what the chosen experts of each row give, [rows, used, 1, out.width], and their weights
-    [rows, used], by which x has been multiplied where the router weighs inputs. One of the inward products is computed
-    on the stream `beside`.
+    """(step, x, logits) → what the chosen experts of each row x [rows, width] or [rows, 1, 1, width] give,
+    [rows, used, 1, out.width], and their weights [rows, used], by which x has been multiplied where the router weighs
+    inputs. One of the inward products is computed on the stream `beside`.
     """
     matrices = [weights.matrices[name] for name in (op.gate, op.up, op.down)]
     biases = [weights.vector(name) for name in (op.gate_bias, op.up_bias, op.down_bias)]
@@ -152,7 +152,8 @@ def experts_of(
 
     def run(step: Step, x: mx.array, logits: mx.array) -> tuple[mx.array, mx.array]:
         chosen, share = routed(step, logits)
-        x = x[:, None, None]
+        if x.ndim == 2:
+            x = x[:, None, None]
         if inward:
             x = x * share[..., None, None]
         if chosen.size < SORTED:
