@@ -125,6 +125,9 @@ class ConfinedProcess:
                 answer = json.loads(process.stdout.read(length))
         except (OSError, ValueError):
             pass  # the process has gone: said below
+        except BaseException:  # an interrupt: what it answers now would be taken for the answer to the next request
+            self._stop()
+            raise
         finally:
             timer.cancel()
         if isinstance(answer, dict) and not late.is_set():

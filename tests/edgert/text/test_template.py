@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from edgert_models.errors import RequestError, TemplateError
 
+from edgert.confined.process import _LENGTH
 from edgert.text import ChatTemplate, Tokenizer
 from tests.edgert.text.make_golden_prompts import CASES, TODAY, TOKENS
 from tests.quant.vocabulary.tiny import bpe_metadata, spm_metadata
@@ -384,3 +385,22 @@ def test_bad_variables(template: ChatTemplate) -> None:
     with pytest.raises(RequestError, match="template variables must be JSON: ") as caught:
         template.render(USER, enable_thinking=object())
     assert caught.value.parameter == "chat_template_kwargs"
+
+
+class Interrupted:
+    """In place of the frames' lengths: a request is sent, and Ctrl-C comes while its answer is waited for."""
+
+    pack = staticmethod(_LENGTH.pack)
+
+    @property
+    def size(self) -> int:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_leaves_no_answer_for_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatTemplate("{{ messages[0].content }}") as template:
+        assert template.render([{"role": "user", "content": "one"}]) == "one"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("edgert.confined.process._LENGTH", Interrupted())
+            template.render([{"role": "user", "content": "two"}])
+        assert template.render([{"role": "user", "content": "three"}]) == "three"
