@@ -51,6 +51,12 @@ def llama_cpp_differs(spec: ModelSpec) -> str:
     return "llama.cpp does not subtract the mean in norms of phimoe, and weighs experts otherwise than the model"
 
 
+def llama_cpp_refuses(spec: ModelSpec) -> str:
+    """Why llama.cpp would not load a model."""
+    biased = spec.output_bias and spec.logits_bias
+    return "" if biased else "it wants biases of the attention output and of the output matrix in phimoe"
+
+
 ARCHITECTURE = Architecture(
     name="phimoe",
     title="Phi-3.5-MoE",
@@ -66,6 +72,6 @@ ARCHITECTURE = Architecture(
     files=FileHabits(rms_epsilon=True),
     router=ROUTER,
     layer_norm=True,
-    llama_cpp=LlamaCpp(differs=(llama_cpp_differs,)),
+    llama_cpp=LlamaCpp(own_output=True, as_wide=True, refuses=(llama_cpp_refuses,), differs=(llama_cpp_differs,)),
     notes="llama.cpp computes something else: norms without the mean, and the softmax of the two chosen experts.",
 )
