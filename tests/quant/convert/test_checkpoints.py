@@ -254,7 +254,6 @@ def test_no_such_warning_where_it_agrees(name: str, tmp_path: Path) -> None:
         ("olmo2", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in olmo2"),
         ("exaone4", {"head_size": 32}, "query heads together as wide as the model in exaone4"),
         ("flexolmo", {}, "it does not know the architecture flexolmo"),
-        ("phimoe", {"output_bias": False}, "biases of the attention output and of the output matrix in phimoe"),
         ("lfm2", {"recurrence": Recurrence(layers=(True, True), kernel=3)}, "a layer that attends in lfm2"),
         ("ernie4_5", {"feed_forward_bias": True}, "no biases of the feed-forward network in ernie4_5"),
         ("seed_oss", {"attention_bias": True, "output_bias": True}, "no bias of the attention output in seed_oss"),
