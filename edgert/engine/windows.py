@@ -53,9 +53,8 @@ class WindowPool:
         self._holders = [0] * self.size
         self._found: dict[int, int] = {}  # serial → block
         self._serials: dict[int, tuple[int, bytes]] = {}  # block → serial and name
-        self._idle: OrderedDict[int, bool] = (
-            OrderedDict()
-        )  # findable and not held; the first goes first, if not to stay
+        # Findable and not held, and whether to stay; the first goes first.
+        self._idle: OrderedDict[int, bool] = OrderedDict()
         self.evicted: list[tuple[int, bytes]] = []
         """Blocks whose content is, until the next step, that of the block of that name, and was to stay."""
 
@@ -75,8 +74,9 @@ class WindowPool:
         With c rows one holds what the first of them sees, and the blocks of c − 1 more: these are ⌊(c − 1) / size⌋ and
         one more, which `_most` counts, and all of them together no more than a step's rows fill.
         """
-        needed = sum(min(self._most, length // self._block_size + 2) for length in lengths)
-        return not self.size or needed + self._of_rows <= self.size
+        if not self.size:
+            return True
+        return sum(min(self._most, length // self._block_size + 2) for length in lengths) + self._of_rows <= self.size
 
     def has(self, serials: Sequence[int]) -> bool:
         """Whether blocks with these serials, the first of a sequence, can be continued."""
