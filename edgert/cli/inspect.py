@@ -1,10 +1,9 @@
-"""`edgert inspect FILE`: what a GGUF file says of itself."""
+"""`edgert inspect MODEL`: what a GGUF file says of itself."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,8 +26,9 @@ _ORIGINS = (
 )
 
 
+@options.may_be_offline
 def inspect_file(
-    file: Annotated[Path, typer.Argument(help="A GGUF file (of a split set: the first).")],
+    model: options.RequiredModel,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -36,7 +36,9 @@ def inspect_file(
     from edgert_quant.gguf import GgufFile
 
     from edgert.cli.console import out, print_json, size
+    from edgert.resolve import resolve_model
 
+    file = resolve_model(None if model == "demo" else model)
     with GgufFile.open(file) as gguf:
         entries = {key: _brief(value) for key, value in gguf.metadata.items()}
         listed: list[dict[str, Any]] = [

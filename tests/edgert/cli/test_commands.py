@@ -107,6 +107,7 @@ def test_inspect(tiny_path: Path) -> None:
     assert result["metadata"]["general.architecture"] == "qwen3moe"
     assert result["runs"] == "yes"
     assert {tensor["name"] for tensor in result["tensors"]} >= {"token_embd.weight", "blk.0.ffn_gate_exps.weight"}
+    assert "yes" in run("inspect", "demo").stdout
     shown = run("inspect", str(tiny_path), "--tensors").stdout
     assert "blk.1.attn_k.weight" in shown
     assert "runs here: yes" in shown
