@@ -1,7 +1,7 @@
 """A server under clients that are many, leave, stall, dawdle and send rubbish: does all come back, does memory stay?
 
     python -m benchmarks.soak [MODEL] [--only crowd,leavers,readers,dawdlers,endurance] [--connections 1000]
-        [--requests 5000] [--leavers 500] [--readers 200] [--minutes 30] [--output results.json]
+        [--requests 5000] [--leavers 500] [--readers 200] [--minutes 30] [--warm-up 10] [--output results.json]
 
 Starts `edgert serve` (the demo model) in a process of its own on the loopback address. Prints JSON: of every trial what
 was counted, and `failures`, what should not have been; the exit code says whether there was any.
@@ -10,7 +10,8 @@ was counted, and `failures`, what should not have been; the exit code says wheth
 - leavers: so many clients at each stage leave. Afterwards nothing runs, waits, or holds a block of the cache.
 - readers: so many clients ask for a stream and read none of it; how fast are the others, beside without them?
 - dawdlers: clients that send a byte now and then are disconnected within 30 s.
-- endurance: requests of all protocols for so many minutes; 20 % leave, 5 % are malformed. How does the memory grow?
+- endurance: requests of all protocols for so many minutes; 20 % leave, 5 % are malformed. How does the memory grow once
+  the warm-up is over, in which heaps and caches fill?
 """
 
 from __future__ import annotations
@@ -321,14 +322,15 @@ def _requests(server: Server) -> Sequence[bytes]:
     return [server.request(path, body) for path, body in bodies]
 
 
-async def endurance(server: Server, seconds: float, clients: int = 16) -> Trial:
-    """A fifth of the clients leave, a twentieth send what is malformed."""
+async def endurance(server: Server, seconds: float, warm_up: float = 0.0, clients: int = 16) -> Trial:
+    """A fifth of the clients leave, a twentieth send what is malformed. Memory counts after the warm-up."""
     plain = _requests(server)
     malformed = [*MALFORMED, *(server.request("/v1/completions", body) for body in BAD_BODIES)]
     counts: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     memory: list[int] = []
-    end = time.monotonic() + seconds
+    begin = time.monotonic() + warm_up
+    end = begin + seconds
 
     async def once(generator: random.Random) -> None:
         chance = generator.random()
@@ -364,6 +366,7 @@ async def endurance(server: Server, seconds: float, clients: int = 16) -> Trial:
                 wrong[type(error).__name__] += 1
 
     async def watch() -> None:
+        await asyncio.sleep(warm_up)
         while time.monotonic() < end:
             memory.append(server.memory())
             await asyncio.sleep(max(seconds / 200, 0.05))
@@ -371,15 +374,16 @@ async def endurance(server: Server, seconds: float, clients: int = 16) -> Trial:
     await asyncio.gather(watch(), *(client(index) for index in range(clients)))
     settled = await server.settled()
     tenth = max(1, len(memory) // 10)
-    before, after = median(memory[tenth : 2 * tenth] or memory), median(memory[-tenth:])
+    before, after = median(memory[:tenth]), median(memory[-tenth:])
     failures: dict[str, Any] = dict(wrong)
     if settled is None:
         failures["held"] = 1
     return {
         "seconds": seconds,
+        "warm_up_seconds": warm_up,
         "clients": clients,
         "counts": dict(sorted(counts.items())),
-        "memory_bytes": {"after a tenth": int(before), "at the end": int(after), "most": max(memory)},
+        "memory_bytes": {"in the first tenth": int(before), "in the last": int(after), "most": max(memory)},
         "memory_every_twentieth": memory[:: max(1, len(memory) // 20)],
         "memory_growth": round(after / before - 1, 4),
         "settled_seconds": settled,
@@ -396,6 +400,7 @@ def main() -> None:
     parser.add_argument("--leavers", type=int, default=500)
     parser.add_argument("--readers", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--warm-up", type=float, default=10.0, help="minutes before those (%(default)s)")
     parser.add_argument("--output", type=Path)
     chosen = parser.parse_args()
     trials: dict[str, Callable[[Server], Awaitable[Trial]]] = {
@@ -403,7 +408,7 @@ def main() -> None:
         "leavers": lambda server: leavers(server, chosen.leavers),
         "readers": lambda server: readers(server, chosen.readers),
         "dawdlers": lambda server: dawdlers(server, 50),
-        "endurance": lambda server: endurance(server, chosen.minutes * 60),
+        "endurance": lambda server: endurance(server, chosen.minutes * 60, chosen.warm_up * 60),
     }
     result: dict[str, Any] = {"commit": commit(), "machine": machine(), "model": chosen.model}
     with serving(chosen.model, "--context", "512") as server:

@@ -1,4 +1,4 @@
-"""Fewer heaps for a process of many threads."""
+"""Heaps for a process of many threads that runs for long: few, and given back."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def limit_arenas() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def give_back() -> None:
+    """Return to the system the pages of these heaps that nothing is in. Takes milliseconds. Source: malloc_trim(3)."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

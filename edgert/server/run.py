@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from edgert.server.address import Address
 from edgert.server.app import create_app
+from edgert.server.arenas import give_back
 from edgert.server.connection import RECEIVE_SECONDS, Connection
 from edgert.server.guard import MAX_HEADERS
 from edgert.server.models.fleet import Fleet
@@ -29,6 +30,8 @@ _LAST_SECONDS = 2
 """Then, to tell clients that their requests have been ended."""
 _COLLECT_AFTER = 10_000
 """Objects made until the garbage collector looks for cycles, of which requests leave some."""
+_GIVE_BACK_SECONDS = 60
+"""Between two times that memory goes back to the system."""
 _OTHER_FILES = 256
 """Descriptors that the process needs beside those of its connections."""
 
@@ -58,25 +61,29 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, fleet: Fleet) 
     """Serve, and tell systemd how it is."""
     telling = asyncio.create_task(keep_telling(lambda: not fleet.hangs))
     ending = asyncio.create_task(_end_requests(server, fleet))
-    collecting = asyncio.create_task(_collect_early(server))
+    tidying = asyncio.create_task(_keep_tidy(server))
     try:
         notify("READY=1")  # who connects from now on waits, until requests are taken
         await server.serve(sockets=[listener])
     finally:
         notify("STOPPING=1")
-        for task in (telling, ending, collecting):
+        for task in (telling, ending, tidying):
             task.cancel()
 
 
-async def _collect_early(server: uvicorn.Server) -> None:
+async def _keep_tidy(server: uvicorn.Server) -> None:
     """Once all is there, leave it to the collector no more: it looks through what requests leave, often and briefly.
-    The command line has made it wait for long, for the sake of the start; so garbage would pile up.
+    The command line has made it wait for long, for the sake of the start; so garbage would pile up. From time to time
+    memory that nothing is in goes back to the system.
     """
     while not server.started:
         await asyncio.sleep(0.05)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
+    while True:
+        await asyncio.sleep(_GIVE_BACK_SECONDS)
+        await asyncio.to_thread(give_back)
 
 
 async def _end_requests(server: uvicorn.Server, fleet: Fleet) -> None:

@@ -86,7 +86,7 @@ def test_lists_and_files_elsewhere(file: Path, tmp_path: Path, monkeypatch: pyte
     done = run("serve", "demo")
     assert str(done.exception) == "--api-key is empty"
     monkeypatch.setenv("EDGERT_CONFIG", str(tmp_path / "nowhere.toml"))
-    assert "nowhere.toml: [Errno 2]" in str(run("serve", "demo").exception)
+    assert "nowhere.toml: No such file" in str(run("serve", "demo").exception)
     monkeypatch.setenv("EDGERT_CONFIG", "")
     assert configuration.configuration_file() is None
 

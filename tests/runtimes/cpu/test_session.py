@@ -41,7 +41,7 @@ def one(tokens: list[int] = PROMPT) -> Batch:
 
 def test_types_without_a_kernel_are_expanded() -> None:
     plan = build_plan(tiny_spec(width=256, head_size=64, expert_feed_forward=256))
-    weights = random_weights(plan, 1, type_of_role(BlockType.Q8_0))
+    weights = random_weights(plan, 1)
     rng = np.random.default_rng(0)
     tensors = {name: (stored.type, stored.shape, weights.read(name)) for name, stored in weights.weights.items()}
     odd = BlockType.F64
