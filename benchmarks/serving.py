@@ -117,7 +117,8 @@ def ask(port: int, prompt: str, tokens: int) -> Answer:
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
-        if event.get("choices") and not event["choices"][0].get("finish_reason"):
+        # The last event brings no token, unless none was a character by itself.
+        if event.get("choices") and not (answer.arrivals and event["choices"][0].get("finish_reason")):
             answer.arrivals.append(time.perf_counter())
         if event.get("usage"):
             answer.tokens = event["usage"]["completion_tokens"]
