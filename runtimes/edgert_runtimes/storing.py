@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from edgert_models.errors import RequestError
 from numpy.typing import NDArray
+
+from edgert_runtimes.base import Limits
 
 Bytes = NDArray[np.uint8]
 
@@ -34,9 +36,14 @@ def check_content(content: Bytes, rows: int, size: int) -> None:
         raise RequestError(reason, parameter="content")
 
 
-def check_rows(rows: Sequence[int], count: int, what: str) -> None:
+def check_rows(rows: Iterable[int], count: int, what: str) -> None:
     """RequestError for blocks or slots of states that do not exist."""
     for row in rows:
         if not 0 <= row < count:
             reason = f"{what} {row}: the cache has {what}s 0 to {count - 1}"
             raise RequestError(reason, parameter=f"{what}s")
+
+
+def check_blocks(blocks: Iterable[int], limits: Limits, *, windows: bool = False) -> None:
+    """The same for blocks of the pool of layers with a window that has blocks of its own, or of the other."""
+    check_rows(blocks, limits.window_blocks if windows else limits.blocks, "block")

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from edgert_runtimes.experts import expert_counts
 from edgert_runtimes.kv_types import check_kv_type
 from edgert_runtimes.limits import check_limits
 from edgert_runtimes.memory import aligned, allocate, available_memory, check_memory
-from edgert_runtimes.storing import check_rows, gather, scatter
+from edgert_runtimes.storing import check_blocks, check_rows, gather, scatter
 from edgert_runtimes.weights import check_weights
 
 INPUTS = {
@@ -210,7 +211,7 @@ class CpuSession:
         """See Session; RequestError for a block that does not exist."""
         with self._lock:
             self._check_open()
-            check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
+            check_blocks(chain.from_iterable(pairs), self.limits)
             for blocks in self._block_parts(windows=False):
                 for source, target in pairs:
                     blocks[target] = blocks[source]
@@ -219,14 +220,14 @@ class CpuSession:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            check_blocks(blocks, self.limits, windows=windows)
             return gather(self._block_parts(windows), blocks)
 
     def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            check_blocks(blocks, self.limits, windows=windows)
             scatter(self._block_parts(windows), blocks, content)
 
     def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from edgert_models import ops
@@ -44,7 +45,7 @@ from edgert_runtimes.cuda.recurrence import state_bytes
 from edgert_runtimes.cuda.running import Runner
 from edgert_runtimes.experts import ExpertUse, expert_counts
 from edgert_runtimes.kv_types import KV_TYPES
-from edgert_runtimes.storing import check_content, check_rows
+from edgert_runtimes.storing import check_blocks, check_content, check_rows
 
 
 def graph_rows(count: int, limits: Limits) -> int:
@@ -134,7 +135,7 @@ class CudaSession:
         """See Session; RequestError for a block that does not exist."""
         with self._lock:
             self._check_open()
-            check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
+            check_blocks(chain.from_iterable(pairs), self.limits)
             self._begun = None
             for first in range(0, len(pairs), self.limits.blocks):
                 self._copy_blocks(np.array(pairs[first : first + self.limits.blocks], np.int32))
@@ -143,14 +144,14 @@ class CudaSession:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            check_blocks(blocks, self.limits, windows=windows)
             return self._read(self._block_places(windows), blocks)
 
     def write_blocks(self, blocks: Sequence[int], content: NDArray[np.uint8], *, windows: bool = False) -> None:
         """See StoringSession."""
         with self._lock:
             self._check_open()
-            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            check_blocks(blocks, self.limits, windows=windows)
             self._write(self._block_places(windows), blocks, content)
 
     def read_states(self, slots: Sequence[int]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import cast
 
 import mlx.core as mx
@@ -35,7 +35,7 @@ from edgert_runtimes.mlx.trial import compare
 from edgert_runtimes.mlx.turns import Turns
 from edgert_runtimes.mlx.views import grouped, make_views
 from edgert_runtimes.mlx.weights import Layout, Weights
-from edgert_runtimes.storing import check_content, check_rows
+from edgert_runtimes.storing import check_blocks, check_content, check_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class MlxSession:
         """See Session; RequestError for a block that does not exist."""
         with self._lock, mx.stream(self._streams.main):
             self._check_open()
-            check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
+            check_blocks(chain.from_iterable(pairs), self.limits)
             self._begun = None
             for cache in self._in_blocks(windows=False):
                 cache.copy_blocks(pairs, self.limits.block_size)
@@ -159,7 +159,7 @@ class MlxSession:
         """See StoringSession."""
         with self._lock, mx.stream(self._streams.main):
             self._check_open()
-            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            check_blocks(blocks, self.limits, windows=windows)
             caches, size = self._in_blocks(windows), self.limits.block_size
             parts = [part for cache in caches for part in cache.read_blocks(blocks, size)]
             return np.concatenate(parts, axis=1) if parts else np.empty((len(blocks), 0), np.uint8)
@@ -169,7 +169,7 @@ class MlxSession:
         size = self.limits.block_size
         with self._lock, mx.stream(self._streams.main):
             self._check_open()
-            check_rows(blocks, self.limits.window_blocks if windows else self.limits.blocks, "block")
+            check_blocks(blocks, self.limits, windows=windows)
             caches = self._in_blocks(windows)
             sizes = [cache.block_bytes(size) for cache in caches]
             check_content(content, len(blocks), sum(map(sum, sizes)))

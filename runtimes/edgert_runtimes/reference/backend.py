@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from edgert_models.errors import BackendError, MemoryBudgetError, UnsupportedError
@@ -28,7 +29,7 @@ from edgert_runtimes.kv_types import KV_TYPES, check_kv_type
 from edgert_runtimes.reference.cache import Cache
 from edgert_runtimes.reference.ops import Weights, run
 from edgert_runtimes.reference.recurrent import NO_RUNS, RECURRENT, recur
-from edgert_runtimes.storing import check_rows, gather, scatter
+from edgert_runtimes.storing import check_blocks, check_rows, gather, scatter
 from edgert_runtimes.weights import check_weights
 
 _WHOLE_NUMBERS = {BlockType.I8, BlockType.I16, BlockType.I32, BlockType.I64}
@@ -116,7 +117,7 @@ class ReferenceSession:
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See Session; RequestError for a block that does not exist."""
-        check_rows([block for pair in pairs for block in pair], self.limits.blocks, "block")
+        check_blocks(chain.from_iterable(pairs), self.limits)
         for source, target in pairs:
             for cache in self._in_blocks(windows=False):
                 cache.copy_block(source, target)
