@@ -199,9 +199,6 @@ def _on_session(llm: LLM, trial: Trial, work: Callable[[Session, Callable[[], fl
     def lent(session: Session, room: Room) -> T:
         if session.limits.states and len(room.states) < 2 * trial.batch:
             raise RequestError(f"{trial.name} needs slots of states that requests have now; try again later")
-        if _rows(session, trial, room) < 1:
-            reason = f"{trial.name} needs more than the {len(room.windows)} free blocks of layers with a window"
-            raise RequestError(f"{reason}; give the cache more with memory", parameter="memory")
         tables = [list(room.blocks[i * blocks : (i + 1) * blocks]) for i in range(trial.batch)]
         return work(session, _SessionRun(session, trial, tables, room, llm.vocabulary))
 
@@ -273,11 +270,15 @@ class _SessionRun:
 
 
 def _rows(session: Session, trial: Trial, room: Room) -> int:
-    """Rows that a step of one sequence can have."""
+    """Rows that a step of one sequence can have; RequestError where that is none."""
     limits, blocks = session.limits, len(room.windows) // trial.batch
     if not (limits.window_blocks and room.reach):
         return limits.rows
-    return next((n for n in range(limits.rows, 0, -1) if blocks_seen(room.reach, n, limits.block_size) <= blocks), 0)
+    for rows in range(limits.rows, 0, -1):
+        if blocks_seen(room.reach, rows, limits.block_size) <= blocks:
+            return rows
+    reason = f"{trial.name} needs more than the {len(room.windows)} free blocks of layers with a window"
+    raise RequestError(f"{reason}; give the cache more with memory", parameter="memory")
 
 
 def _answer(llm: LLM, trial: Trial) -> float:

@@ -23,15 +23,17 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
     sequence: list[int] = []
     slots: list[int] = []
     lengths: list[int] = []
+    rows: list[range] = []
     pick: list[int] = []
     for index, part in enumerate(parts):
         request, blocks = part.request, part.request.table.blocks
         start, end = request.computed, request.computed + part.count
         tokens += request.tokens[start:end]
         tokens += part.guessed
-        positions += range(start, end)
+        rows.append(range(start, end))
+        positions += rows[-1]
         sequence += [index] * part.count
-        slots += [blocks[p // block_size] * block_size + p % block_size for p in range(start, end)]
+        slots += _slots(blocks, rows[-1], block_size)
         lengths.append(end)
         if request.kind is not Kind.GENERATE:
             pick += range(len(tokens) - part.count, len(tokens))
@@ -47,7 +49,7 @@ def make_batch(parts: Sequence[Part], block_size: int) -> Batch:
         pick=np.array(pick, dtype=np.int32),
         **_adapters(parts),
         **_states([(part.request.states.now, part.request.states.next) for part in parts]),
-        **_windows(parts, [range(end - part.count, end) for part, end in zip(parts, lengths, strict=True)], block_size),
+        **_windows(parts, rows, block_size),
     )
 
 
@@ -74,15 +76,16 @@ def following_batch(batch: Batch, parts: Sequence[Part], block_size: int) -> Bat
     lengths = (batch.lengths + 1).tolist()
     if any(len(blocks) * block_size < length for blocks, length in zip(tables, lengths, strict=True)):
         return None
-    last = [(blocks, length - 1) for blocks, length in zip(tables, lengths, strict=True)]
+    rows = [range(length - 1, length) for length in lengths]
+    last = [slot for blocks, row in zip(tables, rows, strict=True) for slot in _slots(blocks, row, block_size)]
     return replace(
         batch,
         positions=batch.positions + 1,
-        slots=np.array([blocks[p // block_size] * block_size + p % block_size for blocks, p in last], dtype=np.int32),
+        slots=np.array(last, dtype=np.int32),
         tables=_tables(tables, lengths, block_size),
         lengths=batch.lengths + 1,
         **_states([(part.request.states.next, part.request.states.ahead) for part in parts]),
-        **_windows(parts, [range(length - 1, length) for length in lengths], block_size),
+        **_windows(parts, rows, block_size),
     )
 
 
@@ -105,15 +108,18 @@ def _windows(parts: Sequence[Part], rows: Sequence[range], block_size: int) -> d
     windows = [part.request.window for part in parts]
     if not windows[0].blocks:
         return {}
-    slots = [
-        window.blocks[p // block_size - window.begin] * block_size + p % block_size
-        for window, positions in zip(windows, rows, strict=True)
-        for p in positions
-    ]
+    slots: list[int] = []
+    for window, positions in zip(windows, rows, strict=True):
+        slots += _slots(window.blocks, positions, block_size, window.begin)
     tables = np.zeros((len(parts), -(-max(positions.stop for positions in rows) // block_size)), dtype=np.int32)
     for row, window in zip(tables, windows, strict=True):
         row[window.begin : window.end] = window.blocks[: len(row) - window.begin]
     return {"window_slots": np.array(slots, dtype=np.int32), "window_tables": tables}
+
+
+def _slots(blocks: Sequence[int], positions: range, block_size: int, begin: int = 0) -> list[int]:
+    """Where rows at these positions of a sequence go, whose blocks are those from number `begin` on."""
+    return [blocks[p // block_size - begin] * block_size + p % block_size for p in positions]
 
 
 def _tables(tables: Sequence[Sequence[int]], lengths: Sequence[int], block_size: int) -> NDArray[np.int32]:
