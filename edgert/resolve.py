@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from edgert_runtimes.base import Progress
 
 
+def as_reference(model: str | None) -> str | None:
+    """What `resolve_model` and LLM call the model that users name so: 'demo' is the bundled one."""
+    return None if model == "demo" else model
+
+
 def resolve_model(reference: str | Path | None, *, download: bool = True, progress: Progress | None = None) -> Path:
     """The GGUF file that `reference` means; RequestError says why there is none.
 

@@ -66,9 +66,10 @@ class Local:
 
     def __init__(self, reference: str, sampling: Sampling) -> None:
         from edgert.llm import LLM
+        from edgert.resolve import as_reference
 
         self._sampling = sampling
-        self._llm = LLM(None if reference == "demo" else reference, sequences=1)
+        self._llm = LLM(as_reference(reference), sequences=1)
         self.name = self._llm.name
 
     def answer(self, prompt: str, index: int) -> str:

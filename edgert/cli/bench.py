@@ -115,11 +115,11 @@ def _phases(only: str) -> list[Any]:
 def _context(model: str | None, wanted: list[Trial], given: int | None) -> int:
     """The context to open the model with. Beyond the model's own only where that was asked for."""
     from edgert.measure import trained_context
-    from edgert.resolve import resolve_model
+    from edgert.resolve import as_reference, resolve_model
 
     largest = max(wanted, key=lambda trial: trial.context)
     if given is None:
-        limit = trained_context(resolve_model(None if model in (None, "demo") else model))
+        limit = trained_context(resolve_model(as_reference(model)))
         reason = f"the model was trained for {limit}; --context {largest.context} measures all the same"
     else:
         limit, reason = given, f"--context is {given}"

@@ -126,9 +126,9 @@ class _Job:
         from edgert.evaluation import evaluate
         from edgert.predictions import TOP, Predictions, is_predictions
         from edgert.receipt import record_receipt
-        from edgert.resolve import resolve_model
+        from edgert.resolve import as_reference, resolve_model
 
-        path = resolve_model(None if self.model == "demo" else self.model)
+        path = resolve_model(as_reference(self.model))
         stored = None if self.reference is None or not is_predictions(self.reference) else Path(self.reference)
         if stored is None and self.content is None:
             raise RequestError("name a text, or stored predictions of one by --reference", parameter="text")

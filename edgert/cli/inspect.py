@@ -36,9 +36,9 @@ def inspect_file(
     from edgert_quant.gguf import GgufFile
 
     from edgert.cli.console import out, print_json, size
-    from edgert.resolve import resolve_model
+    from edgert.resolve import as_reference, resolve_model
 
-    file = resolve_model(None if model == "demo" else model)
+    file = resolve_model(as_reference(model))
     with GgufFile.open(file) as gguf:
         entries = {key: _brief(value) for key, value in gguf.metadata.items()}
         listed: list[dict[str, Any]] = [

@@ -166,10 +166,11 @@ def open_model(
     from edgert import LLM
     from edgert.capacity import DEFAULT_SEQUENCES
     from edgert.cli.progress import loading
+    from edgert.resolve import as_reference
 
     with loading(quiet) as progress:
         llm = LLM(
-            None if model in (None, "demo") else model,
+            as_reference(model),
             backend=backend,
             threads=threads,
             context=context,

@@ -22,10 +22,10 @@ def tokenize(
     from edgert_quant.gguf import GgufFile
 
     from edgert.cli.console import print_json
-    from edgert.resolve import resolve_model
+    from edgert.resolve import as_reference, resolve_model
     from edgert.text import Tokenizer
 
-    with GgufFile.open(resolve_model(None if model == "demo" else model)) as file:
+    with GgufFile.open(resolve_model(as_reference(model))) as file:
         tokenizer = Tokenizer.from_gguf(file.metadata)
     ids = tokenizer.encode(read_prompt(text), add_special=special)
     pieces = [tokenizer.token_bytes(token).decode(errors="replace") for token in ids]

@@ -32,6 +32,7 @@ def verify(
     code 1 if one of them is not as it says.
     """
     from edgert.cli.console import bar, print_json
+    from edgert.resolve import as_reference
     from edgert.verification import verify as run
 
     with bar(as_json) as bars:
@@ -43,7 +44,7 @@ def verify(
             bars.update(tasks[stage], completed=done, total=total)
 
         found = run(
-            None if model == "demo" else model,
+            as_reference(model),
             predictions,
             backend=backend,
             threads=threads,

@@ -15,7 +15,7 @@ from edgert.description import Description, describe
 from edgert.hub.cached import names_in
 from edgert.hub.files import HubReference, gguf_sets
 from edgert.hub.library import list_models
-from edgert.resolve import resolve_model
+from edgert.resolve import as_reference, resolve_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _named(reference: str | None, progress: Progress | None) -> Entry:
 
 
 def _resolve(reference: str | None, progress: Progress | None) -> Path:
-    return resolve_model(None if reference in (None, "demo") else reference, progress=progress)
+    return resolve_model(as_reference(reference), progress=progress)
 
 
 def check_names(entries: Iterable[Entry]) -> None:
