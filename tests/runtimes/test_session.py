@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,10 @@ from edgert_quant.blocks import BlockType
 from edgert_runtimes.base import Backend, Batch, Session
 from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.reference.backend import ReferenceBackend
-from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.backends import BACKENDS, open_backend
 from tests.support.callers import results_from_threads
-
-PLAN = build_plan(tiny_spec())
-WEIGHTS = random_weights(PLAN, 1)
-PROMPT = [1, 2, 3, 4, 5, 6, 7]
+from tests.support.sessions import PLAN, PROMPT, WEIGHTS, changed_weights, one
 
 
 @pytest.fixture(params=BACKENDS)
@@ -34,19 +30,6 @@ def session(backend: Backend) -> Iterator[Session]:
     loaded = backend.load(PLAN, WEIGHTS, limits())
     yield loaded
     loaded.close()
-
-
-def one(tokens: list[int] = PROMPT) -> Batch:
-    return batch([(tokens, 0, range(16))])
-
-
-def changed_weights(changes: Mapping[str, np.ndarray | None], given: MemoryWeights = WEIGHTS) -> MemoryWeights:
-    """With other values, or without a tensor."""
-    tensors = {name: (s.type, s.shape, given.read(name)) for name, s in given.weights.items() if name not in changes}
-    for name, values in changes.items():
-        if values is not None:
-            tensors[name] = (BlockType.F32, given.weights[name].shape, values.view(np.uint8))
-    return MemoryWeights(tensors)
 
 
 @pytest.mark.parametrize(

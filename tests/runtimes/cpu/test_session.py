@@ -15,17 +15,13 @@ from edgert_models.graph import Plan
 from edgert_models.registry import build_plan
 from edgert_models.router import Router
 from edgert_quant.blocks import BlockType
-from edgert_runtimes.base import Batch
-from edgert_runtimes.conformance.tiny import batch, limits, normalized_error, random_weights, tiny_spec, type_of_role
+from edgert_runtimes.conformance.tiny import limits, normalized_error, random_weights, tiny_spec, type_of_role
 from edgert_runtimes.cpu.backend import CpuBackend, CpuSession
 from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.packed import random_rows
-
-PLAN = build_plan(tiny_spec())
-WEIGHTS = random_weights(PLAN, 1)
-PROMPT = [1, 2, 3, 4, 5, 6, 7]
+from tests.support.sessions import PLAN, WEIGHTS, one
 
 
 @pytest.fixture
@@ -33,10 +29,6 @@ def session() -> Iterator[CpuSession]:
     loaded = CpuBackend().load(PLAN, WEIGHTS, limits())
     yield loaded
     loaded.close()
-
-
-def one(tokens: list[int] = PROMPT) -> Batch:
-    return batch([(tokens, 0, range(16))])
 
 
 def test_types_without_a_kernel_are_expanded() -> None:

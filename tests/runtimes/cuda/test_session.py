@@ -22,10 +22,7 @@ from edgert_runtimes.registry import get_backend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.cuda_device import HostCudaBackend, HostDevice
-
-PLAN = build_plan(tiny_spec())
-WEIGHTS = random_weights(PLAN, 1)
-PROMPT = [1, 2, 3, 4, 5, 6, 7]
+from tests.support.sessions import PLAN, PROMPT, WEIGHTS, one
 
 
 @pytest.fixture
@@ -33,10 +30,6 @@ def session(backend: CudaBackend) -> Iterator[CudaSession]:
     loaded = backend.load(PLAN, WEIGHTS, limits())
     yield loaded
     loaded.close()
-
-
-def one(tokens: list[int] = PROMPT) -> Batch:
-    return batch([(tokens, 0, range(16))])
 
 
 def decode(*rows: tuple[int, int], first: int = 0) -> Batch:

@@ -16,6 +16,7 @@ from edgert_runtimes.reference.backend import ReferenceBackend
 from edgert_runtimes.weights import MemoryWeights
 
 from tests.support.packed import random_rows
+from tests.support.sessions import PLAN, PROMPT, WEIGHTS, changed_weights, one
 
 mx = pytest.importorskip("mlx.core", reason="the mlx package is not installed")
 pytestmark = pytest.mark.mlx
@@ -24,9 +25,6 @@ from edgert_runtimes.mlx import counts  # noqa: E402
 from edgert_runtimes.mlx.backend import MlxBackend  # noqa: E402
 from edgert_runtimes.mlx.session import MlxSession  # noqa: E402
 
-PLAN = build_plan(tiny_spec())
-WEIGHTS = random_weights(PLAN, 1)
-PROMPT = [1, 2, 3, 4, 5, 6, 7]
 WIDE = {"width": 256, "head_size": 64, "expert_feed_forward": 256}
 
 
@@ -35,17 +33,6 @@ def session() -> Iterator[MlxSession]:
     loaded = MlxBackend().load(PLAN, WEIGHTS, limits())
     yield loaded
     loaded.close()
-
-
-def one(tokens: list[int] = PROMPT) -> Batch:
-    return batch([(tokens, 0, range(16))])
-
-
-def changed_weights(changes: dict[str, np.ndarray]) -> MemoryWeights:
-    tensors = {name: (s.type, s.shape, WEIGHTS.read(name)) for name, s in WEIGHTS.weights.items()}
-    for name, values in changes.items():
-        tensors[name] = (*tensors[name][:2], values.view(np.uint8))
-    return MemoryWeights(tensors)
 
 
 def test_rows_of_sequences_may_be_mixed() -> None:
